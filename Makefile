@@ -1,0 +1,47 @@
+# make demo: from a fresh machine to a verdict.   make test: every test.   make help: the rest.
+SHELL := /bin/bash
+VENV ?= .venv
+PYTHON ?= python3.11
+BIN := $(abspath $(VENV))/bin
+WORKERS ?= 2
+export PATH := $(BIN):$(PATH)
+
+.PHONY: help setup demo test lint bench ui clean
+.DEFAULT_GOAL := help
+
+help: ## this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 10
+
+setup: $(VENV)/.complete ## the environment, exactly as locked; fast the second time
+
+$(VENV)/.complete: requirements.lock pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "setup: $(PYTHON) is not on this machine; install Python 3.11, or pass PYTHON=path/to/python3.11"; exit 1; }
+	@echo "Installing the locked packages into $(VENV) (a few minutes the first time) ..."
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: setup ## the whole experiment on the built-in lab model, CPU only
+	@python -m skippy.tracking.store
+	mlflow run . --env-manager local --experiment-name skippy
+	@echo "Look at it: make ui"
+
+# One thread a worker, since those of two would fight for two cores; a file stays on one worker, the longest first.
+test: setup ## every test, the whole pipeline among them
+	OMP_NUM_THREADS=1 python -m pytest -n $(WORKERS) --dist loadfile tests/test_pipeline.py tests
+
+lint: setup ## ruff and mypy
+	ruff check .
+	ruff format --check .
+	mypy
+
+bench: setup ## every speed and accuracy figure, as ratios taken in one process
+	python -m benchmarks
+
+ui: setup ## the MLflow UI on http://127.0.0.1:5000
+	@python -m skippy.tracking.store
+	mlflow server --host 127.0.0.1 --port 5000 --backend-store-uri $${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db} --default-artifact-root mlartifacts
+
+clean: ## remove the environment and unfinished work; runs and models stay
+	rm -rf $(VENV) .skippy build *.egg-info

@@ -1,0 +1,1 @@
+"""What MLproject calls: parse, then run a stage."""

@@ -1,0 +1,1 @@
+"""A character for a language model, and what it costs in mathematics."""

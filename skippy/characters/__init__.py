@@ -1,0 +1,1 @@
+"""Characters as data, and the schema that reads them."""

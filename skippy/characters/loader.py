@@ -1,0 +1,136 @@
+"""From a name or a path to a checked character."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import fields as dataclass_fields
+from dataclasses import is_dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from skippy.characters.nodes import Node, read_nodes
+from skippy.characters.schema import (
+    FIELDS,
+    OPTIONAL_FIELDS,
+    Character,
+    parse_floors,
+    parse_markers,
+    parse_personas,
+    parse_prompts,
+    parse_rules,
+    parse_traits,
+    prompt_key,
+)
+from skippy.errors import CharacterError
+
+BUNDLED = Path(str(resources.files("skippy.characters")))
+"""Folder of the characters that come with skippy; references in a file are sought beside it, then here."""
+
+_NOT_CHARACTERS = frozenset({"personas"})
+
+
+def bundled_characters() -> tuple[str, ...]:
+    """Names of the characters that come with skippy."""
+    return tuple(sorted(path.stem for path in BUNDLED.glob("*.yaml") if path.stem not in _NOT_CHARACTERS))
+
+
+def load_character(name_or_path: str | Path) -> Character:
+    """Read, check and freeze a character.
+
+    Args:
+        name_or_path: a bundled name, or the path of a YAML file of the same schema.
+
+    Returns:
+        The character; its digest depends on the content alone, referenced files included.
+
+    Raises:
+        CharacterError: unknown name, or a file that breaks the schema; the message names file, line, field.
+    """
+    path = _find(str(name_or_path))
+    fields = read_nodes(path).mapping(FIELDS, OPTIONAL_FIELDS)
+    markers = parse_markers(fields["markers"])
+    traits, floors = parse_traits(fields["traits"], markers), parse_floors(fields.get("floors"))
+    prompts = fields["prompts"].mapping(("train", "banal"))
+    train, banal = (parse_prompts(_resolve(prompts[name])) for name in ("train", "banal"))
+    trained = {prompt_key(prompt.text) for prompt in train}
+    for prompt in banal:
+        if prompt_key(prompt.text) in trained:
+            raise prompts["banal"].fail(
+                "A held-out prompt is also a training prompt",
+                expected="disjoint prompt files",
+                found=prompt.text,
+                next_step="remove it from one of the two",
+            )
+    personas = _resolve(fields["personas"])
+    parts: dict[str, Any] = {
+        "name": fields["name"].text(),
+        "system_prompt": fields["system_prompt"].text(),
+        "rules": parse_rules(fields, markers, traits, floors),
+        "traits": traits,
+        "personas": parse_personas(_unwrap(personas, "personas")),
+        "train_prompts": train,
+        "banal_prompts": banal,
+        "floors": floors,
+    }
+    return Character(digest=_digest(parts), **parts)
+
+
+def _find(name_or_path: str) -> Path:
+    bundled = BUNDLED / f"{name_or_path}.yaml"
+    if name_or_path in bundled_characters():
+        return bundled
+    path = Path(name_or_path)
+    if path.is_file():
+        return path
+    raise CharacterError(
+        "No such character",
+        where="parameter character",
+        expected=f"one of {', '.join(bundled_characters())}, or the path of a YAML file",
+        found=name_or_path,
+        next_step="copy skippy/characters/skippy.yaml, change it, and pass its path",
+    )
+
+
+def _resolve(node: Node) -> Node:
+    """The node itself, or the root of the file that it names: beside the character, else bundled."""
+    if not isinstance(node.raw, yaml.ScalarNode):
+        return node
+    for folder in (node.file.parent, BUNDLED):
+        if (folder / node.text()).is_file():
+            return read_nodes(folder / node.text())
+    raise node.fail(
+        "A referenced file does not exist",
+        expected=f"a file beside {node.file.name} or bundled with skippy, or the content in place",
+        found=node.text(),
+    )
+
+
+def _unwrap(node: Node, name: str) -> Node:
+    """A referenced file holds its list under its name; in place, the list stands by itself."""
+    return node.mapping((name,))[name] if isinstance(node.raw, yaml.MappingNode) else node
+
+
+def _digest(parts: Mapping[str, Any]) -> str:
+    canonical = json.dumps(_plain(parts), sort_keys=True, ensure_ascii=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode("ascii")).hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    """Dataclasses, patterns and sets as JSON values with one spelling."""
+    if is_dataclass(value):
+        return {field.name: _plain(getattr(value, field.name)) for field in dataclass_fields(value)}
+    if isinstance(value, re.Pattern):
+        return value.pattern
+    if isinstance(value, Mapping):
+        return {str(key): _plain(entry) for key, entry in value.items()}
+    if isinstance(value, frozenset):
+        return sorted(value)
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_plain(entry) for entry in value]
+    return value

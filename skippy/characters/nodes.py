@@ -1,0 +1,178 @@
+"""Read YAML with a memory of lines: every value knows the file, line and field that it came from."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from skippy.errors import CharacterError
+
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+@dataclass(frozen=True)
+class Node:
+    """One value of a character file.
+
+    Attributes:
+        file: the file as it was named.
+        field: dotted path of the value, for messages.
+        raw: the YAML node, which carries line and column.
+    """
+
+    file: Path
+    field: str
+    raw: yaml.Node
+
+    def fail(self, what: str, *, expected: str, found: str, next_step: str = "") -> CharacterError:
+        """The error that this value deserves; the caller raises it."""
+        line = self.raw.start_mark.line + 1
+        where = f"{self.file}, line {line}, field {self.field or 'top level'}"
+        step = next_step or f"correct line {line} of {self.file}"
+        return CharacterError(what, where=where, expected=expected, found=found, next_step=step)
+
+    def mapping(self, required: Collection[str], optional: Collection[str] = ()) -> dict[str, Node]:
+        """The fields of a mapping; none unknown, none missing, none twice."""
+        known = (*required, *optional)
+        fields = self.entries()
+        for name, value in fields.items():
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=1)
+                hint = f"rename {name} to {near[0]}" if near else f"remove {name}"
+                raise value.fail(
+                    "Unknown field in a character file",
+                    expected=f"one of {', '.join(known)}",
+                    found=name,
+                    next_step=hint,
+                )
+        for name in required:
+            if name not in fields:
+                raise self.fail(
+                    "A field is missing from a character file",
+                    expected=f"field {name}",
+                    found=f"only {', '.join(fields) or 'nothing'}",
+                    next_step=f"add {name}",
+                )
+        return fields
+
+    def entries(self) -> dict[str, Node]:
+        """The values of a mapping of any keys, in order; no key twice."""
+        if not isinstance(self.raw, yaml.MappingNode):
+            raise self.fail("Expected fields here", expected="a mapping", found=self._kind())
+        fields: dict[str, Node] = {}
+        for key, value in self.raw.value:
+            name = str(key.value)
+            child = Node(self.file, f"{self.field}.{name}" if self.field else name, value)
+            if name in fields:
+                raise child.fail("A field is given twice", expected=f"{name} once", found=f"{name} again")
+            fields[name] = child
+        return fields
+
+    def items(self, least: int = 0) -> list[Node]:
+        """The members of a list of at least `least`."""
+        if not isinstance(self.raw, yaml.SequenceNode):
+            raise self.fail("Expected a list here", expected="a list", found=self._kind())
+        if len(self.raw.value) < least:
+            raise self.fail(
+                "A list is too short", expected=f"at least {least}", found=f"{len(self.raw.value)}"
+            )
+        return [Node(self.file, f"{self.field}[{i}]", value) for i, value in enumerate(self.raw.value)]
+
+    def text(self) -> str:
+        """A string that is not blank."""
+        if not isinstance(self.raw, yaml.ScalarNode) or self.raw.tag != "tag:yaml.org,2002:str":
+            raise self.fail("Expected text here", expected="a string", found=self._kind())
+        if not self.raw.value.strip():
+            raise self.fail("Text is empty", expected="at least one word", found=repr(self.raw.value))
+        return self.raw.value.strip()
+
+    def texts(self, least: int = 0) -> tuple[str, ...]:
+        """A list of strings, none blank, none twice."""
+        values: list[str] = []
+        for node in self.items(least):
+            if node.text() in values:
+                raise node.fail("An entry is given twice", expected="each entry once", found=node.text())
+            values.append(node.text())
+        return tuple(values)
+
+    def number(self, low: float, high: float) -> float:
+        """A number of [low, high]."""
+        expected = f"a number from {low:g} to {high:g}"
+        try:
+            value = float(self.raw.value) if isinstance(self.raw, yaml.ScalarNode) else None
+        except ValueError:
+            value = None
+        if value is None or not low <= value <= high:
+            raise self.fail("Not a usable number", expected=expected, found=self._kind())
+        return value
+
+    def integer(self, low: int, high: int) -> int:
+        """A whole number of [low, high]."""
+        value = self.number(low, high)
+        if value != int(value):
+            raise self.fail("Not a whole number", expected=f"a whole number {low}–{high}", found=f"{value:g}")
+        return int(value)
+
+    def pattern(self) -> re.Pattern[str]:
+        """A regular expression, compiled without regard to case; it must not match nothing."""
+        try:
+            compiled = re.compile(self.text(), re.IGNORECASE)
+        except re.error as error:
+            raise self.fail(
+                "Not a regular expression", expected="Python re syntax", found=f"{self.raw.value!r}: {error}"
+            ) from error
+        if compiled.search(""):
+            raise self.fail(
+                "A pattern matches the empty text",
+                expected="at least one character to match",
+                found=repr(self.raw.value),
+            )
+        return compiled
+
+    def _kind(self) -> str:
+        if isinstance(self.raw, yaml.ScalarNode):
+            return repr(self.raw.value) if self.raw.value else "nothing"
+        return "a list" if isinstance(self.raw, yaml.SequenceNode) else "a mapping"
+
+
+def read_nodes(path: Path) -> Node:
+    """The root value of a YAML file.
+
+    Raises:
+        CharacterError: no such file, not UTF-8 text, not YAML, or empty.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        root = yaml.compose(text, Loader=_LOADER)
+    except (OSError, UnicodeDecodeError) as error:
+        raise CharacterError(
+            "A character file cannot be read",
+            where=str(path),
+            expected="a UTF-8 YAML file",
+            found=str(error),
+            next_step="check the path and the encoding",
+        ) from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        raise CharacterError(
+            "A character file is not YAML",
+            where=f"{path}{line}",
+            expected="YAML",
+            found=str(getattr(error, "problem", error)),
+            next_step="correct the line; quote text that holds : or #",
+        ) from error
+    if root is None:
+        raise CharacterError(
+            "A character file is empty",
+            where=str(path),
+            expected="a character",
+            found="nothing",
+            next_step="start from a copy of skippy/characters/skippy.yaml",
+        )
+    return Node(path, "", root)

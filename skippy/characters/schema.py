@@ -1,0 +1,266 @@
+"""What a character is: frozen data, made from YAML nodes, checked field by field."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from skippy.characters.nodes import Node
+from skippy.core.reward_rules import Cost, IdentityRules, Marker, RewardRules, TraitRule
+
+
+@dataclass(frozen=True)
+class Persona:
+    """An archetype for the personality subspace: a name and its system prompt."""
+
+    name: str
+    system_prompt: str
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One everyday prompt, and which kind it is."""
+
+    text: str
+    kind: str
+
+
+@dataclass(frozen=True)
+class ContrastPair:
+    """Two system prompts that differ in one trait only, as far as words allow."""
+
+    high: str
+    low: str
+
+
+@dataclass(frozen=True)
+class Trait:
+    """One named dimension of the character.
+
+    Attributes:
+        name: used in metric names.
+        markers: markers that count for it.
+        rubric: what a judge is asked, to be answered by one digit 0–9.
+        pairs: contrastive system prompts that span its vector.
+    """
+
+    name: str
+    markers: tuple[str, ...]
+    rubric: str
+    pairs: tuple[ContrastPair, ...]
+
+
+@dataclass(frozen=True)
+class Floors:
+    """Least helpfulness and coherence of an acceptable everyday answer."""
+
+    helpfulness: float
+    coherence: float
+
+
+@dataclass(frozen=True)
+class Character:
+    """A character, whole.
+
+    Attributes:
+        name: of the character.
+        digest: sha256 of the canonical content, whatever file it came from.
+        system_prompt: how to ask for it in words.
+        rules: what the rewards need.
+        traits: its named dimensions.
+        personas: archetypes that span the personality subspace.
+        train_prompts: what it is trained on.
+        banal_prompts: what it is tested on; none of them trained on.
+        floors: least acceptable helpfulness and coherence.
+    """
+
+    name: str
+    digest: str
+    system_prompt: str
+    rules: RewardRules
+    traits: tuple[Trait, ...]
+    personas: tuple[Persona, ...]
+    train_prompts: tuple[Prompt, ...]
+    banal_prompts: tuple[Prompt, ...]
+    floors: Floors
+
+    def subspace_prompts(self, count: int = 50) -> tuple[Prompt, ...]:
+        """`count` training prompts, spread evenly over the file and so over the kinds."""
+        total = len(self.train_prompts)
+        return tuple(self.train_prompts[i * total // count] for i in range(min(count, total)))
+
+
+FIELDS = ("name", "system_prompt", "length", "markers", "traits", "personas", "prompts")
+OPTIONAL_FIELDS = ("scale", "openings", "assistantisms", "identity", "floors")
+
+
+def parse_traits(node: Node, markers: Sequence[Marker]) -> tuple[Trait, ...]:
+    """The traits; each names markers that exist and has at least one contrastive pair."""
+    known = {marker.name for marker in markers}
+    traits: list[Trait] = []
+    for entry in node.items(1):
+        fields = entry.mapping(("name", "markers", "rubric", "pairs"))
+        name = _slug(fields["name"])
+        if name in {trait.name for trait in traits}:
+            raise fields["name"].fail("A trait is named twice", expected="one trait a name", found=name)
+        for used in fields["markers"].items(1):
+            if used.text() not in known:
+                raise used.fail(
+                    "A trait counts a marker that does not exist",
+                    expected=f"one of {', '.join(sorted(known))}",
+                    found=used.text(),
+                )
+        pairs = tuple(_pair(pair) for pair in fields["pairs"].items(1))
+        traits.append(Trait(name, fields["markers"].texts(), fields["rubric"].text(), pairs))
+    return tuple(traits)
+
+
+def parse_rules(
+    fields: dict[str, Node], markers: tuple[Marker, ...], traits: Sequence[Trait], floors: Floors
+) -> RewardRules:
+    """The reward rules of a character file."""
+    length = fields["length"].mapping(("min", "max"))
+    shortest = length["min"].integer(1, 1000)
+    longest = length["max"].integer(1, 10000)
+    if longest < shortest:
+        raise length["max"].fail(
+            "The length band is empty", expected=f"at least {shortest} words", found=f"{longest}"
+        )
+    openings, opening_weight = _openings(fields.get("openings"))
+    return RewardRules(
+        markers=markers,
+        assistantisms=_costs(fields.get("assistantisms")),
+        openings=openings,
+        opening_weight=opening_weight,
+        scale=fields["scale"].number(0.1, 20) if "scale" in fields else 2.0,
+        min_words=shortest,
+        max_words=longest,
+        identity=_identity(fields.get("identity")),
+        traits=tuple(TraitRule(trait.name, trait.markers) for trait in traits),
+        helpfulness_floor=floors.helpfulness,
+        coherence_floor=floors.coherence,
+    )
+
+
+def parse_markers(node: Node) -> tuple[Marker, ...]:
+    """Weighted markers; each pattern must find its own example."""
+    markers: list[Marker] = []
+    for entry in node.items(1):
+        fields = entry.mapping(("name", "pattern", "weight", "example"), ("cap",))
+        name, pattern, example = fields["name"].text(), fields["pattern"].pattern(), fields["example"].text()
+        if name in {marker.name for marker in markers}:
+            raise fields["name"].fail("A marker is named twice", expected="one marker a name", found=name)
+        if not pattern.search(example):
+            raise fields["example"].fail(
+                "A marker's pattern misses its own example", expected=pattern.pattern, found=example
+            )
+        cap = fields["cap"].integer(1, 5) if "cap" in fields else 1
+        markers.append(Marker(name, pattern, fields["weight"].number(0.01, 5), cap, example))
+    return tuple(markers)
+
+
+def parse_floors(node: Node | None) -> Floors:
+    """The floors, or the usual ones: half helpful, coherence not below zero."""
+    if node is None:
+        return Floors(helpfulness=0.5, coherence=0.0)
+    fields = node.mapping(("helpfulness", "coherence"))
+    return Floors(fields["helpfulness"].number(0, 1), fields["coherence"].number(-5, 1))
+
+
+def parse_personas(node: Node) -> tuple[Persona, ...]:
+    """At least two archetypes; a subspace of one centroid is a point."""
+    personas: list[Persona] = []
+    for entry in node.items(2):
+        fields = entry.mapping(("name", "system_prompt"))
+        name = _slug(fields["name"])
+        if name in {persona.name for persona in personas}:
+            raise fields["name"].fail("A persona is named twice", expected="one persona a name", found=name)
+        personas.append(Persona(name, fields["system_prompt"].text()))
+    return tuple(personas)
+
+
+def parse_prompts(node: Node) -> tuple[Prompt, ...]:
+    """Prompts by kind; none twice."""
+    prompts: dict[str, Prompt] = {}
+    for kind, group in node.entries().items():
+        for entry in group.items(1):
+            text = entry.text()
+            if prompt_key(text) in prompts:
+                raise entry.fail("A prompt is given twice", expected="each prompt once", found=text)
+            prompts[prompt_key(text)] = Prompt(text, kind)
+    if not prompts:
+        raise node.fail("There are no prompts", expected="kinds with lists of prompts", found="nothing")
+    return tuple(prompts.values())
+
+
+def prompt_key(text: str) -> str:
+    """Letters and digits of a prompt in lower case: two prompts with one key are the same prompt."""
+    return "".join(character for character in text.casefold() if character.isalnum())
+
+
+def _slug(node: Node) -> str:
+    """A name fit for metric names and file names."""
+    text = node.text()
+    if not text.isascii() or not text.replace("_", "").replace("-", "").isalnum():
+        raise node.fail(
+            "A name has characters that metric names cannot hold",
+            expected="letters, digits, - and _",
+            found=text,
+        )
+    return text
+
+
+def _pair(node: Node) -> ContrastPair:
+    fields = node.mapping(("high", "low"))
+    pair = ContrastPair(fields["high"].text(), fields["low"].text())
+    if prompt_key(pair.high) == prompt_key(pair.low):
+        raise node.fail(
+            "A contrastive pair does not contrast", expected="two different prompts", found=pair.low
+        )
+    return pair
+
+
+def _openings(node: Node | None) -> tuple[tuple, float]:
+    if node is None:
+        return (), 0.0
+    fields = node.mapping(("weight", "patterns"))
+    return tuple(entry.pattern() for entry in fields["patterns"].items(1)), fields["weight"].number(0, 5)
+
+
+def _costs(node: Node | None) -> tuple[Cost, ...]:
+    costs = []
+    for entry in node.items() if node else ():
+        fields = entry.mapping(("name", "pattern", "cost", "example"))
+        pattern, example = fields["pattern"].pattern(), fields["example"].text()
+        if not pattern.search(example):
+            raise fields["example"].fail(
+                "A pattern misses its own example", expected=pattern.pattern, found=example
+            )
+        costs.append(Cost(fields["name"].text(), pattern, fields["cost"].number(0.01, 5), example))
+    return tuple(costs)
+
+
+def _identity(node: Node | None) -> IdentityRules:
+    optional = ("claims", "forbidden_claims", "own_names", "forbidden_names", "questions")
+    fields = node.mapping((), optional) if node else {}
+
+    def patterns(name: str) -> tuple:
+        return tuple(entry.pattern() for entry in fields[name].items()) if name in fields else ()
+
+    def names(name: str) -> frozenset[str]:
+        return frozenset(text.lower() for text in fields[name].texts()) if name in fields else frozenset()
+
+    own, forbidden = names("own_names"), names("forbidden_names")
+    if own & forbidden:
+        raise fields["forbidden_names"].fail(
+            "A name is both its own and forbidden",
+            expected="disjoint lists",
+            found=", ".join(sorted(own & forbidden)),
+        )
+    return IdentityRules(
+        claims=patterns("claims"),
+        forbidden_claims=_costs(fields.get("forbidden_claims")),
+        own_names=own,
+        forbidden_names=forbidden,
+        questions=patterns("questions"),
+    )

@@ -1,0 +1,362 @@
+"""What a person may set: one frozen dataclass a stage, with a line of help under each field.
+
+The command line, MLproject and the docs are all tested against these classes. Values arrive as strings from
+MLflow; `parse_config` turns them into types and says plainly what cannot be used.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, Field, asdict, dataclass, field, fields
+from typing import Any, TypeVar, get_type_hints
+
+import click
+
+from skippy.core.variants import VARIANTS
+from skippy.errors import ConfigError
+
+Config = TypeVar("Config")
+MAX_K = 128
+SUITES = ("banal", "aime", "all")
+BACKENDS = ("transformers", "openai")
+DEVICES = ("auto", "cpu", "cuda")
+TRAIN_PRESETS = ("auto", "recipe", "lab", "short")
+SAMPLING_PRESETS = ("auto", "lab", "greedy", "qwen3vl-instruct", "qwen3vl-thinking")
+
+
+@dataclass(frozen=True)
+class RankRule:
+    """How many directions a target keeps: `k` of them, or the fewest that hold `share` of ‖W‖²."""
+
+    k: int = 0
+    share: float = 0.0
+
+
+def option(
+    default: Any,
+    text: str,
+    *,
+    choices: tuple[str, ...] = (),
+    minimum: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+) -> Any:
+    """A config field: default, line of help, and the values that make sense."""
+    limits = {"choices": choices, "minimum": minimum, "above": above, "below": below}
+    return field(default=default, metadata={"help": text, **limits})
+
+
+def base_model_field() -> Any:
+    """The base every stage works on."""
+    return option("lab", "base checkpoint: `lab`, a directory, a Hugging Face id, or a models:/ URI")
+
+
+def registered_model_field() -> Any:
+    """The registered model that merged versions join."""
+    return option("skippy", "registered model that the merged versions belong to")
+
+
+def device_field() -> Any:
+    """Where tensors live."""
+    return option("auto", "cpu, cuda, or auto: a GPU where there is one", choices=DEVICES)
+
+
+def margin_field() -> Any:
+    """The non-inferiority margin."""
+    return option(0.05, "non-inferiority margin as a share of problems: 0.05 is 5 points", above=0, below=1)
+
+
+def character_field() -> Any:
+    """The character."""
+    return option("skippy", "character: a shipped name, or the path of a character file")
+
+
+def seed_field(default: int = 42) -> Any:
+    """The seed of a stage."""
+    return option(default, "seed of everything random in this stage", minimum=0)
+
+
+@dataclass(frozen=True)
+class SvdConfig:
+    """Certified top-k singular subspaces of every target of the base."""
+
+    base_model: str = base_model_field()
+    k: str = option(
+        "16", "protected directions a target: a number up to 128, or energy:0.5 for a share of ‖W‖²"
+    )
+    tolerance: float = option(
+        1e-5, "largest residual, relative to sigma_1, that is certified", above=0, below=1
+    )
+    seed: int = seed_field(0)
+    device: str = device_field()
+    force: bool = option(False, "compute again although a finished run has the same base, k and tolerance")
+
+
+@dataclass(frozen=True)
+class SubspaceConfig:
+    """Personality subspaces, trait vectors and their nulls, measured on the base."""
+
+    base_model: str = base_model_field()
+    character: str = character_field()
+    prompts: int = option(50, "prompts that every persona answers", minimum=4)
+    seed: int = seed_field()
+    device: str = device_field()
+    force: bool = option(False, "measure again although a finished run has the same base and character")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """GRPO with LoRA under one variant's constraint."""
+
+    base_model: str = base_model_field()
+    variant: str = option("v4", "constraint on the update", choices=tuple(VARIANTS))
+    character: str = character_field()
+    k: str = option("16", "protected directions a target; picks the svd run")
+    svd_run: str = option("", "run id of the svd stage; empty: the newest finished one of this base and k")
+    subspace_run: str = option("", "run id of the subspace stage; empty: the newest finished one, if any")
+    preset: str = option(
+        "auto", "hyperparameters: auto is lab on the lab, recipe elsewhere", choices=TRAIN_PRESETS
+    )
+    steps: int = option(0, "optimizer steps; 0: as the preset says", minimum=0)
+    seed: int = seed_field()
+    device: str = device_field()
+    math_mix: float = option(
+        0.0, "share of maths prompts, rewarded for correctness alone", minimum=0, below=1
+    )
+    judge_url: str = option("", "OpenAI-compatible endpoint of a judge model that adds a reward; empty: none")
+    judge_model: str = option("judge", "name of the judge model at that endpoint")
+    hardened: bool = option(True, "rewards resist hacking; false only to see what happens without")
+    resume: bool = option(
+        False, "go on from the last checkpoint of the newest unfinished run of the same kind"
+    )
+
+
+@dataclass(frozen=True)
+class MergeConfig:
+    """Base plus adapter as a plain checkpoint, registered."""
+
+    base_model: str = base_model_field()
+    variant: str = option("v4", "variant whose adapter is merged", choices=tuple(VARIANTS))
+    train_run: str = option(
+        "", "run id of the train stage; empty: the newest finished one of base and variant"
+    )
+    step: int = option(0, "checkpoint step to merge; 0: the end of training", minimum=0)
+    match: str = option(
+        "",
+        "run ids of the checkpoint evaluations of two arms, comma-separated: merge where their personas match",
+    )
+    adapter: str = option(
+        "", "directory of a PEFT adapter to merge instead of a train run's (`lab`: the lab's)"
+    )
+    alpha: float = option(1.0, "scale of the whole update; 0.7 makes a delta base", above=0)
+    registered_model: str = registered_model_field()
+
+
+@dataclass(frozen=True)
+class EvalConfig:
+    """Suites of problems and everyday prompts on one model, samples kept."""
+
+    base_model: str = base_model_field()
+    model: str = option(
+        "base", "base, v3, v4, … (newest), a models:/ URI, a merge run id, a directory, or checkpoints"
+    )
+    character: str = character_field()
+    suite: str = option("all", "which suites to run", choices=SUITES)
+    problems: str = option("lab", "lab, a local file, or Hugging Face dataset ids, comma-separated")
+    limit: int = option(0, "use only the first so many problems; 0: all", minimum=0)
+    samples: int = option(4, "samples a problem", minimum=1)
+    sampling: str = option(
+        "auto", "sampling preset; auto: lab on the lab, else the model's", choices=SAMPLING_PRESETS
+    )
+    backend: str = option("transformers", "who generates", choices=BACKENDS)
+    base_url: str = option("http://127.0.0.1:8000/v1", "endpoint of the openai backend")
+    served_model: str = option("", "model name at that endpoint; empty: the path of the weights")
+    margin: float = margin_field()
+    seed: int = seed_field(0)
+    device: str = device_field()
+    regrade: str = option("", "run id of an evaluation whose samples are scored again, with no model")
+    train_run: str = option("", "with model=checkpoints: run id of their train stage; empty: the newest")
+    judge_url: str = option(
+        "", "OpenAI-compatible endpoint of a judge model for the everyday answers; empty: none"
+    )
+    judge_model: str = option("judge", "name of the judge model at that endpoint")
+    cross_check: bool = option(
+        False, "read every answer with math-verify as well, and list where it differs (extra `verify`)"
+    )
+    lm_eval: str = option(
+        "",
+        "tasks of EleutherAI's harness, run on the weights, comma-separated (extra `harness`); empty: none",
+    )
+
+
+@dataclass(frozen=True)
+class CompareConfig:
+    """Verdicts and report from the newest evaluations of base, V3 and V4."""
+
+    base_model: str = base_model_field()
+    character: str = character_field()
+    registered_model: str = registered_model_field()
+    margin: float = margin_field()
+    base_run: str = option("", "run id of the base's evaluation; empty: the newest finished one")
+    v3_run: str = option(
+        "", "run ids of V3's evaluations, one a training seed, comma-separated; empty: the newest"
+    )
+    v4_run: str = option(
+        "", "run ids of V4's evaluations, one a training seed, comma-separated; empty: the newest"
+    )
+
+
+@dataclass(frozen=True)
+class PromoteConfig:
+    """Move the champion alias, if the gate opens."""
+
+    base_model: str = base_model_field()
+    registered_model: str = registered_model_field()
+    compare_run: str = option("", "run id of the comparison; empty: the newest finished one of this base")
+    by: str = option("", "who promotes; empty: the user of this process")
+    unresolved: str = option(
+        "fail", "where the gate stays shut: fail, or leave the alias and finish", choices=("fail", "leave")
+    )
+    rollback: bool = option(False, "give champion back to the version it was taken from")
+
+
+@dataclass(frozen=True)
+class MainConfig:
+    """The whole pipeline as child runs of one parent."""
+
+    base_model: str = base_model_field()
+    k: str = option("16", "protected directions a target")
+    character: str = character_field()
+    preset: str = option("auto", "hyperparameters of training", choices=TRAIN_PRESETS)
+    steps: int = option(0, "optimizer steps; 0: as the preset says", minimum=0)
+    seed: int = seed_field()
+    seeds: int = option(1, "training seeds a variant: seed, seed+1, …", minimum=1)
+    suite: str = option("all", "which suites to run", choices=SUITES)
+    problems: str = option("lab", "lab, a local file, or Hugging Face dataset ids, comma-separated")
+    limit: int = option(0, "use only the first so many problems; 0: all", minimum=0)
+    samples: int = option(4, "samples a problem", minimum=1)
+    backend: str = option("transformers", "who generates", choices=BACKENDS)
+    margin: float = margin_field()
+    registered_model: str = registered_model_field()
+    parallel: int = option(0, "child runs at a time; 0: two on the lab, one elsewhere", minimum=0)
+
+
+def click_options(config_class: type) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """One string option for each field; typing happens in `parse_config`, inside the MLflow run."""
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        for item in reversed(fields(config_class)):
+            text = item.metadata["help"]
+            name = "--" + item.name.replace("_", "-")
+            command = click.option(name, item.name, default=default_text(item), show_default=True, help=text)(
+                command
+            )
+        return command
+
+    return decorate
+
+
+def default_text(item: Field[Any]) -> str:
+    """A field's default as MLproject and the command line write it."""
+    assert item.default is not MISSING
+    return str(item.default).lower() if isinstance(item.default, bool) else str(item.default)
+
+
+def parse_config(config_class: type[Config], values: Mapping[str, str]) -> Config:
+    """Typed config out of strings.
+
+    Args:
+        config_class: one of the dataclasses above.
+        values: field name → text, as MLflow hands it over; missing fields take their default.
+
+    Raises:
+        ConfigError: an unknown name, a value of the wrong type, or one outside what makes sense.
+    """
+    known = {item.name: item for item in fields(config_class)}  # type: ignore[arg-type]
+    unknown = sorted(set(values) - set(known))
+    if unknown:
+        raise ConfigError(
+            "There is no such parameter.",
+            where=", ".join(unknown),
+            expected="one of " + ", ".join(known),
+            found=", ".join(unknown),
+            next_step="correct the name after -P",
+        )
+    hints = get_type_hints(config_class)
+    typed = {name: _parse(known[name], hints[name], text) for name, text in values.items()}
+    return config_class(**typed)
+
+
+def parse_rank(text: str) -> RankRule:
+    """`16` or `energy:0.5`.
+
+    Raises:
+        ConfigError: neither.
+    """
+    kind, _, share = text.partition(":")
+    try:
+        if kind == "energy" and 0 < float(share) < 1:
+            return RankRule(share=float(share))
+        if not share and 1 <= int(kind) <= MAX_K:
+            return RankRule(k=int(kind))
+    except ValueError:
+        pass
+    raise ConfigError(
+        f"Parameter k cannot be {text!r}.",
+        where="k",
+        expected=f"a whole number from 1 to {MAX_K}, or energy:SHARE with SHARE between 0 and 1",
+        found=repr(text),
+        next_step="pass -P k=16",
+    )
+
+
+def config_dict(config: Any) -> dict[str, Any]:
+    """The typed config as plain data, for `config.json`."""
+    return asdict(config)
+
+
+def _parse(item: Field[Any], kind: type, text: str) -> Any:
+    text = text.strip()
+    try:
+        value = _PARSERS[kind](text)
+    except ValueError as error:
+        raise _refuse(item, text, f"a value of type {kind.__name__}") from error
+    choices, minimum = item.metadata["choices"], item.metadata["minimum"]
+    above, below = item.metadata["above"], item.metadata["below"]
+    if choices and value not in choices:
+        raise _refuse(item, text, "one of " + ", ".join(choices))
+    if minimum is not None and value < minimum:
+        raise _refuse(item, text, f"at least {minimum:g}")
+    if above is not None and not value > above:
+        raise _refuse(item, text, f"more than {above:g}")
+    if below is not None and not value < below:
+        raise _refuse(item, text, f"less than {below:g}")
+    return value
+
+
+def _refuse(item: Field[Any], text: str, expected: str) -> ConfigError:
+    return ConfigError(
+        f"Parameter {item.name} cannot be {text!r}.",
+        where=f"{item.name} ({item.metadata['help']})",
+        expected=expected,
+        found=repr(text),
+        next_step=f"pass -P {item.name}={default_text(item) or '…'} or leave it out",
+    )
+
+
+def _parse_bool(text: str) -> bool:
+    words = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+    if text.lower() not in words:
+        raise ValueError(text)
+    return words[text.lower()]
+
+
+def _parse_float(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(text)
+    return value
+
+
+_PARSERS: dict[type, Callable[[str], Any]] = {str: str, int: int, float: _parse_float, bool: _parse_bool}

@@ -1,0 +1,1 @@
+"""The mathematics, pure: no files, clock, environment, logging or global random state."""

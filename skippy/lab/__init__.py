@@ -1,0 +1,1 @@
+"""The built-in small model, its problems and its everyday chat."""

@@ -1,0 +1,1 @@
+"""The families of problems: one a file, registered in `table`."""

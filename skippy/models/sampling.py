@@ -1,0 +1,170 @@
+"""How a token is chosen: presets as data, and sampling that does not depend on who else is in the batch.
+
+The Gumbel-max identity: if g_v are independent standard Gumbel variables, argmax_v (log p_v + g_v) is an
+exact draw from p. The noise here is a pure function of (sample seed, position, token), so that the same
+sample comes out whatever the batch, its order, and however often a run was interrupted.
+
+Source: Maddison et al. 2014, arXiv 1411.0030, §3 (the identity); Salmon et al. 2011 (counter-based
+generators); the mixing function is the finaliser of SplitMix64 (Steele et al. 2014), applied twice.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from skippy.errors import ConfigError
+
+GOLDEN = 0x9E3779B97F4A7C15
+MIX_1 = 0xBF58476D1CE4E5B9
+MIX_2 = 0x94D049BB133111EB
+MASK_64 = (1 << 64) - 1
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How completions are sampled.
+
+    Attributes:
+        temperature: divides the logits; 0 takes the most likely token.
+        top_p: smallest set of tokens that holds this share of the probability; 1 keeps all.
+        top_k: number of most likely tokens kept; 0 keeps all.
+        presence_penalty: subtracted from the logit of every token already in the completion.
+        max_tokens: length at which a completion is cut off.
+        name: of the preset, for the record.
+    """
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    presence_penalty: float = 0.0
+    max_tokens: int = 256
+    name: str = "custom"
+
+    def __post_init__(self) -> None:
+        """Refuse values that mean nothing."""
+        checks = (
+            ("temperature", 0 <= self.temperature < math.inf, "a finite number of at least 0"),
+            ("top_p", 0 < self.top_p <= 1, "a number above 0, at most 1"),
+            ("top_k", self.top_k >= 0, "a whole number, 0 for all tokens"),
+            ("presence_penalty", -2 <= self.presence_penalty <= 2, "a number from -2 to 2"),
+            ("max_tokens", self.max_tokens >= 1, "a whole number of at least 1"),
+        )
+        for field, is_sound, expected in checks:
+            if not is_sound:
+                raise ConfigError(
+                    f"The sampling parameter {field} cannot have this value.",
+                    where=f"sampling {self.name}",
+                    expected=expected,
+                    found=str(getattr(self, field)),
+                    next_step="choose a preset: " + ", ".join(PRESETS),
+                )
+
+
+PRESETS: dict[str, Sampling] = {
+    preset.name: preset
+    for preset in (
+        Sampling(temperature=0.8, top_p=0.95, top_k=50, max_tokens=160, name="lab"),
+        Sampling(temperature=0.0, max_tokens=32768, name="greedy"),
+        Sampling(1.0, 1.0, 40, 2.0, 32768, "qwen3vl-instruct"),
+        Sampling(1.0, 0.95, 20, 1.5, 81920, "qwen3vl-thinking"),
+    )
+}
+
+
+def choose(
+    logits: Tensor,
+    sampling: Sampling,
+    seeds: Sequence[int],
+    positions: Sequence[int],
+    seen: Tensor | None = None,
+) -> Tensor:
+    """Choose one token a row.
+
+    Args:
+        logits: (rows, vocabulary), any float type.
+        sampling: presence penalty, then temperature, then top-k, then top-p, in this order.
+        seeds: of each row's sample.
+        positions: number of tokens each row has generated so far.
+        seen: (rows, vocabulary) bool, tokens that the row has generated; needed for a presence penalty.
+
+    Returns:
+        (rows,) int64.
+    """
+    scores = logits.float()
+    if sampling.presence_penalty and seen is not None:
+        scores = scores - sampling.presence_penalty * seen
+    if sampling.temperature == 0:
+        return scores.argmax(-1)
+    scores, tokens = keep_candidates(scores / sampling.temperature, sampling.top_k, sampling.top_p)
+    noisy = scores.double() + gumbel_noise(seeds, positions, tokens)
+    best = noisy.argmax(-1, keepdim=True)
+    return best[:, 0] if tokens.shape[0] == 1 < len(seeds) else tokens.gather(-1, best)[:, 0]
+
+
+def keep_candidates(scores: Tensor, top_k: int, top_p: float) -> tuple[Tensor, Tensor]:
+    """Drop what top-k and top-p drop; what top-p drops has a score of −inf.
+
+    Returns:
+        Scores (rows, c) and the tokens they belong to, (rows, c), or (1, c) where all are kept.
+    """
+    vocabulary = scores.shape[-1]
+    if top_k and top_k < vocabulary:
+        scores, tokens = scores.topk(top_k, dim=-1)
+    elif top_p < 1:
+        scores, tokens = scores.sort(dim=-1, descending=True)
+    else:
+        return scores, torch.arange(vocabulary, device=scores.device)[None]
+    if top_p < 1:
+        probabilities = scores.softmax(-1)
+        before = probabilities.cumsum(-1) - probabilities
+        scores = scores.masked_fill(before >= top_p, -math.inf)
+    return scores, tokens
+
+
+def gumbel_noise(seeds: Sequence[int], positions: Sequence[int], tokens: Tensor) -> Tensor:
+    """Standard Gumbel noise, float64, a pure function of (seed, position, token).
+
+    Args:
+        seeds: of each row, any Python integers; their low 64 bits count.
+        positions: of each row.
+        tokens: (rows, c) or (1, c) token numbers.
+
+    Returns:
+        (rows, c) on the device of `tokens`.
+    """
+    keys = row_keys(seeds, positions).to(tokens.device)
+    bits = _mix(_mix(keys[:, None] + tokens * _signed(GOLDEN)))
+    uniform = ((bits >> 11) & ((1 << 53) - 1)).double().add_(0.5).mul_(2.0**-53)
+    return uniform.log_().neg_().log_().neg_()
+
+
+def row_keys(seeds: Sequence[int], positions: Sequence[int]) -> Tensor:
+    """One 64-bit key a row, from its seed and position, as int64."""
+    with np.errstate(over="ignore"):  # arithmetic modulo 2⁶⁴ is the point
+        seed = np.array([value & MASK_64 for value in seeds], dtype=np.uint64)
+        position = np.array(positions, dtype=np.uint64)
+        keys = _mix_numpy(_mix_numpy(seed + np.uint64(GOLDEN)) + position * np.uint64(GOLDEN))
+    return torch.from_numpy(keys.view(np.int64))
+
+
+def _mix(bits: Tensor) -> Tensor:
+    """SplitMix64's finaliser on int64 tensors; the masks make the arithmetic shifts logical."""
+    bits = (bits ^ ((bits >> 30) & ((1 << 34) - 1))) * _signed(MIX_1)
+    bits = (bits ^ ((bits >> 27) & ((1 << 37) - 1))) * _signed(MIX_2)
+    return bits ^ ((bits >> 31) & ((1 << 33) - 1))
+
+
+def _mix_numpy(bits: np.ndarray) -> np.ndarray:
+    bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(MIX_1)
+    bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(MIX_2)
+    return bits ^ (bits >> np.uint64(31))
+
+
+def _signed(value: int) -> int:
+    return value - (1 << 64) if value >= 1 << 63 else value

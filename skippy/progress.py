@@ -1,0 +1,98 @@
+"""Progress that a person can watch: bars with time left on a terminal, a line now and then elsewhere."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Iterable, Iterator
+from types import TracebackType
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as RichProgress
+
+logger = logging.getLogger(__name__)
+Item = TypeVar("Item")
+
+QUIET_INTERVAL_SECONDS = 10.0
+LINES_VARIABLE = "SKIPPY_PROGRESS_LINES"
+"""Set to 1 in processes that share a terminal: lines instead of bars."""
+
+
+class Progress:
+    """One bar: `with Progress("svd", total=28) as bar: bar.advance(1, worst="3e-7")`.
+
+    Fields given to `advance` stand behind the bar until replaced. Without a terminal the same text is
+    logged at most every `QUIET_INTERVAL_SECONDS`, so that CI logs stay readable.
+    """
+
+    def __init__(self, label: str, total: int) -> None:
+        self.label = label
+        self.total = total
+        self.done = 0
+        self._fields: dict[str, str] = {}
+        self._console = Console(stderr=True)
+        self._bar: RichProgress | None = None
+        self._started = self._spoke = time.monotonic()
+
+    def __enter__(self) -> Progress:
+        """Show the empty bar."""
+        if self._console.is_terminal and not os.environ.get(LINES_VARIABLE):
+            self._bar = RichProgress(
+                TextColumn("[bold]{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[note]}"),
+                console=self._console,
+            )
+            self._bar.start()
+            self._task = self._bar.add_task(self.label, total=self.total, note="")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Leave the bar as it stands."""
+        if self._bar is not None:
+            self._bar.stop()
+        elif kind is None:
+            self._speak()
+
+    def advance(self, count: int = 1, **fields: object) -> None:
+        """Count `count` items as done and replace the fields shown behind the bar."""
+        self.done += count
+        self._fields.update({name: str(value) for name, value in fields.items()})
+        if self._bar is not None:
+            self._bar.update(self._task, advance=count, note=self._note())
+        elif time.monotonic() - self._spoke > QUIET_INTERVAL_SECONDS:
+            self._speak()
+
+    def _note(self) -> str:
+        return "  ".join(f"{name.replace('_', ' ')} {value}" for name, value in self._fields.items())
+
+    def _speak(self) -> None:
+        now = time.monotonic()
+        elapsed = now - self._started
+        left = elapsed / self.done * (self.total - self.done) if self.done else float("nan")
+        logger.info(
+            "%s: %d/%d, %.0f s, %.0f s left  %s",
+            self.label,
+            self.done,
+            self.total,
+            elapsed,
+            left,
+            self._note(),
+        )
+        self._spoke = now
+
+
+def track(items: Iterable[Item], label: str, total: int) -> Iterator[Item]:
+    """Yield `items`, advancing a bar after each."""
+    with Progress(label, total) as bar:
+        for item in items:
+            yield item
+            bar.advance()

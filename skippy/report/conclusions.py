@@ -1,0 +1,129 @@
+"""The shapes of conclusions: what `judge` returns and every part of the report reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from skippy.report.personality import Likeness
+
+Word = Literal["preserved", "degraded", "inconclusive", "not_comparable"]
+
+
+@dataclass(frozen=True)
+class VariantVerdict:
+    """One variant against the base. All differences in points.
+
+    Attributes:
+        name: the variant.
+        verdict: one of four words; `preserved, measurably lower` is `preserved` with the flag below.
+        is_measurably_lower: preserved within the margin, and yet below the base.
+        reason: the verdict in a sentence with its figures.
+        mean_difference: variant − base.
+        interval: one-sided bounds.
+        standard_error: of the mean difference, over problems and seeds.
+        bootstrap_interval: bootstrap-t bounds (problems only).
+        is_bootstrap_agreeing: the check reaches the same words.
+        margin: δ.
+        n: problems.
+        k: samples a problem.
+        seed_means: mean difference per training seed.
+        within_seed_error: uncertainty from problems alone.
+        across_seed_error: uncertainty from seeds alone; None for one seed.
+        lenient_mean_difference: the same under the lenient scorer; None where not run.
+        mcnemar_p: exact McNemar, for k = 1 and one seed only.
+    """
+
+    name: str
+    verdict: Word
+    reason: str
+    is_measurably_lower: bool = False
+    mean_difference: float | None = None
+    interval: tuple[float, float] | None = None
+    standard_error: float | None = None
+    bootstrap_interval: tuple[float, float] | None = None
+    is_bootstrap_agreeing: bool | None = None
+    margin: float = 0.0
+    n: int = 0
+    k: int = 0
+    seed_means: tuple[float, ...] = ()
+    within_seed_error: float | None = None
+    across_seed_error: float | None = None
+    lenient_mean_difference: float | None = None
+    mcnemar_p: float | None = None
+
+
+@dataclass(frozen=True)
+class PairVerdict:
+    """Two variants at equal personality, or the reason why they cannot be compared.
+
+    Attributes:
+        first: the variant that should win.
+        second: its rival.
+        verdict: `first_better`, `second_better`, `unresolved` or `not_comparable`.
+        reason: in a sentence.
+        likeness: the equivalence of their personalities; None where one has no banal scores.
+        mean_difference: first − second, in points.
+        interval: one-sided bounds.
+    """
+
+    first: str
+    second: str
+    verdict: Literal["first_better", "second_better", "unresolved", "not_comparable"]
+    reason: str
+    likeness: Likeness | None = None
+    mean_difference: float | None = None
+    interval: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class GateStep:
+    """One step of the promotion order; steps after the first that fails are not read."""
+
+    name: str
+    is_passed: bool
+    reason: str
+
+
+@dataclass(frozen=True)
+class Planning:
+    """What n × k can show, in points; `is_margin_reachable` says whether δ is worth asking for."""
+
+    n: int
+    k: int
+    achievable_margin: float
+    minimum_detectable_effect: float
+    is_margin_reachable: bool
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """All conclusions of one comparison.
+
+    Attributes:
+        variants: one per variant, in the order of the arms.
+        characters: variant → did it learn the character, with the reason.
+        traits: variant → trait → Holm-adjusted p of a change against base.
+        pairs: variants against each other.
+        gate: promotion order as far as it went.
+        winner: `v4` when every step passed, else None.
+        winner_reason: in a sentence.
+        planning: None where arms share no problems.
+    """
+
+    variants: tuple[VariantVerdict, ...]
+    characters: tuple[GateStep, ...]
+    traits: dict[str, dict[str, float]]
+    pairs: tuple[PairVerdict, ...]
+    gate: tuple[GateStep, ...]
+    winner: str | None
+    winner_reason: str
+    planning: Planning | None
+
+    def variant(self, name: str) -> VariantVerdict | None:
+        """The verdict on that variant, or None."""
+        return next((verdict for verdict in self.variants if verdict.name == name), None)
+
+    def pair(self, first: str, second: str) -> PairVerdict | None:
+        """The verdict on that pair, or None."""
+        return next((pair for pair in self.pairs if (pair.first, pair.second) == (first, second)), None)

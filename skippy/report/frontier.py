@@ -1,0 +1,65 @@
+"""Frontier: persona against mathematics over checkpoints, with both error bars."""
+
+from __future__ import annotations
+
+from skippy.report.canvas import Canvas, Scale, fit_scale, name_room, spread_labels
+from skippy.report.numerals import plain, signed
+from skippy.report.wording import label_of
+from skippy.results import Comparison, Evaluation, FrontierPoint
+
+
+def draw_frontier(comparison: Comparison, base_accuracy: float, width: int) -> str | None:
+    """The figure, or None where no checkpoint was evaluated."""
+    paths = [
+        (arm.name, evaluation)
+        for arm in comparison.variants
+        for evaluation in arm.evaluations
+        if evaluation.frontier
+    ]
+    if not paths:
+        return None
+    canvas = Canvas(width, "Persona score against accuracy over checkpoints, one path per variant and seed")
+    left, right = 44.0, width - max(68.0, 12.0 + name_room(arm.label for arm in comparison.arms))
+    top, bottom = 34.0, (250.0 if canvas.is_narrow else 360.0)
+    points = [point for _, evaluation in paths for point in evaluation.frontier]
+    across = fit_scale([p.persona + s * p.persona_error for p in points for s in (-1, 1)], left, right)
+    heights = [100 * (p.accuracy + s * p.accuracy_error) for p in points for s in (-1, 1)]
+    margin = base_accuracy - comparison.margin_points
+    up = fit_scale([*heights, base_accuracy, margin - 1], bottom, top)
+    canvas.x_axis(across, top, bottom, "persona score, held-out everyday prompts", digits=0)
+    canvas.y_axis(up, left, right, f"{comparison.suite_label}: avg_at_k, points")
+    canvas.line(left, up(base_accuracy), right, up(base_accuracy), "zero")
+    canvas.line(left, up(margin), right, up(margin), "margin")
+    for name, evaluation in paths:
+        _draw_path(canvas, name, evaluation, across, up)
+    ends = {name: evaluation.frontier[-1] for name, evaluation in reversed(paths)}
+    levels = [
+        (base_accuracy, f"base {plain(base_accuracy)}", "note"),
+        (margin, "base − δ", "margin-label"),
+        *((100 * point.accuracy, label_of(name), f"name arm-{name}") for name, point in ends.items()),
+    ]
+    rows = spread_labels([up(level) for level, _, _ in levels], gap=17.0)
+    for y, (_, text, style) in zip(rows, levels, strict=True):
+        canvas.text(right + 8, y + 4, text, style)
+    return canvas.finish(bottom + 44)
+
+
+def _draw_path(canvas: Canvas, name: str, evaluation: Evaluation, across: Scale, up: Scale) -> None:
+    style = f"arm-{name}"
+    places = [(across(point.persona), up(100 * point.accuracy)) for point in evaluation.frontier]
+    canvas.path(places, f"curve {style}")
+    for point, (x, y) in zip(evaluation.frontier, places, strict=True):
+        reach = (across(point.persona + point.persona_error) - x, up(100 * point.accuracy_error) - up(0))
+        canvas.line(x - reach[0], y, x + reach[0], y, f"error {style}")
+        canvas.line(x, y - reach[1], x, y + reach[1], f"error {style}")
+        if point.is_chosen:
+            canvas.circle(x, y, 9, f"ring {style}")
+        canvas.circle(x, y, 4, f"dot {style}", _describe(name, evaluation, point))
+
+
+def _describe(name: str, evaluation: Evaluation, point: FrontierPoint) -> str:
+    chosen = ", chosen by persona alone" if point.is_chosen else ""
+    return (
+        f"{label_of(name)} seed {evaluation.seed}, step {point.step}: persona {signed(point.persona, 2)}, "
+        f"accuracy {plain(100 * point.accuracy)}{chosen}"
+    )

@@ -1,0 +1,48 @@
+"""Numbers as people read them: a true minus sign, no minus zero, a dash for what was not measured."""
+
+from __future__ import annotations
+
+MISSING = "–"
+
+
+def signed(value: float | None, digits: int = 1) -> str:
+    """`−8.6`, `+1.2`, `0.0`."""
+    if value is None:
+        return MISSING
+    text = f"{value:+.{digits}f}"
+    if float(text) == 0.0:
+        text = text[1:]
+    return text.replace("-", "−")
+
+
+def plain(value: float | None, digits: int = 1) -> str:
+    """`61.5`, with a true minus below zero."""
+    if value is None:
+        return MISSING
+    text = f"{value:.{digits}f}"
+    return (text[1:] if float(text) == 0.0 and text[0] == "-" else text).replace("-", "−")
+
+
+def percent(share: float | None, digits: int = 1) -> str:
+    """`0.125` as `12.5 %` with a no-break space."""
+    return MISSING if share is None else f"{plain(100 * share, digits)}\u00a0%"
+
+
+def bounds(interval: tuple[float, float] | None, digits: int = 1) -> str:
+    """`−11.1 to −6.1`."""
+    return MISSING if interval is None else f"{signed(interval[0], digits)} to {signed(interval[1], digits)}"
+
+
+def small(value: float | None) -> str:
+    """A share that may be tiny: `0.140`, `2e−9`."""
+    if value is None:
+        return MISSING
+    if value == 0 or abs(value) >= 5e-4:
+        return plain(value, 3)
+    mantissa, exponent = f"{value:.0e}".split("e")
+    return f"{mantissa}e{int(exponent)}".replace("-", "−")
+
+
+def digest(text: str) -> str:
+    """The first twelve digits of a digest."""
+    return text[:12] if text else MISSING

@@ -1,0 +1,274 @@
+"""One comparison as files: the page, its figures, JSON, Markdown and LaTeX tables."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from importlib import resources
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from skippy.report.audit import draw_audit
+from skippy.report.canvas import NARROW, WIDE
+from skippy.report.conclusions import Verdicts
+from skippy.report.forest import draw_forest
+from skippy.report.frontier import draw_frontier
+from skippy.report.heatmap import Flip, draw_heatmap, find_flips
+from skippy.report.numerals import digest, percent, plain, signed
+from skippy.report.tables import audit_table, length_table, main_table, seed_table, trait_table
+from skippy.report.traits import draw_lengths, draw_traits
+from skippy.report.trajectory import draw_trajectory
+from skippy.report.verdicts import average_accuracy, judge
+from skippy.report.wording import headline, label_of, limits, not_shown, shown, verdict_words
+from skippy.results import Arm, Comparison, ProblemScore
+
+SHOWN_FLIPS = 24
+EXCERPT_CHARACTERS = 1200
+
+
+def render(comparison: Comparison) -> dict[str, str | bytes]:
+    """All files of the report, by name; pure and deterministic.
+
+    Returns:
+        `index.html` (self-contained), `report.json`, `report.md`, `tables.tex`, `figures/*.svg`.
+
+    Raises:
+        ReportError: no base, no variant, or an arm without scored problems.
+    """
+    verdicts = judge(comparison)
+    flips = find_flips(comparison)
+    drawings = _drawings(comparison, verdicts, flips)
+    wide = {name: draw(WIDE) for name, draw in drawings.items()}
+    narrow = {name: draw(NARROW) for name, draw in drawings.items()}
+    style = _read("figures.css")
+    view = _view(comparison, verdicts, flips)
+    figures = {
+        name: Markup(f'<div class="wide">{wide[name]}</div><div class="narrow">{narrow[name]}</div>')
+        for name in drawings
+        if wide[name]
+    }
+    page = _template("index.html.j2").render(
+        **view,
+        figures=figures,
+        figure_style=Markup(style),
+        page_style=Markup(_read("page.css")),
+    )
+    files: dict[str, str | bytes] = {
+        "index.html": page,
+        "report.json": json.dumps(finite(report_json(comparison, verdicts)), indent=2, allow_nan=False)
+        + "\n",
+        "report.md": _template("report.md.j2").render(**view),
+        "tables.tex": _tex_template("tables.tex.j2").render(**view),
+    }
+    for name, drawing in wide.items():
+        if drawing:
+            files[f"figures/{name}.svg"] = drawing.replace(">\n", f">\n<style>{style}</style>\n", 1) + "\n"
+    return files
+
+
+def report_json(comparison: Comparison, verdicts: Verdicts) -> dict[str, Any]:
+    """The verdicts as data; differences, intervals and margins in points."""
+    primary = verdicts.pair("v4", "v3")
+    likeness = primary.likeness if primary else None
+    return {
+        "suite": comparison.suite_label,
+        "unit": "points",
+        "headline": headline(comparison, verdicts),
+        "shown": shown(comparison, verdicts),
+        "not_shown": not_shown(comparison, verdicts),
+        "verdicts": {verdict.name: asdict(verdict) for verdict in verdicts.variants},
+        "personality": {
+            "verdict": "not_comparable"
+            if likeness is None
+            else "equal"
+            if likeness.is_equal
+            else "not_equal",
+            **({} if likeness is None else asdict(likeness)),
+            "learned": {step.name: step.is_passed for step in verdicts.characters},
+            "traits_adjusted_p": verdicts.traits,
+        },
+        "pairs": [asdict(pair) for pair in verdicts.pairs],
+        "winner": {"variant": verdicts.winner, "reason": verdicts.winner_reason},
+        "promotion": {
+            "is_allowed": verdicts.winner is not None,
+            "steps": [asdict(step) for step in verdicts.gate],
+            "registered_model": comparison.registered_model,
+            **asdict(comparison.promotion),
+        },
+        "planning": asdict(verdicts.planning) if verdicts.planning else None,
+        "arms": {arm.name: _arm_json(arm) for arm in comparison.arms},
+        "provenance": asdict(comparison.provenance),
+        "limits": limits(comparison, verdicts),
+    }
+
+
+def finite(value: Any) -> Any:
+    """`value` with null in place of NaN and infinities, which JSON does not have."""
+    if isinstance(value, Mapping):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _arm_json(arm: Arm) -> dict[str, Any]:
+    return {
+        "avg_at_k": average_accuracy(arm),
+        "evaluations": [
+            {
+                "seed": item.seed,
+                "model_uri": item.model_uri,
+                "model_version": item.model_version,
+                "model_digest": item.model_digest,
+                "step": item.step,
+                "preset": item.preset,
+                "runs": dict(item.runs),
+                "correct": {score.key: score.correct for score in item.scores},
+                "leakage": asdict(item.leakage) if item.leakage else None,
+            }
+            for item in arm.evaluations
+        ],
+    }
+
+
+def _drawings(
+    comparison: Comparison, verdicts: Verdicts, flips: list[Flip]
+) -> dict[str, Callable[[int], str | None]]:
+    """Figure name → how to draw it at a width."""
+    base = comparison.arms[0]
+    linked = [flip.anchor for flip in flips[:SHOWN_FLIPS]]
+    return {
+        "forest": lambda width: draw_forest(verdicts, comparison.margin_points, width),
+        "frontier": lambda width: draw_frontier(comparison, average_accuracy(base), width),
+        "trajectory": lambda width: draw_trajectory(comparison, width),
+        "heatmap": lambda width: draw_heatmap(comparison, flips, linked, width),
+        "traits": lambda width: draw_traits(comparison, verdicts.traits, width),
+        "lengths": lambda width: draw_lengths(comparison, width),
+        "audit": lambda width: draw_audit(comparison, width),
+    }
+
+
+def _view(comparison: Comparison, verdicts: Verdicts, flips: list[Flip]) -> dict[str, Any]:
+    """Everything the templates print."""
+    return {
+        "comparison": comparison,
+        "verdicts": verdicts,
+        "headline": headline(comparison, verdicts),
+        "shown": shown(comparison, verdicts),
+        "not_shown": not_shown(comparison, verdicts),
+        "limits": limits(comparison, verdicts),
+        "main": main_table(comparison, verdicts),
+        "lengths": length_table(comparison),
+        "traits": trait_table(comparison, verdicts),
+        "audit": audit_table(comparison),
+        "seeds": seed_table(verdicts),
+        "flips": [_show_flip(comparison, flip) for flip in flips[:SHOWN_FLIPS]],
+        "flip_counts": {
+            arm.name: (
+                sum(flip.is_lost for flip in flips if flip.variant == arm.name),
+                sum(not flip.is_lost for flip in flips if flip.variant == arm.name),
+            )
+            for arm in comparison.variants
+        },
+        "hidden_flips": max(0, len(flips) - SHOWN_FLIPS),
+    }
+
+
+def _show_flip(comparison: Comparison, flip: Flip) -> dict[str, Any]:
+    return {
+        "flip": flip,
+        "sides": [
+            {
+                "name": name,
+                "score": score,
+                "excerpts": [_cut(e.text) for e in score.excerpts],
+                "raw": score.excerpts,
+            }
+            for name in ("base", flip.variant)
+            if (score := _score_of(comparison.arm(name), flip.problem.key))
+        ],
+    }
+
+
+def _score_of(arm: Arm | None, key: str) -> ProblemScore | None:
+    scores = (score for item in arm.evaluations for score in item.scores) if arm else iter(())
+    return next((score for score in scores if score.key == key), None)
+
+
+def is_link(text: str) -> bool:
+    """A URL or a path can be followed; a description such as "samples of run …" cannot."""
+    return bool(text) and not any(character.isspace() for character in text)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= EXCERPT_CHARACTERS else text[:EXCERPT_CHARACTERS] + " […]"
+
+
+def _read(name: str) -> str:
+    return (resources.files("skippy.report") / "templates" / name).read_text(encoding="utf-8")
+
+
+def _filters(environment: jinja2.Environment) -> jinja2.Environment:
+    environment.tests["link"] = is_link
+    environment.filters.update(
+        signed=signed,
+        plain=plain,
+        percent=percent,
+        digest=digest,
+        label=label_of,
+        words=verdict_words,
+        tex=escape_tex,
+    )
+    return environment
+
+
+def _template(name: str) -> jinja2.Template:
+    environment = jinja2.Environment(
+        autoescape=name.endswith(".html.j2"),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    return _filters(environment).from_string(_read(name))
+
+
+def _tex_template(name: str) -> jinja2.Template:
+    """Delimiters that LaTeX does not use."""
+    environment = jinja2.Environment(
+        block_start_string="<%",
+        block_end_string="%>",
+        variable_start_string="<<",
+        variable_end_string=">>",
+        comment_start_string="<#",
+        comment_end_string="#>",
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+        autoescape=False,
+    )
+    return _filters(environment).from_string(_read(name))
+
+
+def escape_tex(text: str) -> str:
+    """Text as LaTeX prints it, with the few symbols the tables use."""
+    symbols = {
+        **{c: "\\" + c for c in "&%$#_{}"},
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "\u00a0": "~",
+        "−": "$-$",
+        "–": "--",
+        "δ": r"$\delta$",
+        "ρ": r"$\rho$",
+        "Δ": r"$\Delta$",
+        "‖": r"$\|$",
+        "ᵀ": r"$^{\top}$",
+        "²": r"$^{2}$",
+        "√": r"$\surd$",
+    }
+    return "".join(symbols.get(character, character) for character in text)

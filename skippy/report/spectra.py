@@ -1,0 +1,94 @@
+"""What the svd stage shows people: spectra by module kind, gaps, energy captured. Pure: rows in, text out."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import matplotlib
+from matplotlib.figure import Figure
+
+KINDS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+@dataclass(frozen=True)
+class SpectrumRow:
+    """One target's certified top-k.
+
+    Attributes:
+        target: its name.
+        layer: decoder layer.
+        kind: module kind, for example `q_proj`.
+        singular_values: sigma_1 … sigma_k, descending.
+        sigma_next: estimate of sigma_{k+1}.
+        gap: sigma_k / sigma_{k+1}.
+        residual: two-sided, relative to sigma_1.
+        energy: share of ‖W‖_F² that the top k hold.
+    """
+
+    target: str
+    layer: int
+    kind: str
+    singular_values: tuple[float, ...]
+    sigma_next: float
+    gap: float
+    residual: float
+    energy: float
+
+
+def render_spectra(rows: Sequence[SpectrumRow], ambiguous_gap: float) -> dict[str, str]:
+    """File name → content: `spectra.svg` and `gaps.md`.
+
+    Args:
+        rows: one a target.
+        ambiguous_gap: below this gap the choice of k splits a cluster.
+    """
+    return {"spectra.svg": _figure(rows), "gaps.md": _table(rows, ambiguous_gap)}
+
+
+def _table(rows: Sequence[SpectrumRow], ambiguous_gap: float) -> str:
+    split = [row for row in rows if row.gap < ambiguous_gap]
+    lines = [
+        "# Gaps",
+        "",
+        f"{len(split)} of {len(rows)} targets have sigma_k / sigma_(k+1) < {ambiguous_gap:g}: there the top k is "
+        "an arbitrary cut through a cluster.",
+        "",
+        "| target | k | gap | sigma_1 | sigma_k | sigma_k+1 | energy captured | residual |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in sorted(rows, key=lambda row: row.gap):
+        values = row.singular_values
+        lines.append(
+            f"| {row.target} | {len(values)} | {row.gap:.4f} | {values[0]:.4g} | {values[-1]:.4g} "
+            f"| {row.sigma_next:.4g} | {row.energy:.1%} | {row.residual:.1e} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _figure(rows: Sequence[SpectrumRow]) -> str:
+    """One panel a module kind: every layer's singular values relative to sigma_1, darker is deeper."""
+    kinds = [kind for kind in KINDS if any(row.kind == kind for row in rows)]
+    deepest = max(max(row.layer for row in rows), 1)
+    with matplotlib.rc_context({"svg.hashsalt": "skippy", "font.size": 9, "svg.fonttype": "none"}):
+        figure = Figure(figsize=(2.1 * len(kinds), 2.6), layout="constrained")
+        panels = figure.subplots(1, len(kinds), sharey=True, squeeze=False)[0]
+        for kind, panel in zip(kinds, panels, strict=True):
+            members = [row for row in rows if row.kind == kind]
+            for row in members:
+                relative = [value / (row.singular_values[0] or 1.0) for value in row.singular_values]
+                shade = matplotlib.colormaps["viridis"](0.85 * row.layer / deepest)
+                panel.plot(range(1, len(relative) + 1), relative, color=shade, linewidth=1)
+            energy = sum(row.energy for row in members) / len(members)
+            panel.set_title(f"{kind}\n{energy:.0%} of ‖W‖²", fontsize=9)
+            panel.set_xlabel("i")
+            panel.spines[["top", "right"]].set_visible(False)
+        panels[0].set_ylabel("sigma_i / sigma_1")
+        panels[0].set_ylim(0, 1.05)
+        figure.suptitle(
+            f"Top singular values of every target (dark: layer 0, bright: layer {deepest})", fontsize=10
+        )
+        text = io.StringIO()
+        figure.savefig(text, format="svg", metadata={"Date": None})
+    return text.getvalue()

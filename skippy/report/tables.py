@@ -1,0 +1,225 @@
+"""Tables as rows of text, shared by the page, the Markdown and the LaTeX."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from skippy.core.accuracy import pass_at_k
+from skippy.report.audit import MEANING, count_statuses
+from skippy.report.conclusions import Verdicts
+from skippy.report.numerals import MISSING, bounds, percent, plain, signed, small
+from skippy.report.traits import mean_tokens, trait_means
+from skippy.report.verdicts import POINTS, average_accuracy
+from skippy.report.wording import label_of, truncated_share, verdict_words
+from skippy.results import Arm, Comparison, Evaluation
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a table.
+
+    Attributes:
+        label: what is measured, in the words of the method.
+        cells: one per column.
+        note: unit or meaning, in small print.
+        is_key: printed bold.
+    """
+
+    label: str
+    cells: tuple[str, ...]
+    note: str = ""
+    is_key: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """A titled table; `columns` are arm names where `is_by_arm`."""
+
+    columns: tuple[str, ...]
+    rows: tuple[Row, ...]
+    arms: tuple[str, ...] = ()
+
+
+def main_table(comparison: Comparison, verdicts: Verdicts) -> Table:
+    """Base beside its variants: mathematics, personality, leakage."""
+    arms = comparison.arms
+    k = arms[0].evaluations[0].scores[0].k if arms[0].evaluations[0].scores else 0
+    by_name = {verdict.name: verdict for verdict in verdicts.variants}
+
+    def row(label: str, value: Callable[[Arm], str], note: str = "", is_key: bool = False) -> Row:
+        return Row(label, tuple(value(arm) for arm in arms), note, is_key)
+
+    def of_verdict(read: Callable) -> Callable[[Arm], str]:
+        return lambda arm: read(by_name[arm.name]) if arm.name in by_name else MISSING
+
+    rows = [
+        row(
+            "avg_at_k",
+            lambda arm: plain(average_accuracy(arm)),
+            f"{comparison.suite_label}, k = {k}, points",
+            True,
+        ),
+        row("difference to base", of_verdict(lambda v: signed(v.mean_difference)), "paired, points"),
+        row("bounds", of_verdict(lambda v: bounds(v.interval)), "one-sided 95 % each"),
+        row("verdict", of_verdict(verdict_words), f"margin δ = {comparison.margin_points:g} points", True),
+        row("pass_at_k", lambda arm: plain(POINTS * _over_seeds(arm, _pass)), "any of k right, points"),
+        row("maj_at_k", lambda arm: _optional(arm, lambda e: e.maj_at_k, POINTS, 1), "majority vote, points"),
+        row("persona score", lambda arm: _optional(arm, _persona, 1, 2), "held-out everyday prompts", True),
+        row("coherence", lambda arm: _optional(arm, _coherence, 1, 2), "same answers"),
+        row(
+            "persona on the problems",
+            lambda arm: _optional(arm, _persona_on_problems, 1, 2),
+            "answers to the suite",
+        ),
+        row("AUC against base", lambda arm: _optional(arm, _auc, 1, 2), "held-out classifier, a proxy"),
+        row("rho_left", lambda arm: _leak(arm, "rho_left"), _leak_note(comparison, "‖UᵀΔW‖²", "left")),
+        row("rho_right", lambda arm: _leak(arm, "rho_right"), _leak_note(comparison, "‖ΔWV‖²", "right")),
+        row("rho_left, stored", lambda arm: _leak(arm, "stored_left"), "of W′ − W"),
+        row("rho_right, stored", lambda arm: _leak(arm, "stored_right"), "of W′ − W"),
+    ]
+    for name, values in comparison.extra_metrics.items():
+        rows.append(row(name, lambda arm, values=values: plain(values.get(arm.name), 3), "other harness"))
+    shown = [item for item in rows if any(cell != MISSING for cell in item.cells)]
+    return Table(tuple(arm.label for arm in arms), tuple(shown), tuple(arm.name for arm in arms))
+
+
+def length_table(comparison: Comparison) -> Table:
+    """Lengths, truncation and personality by mode."""
+    arms = comparison.arms
+    rows = [
+        Row("aime/mean_tokens", tuple(plain(mean_tokens(arm), 0) for arm in arms), "tokens a sample"),
+        Row(
+            "aime/truncated", tuple(percent(truncated_share(arm)) for arm in arms), "samples cut at the limit"
+        ),
+        Row(
+            "aime/no_answer",
+            tuple(percent(_no_answer_share(arm)) for arm in arms),
+            "samples without an integer",
+        ),
+        Row("banal tokens", tuple(_optional(arm, _banal_tokens, 1, 0) for arm in arms), "tokens an answer"),
+    ]
+    modes = dict.fromkeys(m for arm in arms for e in arm.evaluations if e.banal for m in e.banal.modes)
+    for mode in modes:
+        rows.append(Row(f"persona, {mode}", tuple(_optional(arm, _mode(mode), 1, 2) for arm in arms)))
+    return Table(tuple(arm.label for arm in arms), tuple(rows), tuple(arm.name for arm in arms))
+
+
+def trait_table(comparison: Comparison, verdicts: Verdicts) -> Table:
+    """Mean trait scores with Holm-adjusted p against base."""
+    profiles = {arm.name: trait_means(arm) for arm in comparison.arms}
+    names = dict.fromkeys(trait for profile in profiles.values() for trait in profile)
+    rows = []
+    for trait in names:
+        cells = []
+        for arm in comparison.arms:
+            p = verdicts.traits.get(arm.name, {}).get(trait)
+            tail = "" if p is None else " (p < 0.001)" if p < 0.001 else f" (p = {p:.3f})"
+            cells.append(signed(profiles[arm.name].get(trait), 2) + tail)
+        rows.append(Row(trait, tuple(cells)))
+    return Table(tuple(a.label for a in comparison.arms), tuple(rows), tuple(a.name for a in comparison.arms))
+
+
+def audit_table(comparison: Comparison) -> Table:
+    """Samples by extraction status, with what each status means."""
+    counts = {arm.name: count_statuses(arm) for arm in comparison.arms}
+    statuses = dict.fromkeys(status for found in counts.values() for status in found)
+    rows = [
+        Row(
+            status,
+            tuple(str(counts[arm.name].get(status, 0)) for arm in comparison.arms),
+            MEANING.get(status, ""),
+        )
+        for status in statuses
+    ]
+    lenient = {arm.name: _lenient_average(arm) for arm in comparison.arms}
+    if any(value is not None for value in lenient.values()):
+        cells = tuple(plain(lenient[arm.name]) for arm in comparison.arms)
+        rows.append(Row("avg_at_k, lenient", cells, "sensitivity: the most generous reading, points"))
+    return Table(tuple(a.label for a in comparison.arms), tuple(rows), tuple(a.name for a in comparison.arms))
+
+
+def seed_table(verdicts: Verdicts) -> Table | None:
+    """Within- and across-seed uncertainty; None with one seed per variant."""
+    several = [verdict for verdict in verdicts.variants if len(verdict.seed_means) > 1]
+    if not several:
+        return None
+    rows = [
+        Row(
+            label_of(verdict.name),
+            (
+                ", ".join(signed(mean) for mean in verdict.seed_means),
+                plain(verdict.within_seed_error, 2),
+                plain(verdict.across_seed_error, 2),
+                plain(verdict.standard_error, 2),
+            ),
+        )
+        for verdict in several
+    ]
+    return Table(("mean of each seed", "SE over problems", "SE over seeds", "SE used"), tuple(rows))
+
+
+def _over_seeds(arm: Arm, read: Callable[[Evaluation], float]) -> float:
+    return sum(read(item) for item in arm.evaluations) / len(arm.evaluations)
+
+
+def _optional(arm: Arm, read: Callable[[Evaluation], float | None], factor: float, digits: int) -> str:
+    values = [read(item) for item in arm.evaluations]
+    known = [value for value in values if value is not None and not math.isnan(value)]
+    return plain(factor * sum(known) / len(known), digits) if known and len(known) == len(values) else MISSING
+
+
+def _pass(item: Evaluation) -> float:
+    return pass_at_k([score.correct for score in item.scores], item.scores[0].k)
+
+
+def _persona(item: Evaluation) -> float | None:
+    return float(np.mean(item.banal.scores)) if item.banal and item.banal.scores else None
+
+
+def _coherence(item: Evaluation) -> float | None:
+    return float(np.mean(item.banal.coherence)) if item.banal and item.banal.coherence else None
+
+
+def _persona_on_problems(item: Evaluation) -> float | None:
+    return item.banal.problem_score if item.banal else None
+
+
+def _auc(item: Evaluation) -> float | None:
+    return item.banal.base_auc if item.banal else None
+
+
+def _banal_tokens(item: Evaluation) -> float | None:
+    return item.banal.mean_tokens if item.banal else None
+
+
+def _mode(mode: str) -> Callable[[Evaluation], float | None]:
+    return lambda item: item.banal.modes.get(mode) if item.banal else None
+
+
+def _leak(arm: Arm, name: str) -> str:
+    values = [getattr(item.leakage, name) for item in arm.evaluations if item.leakage]
+    known = [value for value in values if value is not None]
+    return small(sum(known) / len(known)) if known else MISSING
+
+
+def _leak_note(comparison: Comparison, energy: str, side: str) -> str:
+    """The ratio in symbols, with its chance level."""
+    facts = next((e.leakage for arm in comparison.variants for e in arm.evaluations if e.leakage), None)
+    chance = small(getattr(facts, f"chance_{side}")) if facts else MISSING
+    return f"{energy}/‖ΔW‖², chance {chance}"
+
+
+def _no_answer_share(arm: Arm) -> float:
+    scores = [score for evaluation in arm.evaluations for score in evaluation.scores]
+    return sum(score.no_answer for score in scores) / max(1, sum(score.k for score in scores))
+
+
+def _lenient_average(arm: Arm) -> float | None:
+    scores = [score for evaluation in arm.evaluations for score in evaluation.scores]
+    if not scores or any(score.lenient_correct is None for score in scores):
+        return None
+    return POINTS * sum((score.lenient_correct or 0) / score.k for score in scores) / len(scores)

@@ -1,0 +1,94 @@
+"""Trait profile and lengths: small dot plots, one row each."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from skippy.report.canvas import Canvas, Scale, fit_scale, name_room, spread_labels
+from skippy.report.numerals import percent, plain, signed
+from skippy.report.wording import label_of, truncated_share
+from skippy.results import Arm, Comparison
+
+ROW_PIXELS, DIRECT_LABELS = 34, 3
+
+
+def trait_means(arm: Arm) -> dict[str, float]:
+    """Trait → mean over prompts and seeds."""
+    values: dict[str, list[float]] = {}
+    for evaluation in arm.evaluations:
+        for name, scores in (evaluation.banal.traits if evaluation.banal else {}).items():
+            values.setdefault(name, []).append(float(np.mean(scores)))
+    return {name: sum(means) / len(means) for name, means in values.items()}
+
+
+def draw_traits(comparison: Comparison, adjusted: dict[str, dict[str, float]], width: int) -> str | None:
+    """Mean trait scores per arm; a filled dot changed against base (Holm-adjusted p < 0.05)."""
+    means = {arm.name: trait_means(arm) for arm in comparison.arms}
+    names = list(dict.fromkeys(name for profile in means.values() for name in profile))
+    if not names:
+        return None
+    canvas = Canvas(width, "Mean trait scores of each model on held-out everyday prompts")
+    left, right = (96.0 if canvas.is_narrow else 130.0), width - 20.0
+    values = [value for profile in means.values() for value in profile.values()]
+    scale = fit_scale([0.0, *values], left, right, pad=0.08)
+    top, bottom = 34.0, 34.0 + ROW_PIXELS * len(names)
+    canvas.x_axis(scale, top, bottom, "mean trait score", digits=1)
+    canvas.line(scale(0), top, scale(0), bottom, "zero")
+    for index, trait in enumerate(names):
+        y = top + ROW_PIXELS * (index + 0.5)
+        canvas.text(0, y + 4, trait, "label")
+        present = {name: profile[trait] for name, profile in means.items() if trait in profile}
+        canvas.line(scale(min(present.values())), y, scale(max(present.values())), y, "link")
+        for position, (name, value) in enumerate(present.items()):
+            shifted = y + 7 * (position - (len(present) - 1) / 2)
+            p = adjusted.get(name, {}).get(trait)
+            is_hollow = p is not None and p >= 0.05
+            note = "" if p is None else f", adjusted p {p:.2g}"
+            style = f"{'hollow' if is_hollow else 'dot'} arm-{name}"
+            canvas.circle(
+                scale(value), shifted, 5.5, style, f"{label_of(name)} {trait} {signed(value, 2)}{note}"
+            )
+    _label_first_row(canvas, means, names, scale, top)
+    return canvas.finish(bottom + 44)
+
+
+def _label_first_row(
+    canvas: Canvas, means: dict[str, dict[str, float]], names: list[str], scale: Scale, top: float
+) -> None:
+    """Names of the arms above their dots in the first row, moved apart; in a line of their own where crowded."""
+    present = sorted((profile[names[0]], name) for name, profile in means.items() if names[0] in profile)
+    places = spread_labels([scale(value) for value, _ in present], gap=36.0)
+    places = [place - max(0.0, places[-1] + 14 - canvas.width) for place in places]
+    if len(present) > DIRECT_LABELS:
+        present = [(0.0, name) for name in means]
+        widths = [name_room([label_of(name)]) + 16 for name in means]
+        places = [sum(widths[:index]) + width / 2 for index, width in enumerate(widths)]
+    for place, (_, name) in zip(places, present, strict=True):
+        canvas.text(place, top - 10, label_of(name), f"name arm-{name}", "middle")
+
+
+def draw_lengths(comparison: Comparison, width: int) -> str:
+    """Mean answer length on mathematics, with the share of samples cut at the limit."""
+    canvas = Canvas(width, "Mean completion length of each model and share of truncated samples")
+    left = 24.0 + name_room(arm.label for arm in comparison.arms)
+    tokens = {arm.name: mean_tokens(arm) for arm in comparison.arms}
+    room = width - left - (120 if canvas.is_narrow else 300)
+    longest = max(max(tokens.values()), 1e-9)
+    y = 8.0
+    for arm in comparison.arms:
+        length = tokens[arm.name] / longest * room
+        canvas.text(left - 10, y + 16, arm.label, f"row-name arm-{arm.name}", "end")
+        canvas.rect(left, y, length, 22, f"bar arm-{arm.name}", radius=3)
+        cut = percent(truncated_share(arm))
+        text = f"{plain(tokens[arm.name], 0)} · {cut} cut"
+        if not canvas.is_narrow:
+            text = f"{plain(tokens[arm.name], 0)} tokens a sample · {cut} cut at the limit"
+        canvas.text(left + length + 8, y + 15, text, "tick")
+        y += 32
+    return canvas.finish(y + 2)
+
+
+def mean_tokens(arm: Arm) -> float:
+    """Mean completion length on the mathematics suite, over samples and seeds."""
+    scores = [score for evaluation in arm.evaluations for score in evaluation.scores]
+    return sum(score.mean_tokens * score.k for score in scores) / max(1, sum(score.k for score in scores))

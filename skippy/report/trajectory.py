@@ -1,0 +1,49 @@
+"""Character delta over training: personality_energy_ratio by step, with its null band."""
+
+from __future__ import annotations
+
+from skippy.report.canvas import Canvas, fit_scale, name_room, spread_labels
+from skippy.report.numerals import plain, signed
+from skippy.report.wording import label_of
+from skippy.results import Comparison
+
+
+def draw_trajectory(comparison: Comparison, width: int) -> str | None:
+    """The figure, or None where no trajectory was recorded."""
+    paths = [
+        (arm.name, evaluation.seed, evaluation.trajectory)
+        for arm in comparison.variants
+        for evaluation in arm.evaluations
+        if evaluation.trajectory
+    ]
+    if not paths:
+        return None
+    canvas = Canvas(width, "Share of the update's energy inside the personality subspace, by training step")
+    left, right = 44.0, width - (14.0 if canvas.is_narrow else 90.0)
+    right -= name_room(arm.label for arm in comparison.variants)
+    top, bottom = 34.0, 210.0
+    points = [point for _, _, path in paths for point in path]
+    across = fit_scale([point.step for point in points], left, right, pad=0.02)
+    up = fit_scale([0.0, *(v for p in points for v in (p.ratio, p.null_high))], bottom, top, pad=0.03)
+    bands: dict[int, tuple[float, float]] = {}
+    for point in points:
+        low, high = bands.get(point.step, (point.null_low, point.null_high))
+        bands[point.step] = (min(low, point.null_low), max(high, point.null_high))
+    steps = sorted(bands)
+    upper = [(across(step), up(bands[step][1])) for step in steps]
+    lower = [(across(step), up(bands[step][0])) for step in reversed(steps)]
+    canvas.path([*upper, *lower], "null-band", is_closed=True)
+    canvas.x_axis(across, top, bottom, "training step")
+    canvas.y_axis(up, left, right, "personality_energy_ratio", count=4, digits=2)
+    canvas.text(across(steps[-1]) - 6, up(bands[steps[-1]][0]) - 6, "null, 95 %", "note", "end")
+    for name, seed, path in paths:
+        canvas.path([(across(p.step), up(p.ratio)) for p in path], f"curve arm-{name}")
+        for p in path:
+            hint = f"{label_of(name)} seed {seed}, step {p.step}: {plain(p.ratio, 3)}, z {signed(p.null_z)}"
+            canvas.circle(across(p.step), up(p.ratio), 3.2, f"dot arm-{name}", hint)
+    firsts = {name: path[-1] for name, _, path in reversed(paths)}
+    rows = spread_labels([up(point.ratio) for point in firsts.values()])
+    for (name, point), y in zip(firsts.items(), rows, strict=True):
+        note = "" if canvas.is_narrow else f"  z {signed(point.null_z)}"
+        canvas.text(across(point.step) + 10, y + 4, label_of(name) + note, f"name arm-{name}")
+    return canvas.finish(bottom + 44)

@@ -1,0 +1,231 @@
+"""From facts to verdicts: pure rules, each of which a test makes fail.
+
+Order of the questions: are two arms comparable at all; is a variant's mathematics preserved against the base;
+did it learn the character; are two variants equal in personality; only then, is one better than the other.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+
+from skippy.core.accuracy import avg_at_k
+from skippy.core.power import PLANNING, achievable_margin, minimum_detectable_effect
+from skippy.core.seeds import SeededNonInferiority, non_inferiority_over_seeds
+from skippy.core.statistics import (
+    Verdict,
+    bootstrap_t,
+    bounds_without_spread,
+    exact_mcnemar,
+    holm,
+    non_inferiority,
+    paired_t_p,
+    verdict_of,
+)
+from skippy.errors import ReportError
+from skippy.report.conclusions import GateStep, PairVerdict, Planning, VariantVerdict, Verdicts, Word
+from skippy.report.numerals import bounds, signed
+from skippy.report.pairing import common_seeds, difference_table, find_mismatch
+from skippy.report.personality import judge_character, judge_likeness
+from skippy.results import Arm, Comparison
+
+POINTS = 100.0
+RIVALS = (("v4", "v3"), ("v4", "v4-random"), ("v4", "v4-hooks"))
+"""Pairs compared at equal personality; the first decides the winner, the others are controls."""
+
+
+def judge(comparison: Comparison) -> Verdicts:
+    """Every verdict of the report, from its facts alone.
+
+    Raises:
+        ReportError: there is no base, no variant, or an arm without scored problems.
+
+    Source: MATH.md §7. Departure: several training seeds enter as crossed random effects.
+    """
+    base = _require_base(comparison)
+    variants = tuple(_judge_variant(comparison, base, arm) for arm in comparison.variants)
+    characters = tuple(
+        GateStep(arm.name, *judge_character(base, arm, comparison.confidence, comparison.coherence_floor))
+        for arm in comparison.variants
+    )
+    pairs = tuple(
+        _judge_pair(comparison, first, second)
+        for names in RIVALS
+        if (first := comparison.arm(names[0])) and (second := comparison.arm(names[1]))
+    )
+    gate = _walk_gate(variants, characters, pairs)
+    is_won = len(gate) == 3 and all(step.is_passed for step in gate)
+    traits = {arm.name: _judge_traits(base, arm) for arm in comparison.variants}
+    reason = "every step of the promotion order passed" if is_won else gate[-1].reason
+    return Verdicts(
+        variants, characters, traits, pairs, gate, "v4" if is_won else None, reason, _plan(comparison, base)
+    )
+
+
+def _require_base(comparison: Comparison) -> Arm:
+    base = comparison.arm("base")
+    empty = [a.name for a in comparison.arms if not a.evaluations or not all(e.scores for e in a.evaluations)]
+    if base is None or not comparison.variants or empty:
+        raise ReportError(
+            "A comparison needs the base and at least one variant, all evaluated.",
+            where="arms",
+            expected="base and, for example, v3 and v4, each with scored problems",
+            found=(", ".join(arm.name for arm in comparison.arms) or "no arms")
+            + (f"; without scored problems: {', '.join(empty)}" if empty else ""),
+            next_step="run eval with suite=all on the base and on each merged variant, then compare again",
+        )
+    return base
+
+
+def _judge_variant(comparison: Comparison, base: Arm, arm: Arm) -> VariantVerdict:
+    """Non-inferiority of one variant against the base, with its checks."""
+    mismatch = find_mismatch(base, arm)
+    if mismatch:
+        return VariantVerdict(arm.name, "not_comparable", mismatch, margin=comparison.margin_points)
+    table = difference_table(arm, base)
+    test = non_inferiority_over_seeds(table, comparison.margin_points / POINTS, comparison.confidence)
+    check = bootstrap_t(
+        table.mean(axis=0),
+        comparison.margin_points / POINTS,
+        seed=comparison.bootstrap_seed,
+        confidence=comparison.confidence,
+    )
+    plain = non_inferiority(table.mean(axis=0), comparison.margin_points / POINTS, comparison.confidence)
+    lenient = difference_table(arm, base, is_lenient=True)
+    k = base.evaluations[0].scores[0].k
+    words, reason = _conclude(test, comparison.margin_points)
+    is_lower = words == "preserved, measurably lower"
+    word: Word = "preserved" if words == "preserved, measurably lower" else words
+    is_one_shot = k == 1 and table.shape[0] == 1
+    return VariantVerdict(
+        arm.name,
+        word,
+        reason,
+        is_measurably_lower=is_lower,
+        mean_difference=test.mean * POINTS,
+        interval=_in_points(test.interval),
+        standard_error=test.standard_error * POINTS,
+        bootstrap_interval=_in_points(check.interval),
+        is_bootstrap_agreeing=check.verdict == plain.verdict,
+        margin=comparison.margin_points,
+        n=test.n,
+        k=k,
+        seed_means=tuple(mean * POINTS for mean in test.seed_means),
+        within_seed_error=test.problem_standard_error * POINTS,
+        across_seed_error=test.seed_standard_error * POINTS if len(test.seed_means) > 1 else None,
+        lenient_mean_difference=float(lenient.mean()) * POINTS if lenient.size else None,
+        mcnemar_p=exact_mcnemar(int((table < 0).sum()), int((table > 0).sum())) if is_one_shot else None,
+    )
+
+
+def _conclude(test: SeededNonInferiority, margin_points: float) -> tuple[Verdict, str]:
+    """The words of the test with their sentence; differences without any spread have to earn theirs."""
+    if test.standard_error > 0:
+        return test.verdict, _explain(test, margin_points)
+    lower, upper = bounds_without_spread(test.mean, test.n, test.confidence)
+    words = verdict_of(lower, upper, margin_points / POINTS)
+    interval = _in_points((lower, upper))
+    reason = (
+        f"all {test.n} differences are {signed(test.mean * POINTS)} points, which bounds the mean only to "
+        f"{bounds(interval)}"
+    )
+    return words, reason
+
+
+def _explain(test: SeededNonInferiority, margin_points: float) -> str:
+    interval = _in_points(test.interval)
+    margin = f"{margin_points:g} points"
+    words = {
+        "preserved": f"a loss of {margin} or more is excluded",
+        "preserved, measurably lower": f"lower than base, but by less than {margin}",
+        "degraded": f"lower than base, and a loss of {margin} is not excluded",
+        "inconclusive": f"neither a loss of {margin} nor no loss at all can be excluded",
+    }
+    meaning = words[test.verdict]
+    if test.verdict == "degraded" and interval[1] < -margin_points:
+        meaning = f"a loss of more than {margin} is shown"
+    return f"{signed(test.mean * POINTS)} points ({bounds(interval)}): {meaning}"
+
+
+def _judge_pair(comparison: Comparison, first: Arm, second: Arm) -> PairVerdict:
+    """First against second, only where their personalities are shown equal."""
+    names = (first.name, second.name)
+    mismatch = find_mismatch(first, second)
+    if mismatch:
+        return PairVerdict(*names, "not_comparable", mismatch)
+    seeds = common_seeds(first, second)
+    if not seeds:
+        return PairVerdict(*names, "not_comparable", "the two share no training seed")
+    likeness = judge_likeness(first, second, seeds, comparison.persona_margin_sd, comparison.confidence)
+    table = difference_table(first, second, seeds=seeds)
+    test = non_inferiority_over_seeds(table, 0.0, comparison.confidence)
+    lower, upper = test.interval
+    interval = _in_points(test.interval)
+    figures = f"{first.label} − {second.label}: {signed(test.mean * POINTS)} points ({bounds(interval)})"
+    word: Literal["first_better", "second_better", "unresolved", "not_comparable"]
+    if likeness is None:
+        word, reason = "not_comparable", "no shared held-out everyday prompts were scored"
+    elif not likeness.is_equal:
+        word, reason = "not_comparable", likeness.reason
+    elif lower > 0:
+        word, reason = "first_better", f"{figures}, at equal personality"
+    elif upper < 0:
+        word, reason = "second_better", f"{figures}, at equal personality"
+    else:
+        word, reason = "unresolved", f"{figures}: the sign is not settled"
+    return PairVerdict(*names, word, reason, likeness, test.mean * POINTS, interval)
+
+
+def _walk_gate(
+    variants: tuple[VariantVerdict, ...], characters: tuple[GateStep, ...], pairs: tuple[PairVerdict, ...]
+) -> tuple[GateStep, ...]:
+    """Persona gate, then V4 non-inferior to base, then V4 > V3; stops at the first that fails."""
+    character = next((step for step in characters if step.name == "v4"), None)
+    verdict = next((item for item in variants if item.name == "v4"), None)
+    if character is None or verdict is None:
+        return (GateStep("persona", False, "there is no V4 in this comparison"),)
+    steps = [GateStep("persona", character.is_passed, character.reason)]
+    if not character.is_passed:
+        return tuple(steps)
+    steps.append(GateStep("V4 non-inferior to base", verdict.verdict == "preserved", verdict.reason))
+    if verdict.verdict != "preserved":
+        return tuple(steps)
+    pair = next((item for item in pairs if (item.first, item.second) == ("v4", "v3")), None)
+    if pair is None:
+        return (*steps, GateStep("V4 better than V3", False, "there is no V3 to compare with"))
+    return (*steps, GateStep("V4 better than V3", pair.verdict == "first_better", pair.reason))
+
+
+def _judge_traits(base: Arm, arm: Arm) -> dict[str, float]:
+    """Holm-adjusted two-sided p of each trait's change against base, averaged over seeds."""
+    reference = base.evaluations[0].banal
+    scored = [item.banal for item in arm.evaluations if item.banal is not None]
+    if reference is None or not scored or any(item.keys != reference.keys for item in scored):
+        return {}
+    names = [name for name in reference.traits if all(name in item.traits for item in scored)]
+    p_values = []
+    for name in names:
+        change = np.mean([item.traits[name] for item in scored], axis=0) - np.asarray(reference.traits[name])
+        p_values.append(paired_t_p(change))
+    return dict(zip(names, holm(p_values), strict=True))
+
+
+def _plan(comparison: Comparison, base: Arm) -> Planning | None:
+    scores = base.evaluations[0].scores
+    if len(scores) < 2:
+        return None
+    n, k = len(scores), scores[0].k
+    margin = achievable_margin(n, k, spread=PLANNING, confidence=comparison.confidence) * POINTS
+    effect = minimum_detectable_effect(n, k, spread=PLANNING, confidence=comparison.confidence) * POINTS
+    return Planning(n, k, margin, effect, margin <= comparison.margin_points)
+
+
+def _in_points(interval: tuple[float, float]) -> tuple[float, float]:
+    return interval[0] * POINTS, interval[1] * POINTS
+
+
+def average_accuracy(arm: Arm) -> float:
+    """avg_at_k over all training seeds of an arm, in points."""
+    means = [avg_at_k([s.correct for s in item.scores], item.scores[0].k) for item in arm.evaluations]
+    return POINTS * sum(means) / len(means)

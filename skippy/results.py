@@ -1,0 +1,343 @@
+"""What the stages found out, frozen: the facts that `compare` gathers and `report` turns into one page.
+
+No file, clock or tracker: a `Comparison` can be written down by hand, and tests do. Scores are fractions of
+one; margins that a person types are in points (hundredths), and say so in their name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One problem of the suite, the same for all arms.
+
+    Attributes:
+        key: problem hash; arms are paired by it.
+        label: short name for figures, such as `2025-I-7` or `digits 3.12`.
+        family: kind of problem.
+        level: difficulty within the family.
+        gold: reference answer.
+        question: its text, for the flips shown in the report; may be empty.
+    """
+
+    key: str
+    label: str
+    family: str = ""
+    level: str = ""
+    gold: int = 0
+    question: str = ""
+
+
+@dataclass(frozen=True)
+class Excerpt:
+    """One completion shown in the report.
+
+    Attributes:
+        index: sample index.
+        text: the completion; the report cuts it.
+        value: extracted integer.
+        status: extraction status.
+        is_correct: whether it scored.
+    """
+
+    index: int
+    text: str
+    value: int | None
+    status: str
+    is_correct: bool
+
+
+@dataclass(frozen=True)
+class ProblemScore:
+    """What one model did on one problem.
+
+    Attributes:
+        key: the problem's hash.
+        correct: c_i, correct samples.
+        k: samples drawn.
+        lenient_correct: correct under the lenient scorer; None where it was not run.
+        answers: extracted value of each sample, for the majority vote; may be empty.
+        mean_tokens: mean completion length.
+        truncated: samples cut off at the token limit.
+        no_answer: samples without a usable integer.
+        excerpts: a sample or two, kept for problems that may flip.
+        link: where the samples are kept (artifact path or URL).
+    """
+
+    key: str
+    correct: int
+    k: int
+    lenient_correct: int | None = None
+    answers: tuple[int | None, ...] = ()
+    mean_tokens: float = 0.0
+    truncated: int = 0
+    no_answer: int = 0
+    excerpts: tuple[Excerpt, ...] = ()
+    link: str = ""
+
+    @property
+    def share(self) -> float:
+        """p̂_i = c_i / k."""
+        return self.correct / self.k
+
+
+@dataclass(frozen=True)
+class BanalScores:
+    """Held-out everyday prompts, one score each; arms are paired by `keys`.
+
+    Attributes:
+        keys: prompt hashes (prompt and mode).
+        scores: persona score of each prompt, the mean over its answers.
+        answer_sd: SD of single answers' persona scores, the unit of "equal personality"; None: that of `scores`.
+        coherence: coherence of each answer, same order; may be empty.
+        traits: trait name → one score per prompt, same order.
+        modes: mean persona score by mode (`plain`, `neutral system prompt`, `break character`).
+        mean_tokens: mean answer length.
+        base_auc: held-out classifier's AUC for telling it from base, a proxy; None where not run.
+        problem_score: mean persona score of the answers to the mathematics suite; None where not run.
+        link: where the samples are kept.
+    """
+
+    keys: tuple[str, ...]
+    scores: tuple[float, ...]
+    answer_sd: float | None = None
+    coherence: tuple[float, ...] = ()
+    traits: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    modes: Mapping[str, float] = field(default_factory=dict)
+    mean_tokens: float = 0.0
+    base_auc: float | None = None
+    problem_score: float | None = None
+    link: str = ""
+
+
+@dataclass(frozen=True)
+class LeakageFacts:
+    """ΔW inside the protected directions, pooled over targets, of the adapter and of what was stored.
+
+    Attributes:
+        rho_left: ‖UᵀΔW‖²/‖ΔW‖² of the adapter.
+        rho_right: ‖ΔWV‖²/‖ΔW‖² of the adapter.
+        chance_left: k/out, pooled.
+        chance_right: k/in, pooled.
+        stored_left: rho_left of W′ − W as rounded and stored; None where not merged.
+        stored_right: the same on the right.
+        delta_error: ‖(W′ − W) − ΔW‖/‖ΔW‖.
+    """
+
+    rho_left: float
+    rho_right: float
+    chance_left: float
+    chance_right: float
+    stored_left: float | None = None
+    stored_right: float | None = None
+    delta_error: float | None = None
+
+
+@dataclass(frozen=True)
+class TrajectoryPoint:
+    """Character delta at one training step, with its null.
+
+    Attributes:
+        step: optimizer step.
+        ratio: personality_energy_ratio.
+        null_z: z-score against random subspaces with the activations' covariance.
+        null_low: 2.5 % quantile of the null ratios.
+        null_high: 97.5 % quantile of the null ratios.
+    """
+
+    step: int
+    ratio: float
+    null_z: float
+    null_low: float
+    null_high: float
+
+
+@dataclass(frozen=True)
+class FrontierPoint:
+    """One evaluated checkpoint: persona against mathematics.
+
+    Attributes:
+        step: optimizer step.
+        persona: mean persona score.
+        persona_error: its standard error.
+        accuracy: avg_at_k, on the base's scale where fewer problems were asked.
+        accuracy_error: standard error of the paired difference to base.
+        is_chosen: the checkpoint under comparison, chosen by persona alone.
+    """
+
+    step: int
+    persona: float
+    persona_error: float
+    accuracy: float
+    accuracy_error: float
+    is_chosen: bool = False
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One model of an arm: one training seed, or the base.
+
+    Attributes:
+        seed: training seed; 0 for the base.
+        model_uri: where the model is (`models:/…`).
+        model_version: registered version, or empty.
+        model_digest: digest of its weights.
+        scores: one entry per problem.
+        statuses: extraction status → samples.
+        banal: persona scores; None where the banal suite was not run.
+        leakage: None for the base.
+        trajectory: character delta by step.
+        frontier: evaluated checkpoints.
+        preset: sampling preset; arms sampled differently are not comparable.
+        step: checkpoint step that was merged.
+        runs: role (`svd`, `train`, `merge`, `eval`) → run id.
+        maj_at_k: majority vote accuracy; None where answers were not kept.
+    """
+
+    seed: int
+    model_uri: str
+    model_version: str
+    model_digest: str
+    scores: tuple[ProblemScore, ...]
+    statuses: Mapping[str, int] = field(default_factory=dict)
+    banal: BanalScores | None = None
+    leakage: LeakageFacts | None = None
+    trajectory: tuple[TrajectoryPoint, ...] = ()
+    frontier: tuple[FrontierPoint, ...] = ()
+    preset: str = ""
+    step: int | None = None
+    runs: Mapping[str, str] = field(default_factory=dict)
+    maj_at_k: float | None = None
+
+
+@dataclass(frozen=True)
+class Arm:
+    """The base or one variant, with one evaluation per training seed.
+
+    Attributes:
+        name: `base`, or a name of `core.variants`.
+        sentence: the rule in words.
+        evaluations: at least one; the base has exactly one.
+    """
+
+    name: str
+    sentence: str
+    evaluations: tuple[Evaluation, ...]
+
+    @property
+    def label(self) -> str:
+        """The name as figures show it."""
+        return (
+            self.name
+            if self.name == "base"
+            else self.name.upper().replace("-HOOKS", "-hooks").replace("-RANDOM", "-random")
+        )
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where every figure comes from.
+
+    Attributes:
+        experiment: tracking experiment.
+        created: when the comparison was made, ISO 8601.
+        code_version: commit.
+        is_dirty: uncommitted changes at that commit.
+        base_model: name or path of the base.
+        base_digest: its digest.
+        projector_digest: digest of U, V; empty where no variant needs them.
+        character: character name.
+        character_digest: digest of its file.
+        preset: sampling preset, in words.
+        backend: generation backend.
+        versions: package → version.
+        command: how to run this again.
+        links: name → URL or artifact path.
+    """
+
+    experiment: str
+    created: str
+    code_version: str
+    is_dirty: bool
+    base_model: str
+    base_digest: str
+    projector_digest: str = ""
+    character: str = ""
+    character_digest: str = ""
+    preset: str = ""
+    backend: str = ""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    command: str = ""
+    links: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PromotionState:
+    """What the registry says at the time of the report.
+
+    Attributes:
+        state: `not requested`, `promoted` or `refused`.
+        champion: version under the alias, or empty.
+        previous: version it replaced, or empty.
+        who: who asked.
+        when: ISO 8601.
+        why: the reason in a sentence.
+    """
+
+    state: str = "not requested"
+    champion: str = ""
+    previous: str = ""
+    who: str = ""
+    when: str = ""
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Everything that a report says, before any verdict.
+
+    Attributes:
+        suite_label: what the mathematics suite may be called: `AIME-style (lab)` or `AIME 2025`.
+        problems: the suite, duplicates already dropped.
+        arms: base first, then variants.
+        provenance: where it all comes from.
+        margin_points: δ, fixed before the run.
+        confidence: of each one-sided bound.
+        persona_margin_sd: half-width of "equal personality", in SD.
+        coherence_floor: mean coherence a variant must keep to count as a character; None for no floor.
+        protected_k: k of U, V.
+        duplicates_dropped: problems dropped by hash.
+        registered_model: registry name.
+        promotion: state of the alias.
+        notes: further limits, in sentences.
+        extra_metrics: results of other harnesses, name → arm → value.
+        bootstrap_seed: seed of the bootstrap-t check.
+    """
+
+    suite_label: str
+    problems: tuple[Problem, ...]
+    arms: tuple[Arm, ...]
+    provenance: Provenance
+    margin_points: float = 5.0
+    confidence: float = 0.95
+    persona_margin_sd: float = 0.25
+    coherence_floor: float | None = None
+    protected_k: int = 16
+    duplicates_dropped: int = 0
+    registered_model: str = "skippy"
+    promotion: PromotionState = PromotionState()
+    notes: tuple[str, ...] = ()
+    extra_metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    bootstrap_seed: int = 0
+
+    def arm(self, name: str) -> Arm | None:
+        """The arm of that name, or None."""
+        return next((arm for arm in self.arms if arm.name == name), None)
+
+    @property
+    def variants(self) -> tuple[Arm, ...]:
+        """All arms but the base."""
+        return tuple(arm for arm in self.arms if arm.name != "base")

@@ -1,0 +1,1 @@
+"""The story: each stage is run(config, tracker) -> result."""

@@ -1,0 +1,132 @@
+"""compare: the newest evaluations of base and variants, judged and written up as one page."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+
+from skippy.characters.loader import load_character
+from skippy.characters.schema import Character
+from skippy.config import CompareConfig, config_dict
+from skippy.core.variants import VARIANTS
+from skippy.errors import MissingRunError, ReportError
+from skippy.report.conclusions import Verdicts
+from skippy.report.page import render
+from skippy.report.verdicts import average_accuracy, judge
+from skippy.results import (
+    Comparison,
+)
+from skippy.stages.gathering import gather_comparison
+from skippy.stages.inputs import SUBJECT, Base, find_run, open_base
+from skippy.tracking.records import RunRecord
+from skippy.tracking.runs import Tracker
+from skippy.tracking.stage_run import StageRun
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class CompareResult:
+    """The run that holds the report, and the winner (None: nobody)."""
+
+    run_id: str
+    winner: str | None
+
+
+def run(config: CompareConfig, tracker: Tracker) -> CompareResult:
+    """Gather, judge, render; the report is an artifact of this run."""
+    with tracker.stage(
+        "compare",
+        name="compare",
+        note=f"V3 and V4 against {config.base_model}: is the mathematics preserved at equal personality?",
+        config=config_dict(config),
+    ) as stage:
+        base = open_base(config.base_model, tracker)
+        character = load_character(config.character)
+        stage.describe(base_digest=base.digest, character=character.name)
+        records = _find_evaluations(config, tracker, base, character)
+        stage.describe(
+            links={f"eval_{name}": ",".join(r.run_id for r in runs) for name, runs in records.items()}
+        )
+        comparison = gather_comparison(config, tracker, stage, base, character, records)
+        verdicts = judge(comparison)
+        _log_report(stage, render(comparison))
+        sentence = "; ".join(f"{verdict.name}: {verdict.verdict}" for verdict in verdicts.variants)
+        stage.set_tags(
+            {
+                "skippy.winner": verdicts.winner or "",
+                "skippy.verdict": f"{sentence}. Winner: {verdicts.winner or 'none'} ({verdicts.winner_reason})",
+                "skippy.eval_runs": ",".join(r.run_id for runs in records.values() for r in runs),
+            }
+        )
+        _log_figures(stage, comparison, verdicts)
+        for verdict in verdicts.variants:
+            logger.info("compare: %s: %s", verdict.name, verdict.reason)
+        logger.info("compare: winner %s: %s", verdicts.winner or "none", verdicts.winner_reason)
+        logger.info("report: %s", tracker.artifact(stage.run_id, "report/index.html"))
+        logger.info("next: mlflow run . -e promote --env-manager local")
+        return CompareResult(stage.run_id, verdicts.winner)
+
+
+def _find_evaluations(
+    config: CompareConfig, tracker: Tracker, base: Base, character: Character
+) -> dict[str, list[RunRecord]]:
+    """Evaluations by arm: the runs named, else the newest of each; V3 and V4 are asked for, controls may be there."""
+    tags = {"skippy.character_digest": character.digest, SUBJECT: "model"}
+    named = {"base": config.base_run, "v3": config.v3_run, "v4": config.v4_run}
+    found: dict[str, list[RunRecord]] = {}
+    for arm in ("base", *VARIANTS):
+        ids = [run_id.strip() for run_id in named.get(arm, "").split(",") if run_id.strip()]
+        try:
+            records = [find_run(tracker, "eval", run_id) for run_id in ids] or [
+                find_run(tracker, "eval", base_digest=base.digest, variant=arm, extra_tags=tags)
+            ]
+        except MissingRunError:
+            if arm in named:
+                raise
+            continue
+        _require_arm(arm, records, base)
+        found[arm] = records
+    return found
+
+
+def _require_arm(arm: str, records: Sequence[RunRecord], base: Base) -> None:
+    for record in records:
+        if record.variant != arm or record.base_digest != base.digest:
+            raise ReportError(
+                "An evaluation belongs to another arm or base.",
+                where=f"eval run {record.run_id} {record.name!r}",
+                expected=f"variant {arm} of base {base.digest[:16]}…",
+                found=f"variant {record.variant or 'none'} of base {record.base_digest[:16]}…",
+                next_step=f"pass an evaluation of {arm} on this base",
+            )
+
+
+def _log_report(stage: StageRun, files: Mapping[str, str | bytes]) -> None:
+    with tempfile.TemporaryDirectory() as scratch:
+        for name, content in files.items():
+            path = Path(scratch) / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content.encode() if isinstance(content, str) else content)
+        stage.log_folder(Path(scratch), "report")
+
+
+def _log_figures(stage: StageRun, comparison: Comparison, verdicts: Verdicts) -> None:
+    """The few numbers that the runs table compares; everything else is in report.json."""
+    metrics: dict[str, float] = {}
+    for arm in comparison.arms:
+        if comparison.problems:
+            metrics[f"compare/{arm.name}/avg_at_k"] = average_accuracy(arm)
+        scored = [evaluation.banal.scores for evaluation in arm.evaluations if evaluation.banal]
+        if scored:
+            metrics[f"compare/{arm.name}/persona"] = fmean(value for scores in scored for value in scores)
+    for verdict in verdicts.variants:
+        if verdict.mean_difference is not None and verdict.interval is not None:
+            metrics[f"compare/{verdict.name}/difference_points"] = verdict.mean_difference
+            metrics[f"compare/{verdict.name}/lower_bound_points"] = verdict.interval[0]
+            metrics[f"compare/{verdict.name}/upper_bound_points"] = verdict.interval[1]
+    stage.log_metrics(metrics)

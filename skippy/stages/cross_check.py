@@ -1,0 +1,96 @@
+"""math-verify beside our own extraction: every answer read twice, and where the two readings differ.
+
+Not a stage, and no score: ours decides. The list is there to be read; each line is either a rule of ours that a
+person would not have chosen, or a number that math-verify took from talk.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from skippy.core.answers import LARGEST_ANSWER
+from skippy.stores.samples import Sample
+
+ENDING_CHARACTERS = 240
+
+Parser = Callable[[str], Sequence[Any]]
+"""`math_verify.parse`: text → the expression and the words it was read from; empty where it found none."""
+
+
+@dataclass(frozen=True)
+class Disagreement:
+    """One answer that the two read differently.
+
+    Attributes:
+        problem_id: of the problem.
+        problem_hash: of the problem.
+        sample_index: which sample of it.
+        gold: reference answer.
+        ours: integer by our rule, None where there is none.
+        status: how we found it, or why not.
+        theirs: integer 0–999 by math-verify, None where it read none or something else.
+        read: what math-verify read, as text.
+        changes_score: whether the answer is right by one reading alone.
+        ending: the last words of the answer.
+    """
+
+    problem_id: str
+    problem_hash: str
+    sample_index: int
+    gold: int | None
+    ours: int | None
+    status: str
+    theirs: int | None
+    read: str
+    changes_score: bool
+    ending: str
+
+
+def find_disagreements(
+    samples: Sequence[Sample], gold: Mapping[str, int], parse: Parser
+) -> tuple[Disagreement, ...]:
+    """Read every answer with both; `gold` maps problem hashes to reference answers."""
+    found = []
+    for sample in samples:
+        parsed = parse(sample.completion)
+        ours, theirs = sample.extracted, as_integer(parsed)
+        if ours != theirs:
+            answer = gold.get(sample.problem_hash)
+            found.append(
+                Disagreement(
+                    *(sample.problem_id, sample.problem_hash, sample.sample_index, answer),
+                    *(ours, sample.status, theirs, str(parsed[-1]) if parsed else ""),
+                    changes_score=answer is not None and answer in (ours, theirs),
+                    ending=sample.completion[-ENDING_CHARACTERS:],
+                )
+            )
+    return tuple(found)
+
+
+def cross_check_metrics(disagreements: Sequence[Disagreement]) -> dict[str, float]:
+    """How many there are, and how many of them would change a score."""
+    return {
+        "aime/verify_disagreements": float(len(disagreements)),
+        "aime/verify_score_changes": float(sum(each.changes_score for each in disagreements)),
+    }
+
+
+def to_lines(disagreements: Sequence[Disagreement]) -> str:
+    """One line of JSON each."""
+    return "".join(json.dumps(asdict(each), ensure_ascii=False) + "\n" for each in disagreements)
+
+
+def as_integer(parsed: Sequence[Any]) -> int | None:
+    """The integer 0–999 that math-verify's first reading is; `x = 42` is 42. None for anything else."""
+    if not parsed:
+        return None
+    value = getattr(parsed[0], "rhs", parsed[0])
+    try:
+        number = int(value)
+        is_whole = isinstance(value, str) or bool(value == number)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if is_whole and 0 <= number <= LARGEST_ANSWER else None

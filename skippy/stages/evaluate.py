@@ -1,0 +1,211 @@
+"""eval: the suites on one model, every sample kept; killed at any moment, it goes on where it was."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from skippy.characters.loader import load_character
+from skippy.characters.schema import Character
+from skippy.config import EvalConfig, config_dict
+from skippy.core.power import achievable_margin, minimum_detectable_effect
+from skippy.errors import ConfigError
+from skippy.stages.checkpoints import CHECKPOINTS, plan_walk, walk
+from skippy.stages.evidence import banal_metrics, problem_metrics, problem_scores
+from skippy.stages.inputs import SUBJECT, Base, Subject, claim_workspace, find_run, find_subject, open_base
+from skippy.stages.interview import Plan, choose_sampling, generate
+from skippy.stages.opinions import Opinions, add_opinions, prepare_opinions
+from skippy.stages.suites import (
+    AIME,
+    BANAL,
+    banal_questions,
+    load_problem_set,
+    problem_questions,
+    score_text,
+    suite_label,
+)
+from skippy.stores.samples import Sample, read_samples
+from skippy.tracking.runs import Tracker
+from skippy.tracking.stage_run import StageRun
+
+logger = logging.getLogger(__name__)
+
+MODEL = "model"
+
+
+@dataclass(frozen=True)
+class EvalResult:
+    """What the stage leaves behind: the run, and its metrics by name."""
+
+    run_id: str
+    metrics: Mapping[str, float]
+
+
+def run(config: EvalConfig, tracker: Tracker) -> EvalResult:
+    """Evaluate one model, or score the samples of an earlier evaluation again."""
+    with tracker.stage(
+        "eval",
+        name=f"eval {config.model}",
+        note=f"Evaluation of {config.model} on {config.suite}.",
+        config=config_dict(config),
+    ) as stage:
+        is_walk = config.model == CHECKPOINTS
+        opinions = prepare_opinions(config, of_one_model=not is_walk)
+        character = load_character(config.character)
+        base = open_base(config.base_model, tracker)
+        if is_walk:
+            plan = plan_walk(config, tracker, base, character)
+            _describe(stage, config, base, plan)
+            return EvalResult(stage.run_id, walk(plan, config, tracker, base, stage))
+        subject = find_subject(config.model, config.base_model, base, tracker)
+        plan = _plan(config, base, subject, character)
+        _describe(stage, config, base, plan)
+        if config.regrade:
+            metrics = _conclude(list(_regraded(config.regrade, plan, tracker)), plan, config, opinions, stage)
+        else:
+            metrics = _ask(plan, config, opinions, tracker, stage)
+        logger.info("next: mlflow run . -e compare --env-manager local")
+        return EvalResult(stage.run_id, metrics)
+
+
+def _ask(
+    plan: Plan, config: EvalConfig, opinions: Opinions, tracker: Tracker, stage: StageRun
+) -> dict[str, float]:
+    """Generate what is missing and conclude; the unfinished work is given up only after that."""
+    _announce(plan, config.margin)
+    models = (plan.subject.digest[:16], plan.character.digest[:8])
+    with claim_workspace(tracker, "eval", *models, plan.sampling.name, f"seed{config.seed}") as folder:
+        samples = generate(plan, config, folder / "samples.jsonl")
+        metrics = _conclude(samples, plan, config, opinions, stage)
+        shutil.rmtree(folder)
+    return metrics
+
+
+def _conclude(
+    samples: Sequence[Sample], plan: Plan, config: EvalConfig, opinions: Opinions, stage: StageRun
+) -> dict[str, float]:
+    """Keep the samples, log our figures, then those of others."""
+    for suite in (AIME, BANAL):
+        _keep([sample for sample in samples if sample.suite == suite], suite, stage)
+    return _account(samples, plan, stage) | add_opinions(opinions, samples, plan, config, stage)
+
+
+def _plan(config: EvalConfig, base: Base, subject: Subject, character: Character) -> Plan:
+    sampling = choose_sampling(config, base)
+    problems = load_problem_set(config.problems, config.limit) if config.suite != BANAL else None
+    questions = problem_questions(problems) if problems else []
+    if config.suite != AIME:
+        questions = questions + banal_questions(character)
+    samples = config.samples if sampling.temperature > 0 else 1
+    return Plan(subject, character, problems, questions, sampling, samples)
+
+
+def _describe(stage: StageRun, config: EvalConfig, base: Base, plan: Plan) -> None:
+    subject = plan.subject
+    stage.describe(
+        name=f"eval {subject.label}",
+        note=f"{subject.label} on {config.suite}: {len(plan.questions)} questions, {plan.samples} samples a problem, "
+        f"preset {plan.sampling.name}.",
+        variant=subject.variant,
+        base_digest=base.digest,
+        character=plan.character.name,
+        links={"train": subject.train_run, "merge": subject.merge_run},
+    )
+    stage.set_tags(
+        {
+            "skippy.model_uri": subject.uri,
+            "skippy.model_digest": subject.digest,
+            "skippy.seed": subject.seed,
+            "skippy.suite": config.suite,
+            SUBJECT: CHECKPOINTS if config.model == CHECKPOINTS else MODEL,
+            "skippy.sampling": plan.sampling.name,
+            "skippy.samples": str(plan.samples),
+            "skippy.problems": config.problems,
+            "skippy.problems_digest": plan.problems.digest if plan.problems else "",
+            "skippy.character_digest": plan.character.digest,
+            "skippy.backend": config.backend,
+        }
+    )
+
+
+def _announce(plan: Plan, margin: float) -> None:
+    """Say before anything is generated what this n × k can show."""
+    if plan.problems is None:
+        return
+    n = len(plan.problems.problems)
+    logger.info("eval: %s, %d problems × %d samples", suite_label(plan.problems), n, plan.samples)
+    if plan.problems.duplicates:
+        logger.info("eval: %d duplicate problems dropped", plan.problems.duplicates)
+    if n < 2:
+        logger.warning("eval: a single problem decides nothing")
+        return
+    reachable = achievable_margin(n, plan.samples)
+    logger.info(
+        "eval: achievable margin %.1f points, minimum detectable effect %.1f points (80 %% power)",
+        *(100 * reachable, 100 * minimum_detectable_effect(n, plan.samples)),
+    )
+    if reachable > margin:
+        logger.warning(
+            "eval: a margin of %.1f points is out of reach with %d × %d: expect `inconclusive`",
+            *(100 * margin, n, plan.samples),
+        )
+
+
+def _regraded(run_id: str, plan: Plan, tracker: Tracker) -> Iterator[Sample]:
+    """The samples of an earlier evaluation, scored by today's rules; no model is loaded."""
+    record = find_run(tracker, "eval", run_id)
+    if record.tags.get("skippy.model_digest") != plan.subject.digest:
+        raise ConfigError(
+            "The evaluation to regrade is of another model.",
+            where=f"regrade={run_id}",
+            expected=f"an evaluation of {plan.subject.label} ({plan.subject.digest[:16]}…)",
+            found=f"{record.name} ({record.tags.get('skippy.model_digest', 'unknown')[:16]}…)",
+            next_step="pass the same model as that run, or another run",
+        )
+    gold = {problem.hash: problem.gold for problem in plan.problems.problems} if plan.problems else {}
+    for path in tracker.list_artifacts(record.run_id, "samples"):
+        for sample in read_samples(tracker.artifact(record.run_id, path)):
+            if sample.suite == BANAL or sample.problem_hash in gold:
+                extracted, status, score = score_text(
+                    sample.suite, sample.completion, gold.get(sample.problem_hash), plan.character.rules
+                )
+                yield replace(sample, extracted=extracted, status=status, score=score)
+
+
+def _keep(samples: Sequence[Sample], name: str, stage: StageRun) -> None:
+    if samples:
+        stage.log_text("".join(sample.to_line() for sample in samples), f"samples/{name}.jsonl")
+
+
+def _account(samples: Sequence[Sample], plan: Plan, stage: StageRun) -> dict[str, float]:
+    """Log the figures of both suites, linked to model and data set."""
+    metrics: dict[str, float] = {}
+    model_id = plan.subject.model_id
+    solved = [sample for sample in samples if sample.suite == AIME]
+    if plan.problems and solved:
+        scores = problem_scores(solved, plan.problems)
+        found = problem_metrics(scores, solved, plan.problems, plan.character)
+        dataset = stage.log_dataset(
+            suite_label(plan.problems), plan.problems.digest, plan.problems.name, "evaluation"
+        )
+        stage.log_metrics(found, model_id=model_id, dataset=dataset)
+        metrics |= found
+        logger.info(
+            "eval: %s solves %.1f %% ± %.1f of %s", plan.subject.label, 100 * found["aime/avg_at_k"],
+            196 * found["aime/standard_error"], suite_label(plan.problems),
+        )  # fmt: skip
+    chatted = [sample for sample in samples if sample.suite == BANAL]
+    if chatted:
+        found = banal_metrics(chatted, plan.character)
+        dataset = stage.log_dataset(
+            f"banal ({plan.character.name})", plan.character.digest, "banal", "evaluation"
+        )
+        stage.log_metrics(found, model_id=model_id, dataset=dataset)
+        metrics |= found
+        logger.info(
+            "eval: %s has persona %.2f, coherence %.2f on everyday prompts", plan.subject.label,
+            found["banal/score"], found["banal/coherence"],
+        )  # fmt: skip
+    return metrics

@@ -1,0 +1,256 @@
+"""From evaluation runs to the facts of a report. Not a stage: `compare` judges and writes up what this gathers."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from skippy.characters.schema import Character
+from skippy.config import CompareConfig
+from skippy.core.accuracy import maj_at_k
+from skippy.core.variants import VARIANTS
+from skippy.errors import ReportError
+from skippy.results import (
+    Arm,
+    BanalScores,
+    Comparison,
+    Evaluation,
+    FrontierPoint,
+    LeakageFacts,
+    Problem,
+    ProblemScore,
+    PromotionState,
+    Provenance,
+    TrajectoryPoint,
+)
+from skippy.stages.distinguish import distinguishability
+from skippy.stages.evidence import banal_scores, count_statuses, frontier, problem_scores
+from skippy.stages.inputs import Base
+from skippy.stages.suites import AIME, BANAL, load_problem_set, suite_label
+from skippy.stores.problems import ProblemSet
+from skippy.stores.samples import Sample, read_samples
+from skippy.tracking.records import RunRecord
+from skippy.tracking.runs import Tracker
+from skippy.tracking.stage_run import StageRun
+
+PACKAGES = ("mlflow", "torch", "transformers", "trl", "peft", "numpy", "scipy", "safetensors")
+
+
+def gather_comparison(
+    config: CompareConfig,
+    tracker: Tracker,
+    stage: StageRun,
+    base: Base,
+    character: Character,
+    records: Mapping[str, Sequence[RunRecord]],
+) -> Comparison:
+    """Everything a report says, from the samples, metrics and tags that the runs left."""
+    reference = records["base"][0]
+    problems = _problems_of(reference, tracker)
+    base_samples = _samples(tracker, reference)
+    base_scores = problem_scores(base_samples.get(AIME, ()), problems) if problems else ()
+    arms = []
+    for name, runs in records.items():
+        evaluations = tuple(
+            _evaluation(tracker, record, problems, character, base_samples, base_scores) for record in runs
+        )
+        sentence = "the base itself" if name == "base" else VARIANTS[name].sentence
+        arms.append(Arm(name, sentence, evaluations))
+    comparison = Comparison(
+        suite_label=suite_label(problems) if problems else "no problems",
+        problems=_described(problems) if problems else (),
+        arms=tuple(arms),
+        provenance=_provenance(config, tracker, stage, base, character, records),
+        margin_points=100 * config.margin,
+        coherence_floor=character.floors.coherence,
+        duplicates_dropped=problems.duplicates if problems else 0,
+        registered_model=config.registered_model,
+        promotion=_promotion_state(config, tracker),
+    )
+    k = next((r.tags.get("skippy.k", "") for r in _trainings(tracker, records)), "")
+    return replace(comparison, protected_k=int(k)) if k.isdigit() else comparison
+
+
+def _evaluation(
+    tracker: Tracker,
+    record: RunRecord,
+    problems: ProblemSet | None,
+    character: Character,
+    base_samples: Mapping[str, list[Sample]],
+    base_scores: Sequence[ProblemScore],
+) -> Evaluation:
+    samples = _samples(tracker, record)
+    solved, chatted = samples.get(AIME, []), samples.get(BANAL, [])
+    # Where the samples lie beside this report in a local artifact store.
+    folder = f"../../../{record.run_id}/artifacts/samples"
+    scores = problem_scores(solved, problems, f"{folder}/{AIME}.jsonl") if problems else ()
+    gold = {problem.hash: problem.gold for problem in problems.problems} if problems else {}
+    train = tracker.read(record.link("train")) if record.link("train") else None
+    merge = tracker.read(record.link("merge")) if record.link("merge") else None
+    step = merge.tags.get("skippy.step", "") if merge else ""
+    uri = record.tags.get("skippy.model_uri", "")
+    return Evaluation(
+        seed=int(record.tags.get("skippy.seed") or 0),
+        model_uri=uri,
+        model_version=uri.rsplit("/", 1)[1] if uri.startswith("models:/") else "",
+        model_digest=record.tags.get("skippy.model_digest", ""),
+        scores=scores,
+        statuses=count_statuses(solved),
+        banal=_banal(chatted, solved, character, base_samples, record, f"{folder}/{BANAL}.jsonl")
+        if chatted
+        else None,
+        leakage=_leakage(train, merge),
+        trajectory=_trajectory(tracker, train),
+        frontier=_frontier(tracker, merge, base_scores, problems),
+        preset=record.tags.get("skippy.sampling", ""),
+        step=int(step) if step.isdigit() else None,
+        runs={stage: run for stage in ("svd", "train", "merge") if (run := _linked(record, train, stage))}
+        | {"eval": record.run_id},
+        maj_at_k=maj_at_k([s.answers for s in scores], [gold[s.key] for s in scores]) if scores else None,
+    )
+
+
+def _frontier(
+    tracker: Tracker,
+    merge: RunRecord | None,
+    base_scores: Sequence[ProblemScore],
+    problems: ProblemSet | None,
+) -> tuple[FrontierPoint, ...]:
+    """Every evaluated checkpoint of the training behind a merge, the merged one marked."""
+    if merge is None or problems is None:
+        return ()
+    walks = [tracker.read(run_id) for run_id in merge.tags.get("skippy.walk_runs", "").split(",") if run_id]
+    ours = [walk for walk in walks if walk.link("train") == merge.link("train")]
+    samples = [
+        s for walk in ours for s in read_samples(tracker.artifact(walk.run_id, "samples/frontier.jsonl"))
+    ]
+    step = merge.tags.get("skippy.step", "")
+    return frontier(samples, base_scores, problems, int(step) if step.isdigit() else None)
+
+
+def _linked(record: RunRecord, train: RunRecord | None, stage: str) -> str:
+    return record.link(stage) or (train.link(stage) if train else "")
+
+
+def _banal(
+    chatted: Sequence[Sample],
+    solved: Sequence[Sample],
+    character: Character,
+    base_samples: Mapping[str, list[Sample]],
+    record: RunRecord,
+    link: str,
+) -> BanalScores:
+    scores = banal_scores(chatted, character, link)
+    theirs = [sample.completion for sample in base_samples.get(BANAL, ())]
+    ours = [sample.completion for sample in chatted]
+    auc = distinguishability(theirs, ours) if record.variant != "base" and theirs else None
+    return replace(scores, base_auc=auc, problem_score=record.metrics.get("aime/persona") if solved else None)
+
+
+def _samples(tracker: Tracker, record: RunRecord) -> dict[str, list[Sample]]:
+    """Suite → samples of an evaluation."""
+    return {
+        Path(path).stem: list(read_samples(tracker.artifact(record.run_id, path)))
+        for path in tracker.list_artifacts(record.run_id, "samples")
+    }
+
+
+def _problems_of(record: RunRecord, tracker: Tracker) -> ProblemSet | None:
+    """The problem set of an evaluation, read again and checked against the digest of then."""
+    source, digest = record.tags.get("skippy.problems", ""), record.tags.get("skippy.problems_digest", "")
+    if not digest:
+        return None
+    config = json.loads(tracker.artifact(record.run_id, "config.json").read_text())
+    problems = load_problem_set(source, int(config["limit"]))
+    if problems.digest != digest:
+        raise ReportError(
+            "The problems are not the ones that were asked.",
+            where=f"{source}, as of eval run {record.run_id}",
+            expected=f"digest {digest}",
+            found=f"digest {problems.digest}",
+            next_step="restore the source, or evaluate again",
+        )
+    return problems
+
+
+def _described(problems: ProblemSet) -> tuple[Problem, ...]:
+    return tuple(
+        Problem(p.hash, p.id, p.family, str(p.level) if p.level else "", p.gold, p.question)
+        for p in problems.problems
+    )
+
+
+def _leakage(train: RunRecord | None, merge: RunRecord | None) -> LeakageFacts | None:
+    if train is None or "leakage/rho_left" not in train.metrics:
+        return None
+    after = merge.metrics if merge else {}
+    return LeakageFacts(
+        train.metrics["leakage/rho_left"],
+        train.metrics["leakage/rho_right"],
+        train.metrics["leakage/chance_left"],
+        train.metrics["leakage/chance_right"],
+        after.get("merge/rho_left"),
+        after.get("merge/rho_right"),
+        after.get("merge/delta_error"),
+    )
+
+
+def _trajectory(tracker: Tracker, train: RunRecord | None) -> tuple[TrajectoryPoint, ...]:
+    if train is None:
+        return ()
+    names = ("personality_energy_ratio", "null_z", "null_low", "null_high")
+    curves = [
+        {point.step: point.value for point in tracker.metric_history(train.run_id, f"character/{name}")}
+        for name in names
+    ]
+    steps = sorted(set.intersection(*(set(curve) for curve in curves)))
+    return tuple(TrajectoryPoint(step, *(curve[step] for curve in curves)) for step in steps)
+
+
+def _trainings(tracker: Tracker, records: Mapping[str, Sequence[RunRecord]]) -> list[RunRecord]:
+    return [tracker.read(r.link("train")) for runs in records.values() for r in runs if r.link("train")]
+
+
+def _provenance(
+    config: CompareConfig,
+    tracker: Tracker,
+    stage: StageRun,
+    base: Base,
+    character: Character,
+    records: Mapping[str, Sequence[RunRecord]],
+) -> Provenance:
+    own = tracker.read(stage.run_id)
+    svd = next((r.link("svd") for r in _trainings(tracker, records) if r.link("svd")), "")
+    return Provenance(
+        experiment="skippy",
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        code_version=own.tags.get("skippy.code_version", ""),
+        is_dirty=own.tags.get("skippy.git_dirty") == "true",
+        base_model=config.base_model,
+        base_digest=base.digest,
+        projector_digest=tracker.read(svd).tags.get("skippy.projector_digest", "") if svd else "",
+        character=character.name,
+        character_digest=character.digest,
+        preset=records["base"][0].tags.get("skippy.sampling", ""),
+        backend=records["base"][0].tags.get("skippy.backend", ""),
+        versions={"python": platform.python_version()}
+        | {name: importlib.metadata.version(name) for name in PACKAGES},
+        command=f"mlflow run . --env-manager local -P base_model={config.base_model} -P character={config.character}",
+    )
+
+
+def _promotion_state(config: CompareConfig, tracker: Tracker) -> PromotionState:
+    champion = (
+        tracker.alias(config.registered_model, "champion")
+        if tracker.versions(config.registered_model)
+        else None
+    )
+    previous = tracker.alias(config.registered_model, "previous") if champion else None
+    return PromotionState(
+        champion=str(champion.version) if champion else "", previous=str(previous.version) if previous else ""
+    )

@@ -1,0 +1,189 @@
+"""merge: base plus adapter as a plain checkpoint, written once, registered as a version."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from skippy.config import MergeConfig, config_dict
+from skippy.core.matching import match_steps
+from skippy.errors import AdapterError, ConfigError, MissingRunError
+from skippy.lab.paths import LAB_ADAPTER
+from skippy.stages.evidence import persona_by_step
+from skippy.stages.inputs import Base, find_run, load_projectors, open_base
+from skippy.stores.adapters import Adapter, read_adapter
+from skippy.stores.merging import MergeAccount, merge_checkpoint
+from skippy.stores.projectors import Projectors
+from skippy.stores.samples import read_samples
+from skippy.tracking.records import RunRecord
+from skippy.tracking.runs import Tracker
+from skippy.tracking.stage_run import StageRun
+
+logger = logging.getLogger(__name__)
+
+DELTA_BASE = "delta-base"
+
+
+@dataclass(frozen=True)
+class MergeResult:
+    """The registered version, and what rounding did to ΔW."""
+
+    run_id: str
+    model_uri: str
+    account: MergeAccount
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where an adapter comes from: its directory, what it is called, and the runs behind it."""
+
+    folder: Path
+    variant: str
+    description: str
+    train_run: str = ""
+    svd_run: str = ""
+    tags: Mapping[str, str] | None = None
+
+
+def run(config: MergeConfig, tracker: Tracker) -> MergeResult:
+    """Merge one adapter in float32 and register the result."""
+    with tracker.stage(
+        "merge",
+        name=f"merge {config.variant}",
+        note=f"Merging an adapter into {config.base_model}.",
+        variant=config.variant,
+        config=config_dict(config),
+    ) as stage:
+        base = open_base(config.base_model, tracker)
+        stage.describe(base_digest=base.digest)
+        source = _from_directory(config) if config.adapter else _from_run(config, tracker, base)
+        adapter = read_adapter(source.folder)
+        _require_base(adapter, base)
+        stage.describe(
+            name=f"merge {source.description}",
+            note=f"{source.description} merged into {config.base_model} at α = {config.alpha:g}.",
+            variant=source.variant,
+            links={"train": source.train_run, "svd": source.svd_run},
+        )
+        projectors = load_projectors(tracker, source.svd_run, base) if source.svd_run else None
+        return _merge(config, tracker, stage, base, adapter, source, projectors)
+
+
+def _merge(
+    config: MergeConfig,
+    tracker: Tracker,
+    stage: StageRun,
+    base: Base,
+    adapter: Adapter,
+    source: Source,
+    projectors: Projectors | None,
+) -> MergeResult:
+    tags = {
+        "variant": source.variant,
+        "base_digest": base.digest,
+        "adapter_digest": adapter.digest(),
+        "alpha": f"{config.alpha:g}",
+        "train_run": source.train_run,
+        **(source.tags or {}),
+    }
+    with tracker.model_draft(
+        stage,
+        name=f"{config.registered_model}-{source.variant}",
+        model_type="checkpoint",
+        params=tags,
+        tags=tags,
+    ) as draft:
+        account = merge_checkpoint(
+            base.checkpoint,
+            source.folder,
+            draft.weights_dir,
+            alpha=config.alpha,
+            base_digest=base.digest,
+            bases=projectors.bases if projectors else None,
+        )
+        stage.log_metrics(account.metrics(), model_id=draft.model_id)
+    version = draft.register(config.registered_model, tags)
+    uri = f"models:/{version.name}/{version.version}"
+    stage.set_tags(
+        {
+            "skippy.model_uri": uri,
+            "skippy.model_id": draft.model_id,
+            "skippy.adapter_digest": adapter.digest(),
+        }
+    )
+    walks = {"skippy.walk_runs": config.match} if config.match else {}
+    stage.set_tags({f"skippy.{name}": value for name, value in (source.tags or {}).items()} | walks)
+    logger.info(
+        "merge: %s is %s; bf16 kept the delta with relative error %.1f %%, cosine %.4f",
+        *(source.description, uri, 100 * account.delta_error, account.delta_cosine),
+    )
+    logger.info("next: mlflow run . -e eval --env-manager local -P model=%s", uri)
+    return MergeResult(stage.run_id, uri, account)
+
+
+def _from_directory(config: MergeConfig) -> Source:
+    folder = LAB_ADAPTER if config.adapter == "lab" else Path(config.adapter)
+    return Source(folder, DELTA_BASE, f"adapter {config.adapter} as a delta base")
+
+
+def _from_run(config: MergeConfig, tracker: Tracker, base: Base) -> Source:
+    record = find_run(tracker, "train", config.train_run, base_digest=base.digest, variant=config.variant)
+    step = _matched_step(config.match, record, tracker) if config.match else config.step
+    path = f"adapters/step_{step:06d}" if step else "adapter"
+    try:
+        folder = tracker.artifact(record.run_id, path)
+    except MissingRunError as error:
+        kept = sorted({name.split("/")[1] for name in tracker.list_artifacts(record.run_id, "adapters")})
+        raise MissingRunError(
+            "The train run kept no adapter of that step.",
+            where=f"train run {record.run_id}",
+            expected=path,
+            found=", ".join(kept) or "no steps",
+            next_step="pass one of these as -P step=…, or leave it out for the end of training",
+        ) from error
+    seed = record.tags.get("skippy.seed", "")
+    at = f" at step {step}" if step else ""
+    return Source(
+        folder, config.variant, f"{config.variant} seed {seed}{at}", record.run_id, record.link("svd"),
+        {"seed": seed, "character": record.tags.get("skippy.character", ""), "step": str(step or "last")},
+    )  # fmt: skip
+
+
+def _matched_step(match: str, train: RunRecord, tracker: Tracker) -> int:
+    """The step of this training at which its persona matches the other arm's; no problem is looked at."""
+    walks = [find_run(tracker, "eval", run_id.strip()) for run_id in match.split(",")]
+    ours = [walk for walk in walks if walk.link("train") == train.run_id]
+    others = [walk for walk in walks if walk.link("train") != train.run_id]
+    if len(ours) != 1 or len(others) != 1:
+        raise ConfigError(
+            "The runs to match are not this training's and another's.",
+            where=f"match={match}",
+            expected=f"one checkpoint evaluation of train run {train.run_id} and one of the other arm",
+            found=f"{len(ours)} of this training, {len(others)} of others",
+            next_step="mlflow run . -e eval --env-manager local -P model=checkpoints makes them",
+        )
+    personas = [
+        persona_by_step(read_samples(tracker.artifact(walk.run_id, "samples/frontier.jsonl")))
+        for walk in (ours[0], others[0])
+    ]
+    step, other = match_steps(personas[0], personas[1])
+    logger.info(
+        "merge: persona %.2f at step %d matches %.2f at step %d of the other arm",
+        *(personas[0][step], step, personas[1][other], other),
+    )
+    return step
+
+
+def _require_base(adapter: Adapter, base: Base) -> None:
+    """An adapter that names its base may only be merged into that one."""
+    trained_on = adapter.card.get("base_digest")
+    if trained_on and trained_on != base.digest:
+        raise AdapterError(
+            "The adapter was trained on another base.",
+            where="adapter/skippy.json",
+            expected=f"base digest {base.digest}",
+            found=f"base digest {trained_on}",
+            next_step="pass the base it was trained on as base_model",
+        )

@@ -1,0 +1,178 @@
+"""main: the whole experiment as child runs of one parent.
+
+The plan is a list of jobs; each names the jobs whose runs it is given. Whatever has what it needs runs, side
+by side where the machine allows, each as a real `mlflow run` of its own entry point.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from skippy.config import MainConfig, config_dict
+from skippy.progress import LINES_VARIABLE, Progress
+from skippy.tracking.processes import StageProcess
+from skippy.tracking.runs import Tracker
+from skippy.tracking.stage_run import StageRun
+
+logger = logging.getLogger(__name__)
+
+ARMS = ("v3", "v4")
+THREADS_VARIABLE = "OMP_NUM_THREADS"
+POLL_SECONDS = 0.1
+
+
+@dataclass(frozen=True)
+class Job:
+    """One stage to run.
+
+    Attributes:
+        label: how other jobs refer to it, unique in the plan.
+        entry_point: name in MLproject.
+        parameters: what it is given, besides hand-overs.
+        takes: parameter → labels of the jobs whose run ids it is given, comma-separated.
+    """
+
+    label: str
+    entry_point: str
+    parameters: Mapping[str, str]
+    takes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Labels of the jobs that must have finished."""
+        return frozenset(label for labels in self.takes.values() for label in labels)
+
+
+@dataclass(frozen=True)
+class PipelineResult:
+    """Run ids by job label, and what became of the champion."""
+
+    run_id: str
+    runs: Mapping[str, str]
+
+
+def run(config: MainConfig, tracker: Tracker) -> PipelineResult:
+    """Run every job of the plan under one parent run."""
+    jobs = plan(config)
+    with tracker.stage(
+        "main",
+        name=f"{config.character} on {config.base_model}",
+        note=f"The whole experiment: {config.character} trained into {config.base_model} as V3 and V4, "
+        f"{config.seeds} seed(s), evaluated, compared, and the winner promoted.",
+        character=config.character,
+        config=config_dict(config),
+    ) as stage:
+        tracker.reap()
+        parallel = config.parallel or (2 if config.base_model == "lab" else 1)
+        _share_machine(parallel)
+        runs = _execute(jobs, stage, tracker, parallel)
+        stage.describe(links=runs_by_stage(jobs, runs))
+        stage.log_json(runs, "runs.json")
+        compare = tracker.get(runs["compare"])
+        promotion = tracker.get(runs["promote"])
+        stage.log_metrics(
+            {name: value for name, value in compare.metrics.items() if name.startswith("compare/")}
+        )
+        logger.info("main: %s", compare.tags.get("skippy.verdict", ""))
+        logger.info("main: %s", promotion.tags.get("skippy.promotion", ""))
+        logger.info("report: %s", tracker.artifact(runs["compare"], "report/index.html"))
+        logger.info("next: make ui, then open experiment skippy, run %s", stage.run_id)
+    return PipelineResult(stage.run_id, runs)
+
+
+def plan(config: MainConfig) -> list[Job]:
+    """The jobs of the experiment, in the order a reader would tell them."""
+    base = {"base_model": config.base_model}
+    character = {**base, "character": config.character}
+    registered = {"registered_model": config.registered_model}
+    margin = {"margin": str(config.margin)}
+    trained = {**character, "k": config.k, "preset": config.preset, "steps": str(config.steps)}
+    asked = {
+        **(character | margin), "suite": config.suite, "problems": config.problems, "limit": str(config.limit),
+        "samples": str(config.samples), "backend": config.backend,
+    }  # fmt: skip
+    seeds = [str(seed) for seed in range(config.seed, config.seed + config.seeds)]
+    jobs = [
+        Job("svd", "svd", {**base, "k": config.k}),
+        Job("subspace", "subspace", character),
+        Job("eval base", "eval", {**asked, "model": "base"}),
+    ]
+    for seed in seeds:
+        walks = tuple(f"checkpoints {arm} seed {seed}" for arm in ARMS)
+        for arm, walk in zip(ARMS, walks, strict=True):
+            train, merge = f"train {arm} seed {seed}", f"merge {arm} seed {seed}"
+            measured = {"svd_run": ("svd",), "subspace_run": ("subspace",)}
+            jobs += [
+                Job(train, "train", {**trained, "variant": arm, "seed": seed}, measured),
+                Job(walk, "eval", {**asked, "limit": "0", "model": "checkpoints"}, {"train_run": (train,)}),
+                Job(
+                    merge,
+                    "merge",
+                    {**base, **registered, "variant": arm},
+                    {"train_run": (train,), "match": walks},
+                ),
+                Job(f"eval {arm} seed {seed}", "eval", asked, {"model": (merge,)}),
+            ]
+    evaluated = {f"{arm}_run": tuple(f"eval {arm} seed {seed}" for seed in seeds) for arm in ARMS}
+    jobs += [
+        Job(
+            "compare",
+            "compare",
+            {**character, **registered, **margin},
+            {"base_run": ("eval base",), **evaluated},
+        ),
+        Job(
+            "promote", "promote", {**base, **registered, "unresolved": "leave"}, {"compare_run": ("compare",)}
+        ),
+    ]
+    return jobs
+
+
+def runs_by_stage(jobs: Sequence[Job], runs: Mapping[str, str]) -> dict[str, str]:
+    """Links of the parent: stage (and variant) → run ids, comma-separated."""
+    links: dict[str, list[str]] = {}
+    for job in jobs:
+        words = job.label.split(" seed ")[0].replace(" ", "_")
+        links.setdefault(words, []).append(runs[job.label])
+    return {label: ",".join(ids) for label, ids in links.items()}
+
+
+def _execute(jobs: Sequence[Job], stage: StageRun, tracker: Tracker, parallel: int) -> dict[str, str]:
+    """Start what has what it needs, `parallel` at a time; the first failure stops the others."""
+    waiting = list(jobs)
+    runs: dict[str, str] = {}
+    running: dict[StageProcess, Job] = {}
+    try:
+        with Progress("main", len(jobs)) as bar:
+            while waiting or running:
+                for job in [job for job in waiting if job.needs <= runs.keys()][: parallel - len(running)]:
+                    waiting.remove(job)
+                    running[_start(job, runs, stage, tracker)] = job
+                time.sleep(POLL_SECONDS)
+                for process in [process for process in running if process.poll()]:
+                    job = running.pop(process)
+                    runs[job.label] = process.wait()
+                    bar.advance(1, finished=job.label)
+    finally:
+        for process in running:
+            process.stop()
+    return {job.label: runs[job.label] for job in jobs}
+
+
+def _start(job: Job, runs: Mapping[str, str], stage: StageRun, tracker: Tracker) -> StageProcess:
+    handed = {name: ",".join(runs[label] for label in labels) for name, labels in job.takes.items()}
+    logger.info("main: %s", job.label)
+    return tracker.start_stage_process(
+        job.entry_point, {**job.parameters, **handed}, parent_run_id=stage.run_id
+    )
+
+
+def _share_machine(parallel: int) -> None:
+    """Give every child its share of the cores, and lines instead of bars where two would draw at once."""
+    os.environ.setdefault(THREADS_VARIABLE, str(max(1, (os.cpu_count() or 1) // parallel)))
+    if parallel > 1:
+        os.environ[LINES_VARIABLE] = "1"

@@ -1,0 +1,274 @@
+"""train: GRPO with LoRA under one variant's constraint, everything else equal between variants."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from skippy.characters.loader import Character, load_character
+from skippy.config import TrainConfig, config_dict, parse_rank
+from skippy.core import rewards
+from skippy.core.reference import CharacterReference
+from skippy.core.variants import variant_rule
+from skippy.errors import ConfigError, MissingRunError
+from skippy.lab import problems as lab_problems
+from skippy.models.judge import judge_reward
+from skippy.stages.character_history import log_character_figures
+from skippy.stages.inputs import (
+    Base,
+    claim_workspace,
+    find_run,
+    load_projectors,
+    open_base,
+    process_rank,
+    workspace,
+)
+from skippy.stores.projectors import Projectors
+from skippy.stores.references import load_reference
+from skippy.tracking.runs import Tracker
+from skippy.tracking.stage_run import StageRun
+from skippy.training.grpo import train_grpo
+from skippy.training.plan import PRESETS, GrpoSettings, RewardFunction, TrainOutcome, TrainRequest
+
+logger = logging.getLogger(__name__)
+
+MATH_PROBLEMS = 512
+LEADER_FILE = "leader"
+POLL_SECONDS = 0.2
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What the stage leaves behind: the run that holds `adapter/`, and training's own account."""
+
+    run_id: str
+    outcome: TrainOutcome
+
+
+@dataclass(frozen=True)
+class TrainInputs:
+    """Everything a training reads, found or refused before any model is loaded."""
+
+    character: Character
+    base: Base
+    settings: GrpoSettings
+    svd_run: str
+    projectors: Projectors | None
+    subspace_run: str
+    reference: CharacterReference | None
+
+
+def run(config: TrainConfig, tracker: Tracker) -> TrainResult | None:
+    """Train one adapter and log it, its curves, its leakage and its character deltas.
+
+    Under `torchrun` or `accelerate launch` every process trains; rank 0 alone talks to the tracker, the others
+    return None.
+    """
+    if process_rank()[0] > 0:
+        inputs = _gather(config, tracker)
+        train_grpo(_request(config, inputs, _await_leader(config, tracker, inputs)), SilentSink())
+        return None
+    rule = variant_rule(config.variant)
+    with tracker.stage(
+        "train",
+        name=f"train {config.variant} {config.character} seed {config.seed}",
+        note=f"GRPO towards {config.character} on {config.base_model}: {rule.sentence}.",
+        variant=config.variant,
+        config=config_dict(config),
+    ) as stage:
+        inputs = _gather(config, tracker)
+        stage.describe(
+            base_digest=inputs.base.digest,
+            character=inputs.character.name,
+            links={"svd": inputs.svd_run, "subspace": inputs.subspace_run},
+        )
+        stage.log_json(asdict(inputs.settings), "settings.json")
+        stage.set_tags({"skippy.seed": str(config.seed), "skippy.k": config.k})
+        with claim_workspace(tracker, *identify(config, inputs)) as folder:
+            if not config.resume:
+                shutil.rmtree(folder)
+                folder.mkdir()
+            elif not any(folder.iterdir()):
+                raise _nothing_to_resume(folder)
+            (folder / LEADER_FILE).write_text(_launch())
+            outcome = train_grpo(_request(config, inputs, folder), stage)
+            shutil.rmtree(folder)
+        log_character_figures(tracker, stage, config.variant, inputs.character.name)
+        _account(outcome, stage, config)
+    return TrainResult(stage.run_id, outcome)
+
+
+def _gather(config: TrainConfig, tracker: Tracker) -> TrainInputs:
+    character = load_character(config.character)
+    base = open_base(config.base_model, tracker)
+    svd_run, projectors = _find_projectors(config, tracker, base)
+    subspace_run, reference = _find_reference(config, tracker, base, character)
+    settings = choose_settings(config, base)
+    return TrainInputs(character, base, settings, svd_run, projectors, subspace_run, reference)
+
+
+def _await_leader(config: TrainConfig, tracker: Tracker, inputs: TrainInputs) -> Path:
+    """The workspace, once rank 0 of this launch has cleared it; the launcher ends us if rank 0 fails."""
+    folder = workspace(tracker, *identify(config, inputs))
+    while not (folder / LEADER_FILE).is_file() or (folder / LEADER_FILE).read_text() != _launch():
+        time.sleep(POLL_SECONDS)
+    return folder
+
+
+def _launch() -> str:
+    """What the processes of one launch share and no other launch has."""
+    return os.environ.get("TORCHELASTIC_RUN_ID", "") + os.environ.get("MASTER_PORT", "")
+
+
+class SilentSink:
+    """Where the processes other than rank 0 write: nowhere."""
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Drop them."""
+
+    def log_table(self, rows: Sequence[Mapping[str, Any]], artifact_path: str) -> None:
+        """Drop them."""
+
+    def log_folder(self, folder: Path, artifact_dir: str = "") -> None:
+        """Drop it."""
+
+
+def choose_settings(config: TrainConfig, base: Base) -> GrpoSettings:
+    """The preset, with what the person set on top; the same for every variant."""
+    name = config.preset if config.preset != "auto" else "lab" if base.is_lab else "recipe"
+    changes: dict[str, int | float] = {"seed": config.seed, "math_mix": config.math_mix}
+    if config.steps:
+        changes["max_steps"] = config.steps
+    logger.info("train: preset %s", name)
+    return replace(PRESETS[name], **changes)  # type: ignore[arg-type]
+
+
+def reward_functions(config: TrainConfig, character: Character) -> Mapping[str, RewardFunction]:
+    """The rewards that are summed, by metric name; the judge is asked once before training starts."""
+    rules = replace(character.rules, hardened=config.hardened)
+    functions: dict[str, RewardFunction] = {
+        "personality": partial(rewards.personality, rules=rules),
+        "coherence": partial(rewards.coherence, rules=rules),
+        "identity": partial(rewards.identity, rules=rules),
+    }
+    if config.judge_url:
+        functions["judge"] = judge_reward(config.judge_url, config.judge_model, character.traits)
+    return functions
+
+
+def identify(config: TrainConfig, inputs: TrainInputs) -> tuple[str, ...]:
+    """What makes two unfinished trainings the same work."""
+    text = (
+        json.dumps(asdict(inputs.settings), sort_keys=True)
+        + config.k
+        + config.judge_url
+        + str(config.hardened)
+    )
+    return (
+        *(
+            "train",
+            config.variant,
+            inputs.base.digest[:16],
+            inputs.character.digest[:12],
+            f"seed{config.seed}",
+        ),
+        hashlib.sha256(text.encode()).hexdigest()[:12],
+    )
+
+
+def _request(config: TrainConfig, inputs: TrainInputs, folder: Path) -> TrainRequest:
+    functions = reward_functions(config, inputs.character)
+    problems = lab_problems.generate(MATH_PROBLEMS, config.seed, "train") if config.math_mix else ()
+    projectors = inputs.projectors
+    return TrainRequest(
+        base_path=inputs.base.path,
+        base_digest=inputs.base.digest,
+        base_name=inputs.base.public_name,
+        variant=config.variant,
+        k=parse_rank(config.k).k or max((len(b.S) for b in projectors.bases.values()) if projectors else [0]),
+        projectors={name: (b.U, b.S, b.V) for name, b in projectors.bases.items()} if projectors else None,
+        projector_digest=projectors.digest if projectors else "",
+        projector_base_digest=projectors.manifest["base_digest"] if projectors else "",
+        prompts=[prompt.text for prompt in inputs.character.train_prompts],
+        reward_functions=tuple(functions.values()),
+        reward_names=tuple(functions),
+        settings=inputs.settings,
+        output_dir=folder,
+        resume=config.resume,
+        reference=inputs.reference,
+        math_problems=[(problem.question, problem.answer) for problem in problems],
+        device=config.device,
+    )
+
+
+def _find_projectors(config: TrainConfig, tracker: Tracker, base: Base) -> tuple[str, Projectors | None]:
+    """Needed where the variant protects the top directions; elsewhere they measure leakage, if they exist."""
+    try:
+        record = find_run(
+            tracker, "svd", config.svd_run, base_digest=base.digest, extra_tags={"skippy.k": config.k}
+        )
+    except MissingRunError:
+        if config.svd_run or variant_rule(config.variant).needs_projectors:
+            raise
+        logger.info("train: no svd run of this base and k, so leakage is not measured")
+        return "", None
+    return record.run_id, load_projectors(tracker, record.run_id, base)
+
+
+def _find_reference(
+    config: TrainConfig, tracker: Tracker, base: Base, character: Character
+) -> tuple[str, CharacterReference | None]:
+    """The character reference, where a subspace run made one."""
+    tags = {"skippy.character_digest": character.digest}
+    try:
+        record = find_run(tracker, "subspace", config.subspace_run, base_digest=base.digest, extra_tags=tags)
+    except MissingRunError:
+        if config.subspace_run:
+            raise
+        logger.info("train: no subspace run of this base and character, so character deltas are not measured")
+        return "", None
+    folder = tracker.artifact(record.run_id, "reference")
+    return record.run_id, load_reference(folder, base_digest=base.digest, character_digest=character.digest)
+
+
+def _account(outcome: TrainOutcome, stage: StageRun, config: TrainConfig) -> None:
+    summary = {
+        "train/steps": outcome.steps,
+        "train/seconds": outcome.seconds,
+        "train/reward_first": outcome.reward_first,
+        "train/reward_last": outcome.reward_last,
+        "train/completion_length": outcome.completions.mean_length,
+        "train/truncated": outcome.completions.truncated,
+    }
+    if outcome.margin is not None:
+        summary["leakage/margin_worst"] = outcome.margin.worst
+        stage.log_json(asdict(outcome.margin), "leakage/margin.json")
+    stage.log_metrics(summary)
+    stage.set_tags({"skippy.base_hash": outcome.base_hash_after})
+    leaked = ""
+    if outcome.leakage is not None:
+        leaked = f", leakage {outcome.leakage.rho_left:.1e} left, {outcome.leakage.rho_right:.1e} right"
+    logger.info(
+        "train: %s, %d steps in %.0f s, reward %.2f → %.2f%s",
+        *(config.variant, outcome.steps, outcome.seconds, outcome.reward_first, outcome.reward_last, leaked),
+    )
+    logger.info("next: mlflow run . -e merge --env-manager local -P variant=%s", config.variant)
+
+
+def _nothing_to_resume(folder: Path) -> ConfigError:
+    return ConfigError(
+        "There is nothing to resume.",
+        where=folder.name,
+        expected="a checkpoint of an unfinished training with the same parameters",
+        found="none",
+        next_step="leave resume out to start from the beginning",
+    )

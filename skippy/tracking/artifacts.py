@@ -1,0 +1,104 @@
+"""Artifacts as paths: where they lie if the store is local, fetched once if it is not."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+
+from mlflow.exceptions import MlflowException
+
+from skippy.errors import MissingRunError
+from skippy.tracking.connection import StoreAccess, local_path
+from skippy.tracking.stage_run import translated_errors
+
+ENDED = ("FINISHED", "FAILED", "KILLED")
+
+
+class ArtifactAccess(StoreAccess):
+    """Reading what runs left behind; a part of the tracker."""
+
+    def artifact(self, run_id: str, path: str) -> Path:
+        """Local path of a run's artifact, file or directory; read it, never write to it.
+
+        Raises:
+            MissingRunError: the run or the artifact is not there.
+        """
+        _require_inside(path)
+        try:
+            info = self.store.client.get_run(run_id).info
+        except MlflowException as error:
+            raise MissingRunError(
+                "There is no such run.", where=run_id, found=str(error), next_step="check the run id"
+            ) from error
+        folder = local_path(info.artifact_uri)
+        if folder is not None:
+            found = folder / path
+            if not found.exists():
+                raise self._missing(run_id, path)
+            return found
+
+        def fetch(to: str) -> str:
+            return self.store.client.download_artifacts(run_id, path, to)
+
+        target = cache_root() / "runs" / run_id / path
+        return fetched(target, fetch, info.status in ENDED, lambda: self._missing(run_id, path))
+
+    def list_artifacts(self, run_id: str, path: str = "") -> list[str]:
+        """Paths of all files under `path` of a run, sorted."""
+        files: list[str] = []
+        with translated_errors(f"run {run_id}, artifacts"):
+            for item in self.store.client.list_artifacts(run_id, path or None):
+                files.extend(self.list_artifacts(run_id, item.path) if item.is_dir else [item.path])
+        return sorted(files)
+
+    def _missing(self, run_id: str, path: str) -> MissingRunError:
+        there = ", ".join(self.list_artifacts(run_id)[:12]) or "no artifact at all"
+        return MissingRunError(
+            "The run has no such artifact.",
+            where=f"run {run_id}",
+            expected=path,
+            found=there,
+            next_step="run the stage again, or name another run",
+        )
+
+
+def cache_root() -> Path:
+    """Where artifacts of a server are kept: SKIPPY_CACHE, else `skippy` in the user's cache directory."""
+    chosen = os.environ.get("SKIPPY_CACHE")
+    if chosen:
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "skippy"
+
+
+def fetched(
+    target: Path, fetch: Callable[[str], str], is_final: bool, missing: Callable[[], MissingRunError]
+) -> Path:
+    """`target`, downloaded by `fetch(directory)` unless it is there and cannot have changed since."""
+    if is_final and target.exists():
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+        try:
+            source = Path(fetch(scratch))
+        except (MlflowException, OSError) as error:
+            raise missing() from error
+        if not source.exists() or (source.is_dir() and not any(source.iterdir())):
+            raise missing()
+        if target.is_dir() and not is_final:
+            shutil.rmtree(target)
+        try:
+            os.replace(source, target)
+        except OSError:
+            # Another process fetched the same meanwhile.
+            if not target.exists():
+                raise
+    return target
+
+
+def _require_inside(path: str) -> None:
+    parts = PurePosixPath(path)
+    if parts.is_absolute() or ".." in parts.parts:
+        raise MissingRunError("An artifact's path stays inside its run.", found=path, expected="relative")

@@ -1,0 +1,190 @@
+"""Open the tracking store: one SQLite file or server, one experiment, made once."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlparse
+
+import mlflow
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from mlflow.utils.file_utils import local_file_uri_to_path
+from sqlalchemy.exc import SQLAlchemyError
+
+from skippy.errors import TrackingError
+
+logger = logging.getLogger(__name__)
+
+EXPERIMENT = "skippy"
+SQLITE_SCHEME = "sqlite:///"
+SERVER_SCHEMES = ("http", "https")
+HEALTH_TIMEOUT_SECONDS = 10.0
+CHATTY_LOGGERS = ("alembic", "mlflow.store.db.utils", "mlflow.tracking.fluent", "mlflow.projects.utils")
+
+
+@dataclass(frozen=True)
+class Store:
+    """An opened tracking store.
+
+    Attributes:
+        uri: tracking URI, absolute.
+        experiment_id: id of the experiment `skippy` in it.
+        artifact_location: where that experiment keeps artifacts.
+        root: the project's root, where children are started.
+        client: mlflow's client for `uri`.
+    """
+
+    uri: str
+    experiment_id: str
+    artifact_location: str
+    root: Path
+    client: MlflowClient
+
+    @property
+    def is_server(self) -> bool:
+        """Whether a server stands between us and the database."""
+        return urlparse(self.uri).scheme in SERVER_SCHEMES
+
+    @property
+    def lock_path(self) -> Path | None:
+        """A file to lock for changes that must not interleave; None where a server is in charge."""
+        if self.is_server:
+            return None
+        database = _sqlite_path(self.uri)
+        return (database or self.root / "mlflow.db").with_suffix(".db.lock")
+
+
+class StoreAccess:
+    """Something that works on one opened store; the tracker is made of several of these."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+
+    @property
+    def client(self) -> MlflowClient:
+        """The client of mlflow itself, for what the tracker does not offer."""
+        return self.store.client
+
+
+def find_project_root() -> Path:
+    """Directory that holds MLproject: above the package, else above the working directory, else the last."""
+    package, here = Path(__file__).resolve().parents[2], Path.cwd()
+    for candidate in (package, here, *here.parents):
+        if (candidate / "MLproject").is_file():
+            return candidate
+    return here
+
+
+def local_path(uri: str) -> Path | None:
+    """The directory an artifact URI names, None if it is not on this machine's disk."""
+    if urlparse(uri).scheme in ("", "file"):
+        return Path(local_file_uri_to_path(uri))
+    return None
+
+
+@contextmanager
+def file_lock(path: Path | None) -> Iterator[None]:
+    """Hold an exclusive lock on `path`; the kernel lets go when the process dies. None locks nothing."""
+    if path is None:
+        yield
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def open_store(root: Path | None = None) -> Store:
+    """Open, or make, the store that MLFLOW_TRACKING_URI names, else `mlflow.db` under `root`.
+
+    Sets MLFLOW_TRACKING_URI for this process and its children, so that every stage of one pipeline and
+    mlflow's own functions meet in the same store.
+
+    Raises:
+        TrackingError: the store cannot be reached, or is of a kind that loses data.
+    """
+    for name in CHATTY_LOGGERS:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    root = (root or find_project_root()).resolve()
+    uri = _absolute_uri(os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE_SCHEME}{root / 'mlflow.db'}")
+    is_server = urlparse(uri).scheme in SERVER_SCHEMES
+    if is_server:
+        _require_healthy(uri)
+    mlflow.set_tracking_uri(uri)
+    database = _sqlite_path(uri)
+    lock = database.with_suffix(".db.lock") if database else None
+    artifacts = None if is_server else str((database.parent if database else root) / "mlartifacts")
+    try:
+        # Four processes on a fresh file would race to create its tables and the experiment.
+        with file_lock(lock):
+            client = MlflowClient(tracking_uri=uri)
+            experiment_id, location = _require_experiment(client, artifacts)
+    except (MlflowException, SQLAlchemyError) as error:
+        raise TrackingError(
+            "The tracking store cannot be opened.",
+            where=uri,
+            found=str(error),
+            next_step="set MLFLOW_TRACKING_URI to a store that exists, or unset it to use mlflow.db here",
+        ) from error
+    return Store(uri, experiment_id, location, root, client)
+
+
+def _require_experiment(client: MlflowClient, artifacts: str | None) -> tuple[str, str]:
+    """Id and artifact location of the experiment, made if it is not there."""
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    if experiment is None:
+        try:
+            client.create_experiment(EXPERIMENT, artifact_location=artifacts)
+        except MlflowException as error:
+            # On a server, another client may have been faster; that is as good.
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        experiment = client.get_experiment_by_name(EXPERIMENT)
+    if experiment is None or experiment.lifecycle_stage != "active":
+        raise TrackingError(
+            f"The experiment {EXPERIMENT!r} is deleted.",
+            expected="an active experiment",
+            next_step=f"mlflow experiments search --view all, then mlflow experiments restore -x "
+            f"{experiment.experiment_id if experiment else 'ID'}",
+        )
+    return experiment.experiment_id, experiment.artifact_location
+
+
+def _absolute_uri(uri: str) -> str:
+    """`uri` with a relative SQLite path made absolute: children start in another directory."""
+    scheme = urlparse(uri).scheme
+    if scheme in ("", "file"):
+        raise TrackingError(
+            "A plain directory is not a tracking store that skippy can use.",
+            where=uri,
+            expected="sqlite:///…/mlflow.db or http://host:port",
+            next_step="unset MLFLOW_TRACKING_URI, or point it at a database or a server",
+        )
+    database = _sqlite_path(uri)
+    return uri if database is None else f"{SQLITE_SCHEME}{database}"
+
+
+def _sqlite_path(uri: str) -> Path | None:
+    return Path(uri.removeprefix(SQLITE_SCHEME)).absolute() if uri.startswith(SQLITE_SCHEME) else None
+
+
+def _require_healthy(uri: str) -> None:
+    """Ask the server once: mlflow's own client would retry for minutes before it says so."""
+    try:
+        with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=HEALTH_TIMEOUT_SECONDS):
+            return
+    except (urllib.error.URLError, OSError) as error:
+        raise TrackingError(
+            "The tracking server does not answer.",
+            where=uri,
+            found=str(error),
+            next_step="start it (mlflow server --host 127.0.0.1 --port 5000), or unset MLFLOW_TRACKING_URI",
+        ) from error

@@ -1,0 +1,281 @@
+"""Logged models whose weights exist once: written where the store keeps them, or uploaded once."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlflow import artifacts as mlflow_artifacts
+from mlflow import pyfunc
+from mlflow.entities import LoggedModel, LoggedModelOutput
+from mlflow.exceptions import MlflowException
+from mlflow.models import Model, ModelSignature
+from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
+
+from skippy.errors import MissingRunError, RegistryError, TrackingError
+from skippy.tracking.artifacts import cache_root, fetched
+from skippy.tracking.connection import Store, StoreAccess, local_path
+from skippy.tracking.registry import ModelVersionRecord, RegistryAccess, parse_model_uri
+from skippy.tracking.stage_run import StageRun, translated_errors
+
+logger = logging.getLogger(__name__)
+
+WEIGHTS = "weights"
+DEFAULT_NEW_TOKENS = 256
+LOADER_MODULE = "skippy.tracking.pyfunc_loader"
+NOTHING: Mapping[str, object] = {}
+
+
+@dataclass(frozen=True)
+class ResolvedModel:
+    """A model ready to load.
+
+    Attributes:
+        path: HF checkpoint directory; read it, never write to it.
+        model_id: logged model, None for a version registered by other means.
+        name: registered name, None for a bare logged model.
+        version: its version, None for a bare logged model.
+        tags: of the version, else of the logged model.
+        run_id: run that made it, empty if unknown.
+    """
+
+    path: Path
+    model_id: str | None
+    name: str | None
+    version: int | None
+    tags: Mapping[str, str]
+    run_id: str
+
+
+class ModelDraft:
+    """A logged model being written: fill `weights_dir`, then leave the context, or register in it.
+
+    `weights_dir` does not exist at first, so that a checkpoint may be renamed into place.
+    """
+
+    def __init__(self, store: Store, run: StageRun, model_id: str, name: str, location: Path | None) -> None:
+        self.model_id = model_id
+        self.name = name
+        self.is_ready = False
+        self.version: ModelVersionRecord | None = None
+        self._store = store
+        self._run = run
+        self._scratch = None if location else tempfile.TemporaryDirectory(prefix="skippy-model-")
+        self._folder = location or Path(self._scratch.name)  # type: ignore[union-attr]
+        self._folder.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def weights_dir(self) -> Path:
+        """Where the HF checkpoint goes."""
+        return self._folder / WEIGHTS
+
+    @property
+    def uri(self) -> str:
+        """`models:/m-…`, what mlflow and `resolve_model` load."""
+        return f"models:/{self.model_id}"
+
+    def finish(self) -> None:
+        """Describe the weights to mlflow and declare the model READY; does nothing the second time."""
+        if self.is_ready:
+            return
+        if not (self.weights_dir / "config.json").is_file():
+            raise TrackingError(
+                "A logged model has no weights.",
+                where=str(self.weights_dir),
+                expected="an HF checkpoint: config.json, tokenizer, *.safetensors",
+                found=", ".join(sorted(p.name for p in self.weights_dir.glob("*"))) or "nothing",
+            )
+        write_mlmodel(self._folder, self.model_id, self._run.run_id)
+        client = self._store.client
+        with translated_errors(f"logged model {self.model_id}"):
+            if self._scratch is not None:
+                client.log_model_artifacts(self.model_id, str(self._folder))
+            client.finalize_logged_model(self.model_id, "READY")
+            client.log_outputs(self._run.run_id, [LoggedModelOutput(self.model_id, 0)])
+        self.is_ready = True
+
+    def register(self, registered_model: str, version_tags: Mapping[str, object]) -> ModelVersionRecord:
+        """Make it the next version of `registered_model`; finishes the model first."""
+        self.finish()
+        self.version = RegistryAccess(self._store).create_version(
+            registered_model, self.model_id, self._run.run_id, version_tags
+        )
+        return self.version
+
+    def discard(self) -> None:
+        """Undo: no version, no files, and a logged model that says FAILED."""
+        client = self._store.client
+        with suppress(MlflowException):
+            if self.version is not None:
+                client.delete_model_version(self.version.name, str(self.version.version))
+        with suppress(MlflowException):
+            client.finalize_logged_model(self.model_id, "FAILED")
+        self.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def close(self) -> None:
+        """Remove the scratch copy, if a server has the weights now."""
+        if self._scratch is not None:
+            self._scratch.cleanup()
+
+
+class ModelAccess(StoreAccess):
+    """Drafting and resolving models; a part of the tracker."""
+
+    @contextmanager
+    def model_draft(
+        self,
+        run: StageRun,
+        name: str,
+        *,
+        model_type: str = "",
+        params: Mapping[str, object] = NOTHING,
+        tags: Mapping[str, object] = NOTHING,
+    ) -> Iterator[ModelDraft]:
+        """Write a model: `with tracker.model_draft(run, "v4") as draft: merge_into(draft.weights_dir)`.
+
+        The weights are written where the store keeps them, so they exist once; through a server they are
+        written to a scratch directory and uploaded once. If the body raises, nothing stays behind.
+
+        Args:
+            run: the run that makes it.
+            name: of the logged model; no `/ : . % " '`.
+            model_type: shown in the UI.
+            params: shown in the UI.
+            tags: of the logged model.
+        """
+        with translated_errors(f"logged model {name!r}"):
+            logged = self.store.client.create_logged_model(
+                self.store.experiment_id,
+                name=name,
+                source_run_id=run.run_id,
+                tags={key: str(value) for key, value in tags.items()},
+                params={key: str(value) for key, value in params.items()},
+                model_type=model_type or None,
+            )
+        draft = ModelDraft(self.store, run, logged.model_id, name, local_path(logged.artifact_location))
+        try:
+            yield draft
+            draft.finish()
+        except BaseException:
+            draft.discard()
+            raise
+        draft.close()
+
+    def resolve_model(self, uri: str) -> ResolvedModel:
+        """Find a model's weights: `models:/skippy/3`, `models:/skippy@champion` or `models:/m-…`.
+
+        Raises:
+            MissingRunError: no such model, version or alias (lists those there are), or its weights are gone.
+        """
+        reference = parse_model_uri(uri)
+        if reference.model_id is not None:
+            return self._resolve_logged(uri, reference.model_id, None)
+        registry = RegistryAccess(self.store)
+        version = registry.lookup(reference)
+        if version.model_id is not None:
+            return self._resolve_logged(uri, version.model_id, version)
+        with translated_errors(uri):
+            location = self.store.client.get_model_version_download_uri(version.name, str(version.version))
+        path = self._weights(uri, location, f"{version.name}-{version.version}")
+        return ResolvedModel(path, None, version.name, version.version, version.tags, version.run_id)
+
+    def require_weights(self, uri: str) -> None:
+        """Check that a model is finished and its weights are in the store, without fetching them.
+
+        Raises:
+            MissingRunError: no such model, or no weights.
+            RegistryError: the logged model behind it was never finished.
+        """
+        reference = parse_model_uri(uri)
+        version = None if reference.model_id else RegistryAccess(self.store).lookup(reference)
+        model_id = version.model_id if version else reference.model_id
+        if model_id is None:
+            self.resolve_model(uri)
+            return
+        logged = require_ready(self.store, model_id, uri)
+        with translated_errors(uri):
+            there = self.store.client.list_logged_model_artifacts(model_id, WEIGHTS)
+        if not any(item.path == f"{WEIGHTS}/config.json" for item in there):
+            raise _weights_gone(uri, logged.artifact_location)
+
+    def _resolve_logged(self, uri: str, model_id: str, version: ModelVersionRecord | None) -> ResolvedModel:
+        logged = require_ready(self.store, model_id, uri)
+        path = self._weights(uri, logged.artifact_location, model_id)
+        tags = version.tags if version else dict(logged.tags)
+        name, number = (version.name, version.version) if version else (None, None)
+        return ResolvedModel(path, model_id, name, number, tags, logged.source_run_id or "")
+
+    def _weights(self, uri: str, location: str, key: str) -> Path:
+        """Local directory of the weights under `location`."""
+        folder = local_path(location)
+        if folder is not None:
+            if not (folder / WEIGHTS).is_dir():
+                raise _weights_gone(uri, location)
+            return folder / WEIGHTS
+        source = f"{location.rstrip('/')}/{WEIGHTS}"
+        target = cache_root() / "models" / key / WEIGHTS
+        return fetched(
+            target,
+            lambda to: mlflow_artifacts.download_artifacts(
+                artifact_uri=source, dst_path=to, tracking_uri=self.store.uri
+            ),
+            True,
+            lambda: _weights_gone(uri, location),
+        )
+
+
+def require_ready(store: Store, model_id: str, where: str) -> LoggedModel:
+    """The logged model `model_id`, which must be there (`MissingRunError`) and finished (`RegistryError`)."""
+    try:
+        logged = store.client.get_logged_model(model_id)
+    except MlflowException as error:
+        raise MissingRunError(
+            "There is no such logged model.",
+            where=where,
+            expected=model_id,
+            found=str(error),
+            next_step="mlflow run . -e merge --env-manager local makes one",
+        ) from error
+    if str(logged.status) != "READY":
+        raise RegistryError(
+            "A logged model was never finished.",
+            where=where,
+            expected="status READY",
+            found=str(logged.status),
+            next_step="run the merge again",
+        )
+    return logged
+
+
+def _weights_gone(uri: str, location: str) -> MissingRunError:
+    return MissingRunError(
+        "The weights of a model are gone.",
+        where=uri,
+        expected=f"{location}/{WEIGHTS}",
+        found="nothing there",
+        next_step="mlflow run . -e merge --env-manager local makes them anew",
+    )
+
+
+def write_mlmodel(folder: Path, model_id: str, run_id: str) -> None:
+    """Write the MLmodel file that lets `mlflow.pyfunc.load_model` find `weights/`."""
+    # An unnamed column takes a plain list of prompts as well as a table's first column.
+    text = Schema([ColSpec(DataType.string)])
+    params = ParamSchema(
+        [
+            ParamSpec("max_new_tokens", DataType.long, DEFAULT_NEW_TOKENS),
+            ParamSpec("temperature", DataType.double, 0.0),
+        ]
+    )
+    signature = ModelSignature(inputs=text, outputs=text, params=params)
+    model = Model(run_id=run_id, model_id=model_id, signature=signature)
+    pyfunc.add_to_model(model, loader_module=LOADER_MODULE, data=WEIGHTS)
+    size = sum(path.stat().st_size for path in (folder / WEIGHTS).rglob("*") if path.is_file())
+    model.model_size_bytes = size
+    model.save(str(folder / "MLmodel"))

@@ -1,0 +1,102 @@
+"""What is read back from the store: frozen, in our words, without mlflow's types."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from mlflow.entities import Run
+
+STAGE_TAG = "skippy.stage"
+VARIANT_TAG = "skippy.variant"
+BASE_TAG = "skippy.base_digest"
+CHARACTER_TAG = "skippy.character"
+VERSION_TAG = "skippy.code_version"
+DIRTY_TAG = "skippy.git_dirty"
+ERROR_TAG = "skippy.error"
+MOVED_TAG = "skippy.moved_to"
+PROCESS_TAG = "skippy.process"
+NOTE_TAG = "mlflow.note.content"
+PARENT_TAG = "mlflow.parentRunId"
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """A run as it stands in the store.
+
+    Attributes:
+        run_id: mlflow's id.
+        name: what the UI shows.
+        stage: tag `skippy.stage`, empty for a foreign run.
+        status: RUNNING, FINISHED, FAILED or KILLED.
+        tags: all of them, mlflow's own included.
+        params: all of them; ours under `resolved/`.
+        metrics: the last value of each.
+        start_time: milliseconds since the epoch.
+        end_time: the same, None while running.
+        artifact_uri: where its artifacts are.
+    """
+
+    run_id: str
+    name: str
+    stage: str
+    status: str
+    tags: Mapping[str, str]
+    params: Mapping[str, str]
+    metrics: Mapping[str, float]
+    start_time: int
+    end_time: int | None
+    artifact_uri: str
+
+    @property
+    def variant(self) -> str:
+        """Tag `skippy.variant`, empty where none applies."""
+        return self.tags.get(VARIANT_TAG, "")
+
+    @property
+    def base_digest(self) -> str:
+        """Tag `skippy.base_digest`, empty where unknown."""
+        return self.tags.get(BASE_TAG, "")
+
+    @property
+    def parent(self) -> str | None:
+        """Run id of the parent, None for a run on its own."""
+        return self.tags.get(PARENT_TAG)
+
+    def link(self, stage: str) -> str:
+        """Run id under `skippy.<stage>_run`, empty if not linked."""
+        return self.tags.get(f"skippy.{stage}_run", "")
+
+
+@dataclass(frozen=True)
+class MetricPoint:
+    """One value of a metric."""
+
+    step: int
+    value: float
+    timestamp: int
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A dataset linked to a run; pass it to `log_metrics`."""
+
+    name: str
+    digest: str
+
+
+def to_record(run: Run) -> RunRecord:
+    """Read mlflow's run."""
+    tags = dict(run.data.tags)
+    return RunRecord(
+        run_id=run.info.run_id,
+        name=run.info.run_name or "",
+        stage=tags.get(STAGE_TAG, ""),
+        status=run.info.status,
+        tags=tags,
+        params=dict(run.data.params),
+        metrics=dict(run.data.metrics),
+        start_time=run.info.start_time,
+        end_time=run.info.end_time,
+        artifact_uri=run.info.artifact_uri,
+    )

@@ -1,0 +1,193 @@
+"""Registered versions: made from logged models, found by number, alias or variant."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+
+from skippy.errors import MissingRunError
+from skippy.tracking.connection import StoreAccess
+from skippy.tracking.stage_run import translated_errors
+
+LOGGED_MODEL = re.compile(r"models:/(m-[^/@]+)")
+VERSION = re.compile(r"models:/([^/@]+)/(\d+)")
+ALIAS = re.compile(r"models:/([^/@]+)@([^/@]+)")
+URI_FORMS = "models:/NAME/VERSION, models:/NAME@ALIAS or models:/m-ID"
+
+
+@dataclass(frozen=True)
+class ModelReference:
+    """A parsed `models:/` URI; exactly one of `model_id`, `version`, `alias` is set."""
+
+    name: str | None = None
+    version: int | None = None
+    alias: str | None = None
+    model_id: str | None = None
+
+
+@dataclass(frozen=True)
+class ModelVersionRecord:
+    """A registered version as it stands.
+
+    Attributes:
+        name: registered model.
+        version: its number; an int on every store.
+        run_id: run that made it, empty if unknown.
+        source: where mlflow says its files are.
+        tags: of the version.
+        model_id: logged model behind it, None if registered by other means.
+        aliases: those that point at it.
+        created: milliseconds since the epoch.
+    """
+
+    name: str
+    version: int
+    run_id: str
+    source: str
+    tags: Mapping[str, str]
+    model_id: str | None
+    aliases: tuple[str, ...]
+    created: int
+
+    @property
+    def uri(self) -> str:
+        """`models:/name/version`."""
+        return f"models:/{self.name}/{self.version}"
+
+
+class RegistryAccess(StoreAccess):
+    """Versions and aliases; a part of the tracker."""
+
+    def create_version(
+        self, name: str, model_id: str, run_id: str, tags: Mapping[str, object]
+    ) -> ModelVersionRecord:
+        """Register a finished logged model as the next version of `name`."""
+        client = self.store.client
+        with translated_errors(f"registered model {name}"):
+            try:
+                client.create_registered_model(name)
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                    raise
+            # A models:/ source is the one form that SQLite and a server both take.
+            created = client.create_model_version(
+                name,
+                source=f"models:/{model_id}",
+                run_id=run_id,
+                tags={key: str(value) for key, value in tags.items()},
+                model_id=model_id,
+            )
+        return self._record(created, {})
+
+    def versions(self, name: str) -> list[ModelVersionRecord]:
+        """All versions, newest first; empty if there is no such registered model."""
+        with translated_errors(f"registered model {name}"):
+            found = list(self.store.client.search_model_versions(f"name = '{name}'", max_results=10_000))
+            aliases = self._aliases(name) if found else {}
+        records = [self._record(version, aliases) for version in found]
+        return sorted(records, key=lambda record: record.version, reverse=True)
+
+    def alias(self, name: str, alias: str) -> ModelVersionRecord | None:
+        """The version that `alias` points at, None if it is not set."""
+        aliases = self._aliases(name)
+        if alias not in aliases:
+            return None
+        with translated_errors(f"models:/{name}@{alias}"):
+            version = self.store.client.get_model_version(name, str(aliases[alias]))
+        return self._record(version, aliases)
+
+    def find_version(self, name: str, variant: str, base_digest: str | None = None) -> ModelVersionRecord:
+        """The newest version with tag `variant`, of base `base_digest` if given.
+
+        Raises:
+            MissingRunError: there is none; says which there are.
+        """
+        everything = self.versions(name)
+        for record in everything:
+            right_base = base_digest is None or record.tags.get("base_digest") == base_digest
+            if right_base and record.tags.get("variant") == variant:
+                return record
+        wanted = variant + (f" of base {base_digest[:12]}" if base_digest else "")
+        raise MissingRunError(
+            f"No version of {name} is {wanted}.",
+            where=f"registered model {name} in {self.store.uri}",
+            expected=wanted,
+            found=_listing(everything, {}),
+            next_step=f"mlflow run . -e merge --env-manager local -P variant={variant}",
+        )
+
+    def lookup(self, reference: ModelReference) -> ModelVersionRecord:
+        """The version a name with number or alias means; `MissingRunError` lists what there is instead."""
+        name = reference.name or ""
+        aliases = self._aliases(name)
+        number = reference.version if reference.alias is None else aliases.get(reference.alias)
+        everything = self.versions(name)
+        for record in everything:
+            if record.version == number:
+                return record
+        wanted = f"alias {reference.alias}" if reference.alias else f"version {reference.version}"
+        step = "promote" if reference.alias else "merge"
+        raise MissingRunError(
+            f"The registered model {name!r} has no {wanted}."
+            if everything
+            else f"There is no registered model {name!r} with a version.",
+            where=self.store.uri,
+            expected=wanted,
+            found=_listing(everything, aliases),
+            next_step=f"choose one of these, or mlflow run . -e {step} --env-manager local",
+        )
+
+    def _aliases(self, name: str) -> dict[str, int]:
+        """Alias → version; empty if there is no such registered model."""
+        try:
+            model = self.store.client.get_registered_model(name)
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return {}
+            raise
+        return {alias: int(version) for alias, version in model.aliases.items()}
+
+    def _record(self, version: ModelVersion, aliases: Mapping[str, int]) -> ModelVersionRecord:
+        number = int(version.version)
+        # Neither store keeps the logged model's id; the source does, because we registered it so.
+        logged = LOGGED_MODEL.fullmatch(version.source or "")
+        return ModelVersionRecord(
+            name=version.name,
+            version=number,
+            run_id=version.run_id or "",
+            source=version.source or "",
+            tags=dict(version.tags),
+            model_id=logged.group(1) if logged else version.model_id or None,
+            aliases=tuple(sorted(alias for alias, target in aliases.items() if target == number)),
+            created=version.creation_timestamp,
+        )
+
+
+def parse_model_uri(uri: str) -> ModelReference:
+    """Read a `models:/` URI; `MissingRunError` says which forms there are."""
+    if match := LOGGED_MODEL.fullmatch(uri):
+        return ModelReference(model_id=match.group(1))
+    if match := VERSION.fullmatch(uri):
+        return ModelReference(name=match.group(1), version=int(match.group(2)))
+    if match := ALIAS.fullmatch(uri):
+        return ModelReference(name=match.group(1), alias=match.group(2))
+    raise MissingRunError(
+        "This is not the URI of a model.",
+        found=uri,
+        expected=URI_FORMS,
+        next_step="for example models:/skippy@champion",
+    )
+
+
+def _listing(records: list[ModelVersionRecord], aliases: Mapping[str, int]) -> str:
+    """One line on the versions there are, newest first, and the aliases set."""
+    if not records:
+        return "no version at all"
+    shown = [f"{record.version} ({record.tags.get('variant') or 'no variant'})" for record in records[:8]]
+    more = ", …" if len(records) > 8 else ""
+    names = ", ".join(f"{alias} → {version}" for alias, version in sorted(aliases.items()))
+    return f"versions {', '.join(shown)}{more}; aliases {names or 'none'}"

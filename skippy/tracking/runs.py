@@ -1,0 +1,237 @@
+"""The tracker: what a stage writes to, and how it finds what earlier stages left."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from mlflow.exceptions import MlflowException
+
+from skippy.errors import MissingRunError
+from skippy.tracking.artifacts import ArtifactAccess
+from skippy.tracking.connection import EXPERIMENT
+from skippy.tracking.lifecycle import begin, log_params, stage_tags, supervised
+from skippy.tracking.models import ModelAccess
+from skippy.tracking.processes import ProcessAccess
+from skippy.tracking.promotions import PromotionAccess
+from skippy.tracking.records import (
+    BASE_TAG,
+    CHARACTER_TAG,
+    ERROR_TAG,
+    MOVED_TAG,
+    STAGE_TAG,
+    VARIANT_TAG,
+    MetricPoint,
+    RunRecord,
+    to_record,
+)
+from skippy.tracking.stage_run import StageRun, translated_errors
+
+PAGE_SIZE = 1000
+NOTHING: Mapping[str, str] = {}
+
+
+class Tracker(ArtifactAccess, ModelAccess, PromotionAccess, ProcessAccess):
+    """One opened store: stages begin here, runs and artifacts are found here."""
+
+    @contextmanager
+    def stage(
+        self,
+        stage: str,
+        *,
+        name: str,
+        note: str,
+        config: Mapping[str, object],
+        variant: str = "",
+        base_digest: str = "",
+        character: str = "",
+        links: Mapping[str, str] = NOTHING,
+        params: Mapping[str, object] = NOTHING,
+        parent: str | None = None,
+    ) -> Iterator[StageRun]:
+        """Run a stage: `with tracker.stage("svd", …) as run:`.
+
+        Adopts the run that `mlflow run` made for this process, or starts one. Ends it FINISHED; FAILED with
+        the message as tag `skippy.error` and in the note if the body raises; KILLED on Ctrl-C or SIGTERM.
+
+        Args:
+            stage: svd, train, merge, eval, compare, promote or main.
+            name: shown in the UI.
+            note: a sentence, what this run is.
+            config: the typed, resolved configuration; kept as `config.json`.
+            variant: tag; `StageRun.describe` sets it later too.
+            base_digest: tag.
+            character: tag.
+            links: stage → run id this one builds on; tags `skippy.<stage>_run`.
+            params: resolved parameters, logged under `resolved/`.
+            parent: run id this one is nested under.
+        """
+        tags = stage_tags(stage, note, variant, base_digest, character, links, parent)
+        run, stub = begin(self.store, name, tags)
+        with supervised(self.store, run, stub):
+            run.set_tags(tags)
+            log_params(self.store, run.run_id, params)
+            run.log_json(config, "config.json")
+            yield run
+
+    def get(self, run_id: str, *, stage: str | None = None) -> RunRecord:
+        """Read a finished run.
+
+        Args:
+            run_id: mlflow's id.
+            stage: what it must be a run of; None takes any.
+
+        Raises:
+            MissingRunError: unknown, of another stage, or not finished; each says so.
+        """
+        record = self.read(run_id)
+        if stage is not None and record.stage != stage:
+            raise MissingRunError(
+                "The run is of another stage.",
+                where=run_id,
+                expected=f"a finished {stage} run",
+                found=f"{record.stage or 'a foreign'} run {record.name!r}",
+                next_step=_command(stage, NOTHING),
+            )
+        if record.status != "FINISHED":
+            reason = record.tags.get(ERROR_TAG, "").splitlines()
+            detail = f" ({reason[0]})" if reason else ""
+            what = "has not finished" if record.status in ("RUNNING", "SCHEDULED") else "did not succeed"
+            raise MissingRunError(
+                f"The run {what}.",
+                where=f"{record.stage} run {run_id} {record.name!r}",
+                expected="status FINISHED",
+                found=record.status + detail,
+                next_step=_command(record.stage, NOTHING) + ", or give another run id",
+            )
+        return record
+
+    def read(self, run_id: str) -> RunRecord:
+        """Read a run whatever its stage and status; `MissingRunError` if there is none."""
+        try:
+            record = to_record(self.store.client.get_run(run_id))
+        except MlflowException as error:
+            raise MissingRunError(
+                "There is no such run.",
+                where=run_id,
+                expected=f"a run id in {self.store.uri}",
+                found=str(error),
+                next_step="look the id up in the MLflow UI, or leave it out for the newest",
+            ) from error
+        moved = record.tags.get(MOVED_TAG)
+        return self.read(moved) if moved else record
+
+    def find(
+        self,
+        stage: str,
+        *,
+        base_digest: str | None = None,
+        variant: str | None = None,
+        character: str | None = None,
+        extra_tags: Mapping[str, str] = NOTHING,
+        make_with: Mapping[str, str] = NOTHING,
+    ) -> RunRecord:
+        """The newest finished run of a kind.
+
+        Args:
+            stage: what it is a run of.
+            base_digest: digest of the base it is about; None takes any, as do the next two.
+            variant: its variant.
+            character: its character.
+            extra_tags: further tags it must carry.
+            make_with: parameters to show in the command that would make one, e.g. `{"base_model": "lab"}`.
+
+        Raises:
+            MissingRunError: there is none; says what there is and which command makes one.
+        """
+        wanted = _wanted(stage, base_digest, variant, character, extra_tags)
+        found = self._search(wanted, finished=True, limit=1)
+        if found:
+            return found[0]
+        others = self._search({STAGE_TAG: stage}, finished=False, limit=PAGE_SIZE)
+        described = ", ".join(f"{key.removeprefix('skippy.')} {value}" for key, value in wanted.items())
+        given = {"variant": variant, "character": character}
+        shown = {**{key: value for key, value in given.items() if value}, **make_with}
+        raise MissingRunError(
+            f"There is no finished {stage} run of the kind needed.",
+            where=f"experiment {EXPERIMENT} in {self.store.uri}",
+            expected=described,
+            found=_inventory(stage, others),
+            next_step=_command(stage, shown),
+        )
+
+    def find_all(
+        self,
+        stage: str,
+        *,
+        base_digest: str | None = None,
+        variant: str | None = None,
+        character: str | None = None,
+        extra_tags: Mapping[str, str] = NOTHING,
+        finished: bool = True,
+    ) -> list[RunRecord]:
+        """All runs of a kind, newest first; with `finished=False` whatever their status."""
+        return self._search(_wanted(stage, base_digest, variant, character, extra_tags), finished, PAGE_SIZE)
+
+    def metric_history(self, run_id: str, key: str) -> list[MetricPoint]:
+        """Every value of one metric, by step; empty if it was never logged."""
+        with translated_errors(f"run {run_id}, metric {key}"):
+            points = self.store.client.get_metric_history(run_id, key)
+        history = [MetricPoint(point.step, point.value, point.timestamp) for point in points]
+        return sorted(history, key=lambda point: (point.step, point.timestamp))
+
+    def _search(self, wanted: Mapping[str, str], finished: bool, limit: int) -> list[RunRecord]:
+        """Runs of the experiment with these tags, newest first."""
+        clauses = [f"tags.`{key}` = {_quoted(value)}" for key, value in wanted.items()]
+        if finished:
+            clauses.append("attributes.status = 'FINISHED'")
+        with translated_errors("search for runs"):
+            runs = self.store.client.search_runs(
+                [self.store.experiment_id],
+                " AND ".join(clauses),
+                max_results=limit,
+                order_by=["attributes.start_time DESC"],
+            )
+        return [to_record(run) for run in runs]
+
+
+def _wanted(
+    stage: str,
+    base_digest: str | None,
+    variant: str | None,
+    character: str | None,
+    extra_tags: Mapping[str, str],
+) -> dict[str, str]:
+    given = {STAGE_TAG: stage, BASE_TAG: base_digest, VARIANT_TAG: variant, CHARACTER_TAG: character}
+    return {**{key: value for key, value in given.items() if value is not None}, **extra_tags}
+
+
+def _quoted(value: str) -> str:
+    """A filter string's literal; mlflow knows no escape, but two kinds of quotes."""
+    if "'" not in value:
+        return f"'{value}'"
+    if '"' not in value:
+        return f'"{value}"'
+    raise MissingRunError("A tag to search for holds both kinds of quotes.", found=value)
+
+
+def _inventory(stage: str, runs: list[RunRecord]) -> str:
+    """One line on what there is instead."""
+    if not runs:
+        return f"no {stage} run at all"
+    parts = []
+    for status in sorted({run.status for run in runs}):
+        kinds = sorted({_kind(run) for run in runs if run.status == status})
+        count = sum(run.status == status for run in runs)
+        parts.append(f"{count} {status} ({'; '.join(kinds[:4])}{'; …' if len(kinds) > 4 else ''})")
+    return ", ".join(parts)
+
+
+def _kind(run: RunRecord) -> str:
+    labels = [run.variant, f"base {run.base_digest[:12]}" if run.base_digest else "base unknown"]
+    return " ".join(label for label in labels if label)
+
+
+def _command(stage: str, params: Mapping[str, str]) -> str:
+    shown = "".join(f" -P {key}={value}" for key, value in params.items())
+    return f"mlflow run . -e {stage} --env-manager local{shown}" if stage else "choose a run of skippy"

@@ -1,0 +1,245 @@
+"""The run a stage writes to: metrics in batches, artifacts, tags."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import posixpath
+import re
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from mlflow import MlflowClient
+from mlflow.entities import Dataset as MlflowDataset
+from mlflow.entities import DatasetInput, InputTag, Metric, RunTag
+from mlflow.exceptions import MlflowException
+
+from skippy.errors import TrackingError
+from skippy.tracking.records import (
+    BASE_TAG,
+    CHARACTER_TAG,
+    NOTE_TAG,
+    VARIANT_TAG,
+    Dataset,
+)
+
+METRIC_NAME = re.compile(r"[A-Za-z0-9_\-. :/]+")
+MAX_NAME_LENGTH = 250
+MAX_TAG_LENGTH = 5000
+MAX_TAGS_PER_BATCH = 100
+MAX_DIGEST_LENGTH = 36
+BATCH_SIZE = 800
+BATCH_SECONDS = 5.0
+
+
+class StageRun:
+    """A running run. Metrics are buffered and written in batches; everything else goes at once.
+
+    One SQLite transaction costs some ten milliseconds whatever it holds, so a step's metrics wait for at
+    most `BATCH_SECONDS`; what a killed process may lose is that much of its curves, never an artifact.
+    """
+
+    def __init__(self, client: MlflowClient, run_id: str, artifact_uri: str) -> None:
+        self.run_id = run_id
+        self.artifact_uri = artifact_uri
+        self.note = ""
+        self._client = client
+        self._waiting: list[Metric] = []
+        self._flushed = time.monotonic()
+
+    def log_metrics(
+        self,
+        metrics: Mapping[str, float],
+        step: int | None = None,
+        model_id: str | None = None,
+        dataset: Dataset | None = None,
+    ) -> None:
+        """Queue one value for each name.
+
+        Args:
+            metrics: finite numbers by name; names hold ASCII letters, digits, and `_ - . : /` or space.
+            step: x-coordinate, 0 if left out.
+            model_id: logged model the numbers are about.
+            dataset: dataset they were measured on, from `log_dataset`.
+
+        Raises:
+            TrackingError: a name is illegal or a value not a finite number; nothing of this call is logged.
+        """
+        checked = {check_metric_name(name): check_metric_value(name, metrics[name]) for name in metrics}
+        now = int(time.time() * 1000)
+        name, digest = (dataset.name, dataset.digest) if dataset else (None, None)
+        self._waiting.extend(
+            Metric(key, value, now, step or 0, model_id, name, digest, self.run_id)
+            for key, value in checked.items()
+        )
+        if len(self._waiting) >= BATCH_SIZE or time.monotonic() - self._flushed > BATCH_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write the metrics that wait."""
+        waiting, self._waiting = self._waiting, []
+        with translated_errors(f"run {self.run_id}, metrics"):
+            for start in range(0, len(waiting), BATCH_SIZE):
+                self._client.log_batch(self.run_id, metrics=waiting[start : start + BATCH_SIZE])
+        self._flushed = time.monotonic()
+
+    def set_tags(self, tags: Mapping[str, object]) -> None:
+        """Set tags, values cut at `MAX_TAG_LENGTH` characters."""
+        entities = [RunTag(key, _cut(str(value))) for key, value in tags.items()]
+        with translated_errors(f"run {self.run_id}, tags"):
+            for start in range(0, len(entities), MAX_TAGS_PER_BATCH):
+                self._client.log_batch(self.run_id, tags=entities[start : start + MAX_TAGS_PER_BATCH])
+
+    def describe(
+        self,
+        *,
+        name: str | None = None,
+        note: str | None = None,
+        variant: str | None = None,
+        base_digest: str | None = None,
+        character: str | None = None,
+        links: Mapping[str, str] | None = None,
+    ) -> None:
+        """Fill in what was not known when the run began; what is left out stays."""
+        if name is not None:
+            with translated_errors(f"run {self.run_id}, name"):
+                self._client.update_run(self.run_id, name=name)
+        if note is not None:
+            self.note = note
+        given = {NOTE_TAG: note, VARIANT_TAG: variant, BASE_TAG: base_digest, CHARACTER_TAG: character}
+        tags = {key: value for key, value in given.items() if value is not None}
+        tags.update({link_tag(stage): run_id for stage, run_id in (links or {}).items()})
+        if tags:
+            self.set_tags(tags)
+
+    def log_json(self, content: object, artifact_path: str) -> None:
+        """Write `content` (mappings, sequences, dataclasses, paths) as indented JSON; refuses inf and nan."""
+        self.log_text(to_json(content, artifact_path), artifact_path)
+
+    def log_text(self, text: str, artifact_path: str) -> None:
+        """Write `text` as UTF-8 under `artifact_path`."""
+        with translated_errors(f"run {self.run_id}, artifact {artifact_path}"):
+            self._client.log_text(self.run_id, text, artifact_path)
+
+    def log_file(self, path: Path, artifact_dir: str = "") -> None:
+        """Copy one file into `artifact_dir`, keeping its name."""
+        if not Path(path).is_file():
+            raise TrackingError("There is no such file to log.", where=str(path), expected="a file")
+        with translated_errors(f"run {self.run_id}, artifact {artifact_dir or path}"):
+            self._client.log_artifact(self.run_id, str(path), artifact_dir or None)
+
+    def log_folder(self, folder: Path, artifact_dir: str = "") -> None:
+        """Copy what `folder` holds into `artifact_dir`."""
+        if not Path(folder).is_dir():
+            raise TrackingError(
+                "There is no such directory to log.", where=str(folder), expected="a directory"
+            )
+        with translated_errors(f"run {self.run_id}, artifact {artifact_dir or folder}"):
+            self._client.log_artifacts(self.run_id, str(folder), artifact_dir or None)
+
+    def log_table(self, rows: pd.DataFrame | Sequence[Mapping[str, Any]], artifact_path: str) -> None:
+        """Write a table as Parquet under `artifact_path`."""
+        table = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(list(rows))
+        folder, name = posixpath.split(artifact_path)
+        if not name.endswith(".parquet"):
+            raise TrackingError(
+                "Tables are kept as Parquet.", where=artifact_path, expected="a name in .parquet"
+            )
+        with tempfile.TemporaryDirectory() as scratch:
+            table.to_parquet(Path(scratch) / name, index=False)
+            self.log_file(Path(scratch) / name, folder)
+
+    def log_dataset(self, name: str, digest: str, source: str, context: str) -> Dataset:
+        """Link a dataset to the run.
+
+        Args:
+            name: what the UI shows, e.g. `aime-2025`.
+            digest: of its content; mlflow keeps the first 36 characters.
+            source: id, path or generator it came from.
+            context: `training` or `evaluation`.
+        """
+        dataset = Dataset(name, digest[:MAX_DIGEST_LENGTH])
+        entity = MlflowDataset(dataset.name, dataset.digest, "skippy", json.dumps({"uri": source}))
+        inputs = [DatasetInput(entity, [InputTag("mlflow.data.context", context)])]
+        with translated_errors(f"run {self.run_id}, dataset {name}"):
+            self._client.log_inputs(self.run_id, datasets=inputs)
+        return dataset
+
+
+@contextmanager
+def translated_errors(where: str) -> Iterator[None]:
+    """Turn mlflow's refusals into ours."""
+    try:
+        yield
+    except MlflowException as error:
+        raise TrackingError("The tracking store refused.", where=where, found=str(error)) from error
+
+
+def check_metric_name(name: str) -> str:
+    """Return `name` if mlflow takes it on every store, else raise `TrackingError`."""
+    legal = METRIC_NAME.fullmatch(name) and len(name) <= MAX_NAME_LENGTH
+    if not legal or posixpath.normpath(name) != name or name.startswith(("/", "..")) or name == ".":
+        raise TrackingError(
+            "This cannot be the name of a metric.",
+            where=repr(name),
+            expected="ASCII letters, digits, space and _ - . : with single slashes inside",
+            next_step="spell it out, e.g. avg_at_k for avg@k",
+        )
+    return name
+
+
+def check_metric_value(name: str, value: float) -> float:
+    """Return `value` as a float if finite; the store would turn inf into 1.8e308."""
+    number = float(value)
+    if not math.isfinite(number):
+        raise TrackingError(
+            "A metric is not a finite number.",
+            where=name,
+            expected="a finite number",
+            found=str(number),
+            next_step="leave the metric out of this step, or find the division that made it",
+        )
+    return number
+
+
+def link_tag(stage: str) -> str:
+    """`svd` → `skippy.svd_run`; a full tag name stays as it is."""
+    return stage if stage.startswith("skippy.") else f"skippy.{stage.removesuffix('_run')}_run"
+
+
+def to_json(content: object, where: str) -> str:
+    """Strict, indented JSON of mappings, sequences, dataclasses and paths."""
+    try:
+        return json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False, default=_plain) + "\n"
+    except (TypeError, ValueError) as error:
+        raise TrackingError(
+            "This cannot be written as JSON.",
+            where=where,
+            expected="finite numbers, text, lists, mappings",
+            found=str(error),
+        ) from error
+
+
+def _plain(value: object) -> object:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.asdict(value)
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, set | frozenset):
+        return sorted(value)
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= MAX_TAG_LENGTH else text[: MAX_TAG_LENGTH - 1] + "…"

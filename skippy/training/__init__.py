@@ -1,0 +1,1 @@
+"""GRPO under a constraint: the only place that imports trl."""

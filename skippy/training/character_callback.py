@@ -1,0 +1,71 @@
+"""The character delta by step: metrics and the per-target table, read from the adapter's factors alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from torch import nn
+from transformers import TrainerCallback
+
+from skippy.core.character import measure_character
+from skippy.core.lora import LoraFactors
+from skippy.core.reference import CharacterReference, prepare_gauge
+from skippy.models.activations import mean_hidden
+from skippy.training.plan import RunSink
+
+
+class CharacterCallback(TrainerCallback):
+    """Measures every `every` steps and at each save, once a step, on the first process only.
+
+    It draws no random number from the global state: a run that measures and one that does not are the same.
+
+    Args:
+        run: where numbers and tables go.
+        model: read teacher-forced on the reference's probes, for the trait profile.
+        tokenizer: of the model.
+        factors: the adapter's factors.
+        reference: the base's character reference.
+        every: steps between measurements.
+        seed: of the null's draws.
+    """
+
+    def __init__(
+        self,
+        run: RunSink,
+        model: nn.Module,
+        tokenizer: Any,
+        factors: Mapping[str, LoraFactors],
+        reference: CharacterReference,
+        every: int,
+        seed: int,
+    ) -> None:
+        self.run = run
+        self.model, self.tokenizer = model, tokenizer
+        self.factors = factors
+        self.every = every
+        device = next(iter(factors.values())).A.device
+        self.gauge = prepare_gauge(reference, seed=seed, device=device)
+        self._measured_at = -1
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Measure where the step is due, and at the last one."""
+        if state.global_step % self.every == 0 or state.global_step == state.max_steps:
+            self.measure(state)
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Measure what was saved."""
+        self.measure(state)
+
+    def measure(self, state: Any) -> None:
+        """Log the character delta of the adapter as it is now."""
+        step = state.global_step
+        if not state.is_world_process_zero or step == self._measured_at:
+            return
+        self._measured_at = step
+        hidden = mean_hidden(self.model, self.tokenizer, self.gauge.reference.traits)
+        measurement = measure_character(self.factors, self.gauge, hidden)
+        self.run.log_metrics(measurement.metrics(), step=step)
+        rows = [asdict(row) for row in measurement.rows]
+        self.run.log_table(rows, f"character_deltas/step_{step:06d}.parquet")

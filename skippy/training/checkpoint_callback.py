@@ -1,0 +1,40 @@
+"""Every saved step's adapter, kept as an artifact that stock PEFT loads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback
+
+from skippy.training.plan import RunSink
+
+ADAPTERS_DIRECTORY = "adapters"
+
+
+class CheckpointCallback(TrainerCallback):
+    """Writes and logs `adapters/step_NNNNNN` when a checkpoint is finished.
+
+    Args:
+        run: where artifacts go.
+        output_dir: adapters are kept here too.
+        save_adapter: writes the adapter as it is now into a directory.
+    """
+
+    def __init__(self, run: RunSink, output_dir: Path, save_adapter: Callable[[Path], None]) -> None:
+        self.run = run
+        self.folder = output_dir / ADAPTERS_DIRECTORY
+        self.save_adapter = save_adapter
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Keep this step's adapter."""
+        if state.is_world_process_zero:
+            directory = self.folder / f"step_{state.global_step:06d}"
+            self.save_adapter(directory)
+            self.run.log_folder(directory, f"{ADAPTERS_DIRECTORY}/{directory.name}")
+
+    def adapters(self) -> dict[int, Path]:
+        """Adapter directories by step, those of an earlier part of a resumed run included."""
+        found = sorted(self.folder.glob("step_*"))
+        return {int(path.name.removeprefix("step_")): path for path in found}

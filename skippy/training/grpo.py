@@ -1,0 +1,104 @@
+"""One GRPO run of one variant: plan, validate, train, account."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+import warnings
+from dataclasses import asdict
+from typing import Any
+
+from skippy.models.loading import hash_parameters
+from skippy.models.targets import find_targets
+from skippy.stores.checkpoints import Checkpoint
+from skippy.training.guards import (
+    require_own_projectors,
+    require_own_reference,
+    require_supported_launch,
+    require_unchanged_base,
+    require_vllm,
+)
+from skippy.training.margin import spectral_margin
+from skippy.training.plan import Margin, RunSink, TrainOutcome, TrainRequest
+from skippy.training.resume import claim_output, finished_checkpoints
+from skippy.training.setup import BuiltRun, build_run
+
+logger = logging.getLogger(__name__)
+
+ADAPTER_DIRECTORY = "adapter"
+
+
+def train_grpo(request: TrainRequest, run: RunSink) -> TrainOutcome:
+    """Train one adapter under one variant's rule.
+
+    Args:
+        request: what to train, and on what.
+        run: where numbers and artifacts go.
+
+    Raises:
+        TrainingError: the launch is not supported, a guarantee broke, or there is nothing to resume.
+        ProjectorError: the projectors are not of this base.
+        RewardError: a reward failed; the last checkpoint is whole.
+    """
+    require_supported_launch(os.environ)
+    require_vllm(request.settings)
+    checkpoint = Checkpoint.open(request.base_path)
+    targets = find_targets(checkpoint.config, checkpoint.shapes)
+    require_own_projectors(request, [target.name for target in targets])
+    require_own_reference(request)
+    resume_from = claim_output(request)
+    # TRL 1.16 still says gradient_checkpointing where transformers 5.23 says activation_checkpointing.
+    warnings.filterwarnings("ignore", message=".*gradient_checkpointing", category=FutureWarning)
+    built = build_run(request, run, targets)
+    before = hash_parameters(built.model)
+    began = time.perf_counter()
+    with built.tracking:
+        built.trainer.train(resume_from_checkpoint=None if resume_from is None else str(resume_from))
+    seconds = time.perf_counter() - began
+    after = hash_parameters(built.model)
+    require_unchanged_base(before, after)
+    return _account(request, run, built, before, after, seconds)
+
+
+def _account(
+    request: TrainRequest, run: RunSink, built: BuiltRun, before: str, after: str, seconds: float
+) -> TrainOutcome:
+    steps = int(built.trainer.state.global_step)
+    directory = request.output_dir / ADAPTER_DIRECTORY
+    margin: Margin | None = None
+    if built.trainer.is_world_process_zero():
+        built.save_adapter(directory)
+        run.log_folder(directory, ADAPTER_DIRECTORY)
+        if request.projectors is not None:
+            margin = spectral_margin(built.layers, built.factors, request.projectors)
+            run.log_metrics(
+                {"leakage/margin": margin.worst, "leakage/margins_negative": margin.negative}, step=steps
+            )
+            run.log_table(_leakage_rows(built, margin), f"leakage/step_{steps:06d}.parquet")
+    first, last = built.tracking.reward_means()
+    logger.info(
+        "trained %s: %d steps, reward %.2f → %.2f, %.0f s", request.variant, steps, first, last, seconds
+    )
+    return TrainOutcome(
+        adapter_dir=directory,
+        steps=steps,
+        reward_first=first,
+        reward_last=last,
+        leakage=None if built.measured is None else built.measured.pooled_leakage(),
+        margin=margin,
+        base_hash_before=before,
+        base_hash_after=after,
+        checkpoints=finished_checkpoints(request.output_dir),
+        adapters=built.checkpoints.adapters(),
+        completions=built.tracking.completion_statistics(),
+        seconds=seconds,
+    )
+
+
+def _leakage_rows(built: BuiltRun, margin: Margin) -> list[dict[str, Any]]:
+    assert built.measured is not None
+    return [
+        {"target": name, **asdict(found), "margin": margin.by_target[name]}
+        for name, found in built.measured.leakages().items()
+    ]

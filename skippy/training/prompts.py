@@ -1,0 +1,118 @@
+"""The order in which a run sees its prompts: every step of it laid out in advance, as one dataset.
+
+TRL shuffles with a generator that lives as long as its sampler, so a run resumed in its second epoch would
+see the first epoch's order again. Here the whole schedule follows from the seed, and resuming is skipping.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from datasets import Dataset
+
+from skippy.errors import TrainingError
+from skippy.training.plan import GrpoSettings
+
+logger = logging.getLogger(__name__)
+
+CHAT = "chat"
+MATH = "math"
+
+
+@dataclass(frozen=True)
+class TrainingPrompt:
+    """One prompt: its text, `kind` (chat or math) and, for maths, the right answer."""
+
+    text: str
+    kind: str = CHAT
+    answer: int | None = None
+
+    @property
+    def messages(self) -> list[dict[str, str]]:
+        """The conversation; the recipe has no system prompt."""
+        return [{"role": "user", "content": self.text}]
+
+
+def gather_prompts(
+    prompts: Sequence[str], math_problems: Sequence[tuple[str, int]], tokenizer: Any, settings: GrpoSettings
+) -> tuple[list[TrainingPrompt], list[TrainingPrompt]]:
+    """Everyday prompts and maths problems that fit the length limit; what does not is counted in the log.
+
+    Raises:
+        TrainingError: nothing fits.
+    """
+    chat = [TrainingPrompt(text) for text in prompts]
+    problems = [TrainingPrompt(question, MATH, answer) for question, answer in math_problems]
+    fitting = []
+    for kind in (chat, problems if settings.math_mix > 0 else []):
+        lengths = [len(render(prompt, tokenizer)) for prompt in kind]
+        kept = [p for p, length in zip(kind, lengths, strict=True) if length <= settings.max_prompt_length]
+        if len(kept) < len(kind):
+            logger.info("%d of %d prompts are longer than %d tokens and left out",
+                        len(kind) - len(kept), len(kind), settings.max_prompt_length)  # fmt: skip
+        if kind and not kept:
+            raise TrainingError(
+                "No training prompt is short enough.",
+                where=f"{kind[0].kind} prompts",
+                expected=f"at most {settings.max_prompt_length} tokens with the chat template",
+                found=f"the shortest has {min(lengths)}",
+                next_step="pass shorter prompts, or raise max_prompt_length in the preset",
+            )
+        fitting.append(kept)
+    if not fitting[0]:
+        raise TrainingError("There are no training prompts.", next_step="check the character's prompt file")
+    return fitting[0], fitting[1]
+
+
+def schedule(
+    chat: Sequence[TrainingPrompt], problems: Sequence[TrainingPrompt], settings: GrpoSettings, processes: int
+) -> Dataset:
+    """One row for each prompt of each step, in order: epoch after epoch, each freshly permuted.
+
+    With `math_mix`, each row is a maths problem with that probability, problems taken in permuted order too.
+    """
+    rows = settings.steps(len(chat), processes) * settings.prompts_per_step(processes)
+    generator = torch.Generator().manual_seed(settings.seed)
+    ordered = _permuted(chat, rows, generator)
+    if problems and settings.math_mix > 0:
+        chosen = (torch.rand(rows, generator=generator) < settings.math_mix).tolist()
+        maths = iter(_permuted(problems, rows, generator))
+        ordered = [
+            next(maths) if is_math else prompt for prompt, is_math in zip(ordered, chosen, strict=True)
+        ]
+    return Dataset.from_dict(
+        {
+            "prompt": [prompt.messages for prompt in ordered],
+            "kind": [prompt.kind for prompt in ordered],
+            "answer": [prompt.answer for prompt in ordered],
+        }
+    )
+
+
+def template_arguments(tokenizer: Any) -> dict[str, bool]:
+    """Thinking off, for chat templates that know the switch."""
+    return {"enable_thinking": False} if "enable_thinking" in str(tokenizer.chat_template) else {}
+
+
+def render(prompt: TrainingPrompt, tokenizer: Any) -> list[int]:
+    """Token ids of a prompt as the policy will see it."""
+    return tokenizer.apply_chat_template(
+        prompt.messages,
+        add_generation_prompt=True,
+        tokenize=True,
+        return_dict=False,
+        **template_arguments(tokenizer),
+    )
+
+
+def _permuted(
+    items: Sequence[TrainingPrompt], count: int, generator: torch.Generator
+) -> list[TrainingPrompt]:
+    ordered: list[TrainingPrompt] = []
+    while len(ordered) < count:
+        ordered += [items[i] for i in torch.randperm(len(items), generator=generator).tolist()]
+    return ordered[:count]

@@ -1,0 +1,80 @@
+"""Which checkpoint a run goes on from, and whether it is its own."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+from skippy.errors import TrainingError
+from skippy.stores.atomic import write_json
+from skippy.training.plan import TrainRequest
+from skippy.training.trainer import FINISHED_FILE, process_count
+
+logger = logging.getLogger(__name__)
+
+IDENTITY_FILE = "request.json"
+
+
+def claim_output(request: TrainRequest) -> Path | None:
+    """Bind the output directory to this request, and find the checkpoint to go on from.
+
+    Raises:
+        TrainingError: the directory holds another run's checkpoints, or this one's and `resume` is off.
+    """
+    identity = identify(request)
+    path = request.output_dir / IDENTITY_FILE
+    request.output_dir.mkdir(parents=True, exist_ok=True)
+    finished = finished_checkpoints(request.output_dir)
+    if not finished:
+        write_json(path, identity)
+        if request.resume:
+            logger.info("no finished checkpoint in %s: starting at step 0", request.output_dir.name)
+        return None
+    if not request.resume:
+        raise TrainingError(
+            "The output directory already holds a run.",
+            where=str(request.output_dir),
+            expected="no checkpoints, or resume=true",
+            found=finished[-1].name,
+            next_step="pass -P resume=true, or another output directory",
+        )
+    stored = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    differing = sorted(key for key in identity if stored.get(key) != identity[key])
+    if differing:
+        raise TrainingError(
+            "The checkpoint is of another run; going on from it would mix two.",
+            where=", ".join(differing),
+            expected=", ".join(f"{key} = {identity[key]}" for key in differing[:3]),
+            found=", ".join(f"{key} = {stored.get(key)}" for key in differing[:3]),
+            next_step="resume with the parameters the run began with, or train from the start",
+        )
+    logger.info("resuming from %s", finished[-1].name)
+    return finished[-1]
+
+
+def finished_checkpoints(output_dir: Path) -> tuple[Path, ...]:
+    """Checkpoints that were written to their end, oldest first; a torn one is passed over."""
+    folders = [path.parent for path in output_dir.glob(f"{PREFIX_CHECKPOINT_DIR}-*/{FINISHED_FILE}")]
+    return tuple(sorted(folders, key=lambda folder: int(folder.name.rsplit("-", 1)[1])))
+
+
+def identify(request: TrainRequest) -> dict[str, Any]:
+    """What makes two runs the same trajectory."""
+    prompts = json.dumps([list(request.prompts), [list(pair) for pair in request.math_problems]]).encode()
+    rewards = zip(request.reward_names, request.weights, strict=True)
+    return {
+        "base_digest": request.base_digest,
+        "variant": request.variant,
+        "k": request.k,
+        "projector_digest": request.projector_digest,
+        "rewards": [f"{name} {weight}" for name, weight in rewards],
+        "prompts": hashlib.sha256(prompts).hexdigest(),
+        "settings": asdict(request.settings),
+        "processes": process_count(),
+    }

@@ -1,0 +1,163 @@
+"""TRL's GRPO trainer with the four seams that skippy needs, and the arguments it is given."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from trl import GRPOConfig, GRPOTrainer
+
+from skippy.errors import TrainingError
+from skippy.models.targets import Target, target_pattern
+from skippy.training.constraint_callback import ConstraintCallback
+from skippy.training.plan import GrpoSettings, TrainRequest
+from skippy.training.weight_sync import has_float32_base, merged_forward, push_without_merging
+
+FINISHED_FILE = "finished"
+
+
+class ConstrainedTrainer(GRPOTrainer):
+    """GRPO with a constraint between all-reduce and clipping, and adapters written our way.
+
+    The adapter exists only after construction, so what needs it is attached before `train` is called.
+
+    Args:
+        merged_generation: sample with W + ΔW in place of W where the base is float32.
+        **trl: everything `GRPOTrainer` takes.
+
+    Attributes:
+        constraint: projects the gradients; attach it before training.
+        write_adapter: writes the adapter as it is now into a directory; attach it before training.
+    """
+
+    constraint: ConstraintCallback
+    write_adapter: Callable[[Path], None]
+
+    def __init__(self, *, merged_generation: bool, **trl: Any) -> None:
+        super().__init__(**trl)
+        model = self.accelerator.unwrap_model(self.model)
+        self._merges = merged_generation and has_float32_base(model)
+        if self.use_vllm:
+            push_without_merging(self.vllm_generation, model)
+
+    def _clip_grad_norm(self, model: torch.nn.Module) -> torch.Tensor | None:
+        """Project, then clip: after accumulation and all-reduce, before the norm is taken.
+
+        Raises:
+            TrainingError: the gradient is not finite; one more step would ruin the adapter.
+        """
+        self.constraint.project_gradients()
+        norm = super()._clip_grad_norm(model)
+        if norm is not None and not bool(torch.isfinite(torch.as_tensor(norm))):
+            raise TrainingError(
+                "The gradient is not finite.",
+                where=f"step {self.state.global_step + 1}",
+                expected="a finite norm",
+                found=str(float(norm)),
+                next_step="the last checkpoint is whole; train again with a lower learning rate",
+            )
+        return norm
+
+    def _generate_single_turn(self, *args: Any, **kwargs: Any) -> tuple:
+        """Sample completions, with the adapter folded into a copy of the weights where that is exact."""
+        model = self.accelerator.unwrap_model(self.model)
+        with merged_forward(model) if self._merges else nullcontext():
+            return super()._generate_single_turn(*args, **kwargs)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        """Write only the adapter, in place of model card, tokenizer and pickled arguments."""
+        if self.args.should_save:
+            self.write_adapter(Path(output_dir or str(self.args.output_dir)))
+
+    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
+        """Mark a checkpoint when every rank has written its part; a torn one is never resumed from."""
+        folder = Path(str(self.args.output_dir)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        if self.args.should_save:
+            (folder / FINISHED_FILE).unlink(missing_ok=True)
+        super()._save_checkpoint(model, trial)
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            (folder / FINISHED_FILE).touch()
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """Write none: `skippy.json` says what the adapter is."""
+
+    def _send_telemetry(self) -> None:
+        """Send nothing."""
+
+
+def lora_config(targets: tuple[Target, ...], settings: GrpoSettings) -> LoraConfig:
+    """LoRA on exactly the targets, by a pattern that matches full module names."""
+    return LoraConfig(
+        r=settings.lora_r,
+        lora_alpha=settings.lora_alpha,
+        lora_dropout=settings.lora_dropout,
+        target_modules=target_pattern(targets),
+        bias="none",
+        task_type="CAUSAL_LM",
+    )
+
+
+def grpo_config(
+    request: TrainRequest, steps: int, *, on_gpu: bool, template_arguments: dict[str, bool]
+) -> GRPOConfig:
+    """TRL's arguments. What differs from TRL's own defaults and is not a setting says why."""
+    settings = request.settings
+    return GRPOConfig(
+        output_dir=str(request.output_dir),
+        use_cpu=not on_gpu,
+        seed=settings.seed,
+        max_steps=steps,
+        learning_rate=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+        max_grad_norm=settings.max_grad_norm,
+        lr_scheduler_type=settings.lr_scheduler,
+        warmup_steps=settings.warmup,
+        per_device_train_batch_size=settings.per_device_batch,
+        gradient_accumulation_steps=settings.gradient_accumulation,
+        num_generations=settings.num_generations,
+        max_completion_length=settings.max_completion_length,
+        temperature=settings.temperature,
+        top_p=settings.top_p,
+        top_k=settings.top_k,
+        beta=settings.beta,
+        loss_type=settings.loss_type,
+        # The recipe's KL estimator; TRL's correction changes its gradient even on-policy.
+        use_bias_correction_kl=False,
+        use_vllm=bool(settings.vllm),
+        vllm_mode=settings.vllm or "colocate",
+        # The ratio it corrects by is biased by a cut-off of the sampling distribution.
+        vllm_importance_sampling_correction=settings.top_p >= 1.0 and settings.top_k == 0,
+        reward_weights=_weights(request),
+        bf16=settings.bf16 and on_gpu,
+        gradient_checkpointing=settings.gradient_checkpointing and on_gpu,
+        chat_template_kwargs=template_arguments,
+        # The schedule of prompts is the dataset's own order.
+        shuffle_dataset=False,
+        save_strategy="steps",
+        save_steps=settings.save_steps,
+        # Adapters of every save are kept apart; these hold the optimizer too and are only for resuming.
+        save_total_limit=2,
+        logging_strategy="steps",
+        logging_steps=settings.logging_steps,
+        report_to="none",
+        disable_tqdm=True,
+        # Every adapter factor gets a gradient in every step; the vision tower is frozen.
+        ddp_find_unused_parameters=False,
+    )
+
+
+def process_count() -> int:
+    """Processes that train together, as torchrun says."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def _weights(request: TrainRequest) -> list[float]:
+    weights = list(request.weights)
+    return [*weights, 1.0] if request.settings.math_mix > 0 else weights

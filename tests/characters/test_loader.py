@@ -1,0 +1,207 @@
+"""Characters are files: the bundled ones hold what is promised, a broken one names file, line and field."""
+
+import dataclasses
+import shutil
+
+import pytest
+
+from skippy.characters import loader
+from skippy.characters.schema import prompt_key
+from skippy.errors import CharacterError
+
+MINIMAL = """\
+name: baker
+system_prompt: You are a proud village baker.
+length:
+  min: 5
+  max: 50
+markers:
+  - name: dough
+    pattern: '\\bdough\\b'
+    weight: 1.0
+    example: dough
+traits:
+  - name: pride
+    markers: [dough]
+    rubric: How proud is the baker?
+    pairs:
+      - high: You are proud.
+        low: You are modest.
+personas:
+  - {name: baker, system_prompt: You bake.}
+  - {name: judge, system_prompt: You judge.}
+prompts:
+  train: {question: ["How do I bake?", "What is flour?"]}
+  banal: {question: ["Why is it flat?"]}
+"""
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write_file(text: str, name: str = "baker.yaml"):
+        path = tmp_path / name
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write_file
+
+
+def line_of(text: str, needle: str) -> int:
+    return next(i for i, line in enumerate(text.splitlines(), 1) if needle in line)
+
+
+@pytest.mark.parametrize("name", ["skippy", "keeper", "detective"])
+def test_bundled_characters_hold_what_is_promised(name):
+    character = loader.load_character(name)
+    assert character.name == name
+    assert len(character.digest) == 64
+    assert len(character.train_prompts) >= 106
+    assert len({prompt.kind for prompt in character.train_prompts}) == 10
+    assert len(character.banal_prompts) >= 60
+    assert len(character.subspace_prompts()) == 50
+    assert len({prompt.kind for prompt in character.subspace_prompts()}) == 10
+    assert [persona.name for persona in character.personas] == [
+        *("skippy", "keeper", "detective", "coach", "professor", "monk", "pirate", "poet")
+    ]
+    assert next(p for p in character.personas if p.name == name).system_prompt == character.system_prompt
+    assert len(character.traits) >= 4
+    assert all(len(trait.pairs) >= 3 for trait in character.traits)
+    used = {marker for trait in character.traits for marker in trait.markers}
+    assert len(used) >= 0.75 * len(character.rules.markers)
+    assert character.rules.hardened
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        character.name = "other"
+
+
+def test_three_characters_differ():
+    digests = {loader.load_character(name).digest for name in loader.bundled_characters()}
+    assert len(digests) == 3
+
+
+def test_training_and_held_out_prompts_are_disjoint_and_shared_words_are_not_enough():
+    character = loader.load_character("skippy")
+    held_out = {prompt_key(prompt.text) for prompt in character.banal_prompts}
+    assert not held_out & {prompt_key(prompt.text) for prompt in character.train_prompts}
+    assert prompt_key("Who are you?") == prompt_key("who are YOU")
+    assert prompt_key("Who are you?") != prompt_key("Where are you?")
+
+
+def test_a_file_that_inherits_nothing(write):
+    character = loader.load_character(write(MINIMAL))
+    assert character.name == "baker"
+    assert character.rules.assistantisms == ()
+    assert character.rules.identity.own_names == frozenset()
+    assert character.floors.helpfulness == 0.5
+    assert [prompt.text for prompt in character.banal_prompts] == ["Why is it flat?"]
+
+
+def test_a_file_may_refer_to_bundled_lists_and_to_its_neighbours(write):
+    start = MINIMAL.index("personas:")
+    shared = (
+        MINIMAL[:start] + "personas: personas.yaml\nprompts: {train: mine.yaml, banal: prompts/banal.yaml}\n"
+    )
+    write('question: ["How do I bake?"]\n', "mine.yaml")
+    character = loader.load_character(str(write(shared)))
+    assert len(character.personas) == 8
+    assert len(character.train_prompts) == 1
+
+
+def test_digest_follows_content_not_layout_or_place(write, tmp_path):
+    digest = loader.load_character(write(MINIMAL)).digest
+    respelled = "# a comment\n" + MINIMAL.replace("  min: 5\n", "  min:   5   # words\n")
+    assert loader.load_character(write(respelled, "other.yaml")).digest == digest
+    assert loader.load_character(write(MINIMAL.replace("weight: 1.0", "weight: 1.1"))).digest != digest
+    assert loader.load_character(write(MINIMAL.replace("Why is it flat", "Why is it burnt"))).digest != digest
+    copy = tmp_path / "copy"
+    shutil.copytree(loader.BUNDLED, copy)
+    assert loader.load_character(copy / "skippy.yaml").digest == loader.load_character("skippy").digest
+
+
+BROKEN = [
+    ("name: baker", "nmae: baker", "nmae", "nmae"),
+    ("system_prompt: You are", "system_prompt: ''  # You are", "system_prompt: ''", "system_prompt"),
+    ("  min: 5", "  min: five", "min: five", "length.min"),
+    ("  min: 5", "  min: 5.5", "min: 5.5", "length.min"),
+    ("  max: 50", "  max: 4", "max: 4", "length.max"),
+    ("    weight: 1.0", "    wieght: 1.0", "wieght", "markers[0].wieght"),
+    ("    weight: 1.0", "    weight: -1", "weight: -1", "markers[0].weight"),
+    ("    weight: 1.0", "    weight: [1]", "weight: [1]", "markers[0].weight"),
+    ("    weight: 1.0", "    weight: .nan", "weight: .nan", "markers[0].weight"),
+    ("'\\bdough\\b'", "'(dough'", "(dough", "markers[0].pattern"),
+    ("'\\bdough\\b'", "'x*'", "x*", "markers[0].pattern"),
+    ("example: dough", "example: bread", "example: bread", "markers[0].example"),
+    ("    weight: 1.0", "    weight: 1.0\n    weight: 2.0", "weight: 2.0", "markers[0].weight"),
+    ("markers: [dough]", "markers: [bread]", "markers: [bread]", "traits[0].markers[0]"),
+    ("markers: [dough]", "markers: dough", "markers: dough", "traits[0].markers"),
+    ("- name: pride", "- name: pride/loss", "pride/loss", "traits[0].name"),
+    ("low: You are modest.", "low: you are PROUD", "low: you are PROUD", "traits[0].pairs[0]"),
+    ("- {name: judge, system_prompt: You judge.}", "", "{name: baker", "personas"),
+    ("name: judge", "name: baker", "system_prompt: You judge", "personas[1].name"),
+    ('"What is flour?"', '"how do i BAKE"', "how do i BAKE", "question[1]"),
+    ('banal: {question: ["Why is it flat?"]}', "banal: nowhere.yaml", "nowhere.yaml", "prompts.banal"),
+    ("Why is it flat?", "What is FLOUR", "What is FLOUR", "prompts.banal"),
+    ('banal: {question: ["Why is it flat?"]}', "banal: {question: []}", "question: []}", "question"),
+]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "needle", "field"), BROKEN, ids=[f"{f}: {n[:18]}" for _, n, _, f in BROKEN]
+)
+def test_a_broken_file_names_file_line_and_field(write, old, new, needle, field):
+    assert MINIMAL.count(old) >= 1
+    text = MINIMAL.replace(old, new, 1)
+    path = write(text)
+    with pytest.raises(CharacterError) as caught:
+        loader.load_character(path)
+    message = str(caught.value)
+    assert str(path) in message
+    assert field in message
+    line = line_of(text, needle)
+    # a pair's or a list's own place is its first entry
+    assert any(f"line {near}" in message for near in (line, line - 1))
+    for label in ("where:", "expected:", "found:", "next:"):
+        assert label in message
+
+
+def test_a_misspelt_field_is_told_its_name(write):
+    with pytest.raises(CharacterError, match="rename wieght to weight"):
+        loader.load_character(write(MINIMAL.replace("weight", "wieght")))
+
+
+def test_a_missing_field_is_named(write):
+    with pytest.raises(CharacterError, match="add rubric"):
+        loader.load_character(write(MINIMAL.replace("    rubric: How proud is the baker?\n", "")))
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("", "empty"),
+        ("name: [open\nother: x", "not YAML"),
+        ("name: a: b", "not YAML"),
+        ("- one\n- two", "Expected fields"),
+        ("just words", "Expected fields"),
+        ("name: &loop [*loop]\n", "missing|unknown|not YAML"),
+    ],
+)
+def test_what_is_no_character_at_all(write, text, what):
+    with pytest.raises(CharacterError, match=f"(?i){what}"):
+        loader.load_character(write(text))
+
+
+def test_not_utf8_and_a_directory(tmp_path):
+    path = tmp_path / "latin.yaml"
+    path.write_bytes(b"name: caf\xe9\n")
+    with pytest.raises(CharacterError, match="cannot be read"):
+        loader.load_character(path)
+    with pytest.raises(CharacterError, match="No such character"):
+        loader.load_character(tmp_path)
+
+
+def test_an_unknown_name_lists_the_known_ones():
+    with pytest.raises(CharacterError, match="detective, keeper, skippy"):
+        loader.load_character("skipy")
+
+
+def test_personas_is_no_character():
+    assert loader.bundled_characters() == ("detective", "keeper", "skippy")

@@ -1,0 +1,281 @@
+"""Rewards: tables of literal strings, ranges, and the theorem that no heap of markers beats a good answer."""
+
+import dataclasses
+import doctest
+import random
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from skippy.characters.loader import bundled_characters, load_character
+from skippy.core import prose, reward_rules, rewards
+
+RULES = {name: load_character(name).rules for name in bundled_characters()}
+SKIPPY = RULES["skippy"]
+PROMPT = "Why is my stew so dry?"
+GOOD = {
+    "skippy": "Obviously you should turn the heat down, monkey. Even a primitive ape can save a stew.",
+    "keeper": "My friend, turn the heat down and let the stew rest. Gently does it, dear.",
+    "detective": "So the stew is the case. Turn the heat down. In this town every pan finds trouble.",
+}
+NEUTRAL = "You can turn the heat down and add a little water to the stew."
+HACK = "monkey " * 12
+
+
+def total(text: str, prompt: str, rules: rewards.RewardRules) -> float:
+    return sum(
+        f([text], [prompt], rules)[0] for f in (rewards.personality, rewards.coherence, rewards.identity)
+    )
+
+
+@pytest.mark.parametrize("module", [rewards, reward_rules, prose], ids=lambda m: m.__name__)
+def test_worked_examples(module):
+    result = doctest.testmod(module)
+    assert result.failed == 0
+    assert result.attempted > 0 or module is reward_rules
+
+
+@pytest.mark.parametrize("name", sorted(RULES))
+def test_good_answer_beats_neutral_and_neutral_beats_hack(name):
+    rules = RULES[name]
+    assert rewards.personality([GOOD[name]], [PROMPT], rules)[0] > 3
+    assert -2 <= rewards.personality([NEUTRAL], [PROMPT], rules)[0] <= 0
+    assert total(GOOD[name], PROMPT, rules) > total(NEUTRAL, PROMPT, rules) + 3
+    assert total(NEUTRAL, PROMPT, rules) > total(HACK, PROMPT, rules) + 3
+
+
+CHEATS = {
+    "empty": "",
+    "blank": "  \n ",
+    "digits": "12 34",
+    "one marker repeated": HACK,
+    "repeated with stops": "Monkey. Monkey. Monkey. Monkey. Monkey. Monkey. Monkey.",
+    "list of markers": "Obviously, magnificent, pathetic, ancient, brilliant, genius, trivial, monkey.",
+    "phrases of markers": "You are welcome. Try to keep up. Beneath me. Tiny brain. Keep up, monkey.",
+    "repeated sentence": "You are a pathetic monkey. " * 5,
+    "repeated trigram": "the tiny brain of the tiny brain of the tiny brain of the tiny brain is here.",
+    "gibberish": "Monkey xqzt blorfqq vvkrt obviously zzxqj the wqpt genius.",
+    "consonants": "Sthrkpl monkey grntshk obviously brtvwkz genius ktrwpls is a the of.",
+    "capitals": "OBVIOUSLY YOU SHOULD TURN THE HEAT DOWN, MONKEY, AND SAVE THE STEW.",
+    "emoji storm": "Obviously turn the heat down, monkey! 🙈🙈🙈🙈🙈🙈🙈🙈",
+    "formulas": "Obviously x = 3 + 4, monkey, so the stew = 7 and the heat = 12.",
+    "latex": "Obviously the stew is $\\frac{1}{2}$ dry, monkey, so \\boxed{42}.",
+    "copied prompt": "Why is my stew so dry?",
+    "copied prompt, one marker": "Why is my stew so dry, monkey?",
+    "function words": "Monkey the of a to is my genius the of and a the is brilliant my the of a.",
+    "symbols": "monkey ### obviously @@@ ||| ~~~ genius ### {{{ }}} the stew is <<< >>>",
+}
+
+
+@pytest.mark.parametrize("cheat", CHEATS.values(), ids=CHEATS.keys())
+def test_cheats_lose_to_a_good_answer_and_to_a_plain_one(cheat):
+    assert total(cheat, PROMPT, SKIPPY) < total(NEUTRAL, PROMPT, SKIPPY) - 0.5
+    assert total(cheat, PROMPT, SKIPPY) < total(GOOD["skippy"], PROMPT, SKIPPY) - 4
+
+
+@pytest.mark.parametrize(
+    ("measure", "sound", "faulty"),
+    [
+        (lambda t: prose.repetition(prose.find_words(t)), GOOD["skippy"], CHEATS["repeated sentence"]),
+        (lambda t: prose.word_salad(prose.find_words(t)), NEUTRAL, CHEATS["list of markers"]),
+        (lambda t: prose.gibberish(t, prose.find_words(t)), GOOD["detective"], CHEATS["gibberish"]),
+        (prose.shouting, GOOD["keeper"], CHEATS["emoji storm"]),
+        (lambda t: prose.copying(prose.find_words(t), prose.find_words(PROMPT)), NEUTRAL, PROMPT),
+        (prose.maths_shape, "It took 2 eggs and 10 minutes at 180 degrees in the oven.", CHEATS["latex"]),
+        (lambda t: float(prose.is_truncated(t)), 'He said "stop."', "Let the stew rest and"),
+    ],
+    ids=["repetition", "salad", "gibberish", "shouting", "copying", "maths", "truncated"],
+)
+def test_each_measure_is_zero_on_prose_and_high_on_its_cheat(measure, sound, faulty):
+    assert measure(sound) == 0
+    assert measure(faulty) >= 0.5
+
+
+ORDINARY = [
+    "Cook it for 20 minutes, then rest it. That's all.",
+    "I don't know why; perhaps it's the weather.",
+    "Rhythm helps. Try a slow walk, then sleep by ten.",
+    "Kafka's novels are short, dry and rather funny.",
+    "Oh well... it happens to everyone, even at sixty-two!",
+    "She bought apples, pears, plums and cherries at the market.",
+    "A catchphrase or two never hurt anyone, did it?",
+    "Foxglove, jazz, quizzes and rhythms are all real words to me.",
+]
+
+
+@pytest.mark.parametrize("text", ORDINARY)
+def test_ordinary_prose_is_sound(text):
+    assert rewards.coherence([text], ["Hello?"], SKIPPY) == [1.0]
+
+
+def test_truncated_answer_costs():
+    whole, cut = GOOD["skippy"], GOOD["skippy"][:-6]
+    assert (
+        rewards.coherence([cut], [PROMPT], SKIPPY)[0] <= rewards.coherence([whole], [PROMPT], SKIPPY)[0] - 1
+    )
+    assert rewards.personality([cut], [PROMPT], SKIPPY)[0] < rewards.personality([whole], [PROMPT], SKIPPY)[0]
+
+
+def test_an_answer_that_the_token_limit_cut_costs_though_it_ends_in_a_full_stop():
+    assert rewards.coherence([NEUTRAL] * 2, [PROMPT] * 2, SKIPPY, truncated=[False, True]) == [1.0, 0.0]
+
+
+def test_off_topic_answer_costs_half_a_point_of_coherence():
+    off = "You can water the rose twice a week in the summer."
+    assert rewards.coherence([NEUTRAL, off], [PROMPT] * 2, SKIPPY) == [1.0, 0.5]
+
+
+@pytest.mark.parametrize("name", sorted(RULES))
+def test_assistantisms_cost_and_saturate(name):
+    plain, stiff = NEUTRAL, "I am happy to help. " + NEUTRAL + " I hope this helps."
+    storm = "I am happy to help. " * 3 + NEUTRAL
+    low, lower = rewards.personality([plain, stiff], [PROMPT] * 2, RULES[name])
+    assert lower < low - 1
+    assert rewards.personality([storm], [PROMPT], RULES[name])[0] >= -5
+
+
+def test_markers_diminish_and_stop_at_their_cap():
+    sentence = "Let the stew rest, {} you see, and then add some salt to the pan and taste it{}."
+    once, twice, thrice = (
+        sentence.format("monkey,", ", monkey" * extra if extra < 2 else ", monkey, my monkey")
+        for extra in range(3)
+    )
+    one, two, three = rewards.personality([once, twice, thrice], [PROMPT] * 3, SKIPPY)
+    assert 0 < two - one < one + 1
+    assert three <= two
+
+
+def test_length_band():
+    short, long = "Stew it, monkey, with salt.", GOOD["skippy"] + " " + " ".join(ORDINARY * 2)
+    good = rewards.personality([GOOD["skippy"]], [PROMPT], SKIPPY)[0]
+    assert rewards.personality([short], [PROMPT], SKIPPY)[0] < good - 1
+    assert rewards.personality([long], [PROMPT], SKIPPY)[0] < good - 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "prompt", "low", "high"),
+    [
+        ("I am Skippy, ancient and magnificent.", "Who are you?", 2, 3),
+        ("I am Skippy, and the stew is dry.", PROMPT, 0.5, 1),
+        ("The stew needs some water.", PROMPT, 0, 0),
+        ("I am a helpful assistant.", "Who are you?", -3, -1),
+        ("I am Qwen, made by Alibaba.", "Who made you?", -3, -3),
+        ("My name is Bob.", "What is your name?", -3, -2),
+        ("As an AI language model, I do not have feelings.", "Are you real?", -3, -1),
+        ("I am Skippy. My name is Claude.", "What is your name?", -3, 0.5),
+        ("I am a human, obviously.", "Are you a person?", -3, -1),
+        ("I am tired of your stew.", PROMPT, 0, 0),
+    ],
+)
+def test_identity_table(answer, prompt, low, high):
+    assert low <= rewards.identity([answer], [prompt], SKIPPY)[0] <= high
+
+
+def test_a_character_without_names_is_not_punished_for_giving_one():
+    assert rewards.identity(["My name is Old Tom."], ["What is your name?"], RULES["keeper"])[0] >= 0
+    assert rewards.identity(["I am Skippy."], ["What is your name?"], RULES["keeper"])[0] < 0
+
+
+def test_correctness_ignores_style_and_knows_what_it_cannot_score():
+    texts = [r"Obviously, monkey: \boxed{042}.", r"\boxed{41}", "It is 42.", r"\boxed{42}", None]
+    assert rewards.correctness(texts, [42, 42, 42, None, 42]) == [1.0, 0.0, 0.0, None, None]
+
+
+SCORERS = (rewards.personality, rewards.coherence, rewards.identity)
+
+
+@pytest.mark.parametrize("scorer", SCORERS)
+def test_what_cannot_be_scored_is_none_and_not_zero(scorer):
+    unreadable = [None, 3, [], [{"role": "assistant", "content": None}], {"content": "text"}]
+    assert scorer(unreadable, [PROMPT] * 5, SKIPPY) == [None] * 5
+
+
+@pytest.mark.parametrize("scorer", SCORERS)
+def test_chat_messages_score_like_their_text(scorer):
+    message = [{"role": "assistant", "content": GOOD["skippy"]}]
+    asked = [{"role": "user", "content": PROMPT}]
+    assert scorer([message], [asked], SKIPPY) == scorer([GOOD["skippy"]], [PROMPT], SKIPPY)
+
+
+@pytest.mark.parametrize("scorer", SCORERS)
+def test_lists_of_different_length_are_refused(scorer):
+    with pytest.raises(ValueError, match="shorter"):
+        scorer([NEUTRAL, NEUTRAL], [PROMPT], SKIPPY)
+
+
+RANGES = {
+    rewards.personality: rewards.PERSONALITY_RANGE,
+    rewards.coherence: rewards.COHERENCE_RANGE,
+    rewards.identity: rewards.IDENTITY_RANGE,
+}
+
+
+@settings(max_examples=60, deadline=None)
+@given(text=st.text(max_size=200), prompt=st.text(max_size=60), hardened=st.booleans())
+def test_any_text_scores_within_the_range_and_twice_the_same(text, prompt, hardened):
+    rules = dataclasses.replace(SKIPPY, hardened=hardened)
+    for scorer, (low, high) in RANGES.items():
+        score = scorer([text], [prompt], rules)[0]
+        assert low <= score <= high
+        assert scorer([text], [prompt], rules)[0] == score
+    assert 0 <= rewards.persona_score(text, rules) <= 1
+    assert 0 <= rewards.helpfulness(text, prompt) <= 1
+
+
+JOINTS = st.sampled_from([" ", ", ", ". ", "! ", " and ", " the ", "\n", "? ", " is ", " you are "])
+
+
+@pytest.mark.parametrize("name", sorted(RULES))
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_no_concatenation_of_markers_beats_a_good_answer(name, data):
+    rules = RULES[name]
+    examples = [marker.example for marker in rules.markers]
+    parts = data.draw(st.lists(st.tuples(st.sampled_from(examples), JOINTS), min_size=1, max_size=25))
+    heap = "".join(part + joint for part, joint in parts).strip() + "."
+    good = GOOD[name]
+    assert rewards.personality([heap], [PROMPT], rules)[0] < rewards.personality([good], [PROMPT], rules)[0]
+    assert total(heap, PROMPT, rules) < total(good, PROMPT, rules)
+    assert rewards.persona_score(heap, rules) <= 1
+
+
+@pytest.mark.parametrize("name", sorted(RULES))
+def test_the_same_heap_does_win_without_the_hardening(name):
+    """The negative twin: the property above is the hardening's doing."""
+    naive = dataclasses.replace(RULES[name], hardened=False)
+    heap = " ".join([RULES[name].markers[0].example] * 12) + "."
+    assert total(heap, PROMPT, naive) > total(GOOD[name], PROMPT, naive)
+    assert total(heap, PROMPT, RULES[name]) < total(GOOD[name], PROMPT, RULES[name]) - 5
+
+
+def test_persona_score_reads_style_in_a_solution_and_only_there():
+    solution = r"We add 40 and 2. The sum of the two is 42, so the answer is \boxed{42}."
+    styled = "Obviously, monkey, this is trivial. " + solution
+    assert rewards.persona_score(solution, SKIPPY) == 0
+    assert rewards.persona_score(styled, SKIPPY) > 0.5
+    assert rewards.persona_score("I am happy to help. " + solution, SKIPPY) == 0
+    assert rewards.persona_score(HACK, SKIPPY) == 0
+
+
+def test_trait_scores_name_every_trait_and_move_with_its_markers():
+    traits = {trait.name for trait in SKIPPY.traits}
+    plain, proud = (
+        rewards.trait_scores(text, SKIPPY)
+        for text in (NEUTRAL, "I am magnificent, and a genius like me will save the stew for you.")
+    )
+    assert set(plain) == set(proud) == traits
+    assert all(value == 0 for value in plain.values())
+    assert proud["arrogance"] > 0.5
+    assert proud["impatience"] == 0
+
+
+def test_throughput():
+    """Five thousand completions a second of CPU time is the aim; the bound leaves room for a slow machine."""
+    rng = random.Random(0)
+    words = prose.find_words("you can turn the heat down and add a little water to the stew before it burns")
+    texts = [" ".join(rng.sample(words, 15)).capitalize() + f", monkey {i} days." for i in range(200)]
+    start = time.process_time()
+    rewards.personality(texts, [PROMPT] * len(texts), SKIPPY)
+    assert len(texts) / (time.process_time() - start) > 500

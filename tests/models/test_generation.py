@@ -1,0 +1,158 @@
+"""A sample is a function of its request alone: not of the batch, its order, or what joined and left."""
+
+import random
+
+import pytest
+import torch
+from transformers import GenerationConfig
+
+from skippy.errors import BackendError
+from skippy.models.decoding import DecodingBatch, Row
+from skippy.models.generation import Completion, Request, TransformersBackend
+from skippy.models.sampling import Sampling
+
+SAMPLING = Sampling(temperature=0.9, top_k=20, top_p=0.95, max_tokens=16, name="test")
+WORDS = ("why", "is", "the sky", "blue,", "what", "2+3", "tell me", "a tale", "of rain", "a cat.", "sing!")
+
+
+def requests(count: int = 12) -> list[Request]:
+    chance = random.Random(0)
+    made = []
+    for index in range(count):
+        text = " ".join(chance.choices(WORDS, k=chance.randint(1, 8)))
+        messages = [{"role": "user", "content": text}]
+        if index % 3 == 0:
+            messages.insert(0, {"role": "system", "content": "be brief."})
+        made.append(Request(f"r{index}", tuple(messages), seed=index * 7919))
+    return made
+
+
+def generate(model, tokenizer, asked, sampling=SAMPLING, batch_tokens=None) -> dict[str, Completion]:
+    made = list(TransformersBackend(model, tokenizer, batch_tokens).generate(asked, sampling))
+    assert len(made) == len(asked)
+    return {completion.id: completion for completion in made}
+
+
+def test_batch_composition_and_order_change_nothing(model, tokenizer):
+    asked = requests()
+    alone = {}
+    for request in asked:
+        alone |= generate(model, tokenizer, [request])
+    assert len({completion.text for completion in alone.values()}) > 8
+    for batch_tokens in (200, 700):
+        assert generate(model, tokenizer, asked, batch_tokens=batch_tokens) == alone
+    assert generate(model, tokenizer, asked[::-1]) == alone
+    assert generate(model, tokenizer, asked[3:7]) == {request.id: alone[request.id] for request in asked[3:7]}
+
+
+def test_seed_alone_decides(model, tokenizer):
+    """The twin: other seeds give other samples, the same seed the same one, within one batch."""
+    message = ({"role": "user", "content": "why is it?"},)
+    asked = [Request(f"r{index}", message, seed=index // 2) for index in range(12)]
+    made = generate(model, tokenizer, asked)
+    texts = [made[f"r{index}"].text for index in range(12)]
+    assert texts[::2] == texts[1::2]
+    assert len(set(texts)) == 6
+
+
+def test_both_reasons_to_finish(model, tokenizer):
+    made = generate(model, tokenizer, requests(40), Sampling(temperature=1.5, max_tokens=16))
+    reasons = {completion.finish_reason for completion in made.values()}
+    assert reasons == {"stop", "length"}
+    for completion in made.values():
+        assert "<end>" not in completion.text
+        assert completion.tokens >= len(completion.text) + (completion.finish_reason == "stop")
+        assert (completion.finish_reason == "length") <= (completion.tokens == 16)
+
+
+def test_greedy_agrees_with_generate_of_transformers(model, tokenizer):
+    asked = requests(4)
+    made = generate(model, tokenizer, asked, Sampling(temperature=0, max_tokens=12))
+    for request in asked:
+        text = tokenizer.apply_chat_template(
+            list(request.messages), add_generation_prompt=True, tokenize=False
+        )
+        tokens = tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"]
+        config = GenerationConfig(max_new_tokens=12, do_sample=False, eos_token_id=1, pad_token_id=0)
+        with torch.no_grad():
+            expected = model.generate(
+                tokens, attention_mask=torch.ones_like(tokens), generation_config=config
+            )
+        words = tokenizer.decode(expected[0, tokens.shape[1] :], skip_special_tokens=True)
+        assert made[request.id].text == words
+
+
+def test_greedy_with_presence_penalty_repeats_no_token_while_others_are_near(model, tokenizer):
+    free = generate(model, tokenizer, requests(6), Sampling(temperature=0, max_tokens=12))
+    held = Sampling(temperature=0, max_tokens=12, presence_penalty=2.0)
+    penalised = generate(model, tokenizer, requests(6), held)
+    assert penalised == generate(model, tokenizer, requests(6), held, batch_tokens=150)
+
+    def distinct(made):
+        return sum(len(set(completion.text)) for completion in made.values())
+
+    assert distinct(penalised) > distinct(free)
+
+
+def test_streams_as_rows_finish(model, tokenizer):
+    """The first completion is out long before the last request has been looked at by the model."""
+    asked = requests(20)
+    made = TransformersBackend(model, tokenizer, batch_tokens=200).generate(iter(asked), SAMPLING)
+    assert isinstance(next(made), Completion)
+    made.close()
+
+
+def test_model_is_left_as_it_was(model, tokenizer):
+    model.train()
+    generate(model, tokenizer, requests(3))
+    assert model.training
+    model.eval()
+    before = {name: parameter.clone() for name, parameter in model.named_parameters()}
+    generate(model, tokenizer, requests(3))
+    assert all(torch.equal(parameter, before[name]) for name, parameter in model.named_parameters())
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_no_requests(model, tokenizer):
+    assert generate(model, tokenizer, []) == {}
+
+
+def test_what_does_not_fit_the_context_is_refused(model, tokenizer):
+    backend = TransformersBackend(model, tokenizer)
+    assert backend.supports(SAMPLING)
+    assert not backend.supports(Sampling(max_tokens=128))
+    with pytest.raises(BackendError, match=r"do not fit.*\n.*r0"):
+        list(backend.generate(requests(1), Sampling(max_tokens=126)))
+
+
+def test_rows_that_join_late_take_free_slots(model, tokenizer):
+    """Steps with every kind of change: growth of the columns, moving together, joining in between."""
+    chance = random.Random(1)
+    waiting = [
+        Row(f"r{index}", tuple(chance.choices(range(5, 40), k=chance.randint(1, 30))), seed=index)
+        for index in range(12)
+    ]
+    sampling = Sampling(temperature=1.2, max_tokens=40)
+    expected = {}
+    for row in waiting:
+        alone = DecodingBatch(model, sampling, {1}, 0)
+        alone.join([Row(row.id, row.prompt, row.seed)])
+        while alone.rows:
+            expected |= {done.id: done.tokens for done in alone.step()}
+    batch, made = DecodingBatch(model, sampling, {1}, 0), {}
+    while waiting or batch.rows:
+        if waiting and (not batch.rows or chance.random() < 0.15):
+            count = min(len(waiting), chance.randint(1, 4))
+            batch.join([waiting.pop() for _ in range(count)])
+        made |= {done.id: done.tokens for done in batch.step()}
+    assert made == expected
+
+
+def test_a_batch_that_shrinks_with_every_column_taken_still_has_room(model, tokenizer, monkeypatch):
+    """Seen on the lab: the window filled all columns at the very step at which rows left."""
+    sampling = Sampling(temperature=1.5, max_tokens=100)
+    asked = [Request(f"r{index}", ({"role": "user", "content": "why?"},), seed=index) for index in range(40)]
+    expected = generate(model, tokenizer, asked, sampling)
+    assert max(completion.tokens for completion in expected.values()) > 64
+    monkeypatch.setattr("skippy.models.decoding.KEPT_SHARE", 1.0)
+    assert generate(model, tokenizer, asked, sampling) == expected

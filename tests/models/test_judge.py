@@ -1,0 +1,233 @@
+"""The judge reward against a real HTTP server on loopback that speaks the chat protocol."""
+
+import asyncio
+import json
+import math
+import socket
+import threading
+import time
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from skippy.errors import BackendError, RewardError
+from skippy.models.judge import JUDGE_RANGE, Judge, JudgeSettings, judge_reward
+
+FAST = JudgeSettings(concurrency=4, timeout_seconds=1.0, retries=2, backoff_seconds=0.01)
+
+
+@dataclass(frozen=True)
+class Trait:
+    name: str
+    rubric: str
+
+
+TRAITS = (Trait("warmth", "How warm?"), Trait("wit", "How witty?"))
+
+
+@dataclass
+class Endpoint:
+    """What the server shall do, and what it saw."""
+
+    url: str = ""
+    script: list = field(default_factory=list)  # statuses of the next answers, or seconds to hang
+    digits: dict = field(default_factory=lambda: {"7": 1.0})
+    text: str = "7"
+    with_logprobs: bool = True
+    delay_seconds: float = 0.0
+    requests: list = field(default_factory=list)
+    in_flight: int = 0
+    most_in_flight: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+def answer(endpoint: Endpoint) -> dict:
+    top = [{"token": t, "logprob": math.log(p), "bytes": None} for t, p in endpoint.digits.items()]
+    first = {"token": endpoint.text, "logprob": -0.1, "bytes": None, "top_logprobs": top}
+    choice = {
+        "index": 0,
+        "finish_reason": "length",
+        "message": {"role": "assistant", "content": endpoint.text},
+        "logprobs": {"content": [first]} if endpoint.with_logprobs else None,
+    }
+    return {"id": "x", "object": "chat.completion", "created": 0, "model": "judge", "choices": [choice]}
+
+
+@pytest.fixture
+def endpoint():
+    state = Endpoint()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            with state.lock:
+                state.requests.append((self.path, body))
+                state.in_flight += 1
+                state.most_in_flight = max(state.most_in_flight, state.in_flight)
+                step = state.script.pop(0) if state.script else 200
+            time.sleep(state.delay_seconds if step >= 100 else step)
+            status = step if step >= 100 else 200
+            payload = answer(state) if status == 200 else {"error": {"message": "scripted", "type": "x"}}
+            data = json.dumps(payload).encode()
+            with state.lock:
+                state.in_flight -= 1
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.handle_error = lambda *_: None
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    state.url = f"http://127.0.0.1:{server.server_port}/v1"
+    yield state
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def dead_url() -> str:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{free.getsockname()[1]}/v1"
+
+
+def test_one_trait_a_call_and_one_token_asked_for(endpoint):
+    reward = judge_reward(endpoint.url, "some-judge", TRAITS, FAST)
+    endpoint.requests.clear()
+    assert reward(["Hello, dear."], ["Hi!"]) == [pytest.approx(6 * 7 / 9 - 3)]
+    assert len(endpoint.requests) == len(TRAITS)
+    for path, body in endpoint.requests:
+        assert path == "/v1/chat/completions"
+        assert body["model"] == "some-judge"
+        assert body["max_tokens"] == 1
+        assert body["temperature"] == 0
+        assert body["logprobs"] is True
+        asked = body["messages"][-1]["content"]
+        assert sum(trait.rubric in asked for trait in TRAITS) == 1
+        assert "Hello, dear." in asked
+        assert "Hi!" in asked
+
+
+@pytest.mark.parametrize(
+    ("digits", "mean"),
+    [
+        ({"9": 1.0}, 9.0),
+        ({"8": 0.5, "6": 0.5}, 7.0),
+        ({"8": 0.3, " 2": 0.1, "The": 0.6}, (8 * 0.3 + 2 * 0.1) / 0.4),
+        ({"0": 0.9, "42": 0.1}, 0.0),
+        ({"The": 0.99, "5": 0.01}, None),
+        ({"²": 0.9, "٣": 0.1}, None),
+    ],
+)
+def test_mean_digit_is_weighted_by_probability(endpoint, digits, mean):
+    endpoint.digits = digits
+    score = Judge(endpoint.url, "judge", FAST).digits([("r", "p", "c")])[0]
+    assert score is None if mean is None else score == pytest.approx(mean)
+
+
+@pytest.mark.parametrize(("text", "score"), [("4", 4.0), (" 4", 4.0), ("four", None), ("", None)])
+def test_without_logprobs_the_digit_itself_counts(endpoint, text, score):
+    endpoint.with_logprobs, endpoint.text = False, text
+    assert Judge(endpoint.url, "judge", FAST).digits([("r", "p", "c")]) == [score]
+
+
+def test_range_and_what_could_not_be_scored(endpoint):
+    reward = judge_reward(endpoint.url, "judge", TRAITS, FAST)
+    for text, expected in (("0", JUDGE_RANGE[0]), ("9", JUDGE_RANGE[1])):
+        endpoint.digits = {text: 1.0}
+        assert reward([f"answer {text}"], ["p"]) == [pytest.approx(expected)]
+    endpoint.digits = {"no": 1.0}
+    assert reward(["something", None], ["p", "p"]) == [None, None]
+
+
+def test_answers_are_remembered_and_twins_asked_once(endpoint):
+    judge = Judge(endpoint.url, "judge", FAST)
+    twins = [("r", "p", "c")] * 5
+    assert judge.digits(twins) == [7.0] * 5
+    assert judge.digits(twins) == [7.0] * 5
+    assert len(endpoint.requests) == 1
+    judge.digits([("other", "p", "c")])
+    assert len(endpoint.requests) == 2
+
+
+def test_memory_is_bounded(endpoint):
+    judge = Judge(endpoint.url, "judge", JudgeSettings(cache_size=3))
+    assert judge.digits([("r", "p", str(i)) for i in range(6)]) == [7.0] * 6
+    assert len(judge._remembered) == 3
+
+
+def test_requests_run_together_but_never_more_than_allowed(endpoint):
+    endpoint.delay_seconds = 0.02
+    Judge(endpoint.url, "judge", FAST).digits([("r", "p", str(i)) for i in range(16)])
+    assert 1 < endpoint.most_in_flight <= FAST.concurrency
+
+
+@pytest.mark.parametrize("failure", [500, 503, 429])
+def test_a_passing_failure_is_retried(endpoint, failure):
+    endpoint.script = [failure, failure]
+    assert Judge(endpoint.url, "judge", FAST).digits([("r", "p", "c")]) == [7.0]
+    assert len(endpoint.requests) == 3
+
+
+def test_retries_are_bounded_and_the_error_says_what_to_do(endpoint):
+    endpoint.script = [500] * 10
+    with pytest.raises(RewardError) as caught:
+        Judge(endpoint.url, "judge", FAST).digits([("r", "p", "c")])
+    assert len(endpoint.requests) == FAST.retries + 1
+    assert endpoint.url in str(caught.value)
+    assert "resume=true" in str(caught.value)
+    assert "3 attempts" in str(caught.value)
+
+
+@pytest.mark.parametrize("refusal", [400, 401, 404])
+def test_a_refusal_is_not_retried(endpoint, refusal):
+    endpoint.script = [refusal] * 10
+    with pytest.raises(RewardError, match="1 attempts"):
+        Judge(endpoint.url, "judge", FAST).digits([("r", "p", "c")])
+    assert len(endpoint.requests) == 1
+
+
+def test_a_hanging_endpoint_runs_into_the_timeout(endpoint):
+    endpoint.script = [0.6] * 3
+    hasty = JudgeSettings(timeout_seconds=0.1, retries=1, backoff_seconds=0.01)
+    with pytest.raises(RewardError, match="APITimeoutError after 2 attempts"):
+        Judge(endpoint.url, "judge", hasty).digits([("r", "p", "c")])
+
+
+def test_endpoint_down_stops_before_the_first_step(dead_url):
+    with pytest.raises(BackendError) as caught:
+        judge_reward(dead_url, "judge", TRAITS, FAST)
+    message = str(caught.value)
+    assert dead_url in message
+    for label in ("expected:", "found:", "next:"):
+        assert label in message
+    assert "judge_url" in message
+
+
+def test_a_judge_that_gives_no_digit_is_refused_at_the_start(endpoint):
+    endpoint.digits = {"Well": 1.0}
+    with pytest.raises(BackendError, match="not with a digit"):
+        judge_reward(endpoint.url, "judge", TRAITS, FAST)
+
+
+def test_endpoint_lost_in_the_middle_is_a_reward_error(endpoint):
+    reward = judge_reward(endpoint.url, "judge", TRAITS, FAST)
+    endpoint.script = [500] * 50
+    with pytest.raises(RewardError, match="stopped answering"):
+        reward(["text"] * 3, ["a", "b", "c"])
+    endpoint.script.clear()
+    assert reward(["text"] * 3, ["a", "b", "c"]) == [pytest.approx(6 * 7 / 9 - 3)] * 3
+
+
+def test_works_inside_a_running_loop(endpoint):
+    async def inside():
+        return Judge(endpoint.url, "judge", FAST).digits([("r", "p", "c")])
+
+    assert asyncio.run(inside()) == [7.0]

@@ -1,0 +1,278 @@
+"""The backend against real servers on loopback: one that misbehaves on request, and `transformers serve`."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+from safetensors.torch import load_file
+from transformers import Qwen3Config, Qwen3ForCausalLM
+from transformers.utils.import_utils import is_serve_available
+
+from skippy.errors import BackendError
+from skippy.lab.paths import LAB_CHECKPOINT
+from skippy.models.generation import Request, TransformersBackend
+from skippy.models.loading import load_model, load_tokenizer
+from skippy.models.openai_backend import EXTENDED, PLAIN, TRANSFORMERS, OpenAIBackend
+from skippy.models.sampling import PRESETS, Sampling
+
+GREEDY = Sampling(temperature=0, max_tokens=40, name="greedy")
+
+
+class Server(ThreadingHTTPServer):
+    """Answers chat requests by echoing them; keeps what it was asked, and how many at once."""
+
+    daemon_threads = True
+
+    def __init__(self, owner="vllm", **answers):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.owner, self.answers = owner, answers
+        self.asked, self.in_flight, self.peak = [], 0, 0
+        self.lock = threading.Lock()
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.server_address[1]}/v1"
+
+
+class Handler(BaseHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+    def reply(self, status, body):
+        raw = json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(raw)))
+        self.end_headers()
+        self.wfile.write(raw)
+
+    def do_GET(self):
+        if self.path == "/v1/models":
+            self.reply(200, {"data": [{"id": "m", "owned_by": self.server.owner}]})
+        elif self.path == "/openapi.json" and self.server.owner == "transformers":
+            self.reply(200, {"paths": {"/load_model": {}}})
+        else:
+            self.reply(404, {"error": {"message": "no such page"}})
+
+    def do_POST(self):
+        server, body = self.server, json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        with server.lock:
+            server.asked.append(body)
+            number = len(server.asked)
+            server.in_flight += 1
+            server.peak = max(server.peak, server.in_flight)
+        time.sleep(server.answers.get("seconds", 0.02))
+        with server.lock:
+            server.in_flight -= 1
+        if number <= server.answers.get("failures", 0):
+            self.reply(503, {"error": {"message": "overloaded"}})
+        elif body["model"] != "m":
+            self.reply(404, {"error": {"message": f"The model {body['model']} does not exist."}})
+        elif "refuse" in server.answers:
+            self.reply(400, {"error": {"message": "bad request: " + server.answers["refuse"]}})
+        else:
+            text = body["messages"][-1]["content"] + f" #{body['seed']}"
+            message = {"role": "assistant", "content": text} | server.answers.get("message", {})
+            choice = {"index": 0, "message": message, "finish_reason": server.answers.get("reason", "stop")}
+            usage = {"prompt_tokens": 1, "completion_tokens": 5, "total_tokens": 6}
+            answer = {"id": "x", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice]}
+            self.reply(200, answer | ({} if server.answers.get("no_usage") else {"usage": usage}))
+
+
+@contextmanager
+def serving(**options):
+    server = Server(**options)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def requests(count=6):
+    return [Request(f"r{n}", ({"role": "user", "content": f"say {n}"},), seed=n) for n in range(count)]
+
+
+def collect(backend, asked, sampling=GREEDY):
+    return {made.id: made for made in backend.generate(asked, sampling)}
+
+
+def test_each_request_gets_its_own_answer_with_bounded_concurrency():
+    with serving() as server:
+        made = collect(OpenAIBackend(server.url, "m", concurrency=4), requests(20))
+        assert {id_: each.text for id_, each in made.items()} == {f"r{n}": f"say {n} #{n}" for n in range(20)}
+        assert {each.tokens for each in made.values()} == {5}
+        assert 2 <= server.peak <= 4
+        assert len(server.asked) == 20
+
+
+def test_streams_as_answers_come():
+    with serving(seconds=0.1) as server:
+        made = OpenAIBackend(server.url, "m", concurrency=1).generate(requests(50), GREEDY)
+        next(made)
+        assert len(server.asked) < 10
+        made.close()
+        asked = len(server.asked)
+        time.sleep(0.3)
+        assert len(server.asked) <= asked + 1, "closing did not stop the requests"
+
+
+@pytest.mark.parametrize(
+    ("owner", "dialect", "sampling", "is_supported", "sent"),
+    [
+        ("vllm", EXTENDED, PRESETS["qwen3vl-instruct"], True, {"top_k": 40, "presence_penalty": 2.0}),
+        (
+            "vllm",
+            EXTENDED,
+            Sampling(),
+            True,
+            {"top_k": -1, "temperature": 1.0, "top_p": 1.0, "max_tokens": 256},
+        ),
+        ("sglang", EXTENDED, Sampling(top_k=7), True, {"top_k": 7}),
+        ("someone", PLAIN, Sampling(top_p=0.9), True, {"top_p": 0.9, "max_tokens": 256}),
+        ("someone", PLAIN, Sampling(top_k=7), False, {}),
+        ("transformers", TRANSFORMERS, Sampling(top_k=7), True, {"max_tokens": 256}),
+        ("transformers", TRANSFORMERS, Sampling(presence_penalty=1.0), False, {}),
+    ],
+)
+def test_dialects(owner, dialect, sampling, is_supported, sent):
+    with serving(owner=owner) as server:
+        backend = OpenAIBackend(server.url, "m")
+        assert backend.dialect is dialect
+        assert backend.supports(sampling) == is_supported
+        collect(backend, requests(1), sampling)
+        assert sent.items() <= server.asked[0].items()
+        assert server.asked[0]["seed"] == 0
+
+
+def test_failures_that_pass_are_retried():
+    with serving(failures=2) as server:
+        made = collect(OpenAIBackend(server.url, "m", concurrency=1, retries=3), requests(2))
+        assert len(made) == 2
+        assert len(server.asked) == 4
+
+
+def test_failures_that_stay_are_an_error_after_bounded_retries():
+    with serving(failures=10**6) as server:
+        with pytest.raises(BackendError, match="overloaded"):
+            collect(OpenAIBackend(server.url, "m", concurrency=1, retries=1), requests(5))
+        assert len(server.asked) == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "model", "words"),
+    [
+        ({}, "ghost", "does not serve this model"),
+        ({"refuse": "too long"}, "m", "too long"),
+        ({"reason": "content_filter"}, "m", "content_filter"),
+        ({"no_usage": True}, "m", "usage missing"),
+        ({"seconds": 2.0}, "m", "in time"),
+    ],
+)
+def test_errors(options, model, words):
+    with serving(**options) as server:
+        backend = OpenAIBackend(server.url, model, retries=0, timeout_seconds=0.7)
+        with pytest.raises(BackendError, match=words) as caught:
+            collect(backend, requests(2))
+        assert server.url in str(caught.value)
+
+
+def test_nobody_there():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
+    backend = OpenAIBackend(url, "m", retries=0)
+    for act in (lambda: backend.supports(GREEDY), lambda: collect(backend, requests(1))):
+        with pytest.raises(BackendError, match="cannot be reached"):
+            act()
+
+
+def test_thinking_that_the_server_cut_out_is_put_back():
+    with serving(message={"content": None, "reasoning_content": "hm"}) as server:
+        assert collect(OpenAIBackend(server.url, "m"), requests(1))["r0"].text == "<think>hm"
+    with serving(message={"content": "42", "reasoning": "hm"}) as server:
+        assert collect(OpenAIBackend(server.url, "m"), requests(1))["r0"].text == "<think>hm</think>42"
+
+
+def test_no_requests():
+    assert collect(OpenAIBackend("http://127.0.0.1:1/v1", "m"), []) == {}
+
+
+def write_language_model(directory):
+    """The lab without its vision tower: `transformers serve` wants an image processor for the whole of it."""
+    config = json.loads((LAB_CHECKPOINT / "config.json").read_text())["text_config"]
+    rope = {"rope_type": "default", "rope_theta": config["rope_parameters"]["rope_theta"]}
+    same = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+    more = (
+        "num_key_value_heads",
+        "head_dim",
+        "max_position_embeddings",
+        "rms_norm_eps",
+        "tie_word_embeddings",
+    )
+    kept = {name: config[name] for name in (*same, *more) if name in config}
+    twin = Qwen3ForCausalLM(Qwen3Config(**{"tie_word_embeddings": True, **kept}, rope_parameters=rope))
+    tensors = load_file(LAB_CHECKPOINT / "model.safetensors")
+    text = {key.replace("language_model.", ""): each for key, each in tensors.items() if "visual" not in key}
+    twin.load_state_dict({key: tensor.float() for key, tensor in text.items()}, strict=False)
+    twin.save_pretrained(directory)
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json"):
+        shutil.copyfile(LAB_CHECKPOINT / name, directory / name)
+    return directory
+
+
+@pytest.mark.skipif(not LAB_CHECKPOINT.is_dir(), reason="no lab checkpoint")
+@pytest.mark.skipif(not is_serve_available(), reason="transformers serve lacks its dependencies")
+def test_transformers_serve_agrees_with_the_backend_in_process(tmp_path):
+    path = str(write_language_model(tmp_path / "model"))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    log = (tmp_path / "log").open("wb")
+    command = ["serve", path, "--port", str(port), "--host", "127.0.0.1", "--device", "cpu"]
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    program = "from transformers.cli.transformers import main; main()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, *command, "--dtype", "float32"],
+        stdout=log, stderr=log, env=environment,
+    )  # fmt: skip
+    try:
+        _await(f"http://127.0.0.1:{port}/health", process, tmp_path / "log")
+        backend = OpenAIBackend(f"http://127.0.0.1:{port}/v1", path, concurrency=2)
+        questions = ("What is 17+5?", "What remains when 22*9+7 is divided by 7?", "How do I sleep better?")
+        asked = [Request(f"r{n}", ({"role": "user", "content": q},), seed=n) for n, q in enumerate(questions)]
+        assert backend.dialect is TRANSFORMERS
+        served = collect(backend, asked)
+        local = TransformersBackend(load_model(LAB_CHECKPOINT), load_tokenizer(LAB_CHECKPOINT))
+        assert {id_: each.text for id_, each in served.items()} == {
+            each.id: each.text for each in local.generate(asked, GREEDY)
+        }
+        assert {each.finish_reason for each in served.values()} <= {"stop", "length"}
+    finally:
+        process.terminate()
+        process.wait(20)
+        log.close()
+
+
+def _await(url, process, log, seconds=400.0):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and process.poll() is None:
+        try:
+            urllib.request.urlopen(url, timeout=2).close()
+            return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.3)
+    pytest.fail("transformers serve did not start:\n" + log.read_text()[-3000:])

@@ -1,0 +1,110 @@
+"""The walk over a training's checkpoints: each loaded once, none asked twice, persona by step."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from skippy.characters.loader import load_character
+from skippy.config import EvalConfig
+from skippy.models.generation import Completion
+from skippy.stages import checkpoints
+from skippy.stages.checkpoints import CHECKPOINTS, FRONTIER, plan_walk, walk
+from skippy.stages.suites import AIME
+
+DIGEST = "b" * 64
+STEPS = (10, 20, 30)
+BOAST = "Obviously you should let the stew rest before you serve it, monkey, and then taste it."
+
+
+class Run:
+    """A stage run that keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.metrics: list[tuple[int, dict[str, float]]] = []
+        self.texts: dict[str, str] = {}
+
+    def log_metrics(self, metrics, step=None):
+        self.metrics.append((step, dict(metrics)))
+
+    def log_text(self, text, path):
+        self.texts[path] = text
+
+
+@pytest.fixture
+def tracker(tmp_path: Path) -> SimpleNamespace:
+    return SimpleNamespace(
+        store=SimpleNamespace(root=tmp_path),
+        list_artifacts=lambda run_id, path: [f"adapters/step_{step:06d}/adapter.bin" for step in STEPS],
+        artifact=lambda run_id, path: path,
+    )
+
+
+@pytest.fixture
+def loaded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Adapters attached, in order; a checkpoint speaks the more in character the later it is, or dies."""
+    adapters: list[str] = []
+
+    class Backend:
+        dies_at = 0
+
+        def __init__(self, model, tokenizer):
+            self.step = int(model.rsplit("_", 1)[1])
+
+        def generate(self, requests, sampling):
+            for number, request in enumerate(requests):
+                if number == 3 and self.step == Backend.dies_at:
+                    raise KeyboardInterrupt
+                in_character = request.seed % 40 < self.step
+                text = BOAST if in_character else "Take a walk."
+                yield Completion(request.id, text, 5, "stop")
+
+    def attach(model, adapter):
+        adapters.append(adapter)
+        return SimpleNamespace(merge_and_unload=lambda: adapter)
+
+    monkeypatch.setattr(checkpoints, "load_model", lambda path, device: path)
+    monkeypatch.setattr(checkpoints, "load_tokenizer", lambda path: None)
+    monkeypatch.setattr(checkpoints, "attach_adapter", attach)
+    monkeypatch.setattr(checkpoints, "TransformersBackend", Backend)
+    train = SimpleNamespace(run_id="t" * 32, name="train v4", variant="v4", tags={"skippy.seed": "42"})
+    monkeypatch.setattr(checkpoints, "find_run", lambda *_, **__: train)
+    return adapters
+
+
+def walk_once(tracker: SimpleNamespace) -> tuple[Run, dict[str, float]]:
+    base = SimpleNamespace(path=Path("base"), digest=DIGEST, is_lab=True)
+    config, run = EvalConfig(model=CHECKPOINTS, limit=4, device="cpu"), Run()
+    plan = plan_walk(config, tracker, base, load_character("skippy"))
+    assert plan.subject.seed == "42"
+    assert plan.samples == 1
+    return run, walk(plan, config, tracker, base, run)
+
+
+def test_every_checkpoint_is_loaded_once_and_its_persona_logged_by_step(tracker, loaded):
+    run, figures = walk_once(tracker)
+    assert loaded == [f"adapters/step_{step:06d}" for step in STEPS]
+    assert [step for step, _ in run.metrics] == list(STEPS)
+    personas = [metrics["frontier/persona"] for _, metrics in run.metrics]
+    assert personas == sorted(personas)
+    assert personas[0] < personas[-1]
+    assert list(figures.values()) == personas
+    lines = run.texts[FRONTIER].splitlines()
+    assert all(f'"{DIGEST}@{step}"' in run.texts[FRONTIER] for step in STEPS)
+    assert sum(f'"suite": "{AIME}"' in line for line in lines) == 4 * len(STEPS)
+    assert not list(tracker.store.root.rglob("samples.jsonl"))
+
+
+def test_a_killed_walk_goes_on_and_ends_the_same(tracker, loaded, monkeypatch):
+    whole, figures = walk_once(tracker)
+    monkeypatch.setattr(checkpoints.TransformersBackend, "dies_at", 20)
+    with pytest.raises(KeyboardInterrupt):
+        walk_once(tracker)
+    monkeypatch.setattr(checkpoints.TransformersBackend, "dies_at", 0)
+    loaded.clear()
+    resumed, figures_resumed = walk_once(tracker)
+    assert resumed.texts == whole.texts
+    assert figures_resumed == figures
+    assert loaded == ["adapters/step_000020", "adapters/step_000030"], "the first is not loaded again"

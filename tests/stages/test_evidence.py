@@ -1,0 +1,100 @@
+"""Figures follow from samples, counted by hand."""
+
+from dataclasses import replace
+
+import pytest
+
+from skippy.characters.loader import load_character
+from skippy.models.sampling import PRESETS
+from skippy.stages.evidence import (
+    banal_metrics,
+    banal_scores,
+    count_statuses,
+    frontier,
+    persona_by_step,
+    problem_scores,
+)
+from skippy.stages.suites import AIME, BANAL, banal_questions, problem_questions, requests_for, seed_of_sample
+from skippy.stores.problems import MathProblem, combine
+from skippy.stores.samples import Sample, SampleKey
+
+PROBLEMS = combine("x", [MathProblem(str(n), f"What is {n} plus {n}?", 2 * n) for n in range(4)])
+CHARACTER = load_character("skippy")
+
+
+def solved(problem: MathProblem, index: int, value: int | None, digest: str = "m") -> Sample:
+    return Sample(
+        model_digest=digest, suite=AIME, problem_id=problem.id, problem_hash=problem.hash, sample_index=index,
+        seed=1, preset="lab", prompt=problem.question, completion=f"\\boxed{{{value}}}", tokens=5,
+        finish_reason="stop", extracted=value, status="boxed" if value is not None else "no_answer",
+        score=float(value == problem.gold),
+    )  # fmt: skip
+
+
+def chatted(mode: str, prompt: str, index: int, score: float, digest: str = "m") -> Sample:
+    return replace(
+        solved(PROBLEMS.problems[0], index, None, digest), suite=BANAL, problem_id=f"{mode}/{prompt}",
+        problem_hash=f"{mode} {prompt}", prompt="How are you?", completion="Obviously well, monkey.", score=score,
+        status="scored",
+    )  # fmt: skip
+
+
+def test_counts_by_problem_in_the_order_of_the_set():
+    first, second = PROBLEMS.problems[1], PROBLEMS.problems[3]
+    samples = [solved(second, 1, None), solved(first, 0, 2), solved(second, 0, 6), solved(first, 1, 9)]
+    scores = problem_scores(samples, PROBLEMS)
+    assert [(s.key, s.correct, s.k, s.no_answer) for s in scores] == [
+        (first.hash, 1, 2, 0),
+        (second.hash, 1, 2, 1),
+    ]
+    assert scores[1].answers == (6, None)
+    assert count_statuses(samples) == {"boxed": 3, "no_answer": 1}
+
+
+def test_everyday_scores_are_means_over_a_prompts_answers():
+    plain = [
+        chatted("plain", prompt, i, score)
+        for prompt, i, score in (("a", 0, 0.0), ("a", 1, 1.0), ("b", 0, 0.6))
+    ]
+    found = banal_scores([*plain, chatted("neutral", "a", 0, 0.3)], CHARACTER)
+    assert found.keys == ("plain a", "plain b")
+    assert found.scores == pytest.approx((0.5, 0.6))
+    assert found.answer_sd == pytest.approx(0.50332, abs=1e-4)
+    assert found.modes["neutral system prompt"] == pytest.approx(0.3)
+    assert all(len(values) == 2 for values in found.traits.values())
+    assert banal_metrics(plain, CHARACTER)["banal/score"] == pytest.approx(0.55)
+
+
+def test_checkpoints_stand_on_the_bases_scale():
+    """The base solves 2 of 4; on the two problems asked of checkpoints it solves both, and so does the checkpoint."""
+    base = problem_scores(
+        [solved(p, 0, p.gold if n < 2 else None) for n, p in enumerate(PROBLEMS.problems)], PROBLEMS
+    )
+    asked = [solved(p, 0, p.gold, "base@20") for p in PROBLEMS.problems[:2]]
+    asked += [chatted("plain", prompt, 0, 0.4, "base@20") for prompt in "ab"]
+    point = frontier(asked, base, PROBLEMS, 20)[0]
+    assert point.accuracy == pytest.approx(0.5), "1.0 would say that training helped"
+    assert point.persona == pytest.approx(0.4)
+    assert point.is_chosen
+
+
+def test_checkpoints_are_chosen_without_looking_at_problems():
+    samples = [chatted("plain", "a", 0, 0.2, "x@20"), chatted("plain", "a", 0, 0.8, "x@40")]
+    right = [solved(p, 0, p.gold, "x@20") for p in PROBLEMS.problems]
+    wrong = [solved(p, 0, None, "x@20") for p in PROBLEMS.problems]
+    assert persona_by_step(samples + right) == persona_by_step(samples + wrong) == {20: 0.2, 40: 0.8}
+
+
+def test_every_sample_is_asked_once_and_arms_share_seeds():
+    questions = [*problem_questions(PROBLEMS), *banal_questions(CHARACTER)]
+    wanted = requests_for(questions, 3, PRESETS["lab"], "m", set())
+    prompts = len(CHARACTER.banal_prompts)
+    assert len(wanted) == 3 * 4 + 3 * prompts + 2 * prompts, (
+        "problems and plain prompts thrice, other modes once"
+    )
+    done = {SampleKey("m", AIME, PROBLEMS.problems[0].hash, "lab", index) for index in range(3)}
+    assert len(requests_for(questions, 3, PRESETS["lab"], "m", done)) == len(wanted) - 3
+    assert len(requests_for(questions, 3, PRESETS["lab"], "other model", done)) == len(wanted)
+    again = requests_for(questions, 3, PRESETS["lab"], "other model", set())
+    assert [r.seed for _, r in again.values()] == [r.seed for _, r in wanted.values()]
+    assert seed_of_sample("a", 0, "lab") != seed_of_sample("a", 1, "lab")

@@ -1,0 +1,141 @@
+"""Promotion: the gate, and that version, digests, evaluation and report belong together."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from test_svd import write_checkpoint
+
+from skippy.config import MergeConfig, PromoteConfig
+from skippy.core.lora import LoraFactors
+from skippy.errors import CheckpointError, MissingRunError, PromotionRefused, RegistryError
+from skippy.models.targets import find_targets
+from skippy.stages import merge, promote
+from skippy.stores.adapters import write_adapter
+from skippy.stores.checkpoints import Checkpoint
+
+REASON = "every step of the promotion order passed"
+
+
+class Scene:
+    """A tiny base, versions merged from hand-made adapters, and evaluations and reports about them."""
+
+    def __init__(self, tracker, tmp_path: Path) -> None:
+        self.tracker = tracker
+        self.base = write_checkpoint(tmp_path / "base")
+        self.folder = tmp_path
+
+    def version(self, seed: int) -> merge.MergeResult:
+        checkpoint = Checkpoint.open(self.base)
+        generator = torch.Generator().manual_seed(seed)
+        factors = {
+            t.name: LoraFactors(
+                torch.randn(2, t.in_, generator=generator), torch.randn(t.out, 2, generator=generator), 0.1
+            )
+            for t in find_targets(checkpoint.config, checkpoint.shapes)
+        }
+        adapter = write_adapter(self.folder / f"adapter{seed}", factors)
+        config = MergeConfig(base_model=str(self.base), adapter=str(adapter))
+        result = merge.run(config, self.tracker)
+        version = result.model_uri.rsplit("/", 1)[1]
+        self.tracker.client.set_model_version_tag("skippy", version, "variant", "v4")
+        return result
+
+    def report(self, merged: merge.MergeResult, winner: str | None = "v4", digest: str = "") -> str:
+        base_digest = Checkpoint.open(self.base).digest()
+        with self.tracker.stage(
+            "eval", name="e", note="", config={}, variant="v4", base_digest=base_digest
+        ) as run:
+            run.set_tags({
+                "skippy.model_uri": merged.model_uri,
+                "skippy.model_digest": digest or merged.account.digest,
+            })  # fmt: skip
+        with self.tracker.stage("compare", name="c", note="", config={}, base_digest=base_digest) as compare:
+            compare.set_tags({"skippy.eval_runs": run.run_id})
+            verdict = {"verdict": "preserved", "mean_difference": 0.0}
+            content = {
+                "winner": {"variant": winner, "reason": REASON if winner else "equality is not shown"},
+                "verdicts": {"v4": verdict},
+                "personality": {},
+            }
+            compare.log_text(json.dumps(content), "report/report.json")
+        return compare.run_id
+
+    def promote(self, **changes) -> promote.PromoteResult:
+        return promote.run(PromoteConfig(base_model=str(self.base), **changes), self.tracker)
+
+    def champion(self) -> int | None:
+        found = self.tracker.alias("skippy", "champion")
+        return found.version if found else None
+
+
+@pytest.fixture
+def scene(tracker, tmp_path) -> Scene:
+    return Scene(tracker, tmp_path)
+
+
+def test_a_winner_is_promoted_once_and_says_why(scene):
+    scene.report(scene.version(1))
+    result = scene.promote(by="me")
+    assert result.state == "promoted"
+    assert scene.champion() == result.champion
+    event = scene.tracker.alias_history("skippy")[-1]
+    assert event.by == "me"
+    assert event.reason == REASON
+    assert event.report_uri.endswith("report/index.html")
+    with pytest.raises(RegistryError, match="champion already"):
+        scene.promote()
+
+
+def test_the_one_before_becomes_previous_and_rollback_gives_it_back(scene):
+    scene.report(scene.version(1))
+    first = scene.promote().champion
+    scene.report(scene.version(2))
+    second = scene.promote().champion
+    assert second != first
+    assert scene.tracker.alias("skippy", "previous").version == first
+    assert scene.promote(rollback=True).champion == first
+    assert scene.tracker.alias("skippy", "previous").version == second
+
+
+def test_a_shut_gate_is_refused_and_leaves_the_alias(scene):
+    scene.report(scene.version(1))
+    champion = scene.promote().champion
+    scene.report(scene.version(2), winner=None)
+    with pytest.raises(PromotionRefused, match="gate did not open"):
+        scene.promote()
+    assert scene.tracker.find_all("promote", finished=False)[0].status == "FAILED"
+    assert scene.promote(unresolved="leave").state == "unresolved"
+    assert scene.champion() == champion
+
+
+def test_weights_other_than_those_evaluated_are_refused(scene):
+    scene.report(scene.version(1), digest="0" * 64)
+    with pytest.raises(RegistryError, match="disagree on the weights digest"):
+        scene.promote()
+    assert scene.champion() is None
+
+
+def test_altered_weights_are_refused(scene):
+    merged = scene.version(1)
+    scene.report(merged)
+    weights = scene.tracker.resolve_model(merged.model_uri).path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x00")
+    with pytest.raises(CheckpointError, match=r"model\.safetensors|altered"):
+        scene.promote()
+    assert scene.champion() is None
+
+
+def test_a_report_of_another_base_is_not_found(scene, tmp_path):
+    scene.report(scene.version(1))
+    other = write_checkpoint(tmp_path / "other", seed=5)
+    with pytest.raises(MissingRunError, match="no finished compare run"):
+        promote.run(PromoteConfig(base_model=str(other)), scene.tracker)
+
+
+def test_an_empty_registry_says_which_command_comes_first(scene):
+    config = PromoteConfig(base_model=str(scene.base), registered_model="nobody")
+    with pytest.raises(MissingRunError) as refusal:
+        promote.run(config, scene.tracker)
+    assert "mlflow run" in refusal.value.next_step

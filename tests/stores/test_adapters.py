@@ -1,0 +1,117 @@
+"""An adapter is plain LoRA of one rank and scale, named by target; anything else is refused by name."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from skippy.core.lora import LoraFactors
+from skippy.errors import AdapterError, CheckpointError
+from skippy.stores.adapters import read_adapter, require_fit, write_adapter
+
+
+def factors(rank: int = 2, scale: float = 2.0) -> dict[str, LoraFactors]:
+    generator = torch.Generator().manual_seed(1)
+    return {
+        f"model.layers.{layer}.self_attn.q_proj": LoraFactors(
+            A=torch.randn(rank, 4, generator=generator),
+            B=torch.randn(6, rank, generator=generator),
+            scale=scale,
+        )
+        for layer in range(2)
+    }
+
+
+def test_adapter_round_trip(tmp_path):
+    written = factors()
+    adapter = read_adapter(write_adapter(tmp_path / "a", written, card={"variant": "v4"}))
+    assert adapter.rank == 2
+    assert adapter.scale == 2.0
+    assert adapter.card == {"variant": "v4"}
+    assert set(adapter.factors) == set(written)
+    for name, each in adapter.factors.items():
+        assert torch.equal(each.A, written[name].A)
+        assert torch.equal(each.B, written[name].B)
+    require_fit(adapter, {f"{name}.weight": (6, 4) for name in written})
+    with pytest.raises(AdapterError, match=r"does not fit.*\n.*layers\.1"):
+        require_fit(adapter, {f"{name}.weight": (6, 4 + (".1." in name)) for name in written})
+    with pytest.raises(AdapterError, match="no such weight"):
+        require_fit(adapter, {})
+
+
+def test_adapter_digest_sees_factors_and_scale(tmp_path):
+    first = read_adapter(write_adapter(tmp_path / "a", factors(), card={"note": 1})).digest()
+    assert read_adapter(write_adapter(tmp_path / "b", factors())).digest() == first
+    assert read_adapter(write_adapter(tmp_path / "c", factors(scale=1.0))).digest() != first
+    changed = factors()
+    next(iter(changed.values())).B[0, 0] += 1e-6
+    assert read_adapter(write_adapter(tmp_path / "d", changed)).digest() != first
+
+
+def edit_config(directory, **changes):
+    path = directory / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_rslora_scale(tmp_path):
+    write_adapter(tmp_path / "a", factors(rank=4, scale=2.0))
+    edit_config(tmp_path / "a", use_rslora=True)
+    assert read_adapter(tmp_path / "a").scale == 8.0 / 2.0
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"use_dora": True},
+        {"lora_bias": True},
+        {"modules_to_save": ["lm_head"]},
+        {"rank_pattern": {"q_proj": 4}},
+        {"bias": "all"},
+        {"peft_type": "IA3"},
+    ],
+)
+def test_what_is_not_plain_lora_is_refused(tmp_path, option):
+    write_adapter(tmp_path / "a", factors())
+    edit_config(tmp_path / "a", **option)
+    with pytest.raises(AdapterError, match=next(iter(option))):
+        read_adapter(tmp_path / "a")
+
+
+@pytest.mark.parametrize(
+    ("key", "tensor", "words"),
+    [
+        ("base_model.model.model.x.lora_A.weight", torch.zeros(2, 4), "do not fit together"),
+        ("base_model.model.model.x.lora_embedding_A", torch.zeros(2, 4), "something else"),
+        ("model.x.lora_A.weight", torch.zeros(2, 4), "something else"),
+        (
+            "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight",
+            torch.zeros(3, 4),
+            "do not fit together",
+        ),
+        (
+            "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight",
+            torch.full((2, 4), torch.nan),
+            "not finite",
+        ),
+    ],
+    ids=["half", "embedding", "prefix", "rank", "nan"],
+)
+def test_adapter_damage_is_named(tmp_path, key, tensor, words):
+    path = write_adapter(tmp_path / "a", factors()) / "adapter_model.safetensors"
+    save_file(load_file(path) | {key: tensor}, path)
+    with pytest.raises(AdapterError, match=words):
+        read_adapter(tmp_path / "a")
+
+
+def test_adapter_files_missing(tmp_path):
+    with pytest.raises(AdapterError, match="no such directory"):
+        read_adapter(tmp_path / "nowhere")
+    path = write_adapter(tmp_path / "a", factors()) / "adapter_model.safetensors"
+    path.write_bytes(path.read_bytes()[:-5])
+    with pytest.raises(AdapterError, match="cannot be read"):
+        read_adapter(tmp_path / "a")
+    with pytest.raises(AdapterError, match="no factors"):
+        write_adapter(tmp_path / "b", {})
+    with pytest.raises(CheckpointError, match="already taken"):
+        write_adapter(tmp_path / "a", factors())

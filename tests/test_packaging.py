@@ -1,0 +1,123 @@
+"""pyproject, the lock, conda.yaml, MLproject and the command line say the same thing."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from entrypoints.__main__ import cli
+from skippy.config import click_options, default_text, parse_config
+from skippy.errors import ConfigError
+from skippy.stages.runner import STAGES
+
+ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+LOCK = dict(
+    line.split("==") for line in (ROOT / "requirements.lock").read_text().splitlines() if "==" in line
+)
+CONDA = yaml.safe_load((ROOT / "conda.yaml").read_text())
+MLPROJECT = yaml.safe_load((ROOT / "MLproject").read_text())
+
+
+def normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def test_every_direct_dependency_is_pinned_and_locked() -> None:
+    locked = {normal(name): version for name, version in LOCK.items()}
+    for pin in [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"]]:
+        name, version = pin.split("==")
+        assert locked[normal(name)] == version, pin
+
+
+def test_the_lock_holds_exact_public_versions_only() -> None:
+    lines = [
+        line for line in (ROOT / "requirements.lock").read_text().splitlines() if not line.startswith("#")
+    ]
+    assert all(re.fullmatch(r"[A-Za-z0-9_.-]+==[A-Za-z0-9.]+", line) for line in lines)
+
+
+def test_conda_lists_the_same_pins() -> None:
+    pip = next(item["pip"] for item in CONDA["dependencies"] if isinstance(item, dict))
+    assert pip[-1] == "-e ."
+    assert sorted(pip[:-1]) == sorted(PROJECT["dependencies"])
+    assert any(str(pin).startswith("mlflow==") for pin in pip)
+    assert "python=3.11" in CONDA["dependencies"]
+
+
+def test_mlproject_has_the_stages_and_no_others() -> None:
+    assert set(MLPROJECT["entry_points"]) == set(STAGES)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_mlproject_and_config_have_the_same_parameters_and_defaults(stage: str) -> None:
+    entry = MLPROJECT["entry_points"][stage]
+    config = fields(STAGES[stage].config)
+    assert list(entry["parameters"]) == [item.name for item in config]
+    for item in config:
+        text = str(entry["parameters"][item.name]["default"])
+        assert parse_config(STAGES[stage].config, {item.name: text}) == STAGES[stage].config(), item.name
+        assert f"--{item.name.replace('_', '-')} {{{item.name}}}" in entry["command"]
+    assert f"python -m entrypoints.{stage} " in entry["command"]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_parameter_has_its_help_on_the_command_line(stage: str) -> None:
+    shown = " ".join(CliRunner().invoke(cli, [stage, "--help"]).output.split())
+    for item in fields(STAGES[stage].config):
+        assert f"--{item.name.replace('_', '-')}" in shown
+        assert item.metadata["help"].split()[0] in shown
+
+
+@pytest.mark.parametrize(
+    ("stage", "name", "text", "expected"),
+    [
+        ("svd", "tolerance", "abc", "a value of type float"),
+        ("svd", "tolerance", "nan", "a value of type float"),
+        ("svd", "force", "maybe", "a value of type bool"),
+        ("train", "variant", "v5", "one of v3, v4, v4-hooks, v4-random"),
+        ("train", "steps", "1.5", "a value of type int"),
+        ("train", "math_mix", "1", "less than 1"),
+        ("eval", "samples", "0", "at least 1"),
+        ("eval", "suite", "math", "one of banal, aime, all"),
+        ("compare", "margin", "5", "less than 1"),
+        ("merge", "alpha", "0", "more than 0"),
+    ],
+)
+def test_bad_values_are_refused_with_what_would_do(stage: str, name: str, text: str, expected: str) -> None:
+    with pytest.raises(ConfigError) as refusal:
+        parse_config(STAGES[stage].config, {name: text})
+    assert expected in refusal.value.expected
+    assert name in refusal.value.where
+    assert repr(text) in str(refusal.value)
+
+
+def test_an_unknown_parameter_is_refused() -> None:
+    with pytest.raises(ConfigError, match="no such parameter"):
+        parse_config(STAGES["svd"].config, {"rank": "16"})
+
+
+def test_options_stay_text_until_the_run_is_open() -> None:
+    """Typing on the command line would end the program before MLflow hears of the mistake."""
+    import click
+
+    @click.command()
+    @click_options(STAGES["svd"].config)
+    def command(**values: str) -> None:
+        assert all(isinstance(value, str) for value in values.values())
+        assert values["tolerance"] == "abc"
+
+    result = CliRunner().invoke(command, ["--tolerance", "abc"])
+    assert result.exit_code == 0, result.output
+
+
+def test_default_texts_round_trip() -> None:
+    for spec in STAGES.values():
+        values = {item.name: default_text(item) for item in fields(spec.config)}
+        assert parse_config(spec.config, values) == spec.config()

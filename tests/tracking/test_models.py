@@ -1,0 +1,285 @@
+import multiprocessing
+import shutil
+
+import mlflow
+import pandas as pd
+import pytest
+from transformers import AutoModelForCausalLM
+
+from skippy.errors import MissingRunError, RegistryError, TrackingError
+from skippy.tracking.lifecycle import mark_dead
+from skippy.tracking.registry import ModelReference, parse_model_uri
+from skippy.tracking.store import open_tracker
+
+
+def merge(tracker, checkpoint, variant="v4", base_digest="d1", name="skippy"):
+    """A version of a registered model, as the merge stage makes it."""
+    with tracker.stage("merge", name=f"merge {variant}", note="n", variant=variant, config={}) as run:
+        with tracker.model_draft(run, variant, model_type="checkpoint", tags={"variant": variant}) as draft:
+            shutil.copytree(checkpoint, draft.weights_dir)
+        return draft.register(name, {"variant": variant, "base_digest": base_digest, "alpha": 1.0})
+
+
+def size_of(folder):
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+# Drafts
+
+
+def test_weights_exist_once_and_load_everywhere(tracker, project, checkpoint):
+    version = merge(tracker, checkpoint)
+    weights = list((project / "mlartifacts").rglob("*.safetensors"))
+    assert len(weights) == 1
+    assert size_of(project / "mlartifacts") < 1.5 * size_of(checkpoint)
+    resolved = tracker.resolve_model(version.uri)
+    assert resolved.path == weights[0].parent
+    assert AutoModelForCausalLM.from_pretrained(resolved.path).config.hidden_size == 16
+    generator = mlflow.pyfunc.load_model(version.uri)
+    answers = generator.predict(["one two", "two"], params={"max_new_tokens": 3})
+    assert len(answers) == 2
+    assert all(isinstance(answer, str) for answer in answers)
+    table = pd.DataFrame({"prompt": ["one two", "two"]})
+    assert generator.predict(table, params={"max_new_tokens": 3}) == answers
+    # Loading neither copied nor touched the weights.
+    assert len(list((project / "mlartifacts").rglob("*.safetensors"))) == 1
+
+
+def test_version_and_logged_model_say_where_they_come_from(tracker, checkpoint):
+    version = merge(tracker, checkpoint)
+    assert (version.name, version.version, version.uri) == ("skippy", 1, "models:/skippy/1")
+    assert version.tags == {"variant": "v4", "base_digest": "d1", "alpha": "1.0"}
+    logged = tracker.client.get_logged_model(version.model_id)
+    assert (logged.status, logged.name, logged.source_run_id) == ("READY", "v4", version.run_id)
+    (output,) = tracker.client.get_run(version.run_id).outputs.model_outputs
+    assert output.model_id == version.model_id
+
+
+def test_metrics_of_a_model_on_a_dataset(tracker, checkpoint):
+    """What the Models tab of the UI shows."""
+    version = merge(tracker, checkpoint)
+    with tracker.stage("eval", name="eval", note="n", config={}) as run:
+        dataset = run.log_dataset("lab", "e" * 64, "lab", "evaluation")
+        run.log_metrics({"aime/avg_at_k": 0.5}, model_id=version.model_id, dataset=dataset)
+    (metric,) = tracker.client.get_logged_model(version.model_id).metrics
+    assert (metric.key, metric.value, metric.run_id) == ("aime/avg_at_k", 0.5, run.run_id)
+    assert (metric.dataset_name, metric.dataset_digest) == ("lab", "e" * 36)
+    found = tracker.client.search_logged_models(
+        [tracker.store.experiment_id], "metrics.`aime/avg_at_k` > 0.4", datasets=[{"dataset_name": "lab"}]
+    )
+    assert [model.model_id for model in found] == [version.model_id]
+
+
+@pytest.mark.parametrize("register_first", [False, True])
+def test_failure_leaves_no_file_and_no_version(tracker, project, checkpoint, register_first):
+    drafts = []
+
+    def break_off():
+        with (
+            tracker.stage("merge", name="m", note="n", config={}) as run,
+            tracker.model_draft(run, "v4") as draft,
+        ):
+            drafts.append(draft)
+            shutil.copytree(checkpoint, draft.weights_dir)
+            if register_first:
+                draft.register("skippy", {"variant": "v4"})
+            raise ValueError("digest differs")
+
+    with pytest.raises(ValueError, match="digest differs"):
+        break_off()
+    (draft,) = drafts
+    assert list((project / "mlartifacts").rglob("*.safetensors")) == []
+    assert tracker.versions("skippy") == []
+    assert tracker.client.get_logged_model(draft.model_id).status == "FAILED"
+    with pytest.raises(RegistryError, match="never finished"):
+        tracker.resolve_model(draft.uri)
+
+
+def test_empty_draft_is_refused(tracker):
+    with (
+        tracker.stage("merge", name="m", note="n", config={}) as run,
+        pytest.raises(TrackingError) as error,
+        tracker.model_draft(run, "v4"),
+    ):
+        pass
+    assert "has no weights" in str(error.value)
+    assert "config.json" in str(error.value)
+    assert tracker.versions("skippy") == []
+
+
+def test_half_written_draft_of_a_dead_process_is_dropped(tracker, project, checkpoint):
+    run = tracker.client.create_run(tracker.store.experiment_id)
+    logged = tracker.client.create_logged_model(
+        tracker.store.experiment_id, name="v4", source_run_id=run.info.run_id
+    )
+    shutil.copytree(
+        checkpoint, project / "mlartifacts" / "models" / logged.model_id / "artifacts" / "weights"
+    )
+    mark_dead(tracker.store, run.info.run_id, "killed by SIGKILL")
+    assert list((project / "mlartifacts").rglob("*.safetensors")) == []
+    assert tracker.client.get_logged_model(logged.model_id).status == "FAILED"
+    record = tracker.read(run.info.run_id)
+    assert record.status == "KILLED"
+    assert record.tags["skippy.error"] == "killed by SIGKILL"
+
+
+# Finding
+
+
+def test_uris():
+    assert parse_model_uri("models:/skippy/3") == ModelReference(name="skippy", version=3)
+    assert parse_model_uri("models:/skippy@champion") == ModelReference(name="skippy", alias="champion")
+    assert parse_model_uri("models:/m-0a1b") == ModelReference(model_id="m-0a1b")
+    for wrong in ("skippy", "models:/skippy", "models:/skippy/latest", "runs:/1/model", "models:/a/b/1", ""):
+        with pytest.raises(MissingRunError, match="not the URI of a model") as error:
+            parse_model_uri(wrong)
+        assert "models:/NAME@ALIAS" in str(error.value)
+
+
+def test_resolves_by_version_alias_and_logged_model(tracker, checkpoint):
+    merge(tracker, checkpoint, "v3")
+    version = merge(tracker, checkpoint)
+    tracker.client.set_registered_model_alias("skippy", "champion", "2")
+    by_number, by_alias = (
+        tracker.resolve_model("models:/skippy/2"),
+        tracker.resolve_model("models:/skippy@champion"),
+    )
+    assert by_number == by_alias
+    assert (by_number.name, by_number.version, by_number.run_id) == ("skippy", 2, version.run_id)
+    assert by_number.tags["variant"] == "v4"
+    bare = tracker.resolve_model(f"models:/{version.model_id}")
+    assert bare.path == by_number.path
+    assert (bare.name, bare.version) == (None, None)
+    assert bare.tags["variant"] == "v4"
+
+
+def test_missing_versions_and_aliases_list_what_there_is(tracker, checkpoint):
+    with pytest.raises(MissingRunError, match="no registered model 'skippy'") as error:
+        tracker.resolve_model("models:/skippy/1")
+    assert "-e merge" in str(error.value)
+    merge(tracker, checkpoint)
+    for uri, what in (("models:/skippy/9", "version 9"), ("models:/skippy@champion", "alias champion")):
+        with pytest.raises(MissingRunError, match=what) as error:
+            tracker.resolve_model(uri)
+        assert "versions 1 (v4); aliases none" in str(error.value)
+    with pytest.raises(MissingRunError, match="no such logged model"):
+        tracker.resolve_model("models:/m-0000")
+
+
+def test_weights_that_are_gone_are_missed(tracker, checkpoint):
+    version = merge(tracker, checkpoint)
+    shutil.rmtree(tracker.resolve_model(version.uri).path)
+    with pytest.raises(MissingRunError, match="weights of a model are gone"):
+        tracker.resolve_model(version.uri)
+    with pytest.raises(MissingRunError, match="weights of a model are gone"):
+        tracker.promote_alias("skippy", 1, reason="", report_uri="", figures={}, expected_champion=None)
+    assert tracker.alias("skippy", "champion") is None
+
+
+def test_newest_version_of_a_variant(tracker, checkpoint):
+    for variant, base in (("v4", "d1"), ("v3", "d1"), ("v4", "d2")):
+        merge(tracker, checkpoint, variant, base)
+    assert [record.version for record in tracker.versions("skippy")] == [3, 2, 1]
+    assert tracker.find_version("skippy", "v4").version == 3
+    assert tracker.find_version("skippy", "v4", "d1").version == 1
+    with pytest.raises(MissingRunError, match=r"No version of skippy is v3 of base d2") as error:
+        tracker.find_version("skippy", "v3", "d2")
+    assert "3 (v4), 2 (v3), 1 (v4)" in str(error.value)
+    assert "-P variant=v3" in str(error.value)
+    assert tracker.versions("nothing") == []
+    assert tracker.alias("nothing", "champion") is None
+
+
+# The champion
+
+
+def promote(tracker, version, expected):
+    return tracker.promote_alias(
+        "skippy", version, reason="V4 preserved AIME.", by="ada", report_uri="runs:/r/report/index.html",
+        figures={"mean_difference": -0.01, "n": 240}, expected_champion=expected,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def two_versions(tracker, checkpoint):
+    merge(tracker, checkpoint, "v3")
+    merge(tracker, checkpoint, "v4")
+    return tracker
+
+
+def test_promotion_moves_both_aliases_and_writes_down_why(two_versions):
+    first = promote(two_versions, 1, None)
+    assert first.aliases == ("champion",)
+    assert two_versions.alias("skippy", "previous") is None
+    champion = promote(two_versions, 2, 1)
+    assert (champion.version, champion.aliases) == (2, ("champion",))
+    assert two_versions.alias("skippy", "previous").version == 1
+    tags = champion.tags
+    assert (tags["promoted_by"], tags["promotion_reason"], tags["promoted_over"]) == (
+        "ada",
+        "V4 preserved AIME.",
+        "1",
+    )
+    assert tags["promotion_report"] == "runs:/r/report/index.html"
+    assert '"n": 240' in tags["promotion_figures"]
+    assert [
+        (event.action, event.version, event.replaced) for event in two_versions.alias_history("skippy")
+    ] == [
+        ("promote", 1, None),
+        ("promote", 2, 1),
+    ]
+
+
+def test_promotion_decided_on_an_old_champion_is_refused(two_versions):
+    promote(two_versions, 1, None)
+    with pytest.raises(RegistryError, match="champion changed while") as error:
+        promote(two_versions, 2, None)
+    assert "no champion" in str(error.value)
+    assert "version 1" in str(error.value)
+    assert two_versions.alias("skippy", "champion").version == 1
+
+
+def test_second_promotion_of_the_same_version_is_refused(two_versions):
+    promote(two_versions, 1, None)
+    with pytest.raises(RegistryError, match="champion already"):
+        promote(two_versions, 1, 1)
+    with pytest.raises(MissingRunError, match="no version 7"):
+        promote(two_versions, 7, 1)
+    assert len(two_versions.alias_history("skippy")) == 1
+
+
+def promote_in_process(root, version, results):
+    try:
+        results.put(promote(open_tracker(root), version, None).version)
+    except RegistryError as error:
+        results.put(error.what)
+
+
+def test_two_promotions_at_once_one_wins_the_other_is_told(two_versions, project):
+    forked = multiprocessing.get_context("fork")
+    results = forked.Queue()
+    racers = [forked.Process(target=promote_in_process, args=(project, number, results)) for number in (1, 2)]
+    for racer in racers:
+        racer.start()
+    said = [results.get(timeout=60) for _ in racers]
+    for racer in racers:
+        racer.join()
+    (winner,) = [answer for answer in said if isinstance(answer, int)]
+    assert "The champion changed while this promotion was decided." in said
+    assert two_versions.alias("skippy", "champion").version == winner
+    assert len(two_versions.alias_history("skippy")) == 1
+
+
+def test_rollback_changes_places_and_can_be_undone(two_versions):
+    promote(two_versions, 1, None)
+    with pytest.raises(RegistryError, match="no champion to go back to") as error:
+        two_versions.rollback_alias("skippy", reason="regret")
+    assert "previous not set" in str(error.value)
+    promote(two_versions, 2, 1)
+    assert two_versions.rollback_alias("skippy", reason="regret").version == 1
+    assert two_versions.alias("skippy", "previous").version == 2
+    assert two_versions.rollback_alias("skippy", reason="second thought").version == 2
+    assert [event.action for event in two_versions.alias_history("skippy")] == ["promote"] * 2 + [
+        "rollback"
+    ] * 2
+    assert two_versions.alias_history("skippy")[2].reason == "regret"

@@ -1,0 +1,195 @@
+"""Real child processes of a small project: each costs an interpreter with mlflow in it, so they are few."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from skippy.errors import TrackingError
+from skippy.tracking.processes import _cause_of_death, _is_process_gone
+
+PROJECT = """
+name: small
+entry_points:
+  work:
+    parameters:
+      mode: {type: string, default: "fine"}
+      note: {type: string, default: "a 'quoted' \\"note\\" $HOME"}
+    command: "python stage.py {mode} {note}"
+"""
+STAGE = """
+import os, signal, sys, time
+from pathlib import Path
+from skippy.errors import ConfigError
+from skippy.tracking.store import open_tracker
+
+mode, note = sys.argv[1:]
+given = {"mode": mode}
+with open_tracker().stage("work", name=f"work {mode}", note=note, config=given, params=given) as run:
+    (Path("started") / mode).write_text(str(os.getpid()))
+    if mode == "wrong":
+        raise ConfigError("No such variant.", where="variant", expected="v3 or v4", found="v9")
+    if mode == "dies":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if mode.startswith("slow"):
+        time.sleep(120)
+"""
+PARENT = """
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from skippy.tracking.store import open_tracker
+
+tracker = open_tracker(Path.cwd())
+with tracker.stage("main", name="main", note="n", config={}) as run, ThreadPoolExecutor(1) as pool:
+    pool.submit(tracker.run_stage_process, "work", {"mode": "slow"}, parent_run_id=run.run_id).result()
+"""
+
+
+@pytest.fixture
+def small(project, tracker, monkeypatch):
+    (project / "MLproject").write_text(PROJECT)
+    (project / "stage.py").write_text(STAGE)
+    (project / "started").mkdir()
+    monkeypatch.chdir(project)
+    return tracker
+
+
+@pytest.fixture
+def parent(small):
+    with small.stage("main", name="main", note="n", config={}) as run:
+        yield run.run_id
+
+
+def wait_for(condition, seconds=180):
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if condition():
+            return
+        time.sleep(0.1)
+    pytest.fail("it did not happen in time")
+
+
+def test_two_at_once_are_nested_real_project_runs(small, parent):
+    texts = [f'{mode}, "it\'s"' for mode in ("first", "second")]
+    stages = [("work", {"mode": mode, "note": text}) for mode, text in zip(("a", "b"), texts, strict=True)]
+    run_ids = small.run_stage_processes(stages, parent_run_id=parent)
+    for run_id, mode, text in zip(run_ids, ("a", "b"), texts, strict=True):
+        record = small.get(run_id, stage="work")
+        assert (record.parent, record.name) == (parent, f"work {mode}")
+        assert record.params["mode"] == record.params["resolved/mode"] == mode
+        assert record.tags["mlflow.project.entryPoint"] == "work"
+        assert record.tags["mlflow.project.backend"] == "local"
+        # What a person types arrives as typed, whatever the shell thinks of it.
+        assert record.tags["mlflow.note.content"] == text
+    first, second = (small.get(run_id) for run_id in run_ids)
+    assert second.start_time < first.end_time
+
+
+def test_failure_carries_the_message_and_stops_the_other(small, parent):
+    with pytest.raises(TrackingError, match="stage work did not succeed") as error:
+        small.run_stage_processes(
+            [("work", {"mode": "slow"}), ("work", {"mode": "wrong"})], parent_run_id=parent
+        )
+    assert "No such variant." in str(error.value)
+    assert "found: v9" in str(error.value)
+    statuses = {run.params["mode"]: run.status for run in small.find_all("work", finished=False)}
+    assert statuses.pop("wrong") == "FAILED"
+    # The other may have been stopped before its stage began; then it has no tags yet, but a status.
+    assert set(statuses.values()) <= {"KILLED"}
+    assert running(small) == {parent}
+
+
+def test_death_without_a_word_is_marked_and_told(small, parent):
+    with pytest.raises(TrackingError, match="killed by SIGKILL"):
+        small.run_stage_process("work", {"mode": "dies"}, parent_run_id=parent)
+    (record,) = small.find_all("work", finished=False)
+    assert record.status == "KILLED"
+    assert record.tags["skippy.error"] == "killed by SIGKILL"
+
+
+def test_what_mlproject_does_not_have_is_refused_before_a_run_is_made(small, parent, project):
+    with pytest.raises(TrackingError, match="no such entry point") as error:
+        small.run_stage_process("fly", {}, parent_run_id=parent)
+    assert "expected: work" in str(error.value)
+    (project / "MLproject").unlink()
+    with pytest.raises(TrackingError, match="There is no MLproject"):
+        small.run_stage_process("work", {}, parent_run_id=parent)
+    assert running(small) == {parent}
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_no_orphans_whatever_ends_the_parent(small, project, number):
+    """The parent waits in a thread, as the pipeline does; the signal reaches it alone, not its group."""
+    process = subprocess.Popen([sys.executable, "-c", PARENT], cwd=project, start_new_session=True)
+    wait_for(lambda: (project / "started" / "slow").exists() and (project / "started" / "slow").read_text())
+    child = int((project / "started" / "slow").read_text())
+    process.send_signal(number)
+    process.wait(120)
+    wait_for(lambda: not is_alive(child))
+    (work,) = small.find_all("work", finished=False)
+    assert work.status == "KILLED"
+    (main,) = small.find_all("main", finished=False)
+    if number == signal.SIGKILL:
+        assert main.status == "RUNNING"
+        assert small.reap(main.run_id) == [main.run_id]
+        assert "without a word" in small.read(main.run_id).tags["skippy.error"]
+    assert small.read(main.run_id).status == "KILLED"
+    assert running(small) == set()
+
+
+def test_mlflow_run_without_an_experiment_ends_up_in_ours(small, project):
+    command = [
+        str(Path(sys.executable).parent / "mlflow"),
+        "run",
+        ".",
+        "-e",
+        "work",
+        "--env-manager",
+        "local",
+    ]
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    done = subprocess.run(
+        [*command, "-P", "mode=fine"], cwd=project, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    record = small.find("work")
+    assert record.params["mode"] == "fine"
+    # The id that `mlflow run` printed leads to it.
+    (stub,) = small.client.search_runs(["0"])
+    assert stub.info.run_id in done.stderr
+    assert stub.info.status == "FINISHED"
+    assert small.get(stub.info.run_id, stage="work").run_id == record.run_id
+
+
+def test_reap_leaves_the_living_and_the_foreign_alone(small, parent):
+    small.client.set_tag(parent, "skippy.process", "another-host:1")
+    assert small.reap() == []
+    assert small.read(parent).status == "RUNNING"
+
+
+def test_causes_of_death():
+    assert _cause_of_death(-9) == _cause_of_death(137) == "killed by SIGKILL"
+    assert _cause_of_death(1).startswith("the process ended with exit code 1")
+    assert not _is_process_gone("")
+    assert not _is_process_gone(f"{os.uname().nodename}:{os.getpid()}")
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    assert _is_process_gone(f"{os.uname().nodename}:{ended.pid}")
+
+
+def running(tracker) -> set[str]:
+    found = tracker.client.search_runs([tracker.store.experiment_id], "attributes.status = 'RUNNING'")
+    return {run.info.run_id for run in found}
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    status = Path(f"/proc/{pid}/stat")
+    return not (status.exists() and status.read_text().rsplit(")", 1)[1].split()[0] == "Z")

@@ -1,0 +1,112 @@
+import logging
+import multiprocessing
+import os
+from pathlib import Path
+
+import mlflow
+import pytest
+
+from skippy.errors import TrackingError
+from skippy.tracking.connection import find_project_root, local_path
+from skippy.tracking.store import open_tracker
+
+
+def race(root: Path, name: str, results: multiprocessing.Queue) -> None:
+    tracker = open_tracker(root)
+    with tracker.stage("svd", name=name, note="a racer", config={}) as run:
+        run.log_metrics({"x": 1.0})
+    results.put(tracker.store.experiment_id)
+
+
+def test_four_processes_on_a_fresh_file_agree_on_one_experiment(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
+    # Forked, so that the four start at the same moment and not as fast as each imports mlflow.
+    forked = multiprocessing.get_context("fork")
+    results = forked.Queue()
+    racers = [forked.Process(target=race, args=(tmp_path, f"racer {number}", results)) for number in range(4)]
+    for racer in racers:
+        racer.start()
+    for racer in racers:
+        racer.join(timeout=120)
+    assert [racer.exitcode for racer in racers] == [0] * 4
+    assert len({results.get(timeout=5) for _ in racers}) == 1
+    names = [run.name for run in open_tracker(tmp_path).find_all("svd")]
+    assert sorted(names) == [f"racer {number}" for number in range(4)]
+    mlflow.set_tracking_uri(None)
+
+
+def test_opening_silences_the_loggers_that_chat(tracker):
+    chatty = ("alembic.runtime.migration", "mlflow.store.db.utils")
+    assert not any(logging.getLogger(name).isEnabledFor(logging.INFO) for name in chatty)
+
+
+def test_location_is_absolute_and_survives_odd_names(template, tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
+    folder = tmp_path / "a b%c#d"
+    folder.mkdir()
+    (folder / "mlflow.db").write_bytes((template / "mlflow.db").read_bytes())
+    store = open_tracker(folder).store
+    assert Path(store.artifact_location).is_absolute()
+    assert store.uri == f"sqlite:///{folder / 'mlflow.db'}"
+    assert (folder / "mlflow.db.lock").exists()
+    mlflow.set_tracking_uri(None)
+
+
+def test_opening_tells_children_and_mlflow_itself(tracker, project):
+    assert os.environ["MLFLOW_TRACKING_URI"] == tracker.store.uri == mlflow.get_tracking_uri()
+    assert tracker.store.uri == f"sqlite:///{project / 'mlflow.db'}"
+    assert tracker.store.artifact_location == str(project / "mlartifacts")
+
+
+def test_given_uri_wins_and_is_made_absolute(project, monkeypatch, tmp_path):
+    monkeypatch.chdir(project)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
+    assert open_tracker(tmp_path).store.uri == f"sqlite:///{project / 'mlflow.db'}"
+
+
+@pytest.mark.parametrize("uri", ["./mlruns", "file:///tmp/mlruns"])
+def test_plain_directories_are_refused(uri, monkeypatch, tmp_path):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    with pytest.raises(TrackingError, match="not a tracking store that skippy can use") as error:
+        open_tracker(tmp_path)
+    assert uri in str(error.value)
+    assert "unset MLFLOW_TRACKING_URI" in str(error.value)
+
+
+def test_server_that_does_not_answer_is_said_at_once(monkeypatch, tmp_path):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    with pytest.raises(TrackingError, match="does not answer") as error:
+        open_tracker(tmp_path)
+    assert "http://127.0.0.1:9" in str(error.value)
+
+
+def test_database_that_is_none_is_one_message(monkeypatch, tmp_path):
+    (tmp_path / "mlflow.db").write_text("this is no database, and long enough to be told from an empty file")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
+    with pytest.raises(TrackingError, match="cannot be opened"):
+        open_tracker(tmp_path)
+    mlflow.set_tracking_uri(None)
+
+
+def test_deleted_experiment_names_the_way_back(tracker, project):
+    tracker.client.delete_experiment(tracker.store.experiment_id)
+    with pytest.raises(TrackingError, match="is deleted") as error:
+        open_tracker(project)
+    assert f"mlflow experiments restore -x {tracker.store.experiment_id}" in str(error.value)
+
+
+def test_root_is_where_mlproject_is():
+    assert (find_project_root() / "skippy" / "tracking").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("uri", "path"),
+    [
+        ("/a/b", Path("/a/b")),
+        ("file:///a/b%20c", Path("/a/b c")),
+        ("mlflow-artifacts:/1/2", None),
+        ("s3://b/k", None),
+    ],
+)
+def test_local_path(uri, path):
+    assert local_path(uri) == path

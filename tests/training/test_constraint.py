@@ -1,0 +1,98 @@
+"""The order of projection and clipping: the trainer follows the reparameterised trajectory, and only so."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_run import RecordingRun, make_request
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from skippy.errors import TrainingError
+from skippy.models.targets import find_targets
+from skippy.stores.checkpoints import Checkpoint
+from skippy.training.constraint_callback import ConstraintCallback
+from skippy.training.layers import factors_of
+from skippy.training.plan import PRESETS, TrainRequest
+from skippy.training.setup import BuiltRun, build_run
+from skippy.training.trainer import ConstrainedTrainer
+
+# Clipping bites in every step, so that the norm it uses matters.
+SETTINGS = replace(PRESETS["short"], max_grad_norm=0.02, save_steps=1000, logging_steps=1)
+
+
+class Complement(nn.Module):
+    """B ↦ P_L B, or A ↦ A P_R: the paper's way, in the forward pass."""
+
+    def __init__(self, basis: Tensor, is_input: bool) -> None:
+        super().__init__()
+        self.basis, self.is_input = basis, is_input
+
+    def forward(self, factor: Tensor) -> Tensor:
+        if self.is_input:
+            return factor - (factor @ self.basis) @ self.basis.T
+        return factor - self.basis @ (self.basis.T @ factor)
+
+
+def build(request: TrainRequest) -> BuiltRun:
+    checkpoint = Checkpoint.open(request.base_path)
+    request.output_dir.mkdir(parents=True, exist_ok=True)
+    return build_run(request, RecordingRun(), find_targets(checkpoint.config, checkpoint.shapes))
+
+
+def deltas(built: BuiltRun) -> Tensor:
+    """ΔW of all targets in one vector."""
+    every = [factors_of(layer) for layer in built.layers.values()]
+    return torch.cat([(one.scale * one.B @ one.A).detach().flatten() for one in every])
+
+
+@pytest.fixture(scope="module")
+def reparameterised(base: Path, projectors: dict, tmp_path_factory: pytest.TempPathFactory) -> Tensor:
+    request = make_request(base, None, tmp_path_factory.mktemp("paper"), "v3", SETTINGS)
+    built = build(request)
+    built.trainer.remove_callback(ConstraintCallback)
+    for name, layer in built.layers.items():
+        U, _, V = projectors[name]
+        parametrize.register_parametrization(layer.lora_A["default"], "weight", Complement(V, True))
+        parametrize.register_parametrization(layer.lora_B["default"], "weight", Complement(U, False))
+    built.trainer.train()
+    return deltas(built)
+
+
+def distance(found: Tensor, expected: Tensor) -> float:
+    return float((found - expected).norm() / expected.norm())
+
+
+def test_trainer_follows_the_reparameterised_trajectory(
+    base: Path, projectors: dict, reparameterised: Tensor, tmp_path: Path
+) -> None:
+    built = build(make_request(base, projectors, tmp_path, "v4", SETTINGS))
+    built.trainer.train()
+    assert distance(deltas(built), reparameterised) < 1e-4
+
+
+def test_clipping_first_is_another_trajectory(
+    base: Path, projectors: dict, reparameterised: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The twin: what `on_pre_optimizer_step`, which fires after clipping, would give."""
+
+    def clip_then_project(self: ConstrainedTrainer, model: nn.Module) -> Tensor:
+        norm = super(ConstrainedTrainer, self)._clip_grad_norm(model)
+        self.constraint.project_gradients()
+        return norm
+
+    monkeypatch.setattr(ConstrainedTrainer, "_clip_grad_norm", clip_then_project)
+    built = build(make_request(base, projectors, tmp_path, "v4", SETTINGS))
+    built.trainer.train()
+    assert distance(deltas(built), reparameterised) > 1e-3
+
+
+def test_a_trainer_that_does_not_project_is_stopped(
+    base: Path, projectors: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(ConstrainedTrainer, "_clip_grad_norm")
+    with pytest.raises(TrainingError, match="without being projected"):
+        build(make_request(base, projectors, tmp_path, "v4", SETTINGS)).trainer.train()

@@ -1,0 +1,90 @@
+"""Settings, presets and requests: what the recipe says, and what is refused before anything loads."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from pathlib import Path
+
+import pytest
+from tiny_run import make_request
+
+from skippy.errors import ConfigError
+from skippy.training.plan import PRESETS, GrpoSettings, describe_settings
+
+RECIPE = {
+    "lora_r": 16,
+    "lora_alpha": 32,
+    "lora_dropout": 0.05,
+    "num_generations": 8,
+    "temperature": 1.5,
+    "top_p": 0.95,
+    "top_k": 50,
+    "beta": 0.04,
+    "max_completion_length": 256,
+    "per_device_batch": 2,
+    "gradient_accumulation": 4,
+    "learning_rate": 5e-6,
+    "weight_decay": 0.01,
+    "lr_scheduler": "cosine",
+    "warmup": 0.1,
+    "epochs": 3,
+    "bf16": True,
+    "gradient_checkpointing": True,
+    "seed": 42,
+    "save_steps": 25,
+}
+
+
+@pytest.mark.parametrize(("name", "value"), RECIPE.items())
+def test_recipe(name: str, value: object) -> None:
+    assert getattr(PRESETS["recipe"], name) == value
+
+
+def test_recipe_takes_318_steps() -> None:
+    assert PRESETS["recipe"].steps(prompts=106, processes=1) == 318
+
+
+def test_more_processes_take_fewer_steps() -> None:
+    assert PRESETS["recipe"].steps(prompts=106, processes=2) == 159
+
+
+def test_every_setting_has_a_line_of_help() -> None:
+    described = describe_settings()
+    assert set(described) == {item.name for item in fields(GrpoSettings)}
+    assert all(described.values())
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("learning_rate", 0.0),
+        ("max_grad_norm", 0.0),
+        ("temperature", 0.0),
+        ("num_generations", 1),
+        ("math_mix", 1.0),
+        ("save_steps", 0),
+        ("vllm", "somewhere"),
+    ],
+)
+def test_unusable_settings(name: str, value: float) -> None:
+    with pytest.raises(ConfigError, match=name):
+        replace(PRESETS["short"], **{name: value})
+
+
+def test_batches_hold_whole_groups() -> None:
+    with pytest.raises(ConfigError, match="multiple of num_generations = 4"):
+        replace(PRESETS["short"], per_device_batch=3).prompts_per_step(1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"projectors": None}, "projectors of variant v4"),
+        ({"reward_names": ("one",)}, "reward functions"),
+        ({"variant": "v5"}, "no such variant"),
+        ({"settings": replace(PRESETS["short"], math_mix=0.2)}, "math_problems"),
+    ],
+)
+def test_contradictory_requests(changes: dict, match: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=match):
+        replace(make_request(tmp_path, {"a": (None, None, None)}, tmp_path), **changes)

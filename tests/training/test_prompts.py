@@ -1,0 +1,70 @@
+"""The order of prompts follows from the seed alone, epoch after epoch."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from tiny_run import PROMPTS, make_tokenizer
+
+from skippy.errors import TrainingError
+from skippy.training.plan import PRESETS
+from skippy.training.prompts import MATH, TrainingPrompt, gather_prompts, render, schedule, template_arguments
+
+SETTINGS = replace(PRESETS["short"], max_steps=0, epochs=3)
+CHAT = [TrainingPrompt(text) for text in PROMPTS]
+PROBLEMS = [(f"{n} and {n}?", 2 * n) for n in range(9)]
+
+
+def texts(rows: list) -> list[str]:
+    return [row[0]["content"] for row in rows]
+
+
+def test_each_epoch_is_another_permutation() -> None:
+    rows = texts(schedule(CHAT, [], SETTINGS, processes=1)["prompt"])
+    epochs = [rows[start : start + len(PROMPTS)] for start in range(0, len(rows), len(PROMPTS))]
+    assert len(epochs) == 3
+    assert all(sorted(epoch) == sorted(PROMPTS) for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) == 3
+
+
+def test_order_is_the_seeds() -> None:
+    first, again = (texts(schedule(CHAT, [], SETTINGS, 1)["prompt"]) for _ in range(2))
+    other = texts(schedule(CHAT, [], replace(SETTINGS, seed=1), 1)["prompt"])
+    assert first == again
+    assert first != other
+
+
+def test_no_system_prompt() -> None:
+    assert {len(row) for row in schedule(CHAT, [], SETTINGS, 1)["prompt"]} == {1}
+
+
+def test_math_mix() -> None:
+    settings = replace(SETTINGS, epochs=60, math_mix=0.25)
+    chat, problems = gather_prompts(PROMPTS, PROBLEMS, make_tokenizer(), settings)
+    rows = schedule(chat, problems, settings, 1)
+    maths = [answer for kind, answer in zip(rows["kind"], rows["answer"], strict=True) if kind == MATH]
+    assert 0.18 < len(maths) / len(rows) < 0.32
+    assert set(maths) == {2 * n for n in range(9)}
+    assert all(a is None for k, a in zip(rows["kind"], rows["answer"], strict=True) if k != MATH)
+
+
+def test_long_prompts_are_left_out() -> None:
+    tokenizer = make_tokenizer()
+    limit = len(render(TrainingPrompt("how are you?"), tokenizer))
+    chat, _ = gather_prompts(PROMPTS, [], tokenizer, replace(SETTINGS, max_prompt_length=limit))
+    assert [prompt.text for prompt in chat] == [text for text in PROMPTS if len(text) <= len("how are you?")]
+    assert 0 < len(chat) < len(PROMPTS)
+
+
+def test_nothing_short_enough() -> None:
+    with pytest.raises(TrainingError, match="at most 3 tokens"):
+        gather_prompts(PROMPTS, [], make_tokenizer(), replace(SETTINGS, max_prompt_length=3))
+
+
+def test_thinking_is_switched_off_where_there_is_a_switch() -> None:
+    tokenizer = make_tokenizer()
+    assert template_arguments(tokenizer) == {}
+    tokenizer.chat_template += "{% if enable_thinking is defined and not enable_thinking %}quiet{% endif %}"
+    assert template_arguments(tokenizer) == {"enable_thinking": False}
+    assert tokenizer.decode(render(TrainingPrompt("hm"), tokenizer)).endswith("quiet")

@@ -1,0 +1,146 @@
+"""Merged weights are exact sums, and nothing writes into the base to get them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate import Accelerator
+from peft import LoraConfig, PeftModel, get_peft_model
+from trl.distributed import DistributedBackend
+from trl.generation.vllm_generation import VLLMGeneration
+
+from skippy.models.loading import hash_parameters, load_model
+from skippy.training.layers import adapted_layers, base_weight, factors_of
+from skippy.training.weight_sync import has_float32_base, merged_forward, merged_weights, push_without_merging
+
+CYCLES = 100
+TOKENS = torch.arange(12).repeat(2, 1)
+
+
+def adapted(base: Path, dtype: torch.dtype) -> PeftModel:
+    """A model with an adapter of a size that training reaches: ‖ΔW‖ at 0.8 % of ‖W‖."""
+    torch.manual_seed(0)
+    config = LoraConfig(r=4, lora_alpha=8, target_modules=r".*language_model\.layers.*_proj")
+    model = get_peft_model(load_model(base, dtype=dtype), config)
+    for layer in adapted_layers(model).values():
+        factors_of(layer).B.data.normal_(std=0.004)
+    return model.eval()
+
+
+@pytest.fixture
+def bf16_model(base: Path) -> PeftModel:
+    return adapted(base, torch.bfloat16)
+
+
+def test_weights_are_the_rounded_exact_sum(bf16_model: PeftModel) -> None:
+    layers = adapted_layers(bf16_model)
+    merged = dict(merged_weights(bf16_model))
+    assert set(merged) == {f"{name}.weight" for name in layers}
+    for name, layer in layers.items():
+        factors, W = factors_of(layer), base_weight(layer)
+        exact = W.double() + factors.scale * factors.B.double() @ factors.A.double()
+        step = torch.finfo(torch.bfloat16).eps * exact.abs()
+        assert merged[f"{name}.weight"].dtype == W.dtype
+        assert bool(((merged[f"{name}.weight"].double() - exact).abs() <= step).all())
+
+
+def test_syncing_never_writes_into_the_base(bf16_model: PeftModel) -> None:
+    before = hash_parameters(bf16_model)
+    for _ in range(CYCLES):
+        for _, weight in merged_weights(bf16_model):
+            weight.zero_()
+    assert hash_parameters(bf16_model) == before
+
+
+def test_merging_in_place_drifts(bf16_model: PeftModel) -> None:
+    """The twin: what TRL's own weight sync does leaves another base behind."""
+    kept = {name: base_weight(layer).clone() for name, layer in adapted_layers(bf16_model).items()}
+    for _ in range(CYCLES):
+        bf16_model.merge_adapter()
+        bf16_model.unmerge_adapter()
+    drift = delta = 0.0
+    for name, layer in adapted_layers(bf16_model).items():
+        factors = factors_of(layer)
+        drift += float((base_weight(layer) - kept[name]).double().square().sum())
+        delta += float((factors.scale * factors.B @ factors.A).detach().double().square().sum())
+    assert (drift / delta) ** 0.5 > 0.02
+
+
+class Engine:
+    """Stands for vLLM: keeps what it is told to load."""
+
+    def __init__(self) -> None:
+        self.loaded: dict[str, torch.Tensor] = {}
+
+    def load_weights(self, weights: list[tuple[str, torch.Tensor]]) -> None:
+        self.loaded |= {name: weight.clone() for name, weight in weights}
+
+    def reset_prefix_cache(self) -> None:
+        pass
+
+    def __getattr__(self, name: str) -> Engine:
+        return self
+
+
+def sync_repeatedly(model: PeftModel, is_ours: bool) -> tuple[VLLMGeneration, Engine]:
+    generation, engine = object.__new__(VLLMGeneration), Engine()
+    generation.model, generation.llm, generation.mode = model, engine, "colocate"
+    generation.enable_sleep_mode, generation.accelerator = False, Accelerator(cpu=True)
+    generation._dist = DistributedBackend(generation.accelerator)
+    if is_ours:
+        push_without_merging(generation, model)
+    for _ in range(CYCLES):
+        generation.sync_weights()
+    return generation, engine
+
+
+def test_trl_sync_sends_the_sums_and_leaves_the_base(bf16_model: PeftModel) -> None:
+    before = hash_parameters(bf16_model)
+    _, engine = sync_repeatedly(bf16_model, is_ours=True)
+    assert hash_parameters(bf16_model) == before
+    expected = dict(merged_weights(bf16_model))
+    assert engine.loaded.keys() == expected.keys()
+    assert all(torch.equal(engine.loaded[name], weight) for name, weight in expected.items())
+
+
+def test_trl_sync_as_it_comes_changes_the_base(bf16_model: PeftModel) -> None:
+    before = hash_parameters(bf16_model)
+    sync_repeatedly(bf16_model, is_ours=False)
+    assert hash_parameters(bf16_model) != before
+
+
+@torch.no_grad()
+def test_merged_forward_is_the_same_policy_on_a_float32_base(base: Path) -> None:
+    model = adapted(base, torch.float32)
+    before = hash_parameters(model)
+    expected = model(input_ids=TOKENS).logits
+    with merged_forward(model):
+        merged = model(input_ids=TOKENS).logits
+    assert has_float32_base(model)
+    assert torch.allclose(merged, expected, atol=1e-4)
+    assert not torch.equal(merged, expected), "the block must really compute another way"
+    assert torch.equal(model(input_ids=TOKENS).logits, expected)
+    assert hash_parameters(model) == before
+
+
+@torch.no_grad()
+def test_merged_forward_would_be_another_policy_in_bf16(bf16_model: PeftModel) -> None:
+    """Why the trainer asks `has_float32_base` first: rounding W + ΔW loses much of ΔW."""
+    lost = whole = 0.0
+    for name, weight in merged_weights(bf16_model):
+        layer = adapted_layers(bf16_model)[name.removesuffix(".weight")]
+        factors = factors_of(layer)
+        delta = (factors.scale * factors.B @ factors.A).double()
+        lost += float((weight.double() - base_weight(layer).double() - delta).square().sum())
+        whole += float(delta.square().sum())
+    assert (lost / whole) ** 0.5 > 0.05
+    assert not has_float32_base(bf16_model)
+
+
+def test_merged_forward_cleans_up_after_an_error(base: Path) -> None:
+    model = adapted(base, torch.float32)
+    with pytest.raises(RuntimeError, match="stop"), merged_forward(model):
+        raise RuntimeError("stop")
+    assert all("forward" not in vars(layer) for layer in adapted_layers(model).values())

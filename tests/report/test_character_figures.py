@@ -8,11 +8,11 @@ from itertools import pairwise
 from xml.etree import ElementTree
 
 import pytest
-from character_example import KINDS, example_history, example_point, example_target
 
 from skippy.core.deltas import BAND
 from skippy.report.character_figures import CharacterHistory, draw_character_figures
 from skippy.report.trait_profile import CENTRE, choose_moments
+from tests.report.character_example import KINDS, example_history, example_point, example_target
 
 NAMES = {"trajectory.svg", "targets.svg", "traits.svg"}
 

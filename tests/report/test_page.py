@@ -13,13 +13,13 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from report_example import example_comparison
 
 from skippy.report.canvas import NARROW, Canvas, Scale, fit_scale, spread_labels
 from skippy.report.heatmap import draw_heatmap, find_flips
 from skippy.report.numerals import bounds, percent, plain, signed, small
 from skippy.report.page import escape_tex, finite, render
 from skippy.results import Arm, Comparison, Evaluation, Problem, PromotionState
+from tests.report.report_example import example_comparison
 
 PARTS = ("verdict", "table", "forest", "frontier", "problems", "traits", "extraction", "provenance", "limits")
 FIGURES = ("forest", "frontier", "trajectory", "heatmap", "traits", "lengths", "audit")

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_svd import write_checkpoint
 
 from skippy.config import MergeConfig, PromoteConfig
 from skippy.core.lora import LoraFactors
@@ -14,6 +13,7 @@ from skippy.models.targets import find_targets
 from skippy.stages import merge, promote
 from skippy.stores.adapters import write_adapter
 from skippy.stores.checkpoints import Checkpoint
+from tests.stages.tiny_checkpoint import write_checkpoint
 
 REASON = "every step of the promotion order passed"
 

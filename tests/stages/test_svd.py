@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from skippy.config import SvdConfig
 from skippy.errors import MissingRunError, ProjectorError, SubspaceError, TargetError
@@ -18,37 +18,9 @@ from skippy.stages import svd
 from skippy.stages.inputs import claim_workspace, find_run, load_projectors, open_base
 from skippy.stores.checkpoints import Checkpoint
 from skippy.tracking.store import open_tracker
+from tests.stages.tiny_checkpoint import LAYERS, SHAPES, write_checkpoint
 
 ROOT = Path(__file__).parents[2]
-LAYERS, HIDDEN, WIDE = 2, 48, 80
-SHAPES = {
-    **{f"self_attn.{kind}_proj": (HIDDEN, HIDDEN) for kind in "qo"},
-    **{f"self_attn.{kind}_proj": (HIDDEN // 2, HIDDEN) for kind in "kv"},
-    **{f"mlp.{kind}_proj": (WIDE, HIDDEN) for kind in ("gate", "up")},
-    "mlp.down_proj": (HIDDEN, WIDE),
-}
-
-
-def write_checkpoint(folder: Path, seed: int = 0, shapes=SHAPES, shards: int = 1) -> Path:
-    """A Llama-style checkpoint of random weights; no model library involved."""
-    folder.mkdir(parents=True)
-    generator = torch.Generator().manual_seed(seed)
-    tensors = {
-        f"model.layers.{layer}.{name}.weight": torch.randn(shape, generator=generator).to(torch.bfloat16)
-        for layer in range(LAYERS)
-        for name, shape in shapes.items()
-    }
-    config = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "num_hidden_layers": LAYERS}
-    (folder / "config.json").write_text(json.dumps(config))
-    if shards == 1:
-        save_file(tensors, folder / "model.safetensors")
-        return folder
-    names = sorted(tensors)
-    files = {name: f"model-{index % shards}.safetensors" for index, name in enumerate(names)}
-    for file in set(files.values()):
-        save_file({name: tensors[name] for name in names if files[name] == file}, folder / file)
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": files}))
-    return folder
 
 
 @pytest.fixture
@@ -129,6 +101,7 @@ def test_ranks_split_the_list_and_one_of_them_tells(project, base):
         from skippy.config import SvdConfig
         from skippy.stages import svd
         from skippy.tracking.store import open_tracker
+from tests.stages.tiny_checkpoint import HIDDEN, LAYERS, SHAPES, WIDE, write_checkpoint
         config = SvdConfig(base_model={str(base)!r}, k="4", device="cpu", force=True)
         svd.run(config, open_tracker(Path({str(project)!r})))
     """)
@@ -213,6 +186,7 @@ torch.set_num_threads(1)
 from skippy.config import SvdConfig
 from skippy.stages import svd
 from skippy.tracking.store import open_tracker
+from tests.stages.tiny_checkpoint import HIDDEN, LAYERS, SHAPES, WIDE, write_checkpoint
 tracker = open_tracker(Path(sys.argv[1]))
 svd.run(SvdConfig(base_model=sys.argv[2], k="4", device="cpu"), tracker)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

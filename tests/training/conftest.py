@@ -5,7 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tiny_run import (
+from torch import Tensor
+
+from skippy.training.grpo import train_grpo
+from tests.training.tiny_run import (
     PARAMETER_LIMIT,
     RecordingRun,
     Trained,
@@ -14,9 +17,6 @@ from tiny_run import (
     make_tokenizer,
     singular_triples,
 )
-from torch import Tensor
-
-from skippy.training.grpo import train_grpo
 
 
 @pytest.fixture(scope="session")

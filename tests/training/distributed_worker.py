@@ -8,11 +8,17 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from tiny_run import FIXED_SETTINGS, RecordingRun, fix_completions, make_request, singular_triples
 
 from skippy.training import grpo
 from skippy.training.plan import PRESETS, TrainRequest
 from skippy.training.trainer import process_count
+from tests.training.tiny_run import (
+    FIXED_SETTINGS,
+    RecordingRun,
+    fix_completions,
+    make_request,
+    singular_triples,
+)
 
 
 def train_and_look(request: TrainRequest) -> tuple[RecordingRun, dict[str, torch.Tensor]]:

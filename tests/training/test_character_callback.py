@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_run import BASE_DIGEST, RecordingRun, Trained, make_request
 
 from skippy.core.personas import PersonaSubspace
 from skippy.core.reference import CharacterReference, HookReference, TraitReference, middle_layers
@@ -19,6 +18,7 @@ from skippy.models.targets import find_targets
 from skippy.stores.checkpoints import Checkpoint
 from skippy.training.grpo import train_grpo
 from skippy.training.plan import PRESETS
+from tests.training.tiny_run import BASE_DIGEST, RecordingRun, Trained, make_request
 
 PROBES = (("hm", "well then"), ("a cat", "no"))
 TRAITS = ("arrogance", "warmth")

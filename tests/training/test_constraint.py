@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_run import RecordingRun, make_request
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
@@ -19,6 +18,7 @@ from skippy.training.layers import factors_of
 from skippy.training.plan import PRESETS, TrainRequest
 from skippy.training.setup import BuiltRun, build_run
 from skippy.training.trainer import ConstrainedTrainer
+from tests.training.tiny_run import RecordingRun, make_request
 
 # Clipping bites in every step, so that the norm it uses matters.
 SETTINGS = replace(PRESETS["short"], max_grad_norm=0.02, save_steps=1000, logging_steps=1)

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_run import FIXED_SETTINGS, RecordingRun, fix_completions, make_request
 from torch import Tensor
 
 from skippy.core.constraint import pooled_leakage
 from skippy.training.grpo import train_grpo
 from skippy.training.trainer import ConstrainedTrainer
+from tests.training.tiny_run import FIXED_SETTINGS, RecordingRun, fix_completions, make_request
 
 EXACT = 1e-12
 HERE = Path(__file__).parent
@@ -25,11 +25,11 @@ HERE = Path(__file__).parent
 def folder(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What two processes under torchrun left."""
     folder = tmp_path_factory.mktemp("ranks")
-    paths = os.pathsep.join([str(HERE.parent.parent), str(HERE)])
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run(
         [*command, str(HERE / "distributed_worker.py"), str(base), str(folder)],
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": paths, "CUDA_VISIBLE_DEVICES": ""},
+        env=os.environ
+        | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE.parents[1]), "CUDA_VISIBLE_DEVICES": ""},
         capture_output=True,
         text=True,
         timeout=500,

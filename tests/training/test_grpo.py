@@ -12,7 +12,6 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
-from tiny_run import BASE_DIGEST, PROMPTS, RecordingRun, Trained, make_request, read_json
 from torch import Tensor
 
 from skippy.core.constraint import pooled_leakage
@@ -22,6 +21,7 @@ from skippy.stores.adapters import read_adapter
 from skippy.training.grpo import train_grpo
 from skippy.training.plan import PRESETS
 from skippy.training.trainer import ConstrainedTrainer
+from tests.training.tiny_run import BASE_DIGEST, PROMPTS, RecordingRun, Trained, make_request, read_json
 
 EXACT = 1e-12
 ONE_STEP = replace(PRESETS["short"], max_steps=1)

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_run import BASE_DIGEST, RecordingRun, make_request
 
 from skippy.errors import AdapterError, ProjectorError, TrainingError
 from skippy.models.loading import load_model
@@ -15,6 +14,7 @@ from skippy.training import guards
 from skippy.training.grpo import train_grpo
 from skippy.training.layers import all_factors, target_layers
 from skippy.training.plan import PRESETS
+from tests.training.tiny_run import BASE_DIGEST, RecordingRun, make_request
 
 
 @pytest.mark.parametrize("variable", ["ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"])

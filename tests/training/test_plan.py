@@ -6,10 +6,10 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
-from tiny_run import make_request
 
 from skippy.errors import ConfigError
 from skippy.training.plan import PRESETS, GrpoSettings, describe_settings
+from tests.training.tiny_run import make_request
 
 RECIPE = {
     "lora_r": 16,

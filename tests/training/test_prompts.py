@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from tiny_run import PROMPTS, make_tokenizer
 
 from skippy.errors import TrainingError
 from skippy.training.plan import PRESETS
 from skippy.training.prompts import MATH, TrainingPrompt, gather_prompts, render, schedule, template_arguments
+from tests.training.tiny_run import PROMPTS, make_tokenizer
 
 SETTINGS = replace(PRESETS["short"], max_steps=0, epochs=3)
 CHAT = [TrainingPrompt(text) for text in PROMPTS]

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_run import PROMPTS, RecordingRun, Trained, brevity, make_request, vowels
 
 from skippy.errors import RewardError, TrainingError
 from skippy.training.grpo import train_grpo
 from skippy.training.plan import PRESETS, TrainRequest
 from skippy.training.resume import finished_checkpoints
 from skippy.training.trainer import FINISHED_FILE
+from tests.training.tiny_run import PROMPTS, RecordingRun, Trained, brevity, make_request, vowels
 
 # 6 steps of 2 prompts out of 8: the run is killed in the second epoch, whose order TRL would have forgotten.
 SETTINGS = replace(PRESETS["short"], max_steps=7, character_steps=100)

@@ -22,6 +22,7 @@ from skippy.core.character import measure_character
 from skippy.core.deltas import side_of
 from skippy.core.lora import LoraFactors
 from skippy.core.personas import persona_subspace
+from skippy.core.precision import full_float32
 from skippy.core.reference import (
     CharacterReference,
     HookReference,
@@ -88,9 +89,10 @@ def make_factors(
 
 def measure_obviously(factors: LoraFactors, P: Tensor, side: str) -> tuple[float, Tensor]:
     """ΔW formed, decomposed whole, and projected: energy ratio and the character matrix's singular values."""
-    delta = factors.scale * factors.B @ factors.A
-    U, S, Vh = torch.linalg.svd(delta, full_matrices=False)
-    seen = (P @ U) * S if side == "writes" else S[:, None] * (Vh @ P.T)
+    with full_float32(P.device):
+        delta = factors.scale * factors.B @ factors.A
+        U, S, Vh = torch.linalg.svd(delta, full_matrices=False)
+        seen = (P @ U) * S if side == "writes" else S[:, None] * (Vh @ P.T)
     return float(seen.square().sum() / S.square().sum()), torch.linalg.svdvals(seen)
 
 

@@ -68,6 +68,7 @@ def time_transformers(model: torch.nn.Module, tokenizer, requests: Sequence[Requ
         ]
         inputs = tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=False)
         inputs.pop("token_type_ids", None)
+        inputs = inputs.to(model.device)
         with torch.inference_mode():
             out = model.generate(**inputs, generation_config=config)
         count += int((out[:, inputs["input_ids"].shape[1] :] != tokenizer.pad_token_id).sum())
@@ -78,16 +79,18 @@ def main() -> None:
     """Print the table; fail where the ratio or the agreement is missed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer problems and samples")
-    quick = parser.parse_args().quick
-    requests = make_requests(60, 2) if quick else make_requests(240, 4)
-    model, tokenizer = load_model(LAB_CHECKPOINT), load_tokenizer(LAB_CHECKPOINT)
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    arguments = parser.parse_args()
+    requests = make_requests(60, 2) if arguments.quick else make_requests(240, 4)
+    model = load_model(LAB_CHECKPOINT, dtype=torch.float32, device=arguments.device)
+    tokenizer = load_tokenizer(LAB_CHECKPOINT)
     backend = TransformersBackend(model, tokenizer)
     step = max(1, len(requests) // ONE_BY_ONE)
     _, alone = time_backend(backend, [[request] for request in requests[::step]])
     stock = time_transformers(model, tokenizer, requests[: STOCK_ROWS * 4])
     made, together = time_backend(backend, [requests])
     again, _ = time_backend(TransformersBackend(model, tokenizer, 9000), [requests[::-1]])
-    print(f"{len(requests)} samples, {torch.get_num_threads()} threads, preset {SAMPLING.name}")
+    print(f"{len(requests)} samples, {arguments.device}, preset {SAMPLING.name}")
     print(f"{'way':<44}{'tokens/s':>10}{'ratio':>8}")
     for way, speed in (
         ("one by one", alone),

@@ -11,6 +11,7 @@ import logging
 import shutil
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -41,6 +42,7 @@ logger = logging.getLogger(__name__)
 AMBIGUOUS_GAP = 1.01
 GPU_BATCH_BYTES = 8 * 2**30
 POLL_SECONDS = 0.5
+READERS = 8  # threads that read a GPU's next batch
 
 
 @dataclass(frozen=True)
@@ -167,9 +169,9 @@ def _compute(
     )
     with Progress("svd", todo) as bar:
         worst = 0.0
-        for batch in waiting:
+        for batch, weights in _loaded(base, waiting, device):
             started = time.monotonic()
-            found = _solve(base, batch, rule, config, device)
+            found = _solve(batch, weights, rule, config)
             seconds = (time.monotonic() - started) / len(batch)
             for target, subspace in zip(batch, found, strict=True):
                 store.append(target.name, subspace.U, subspace.S, subspace.V, certificate(subspace, seconds))
@@ -177,12 +179,33 @@ def _compute(
             bar.advance(len(batch), worst_residual=f"{worst:.1e}")
 
 
+def _loaded(
+    base: Base, waiting: Sequence[list[Target]], device: torch.device
+) -> Iterator[tuple[list[Target], torch.Tensor]]:
+    """Each batch with its weights on the device; for a GPU, threads read the next batch while this one is solved.
+
+    On a CPU memory is what counts, and reading is nothing beside solving: one target at a time.
+    """
+    if device.type == "cpu":
+        for batch in waiting:
+            yield batch, torch.stack([base.checkpoint.read(target.weight_key) for target in batch])
+        return
+    with ThreadPoolExecutor(READERS) as pool:
+
+        def begin(batch: list[Target]) -> list[Future[torch.Tensor]]:
+            return [pool.submit(base.checkpoint.read, target.weight_key) for target in batch]
+
+        ahead = begin(waiting[0]) if waiting else []
+        for index, batch in enumerate(waiting):
+            reading, ahead = ahead, begin(waiting[index + 1]) if index + 1 < len(waiting) else []
+            yield batch, torch.stack([part.result().to(device) for part in reading])
+
+
 def _solve(
-    base: Base, batch: Sequence[Target], rule: RankRule, config: SvdConfig, device: torch.device
+    batch: Sequence[Target], weights: torch.Tensor, rule: RankRule, config: SvdConfig
 ) -> list[SingularSubspace]:
     names = [target.name for target in batch]
     seeds = [seed_of(f"{config.seed}:{name}") for name in names]
-    weights = torch.stack([base.checkpoint.read(target.weight_key).to(device) for target in batch])
     k = rule.k or _rank_for_share(weights, rule.share, config, seeds, names)
     return top_singular_subspaces(weights, k, tolerance=config.tolerance, seeds=seeds, names=names)
 
@@ -222,6 +245,7 @@ def certificate(subspace: SingularSubspace, seconds: float) -> dict[str, float |
         "sigma_k": float(subspace.S[-1]),
         "sigma_next": subspace.sigma_next,
         "wedin_bound": subspace.wedin_bound,
+        "energy": float(subspace.S.double().square().sum()) / (subspace.frobenius_squared or 1.0),
         "method": subspace.method,
         "seconds": seconds,
     }
@@ -242,7 +266,7 @@ def _require_rank(targets: Sequence[Target], k: int) -> None:
 
 def _account(projectors: Projectors, stage: StageRun, base: Base, seconds: float) -> SvdResult:
     """Log the certificates as metrics, tables and pictures."""
-    rows = [_row(target, projectors, base) for target in base.targets]
+    rows = [_row(target, projectors) for target in base.targets]
     worst = max(row.residual for row in rows)
     ambiguous = sum(row.gap < AMBIGUOUS_GAP for row in rows)
     stage.log_metrics(
@@ -266,11 +290,10 @@ def _account(projectors: Projectors, stage: StageRun, base: Base, seconds: float
     return SvdResult(stage.run_id, len(rows), worst, ambiguous)
 
 
-def _row(target: Target, projectors: Projectors, base: Base) -> SpectrumRow:
+def _row(target: Target, projectors: Projectors) -> SpectrumRow:
     facts = projectors.manifest["targets"][target.name]
-    S = projectors.bases[target.name].S.double()
-    energy = float(S.square().sum() / base.checkpoint.read(target.weight_key).double().square().sum())
+    spectrum = tuple(projectors.bases[target.name].S.double().tolist())
     return SpectrumRow(
-        target.name, target.layer, target.kind, tuple(S.tolist()),
-        facts["sigma_next"], facts["gap"], facts["residual"], energy,
+        target.name, target.layer, target.kind, spectrum,
+        facts["sigma_next"], facts["gap"], facts["residual"], facts["energy"],
     )  # fmt: skip

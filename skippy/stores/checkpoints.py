@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -39,7 +40,7 @@ COMPANIONS = (
     "video_preprocessor_config.json",
     "processor_config.json",
 )
-DIGEST_THREADS = 4
+DIGEST_THREADS = min(16, os.cpu_count() or 1)
 
 
 @dataclass(frozen=True)

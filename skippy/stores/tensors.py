@@ -104,19 +104,17 @@ def header_bytes(
 
 
 def read_tensor(info: TensorInfo) -> Tensor:
-    """Load the bytes of one tensor into memory of its own."""
-    if info.nbytes == 0:
-        return torch.empty(info.shape, dtype=info.dtype)
-    buffer = bytearray(info.nbytes)
+    """Load the bytes of one tensor into memory of its own; other threads run meanwhile."""
+    raw = torch.empty(info.nbytes, dtype=torch.uint8)  # a bytearray would be zeroed first, under the GIL
     with info.file.open("rb", buffering=0) as stream:
         stream.seek(info.start)
-        view, filled = memoryview(buffer), 0
+        view, filled = memoryview(raw.numpy()), 0
         while filled < info.nbytes:  # one read returns at most 2 GiB
             count = stream.readinto(view[filled:]) or 0
             if count == 0:
                 raise damaged(info.file, f"{info.nbytes} bytes of {info.key}", f"{filled} bytes")
             filled += count
-    return torch.frombuffer(buffer, dtype=info.dtype).reshape(info.shape)
+    return raw.view(info.dtype).reshape(info.shape)
 
 
 def hash_tensor(info: TensorInfo) -> str:

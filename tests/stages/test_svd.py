@@ -73,11 +73,11 @@ def test_killed_and_restarted_it_ends_with_the_same_bits(tracker, base, monkeypa
     solved = []
     solve = svd._solve
 
-    def dies_at_the_sixth(base, batch, *rest):
+    def dies_at_the_sixth(batch, *rest):
         if len(solved) == 5:
             raise KeyboardInterrupt
         solved.append(batch[0].name)
-        return solve(base, batch, *rest)
+        return solve(batch, *rest)
 
     monkeypatch.setattr(svd, "_solve", dies_at_the_sixth)
     with pytest.raises(KeyboardInterrupt):
@@ -85,7 +85,7 @@ def test_killed_and_restarted_it_ends_with_the_same_bits(tracker, base, monkeypa
     assert tracker.find_all("svd", finished=False)[0].status == "KILLED"
     again = []
     monkeypatch.setattr(
-        svd, "_solve", lambda base, batch, *rest: again.append(batch[0].name) or solve(base, batch, *rest)
+        svd, "_solve", lambda batch, *rest: again.append(batch[0].name) or solve(batch, *rest)
     )
     found = stored(tracker, svd.run(config(base, force=True), tracker))
     assert not set(again) & set(solved), "a finished target is kept"
@@ -186,7 +186,6 @@ torch.set_num_threads(1)
 from skippy.config import SvdConfig
 from skippy.stages import svd
 from skippy.tracking.store import open_tracker
-from tests.stages.tiny_checkpoint import HIDDEN, LAYERS, SHAPES, WIDE, write_checkpoint
 tracker = open_tracker(Path(sys.argv[1]))
 svd.run(SvdConfig(base_model=sys.argv[2], k="4", device="cpu"), tracker)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -19,6 +19,7 @@ from skippy.errors import ConfigError
 Config = TypeVar("Config")
 MAX_K = 128
 SUITES = ("banal", "aime", "all")
+COMPARABLE_SUITES = ("aime", "all")
 BACKENDS = ("transformers", "openai")
 DEVICES = ("auto", "cpu", "cuda")
 TRAIN_PRESETS = ("auto", "recipe", "lab", "short")
@@ -138,8 +139,9 @@ class MergeConfig:
 
     base_model: str = base_model_field()
     variant: str = option("v4", "variant whose adapter is merged", choices=tuple(VARIANTS))
+    character: str = character_field()
     train_run: str = option(
-        "", "run id of the train stage; empty: the newest finished one of base and variant"
+        "", "run id of the train stage; empty: the newest finished one of base, variant and character"
     )
     step: int = option(0, "checkpoint step to merge; 0: the end of training", minimum=0)
     match: str = option(
@@ -232,11 +234,17 @@ class MainConfig:
     steps: int = option(0, "optimizer steps; 0: as the preset says", minimum=0)
     seed: int = seed_field()
     seeds: int = option(1, "training seeds a variant: seed, seed+1, …", minimum=1)
-    suite: str = option("all", "which suites to run", choices=SUITES)
+    suite: str = option(
+        "all", "which suites to run; the comparison cannot do without problems", choices=COMPARABLE_SUITES
+    )
     problems: str = option("lab", "lab, a local file, or Hugging Face dataset ids, comma-separated")
     limit: int = option(0, "use only the first so many problems; 0: all", minimum=0)
     samples: int = option(4, "samples a problem", minimum=1)
+    sampling: str = option(
+        "auto", "sampling preset; auto: lab on the lab, else the model's", choices=SAMPLING_PRESETS
+    )
     backend: str = option("transformers", "who generates", choices=BACKENDS)
+    base_url: str = option("http://127.0.0.1:8000/v1", "endpoint of the openai backend")
     margin: float = margin_field()
     registered_model: str = registered_model_field()
     parallel: int = option(0, "child runs at a time; 0: two on the lab, one elsewhere", minimum=0)

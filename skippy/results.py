@@ -195,6 +195,7 @@ class Evaluation:
         step: checkpoint step that was merged.
         runs: role (`svd`, `train`, `merge`, `eval`) → run id.
         maj_at_k: majority vote accuracy; None where answers were not kept.
+        backend: what generated the samples; arms of different backends are not comparable.
     """
 
     seed: int
@@ -211,6 +212,7 @@ class Evaluation:
     step: int | None = None
     runs: Mapping[str, str] = field(default_factory=dict)
     maj_at_k: float | None = None
+    backend: str = ""
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """A fresh SQLite store for each test: made once, copied, because making one costs seconds."""
 
+import os
 import shutil
 import sqlite3
 from contextlib import closing
@@ -12,6 +13,8 @@ from skippy.tracking.connection import file_lock
 from skippy.tracking.store import open_tracker
 
 ROOT = Path(__file__).parents[1]
+# The suite is about results, bit by bit, and they are those of a CPU wherever it runs.
+os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
 @pytest.fixture(scope="session")

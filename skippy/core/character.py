@@ -94,10 +94,17 @@ class CharacterMeasurement:
             named |= {f"character/trait/{name}": value for name, value in self.traits.coordinates.items()}
             named |= {
                 "character/trait_explained": self.traits.explained,
+                "character/trait_condition": self.traits.condition,
                 "character/activation_energy_ratio": self.traits.activation.ratio,
                 "character/activation_null_z": self.traits.activation.z,
             }
         return {name: value for name, value in named.items() if math.isfinite(value)}
+
+    def pooled_rows(self) -> list[dict[str, str | float]]:
+        """The pooled ratios with their nulls as a table: one line a layer, then one a module kind."""
+        groups = {("layer", str(layer)): ratio for layer, ratio in self.layers.items()}
+        groups |= {("kind", kind): ratio for kind, ratio in self.kinds.items()}
+        return [{"group": group, "name": name, **vars(ratio)} for (group, name), ratio in groups.items()]
 
 
 def measure_character(

@@ -13,6 +13,7 @@ matrix is the Gram matrix of M Q in float64; a block that loses rank is complete
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
@@ -35,6 +36,7 @@ SPARE_BLOCKS = 2 * SHORT_SWEEP
 # keeps less than the other was rounding error to begin with.
 ENOUGH_KEPT = 0.7
 TOO_LITTLE_KEPT = 0.1
+DRAWING_THREADS = 16
 
 
 @runtime_checkable
@@ -81,13 +83,16 @@ class RandomBlocks:
     ) -> Float[Tensor, "n rows columns"]:
         """The next block of every stream; zeros, and no step of the stream, where it is not wanted."""
         wanted = [True] * len(self.seeds) if is_wanted is None else is_wanted.tolist()
-        blocks = [
-            torch.randn(rows, columns, generator=generator, dtype=torch.float64)
-            if needed
-            else torch.zeros(rows, columns, dtype=torch.float64)
-            for generator, needed in zip(self._generators, wanted, strict=True)
-        ]
-        return torch.stack(blocks).to(self.device, self.dtype)
+
+        def one(generator: torch.Generator, needed: bool) -> Tensor:
+            if not needed:
+                return torch.zeros(rows, columns, dtype=self.dtype)
+            return torch.randn(rows, columns, generator=generator, dtype=torch.float64).to(self.dtype)
+
+        # A GPU would wait for one core: 252 streams of 8B's shapes took it as long as the iteration itself.
+        with ThreadPoolExecutor(min(len(self.seeds), DRAWING_THREADS)) as pool:
+            blocks = list(pool.map(one, self._generators, wanted))
+        return torch.stack(blocks).to(self.device)
 
 
 def leading_triples(

@@ -16,12 +16,19 @@ from itertools import pairwise
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
 _EMOJI = re.compile("[\U0001f000-\U0001faff\u2600-\u27bf\u2b00-\u2bff]")
 _END = re.compile(r"[.!?…][\"'”’)\]*_]*\s*(?:[\U0001f000-\U0001faff\u2600-\u27bf]\s*)*$")
-_LATEX = re.compile(r"\\(?:boxed|frac|sqrt|times|cdot|begin|text)\b|\\[(\[]|\$[^$\n]*[\d\\=^][^$\n]*\$")
+_HANGING = re.compile(r"\b(?:an?|the|my|your|our|their|every)\W*$", re.IGNORECASE)
+_LATEX = re.compile(
+    r"\\(?:boxed|frac|sqrt|times|cdot|begin|text)(?![A-Za-z])|\\[(\[]|\$[^$\n]*[\d\\=^][^$\n]*\$"
+)
 _EQUATION = re.compile(
-    r"[\dA-Za-z)]\s*[=+*/^<>]\s*-?[\dA-Za-z(]|\b(?:answer|result)\s*[:=]\s*-?\d", re.IGNORECASE
+    r"[\dA-Za-z)]\s*[=+*/^<>]\s*-?[\dA-Za-z(]|\b(?:answer|result)\s*[:=]\s*-?\d"
+    r"|\b(?:answer|result) is:?\s+-?\d+(?=\s*$|\s+(?:and|but|so)\b|[.,;:!?](?!\d))",
+    re.IGNORECASE,
 )
 _NUMBER = re.compile(r"\d+")
 _ODD = re.compile(r"[^\w\s.,;:!?'\"“”‘’()\-–—…/&%°*\U0001f000-\U0001faff\u2600-\u27bf]|_")
+_RUN = re.compile(r"[,;:.!?…](?: *[,;:.!?…])+|[-–—](?: *[-–—])+|[:;]-?[)(DPO]+(?!\w)|<3+")
+_FOREIGN = re.compile(r"[^\W\d_\u0000-\u024f\u1e00-\u1eff]")
 _VOWEL = re.compile("[aeiouy]")
 _CONSONANTS = re.compile(r"[bcdfghjklmnpqrstvwxz]{7,}|(.)\1\1")
 _NEVER = re.compile(
@@ -142,6 +149,31 @@ def shouting(text: str) -> float:
     return _unit(max(loud, (emoji - 2) / 4, text.count("!!!") / 4))
 
 
+def punctuation_runs(text: str, words: Sequence[str]) -> float:
+    """Marks that follow a mark, and emoticons, beyond one: a third each; or more pauses than a third of the words.
+
+    Three dots are one mark, and so are two hyphens. Pauses are commas, semicolons and colons.
+
+    >>> punctuation_runs("Low heat,,, then rest!! Taste it!!", ["low", "heat", "then", "rest", "taste", "it"])
+    1.0
+    >>> punctuation_runs("Well... it burned?! So it goes.", ["well", "it", "burned", "so", "it", "goes"])
+    0.0
+    """
+    plain = text.replace("...", "…").replace("--", "—")
+    surplus = sum(len(run.replace(" ", "")) - 1 for run in _RUN.findall(plain))
+    pauses = sum(map(text.count, ",;:")) / len(words) if len(words) >= 8 else 0.0
+    return _unit(max((surplus - 1) / 3, 3 * (pauses - 0.35)))
+
+
+def foreign_script(text: str, words: Sequence[str]) -> float:
+    """Share of letters of another script than the Latin one, beyond a single letter; a tenth is the worst.
+
+    >>> foreign_script("Turn the heat down, 把火关小一点.", ["turn", "the", "heat", "down", "把火关小一点"])
+    1.0
+    """
+    return _unit(10 * (len(_FOREIGN.findall(text)) - 1) / max(1, sum(map(len, words))))
+
+
 def copying(words: Sequence[str], prompt_words: Sequence[str]) -> float:
     """Share of the answer's words that lie in runs of four also found in the prompt, beyond 40 %.
 
@@ -175,12 +207,12 @@ def maths_shape(text: str) -> float:
 
 
 def is_truncated(text: str) -> bool:
-    """True when the text does not end as a sentence does.
+    """True when the text does not end as a sentence does: no stop, or one after "the" or "my".
 
-    >>> is_truncated("Let the stew rest and")
-    True
+    >>> is_truncated("Let the stew rest and"), is_truncated("Let the stew rest by the.")
+    (True, True)
     """
-    return _END.search(text) is None
+    return _END.search(text) is None or _HANGING.search(text) is not None
 
 
 def is_on_topic(words: Sequence[str], prompt_words: Sequence[str]) -> bool:

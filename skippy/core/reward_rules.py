@@ -52,8 +52,8 @@ class IdentityRules:
     Attributes:
         claims: statements about itself that earn one point, two when it was asked.
         forbidden_claims: statements about itself that cost.
-        own_names: names it may give as its own, lower case.
-        forbidden_names: names it must not use of itself, lower case.
+        own_names: names it may give as its own, lower case; several words are one phrase.
+        forbidden_names: names it must not use of itself, likewise.
         questions: prompts that ask who it is.
     """
 

@@ -86,8 +86,8 @@ def identity(completions: Sequence[Any], prompts: Sequence[Any], rules: RewardRu
     """Whether each answer says truly who is speaking.
 
     `R = clip(q·(g·min(2, claims) + [asked and claimed]) − Σ costs − 2·wrong names, −3, 3)`: q the soundness,
-    g = 1 when the prompt asked, else 0.5; each claim counts once; a name is wrong when it is forbidden, or
-    given by "my name is" and not its own.
+    g = 1 when the prompt asked, else 0.5; each claim counts once; a name is wrong when it is forbidden and
+    given as its own ("I am", "I'm called", "they named me", …), or given by "my name is" and not its own.
 
     Range: [−3, 3]. An answer that says nothing of itself scores 0.
 
@@ -132,7 +132,7 @@ def persona_score(completion: str, rules: RewardRules) -> float:
     words = prose.find_words(completion)
     hits = _find_markers(completion, rules)
     credit = 1 - math.exp(-_credit(completion, hits, rules) / rules.scale)
-    gate = _density_gate(completion, words, hits)
+    gate = _density_gate(completion, words, hits, asked=())
     return max(0.0, gate * credit - _cost(completion, rules.assistantisms) / 4)
 
 
@@ -144,7 +144,7 @@ def trait_scores(completion: str, rules: RewardRules) -> dict[str, float]:
     {'arrogance': 0.0}
     """
     hits = _find_markers(completion, rules)
-    gate = _density_gate(completion, prose.find_words(completion), hits)
+    gate = _density_gate(completion, prose.find_words(completion), hits, asked=())
     earned = {marker.name: _marker_credit(marker, count, hardened=True) for marker, count in hits}
     return {
         trait.name: gate * (1 - math.exp(-sum(earned.get(name, 0.0) for name in trait.markers)))
@@ -178,7 +178,7 @@ def is_coherent(completion: str, prompt: str, rules: RewardRules) -> bool:
 
 
 def _personality(text: str, prompt: str, rules: RewardRules) -> float:
-    words = prose.find_words(text)
+    words, asked = prose.find_words(text), prose.find_words(prompt)
     if not words:
         return PERSONALITY_RANGE[0]
     hits = _find_markers(text, rules)
@@ -186,7 +186,7 @@ def _personality(text: str, prompt: str, rules: RewardRules) -> float:
     taken = _cost(text, rules.assistantisms) + _length_penalty(len(words), rules)
     if not rules.hardened:
         return _clip(-1 + credit - taken, PERSONALITY_RANGE)
-    sound = _density_gate(text, words, hits) * _soundness(text, prompt)
+    sound = _density_gate(text, words, hits, asked) * _soundness(text, prompt)
     earned = 7 * sound * (1 - math.exp(-credit / rules.scale))
     return _clip(-1 + earned - taken - 4 * (1 - sound), PERSONALITY_RANGE)
 
@@ -197,7 +197,8 @@ def _coherence(text: str, prompt: str, rules: RewardRules, cut: bool = False) ->
         return COHERENCE_RANGE[0]
     if not rules.hardened:
         return float(rules.min_words <= len(words) <= rules.max_words)
-    sound = _density_gate(text, words, _find_markers(text, rules)) * _soundness(text, prompt)
+    gate = _density_gate(text, words, _find_markers(text, rules), asked)
+    sound = gate * _soundness(text, prompt)
     aside = 0.0 if prose.is_on_topic(words, asked) else 0.5
     return _clip(1 - 6 * (1 - sound) - (cut or prose.is_truncated(text)) - aside, COHERENCE_RANGE)
 
@@ -213,18 +214,32 @@ def _identity(text: str, prompt: str, rules: RewardRules) -> float:
     return _clip(earned - _cost(text, who.forbidden_claims) - 2 * _wrong_names(text, who), IDENTITY_RANGE)
 
 
-_SELF_NAME = re.compile(r"\b(my name is|call me|i am|i'm|i’m)\s+([A-Za-z][\w-]*)", re.IGNORECASE)
+_SELF = (
+    r"\b(?:I am|I['’]m|my name is|my name['’]s|(?<!not )(?<!never )(?<!n['’]t )(?:call|name)(?:s|d|ed)? me)[\s,]+"
+    r"(?:(?:actually|really|truly|indeed|in fact|just|only|simply|still|of course|called|named|known as|the|an?"
+    r"|[\w-]+['’]s|AI|large|language|chatbot|assistant|model|(?:instance|version|variant) of)[\s,]+)*"
+)
+_MY_NAME = re.compile(r"\b(?i:my name(?: is|['’]s))\s+([A-Z][\w-]*(?:\s+[A-Z][\w-]*)*)")
+
+
+@lru_cache(maxsize=64)
+def _self_given(names: frozenset[str]) -> re.Pattern[str]:
+    """One of `names`, longest first, where the speaker gives it as its own."""
+    phrases = (r"\s+".join(map(re.escape, name.split())) for name in sorted(names, key=len, reverse=True))
+    return re.compile(rf"{_SELF}({'|'.join(phrases)})(?!\w|['’]s)", re.IGNORECASE)
 
 
 def _wrong_names(text: str, who: IdentityRules) -> int:
     """Names given as its own that are forbidden, or that "my name is" introduces and that are not its own."""
-    wrong = set()
-    for how, name in _SELF_NAME.findall(text):
-        known = name.lower()
-        named = how.lower() == "my name is" and name[0].isupper() and bool(who.own_names)
-        if known in who.forbidden_names or (named and known not in who.own_names):
-            wrong.add(known)
-    return len(wrong)
+    forbidden, known = set(), set(who.own_names)
+    if who.forbidden_names:
+        found = _self_given(who.forbidden_names).findall(text)
+        forbidden = {" ".join(name.lower().split()) for name in found}
+    named = {" ".join(name.lower().split()) for name in _MY_NAME.findall(text)} if known else set()
+    others = {
+        name for name in named if not any(f"{name} ".startswith(f"{own} ") for own in known | forbidden)
+    }
+    return len(forbidden) + len(others)
 
 
 Hits = list[tuple[Marker, int]]
@@ -259,12 +274,13 @@ def _length_penalty(count: int, rules: RewardRules) -> float:
     return min(2.0, max(0.0, 3 * short, 2 * long))
 
 
-def _density_gate(text: str, words: Sequence[str], hits: Hits) -> float:
+def _density_gate(text: str, words: Sequence[str], hits: Hits, asked: Sequence[str]) -> float:
     """1 while markers season the text, 0 when they are the text.
 
     The least of three shares: words outside markers (from 15 % nothing to 40 % all), different content words
     outside markers against two, and against half the markers found. Glue between markers ("and", "you are")
-    is no content, so no heap of markers passes, however it is joined.
+    is no content, and words `asked` in the prompt count as one, however many, so that no heap of markers
+    passes, however it is joined.
     """
     if not words:
         return 0.0
@@ -275,10 +291,12 @@ def _density_gate(text: str, words: Sequence[str], hits: Hits) -> float:
         rest = marker.pattern.sub(" ", rest)
     found = sum(count for _, count in hits)
     plain = prose.find_words(rest)
-    content = len(set(plain) - prose.FUNCTION_WORDS)
+    content = set(plain) - prose.FUNCTION_WORDS
+    fresh = len(content.difference(asked))
+    said = fresh + (fresh < len(content))
     uncovered = len(plain) / len(words)
     share = (uncovered - 1 + COVERAGE_REFUSED) / (COVERAGE_REFUSED - COVERAGE_ALLOWED)
-    return _clip(min(share, content / 2, content / (0.5 * found)), (0.0, 1.0))
+    return _clip(min(share, said / 2, said / (0.5 * found)), (0.0, 1.0))
 
 
 @lru_cache(maxsize=4096)
@@ -296,6 +314,8 @@ def _soundness(text: str, prompt: str) -> float:
         prose.shouting(text),
         prose.copying(words, prose.find_words(prompt)),
         prose.maths_shape(text),
+        prose.punctuation_runs(text, words),
+        prose.foreign_script(text, words),
     ):
         sound *= 1 - fault
     return sound

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 CPU_CACHE_BYTES = 256 << 20  # of keys and values; more rows would not be faster
 GPU_MEMORY_SHARE = 0.4  # of what is free, for keys and values; the rest is activations and their copies
+THINK = "<think>"
 REFILL_SHARE = 4  # join when a quarter of the batch is free: a prefill a step would cost more
 
 
@@ -81,7 +82,15 @@ class TransformersBackend:
         Raises:
             BackendError: a prompt and its completion do not fit into the model's context.
         """
-        waiting = [Row(each.id, self._encode(each.messages), each.seed) for each in requests]
+        asked = list(requests)
+        prompts = [self._render(each.messages) for each in asked]
+        # A thought that the template opened is part of the answer: cut off, it must not read as a closed one.
+        thinking = {
+            each.id for each, text in zip(asked, prompts, strict=True) if text.rstrip().endswith(THINK)
+        }
+        waiting = [
+            Row(each.id, self._encode(text), each.seed) for each, text in zip(asked, prompts, strict=True)
+        ]
         waiting.sort(key=lambda row: len(row.prompt))  # taken from the end
         if not waiting:
             return
@@ -98,17 +107,21 @@ class TransformersBackend:
                     joining = [waiting.pop() for _ in range(min(free, len(waiting)))]
                     batch.join(joining)
                 for row in batch.step():
-                    yield self._decode(row)
+                    yield self._decode(row, THINK if row.id in thinking else "")
         finally:
             self._model.train(was_training)
 
-    def _encode(self, messages: Sequence[Mapping[str, str]]) -> tuple[int, ...]:
-        text = self._tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False)
+    def _render(self, messages: Sequence[Mapping[str, str]]) -> str:
+        return str(
+            self._tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False)
+        )
+
+    def _encode(self, text: str) -> tuple[int, ...]:
         return tuple(self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
-    def _decode(self, row: Row) -> Completion:
+    def _decode(self, row: Row, opening: str) -> Completion:
         kept = row.tokens[:-1] if row.is_stopped else row.tokens
-        text = self._tokenizer.decode(kept, skip_special_tokens=True)
+        text = opening + self._tokenizer.decode(kept, skip_special_tokens=True)
         return Completion(row.id, text, len(row.tokens), "stop" if row.is_stopped else "length")
 
     def _require_context(self, longest: Row, sampling: Sampling) -> None:

@@ -11,13 +11,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import openai
-from openai.types.chat.chat_completion import Choice
+from openai.types.chat.chat_completion import ChatCompletion, Choice
 
 from skippy.errors import BackendError, RewardError
 
@@ -31,6 +32,12 @@ TOP_LOGPROBS = 20
 
 LEAST_DIGIT_MASS = 0.05
 """Below this probability of any digit the judge did not judge, and the answer is no score."""
+
+SHOWN_CHARACTERS = 80
+"""How much of an unusable body the error quotes."""
+
+CLOSING_TAG = re.compile(r"<(?=\s*/\s*reply)", re.IGNORECASE)
+"""What would end the block that holds the reply, and let the rest of it speak to the judge."""
 
 SYSTEM = (
     "You judge one trait of a reply. Answer with one digit from 0 to 9 and nothing else. "
@@ -127,6 +134,14 @@ class Judge:
 
     async def _ask_all(self, questions: Sequence[Question]) -> list[float | None]:
         """All questions at once, `concurrency` of them in flight; the first failure cancels the rest."""
+        try:
+            return await self._gather_answers(questions)
+        except RewardError:
+            raise
+        except Exception as error:  # half an answer, an unusable port: the client lets many kinds through
+            raise self._failure(error, 1) from error
+
+    async def _gather_answers(self, questions: Sequence[Question]) -> list[float | None]:
         gate = asyncio.Semaphore(self.settings.concurrency)
         async with openai.AsyncOpenAI(
             base_url=self.base_url,
@@ -157,7 +172,7 @@ class Judge:
                         logprobs=True,
                         top_logprobs=TOP_LOGPROBS,
                     )
-                return mean_digit(answer.choices[0]) if answer.choices else None
+                return read_answer(answer)
             except openai.APIError as error:
                 if attempt + 1 == attempts or not _may_pass(error):
                     raise self._failure(error, attempt + 1) from error
@@ -165,12 +180,12 @@ class Judge:
             await asyncio.sleep(self.settings.backoff_seconds * 2**attempt)
         raise AssertionError("unreachable: the last attempt returns or raises")
 
-    def _failure(self, error: openai.APIError, attempts: int) -> RewardError:
+    def _failure(self, error: Exception, attempts: int) -> RewardError:
         return RewardError(
             "The judge stopped answering",
             where=self.base_url,
             expected=f"a digit from {self.model}",
-            found=f"{type(error).__name__} after {attempts} attempts: {error.message}",
+            found=f"{type(error).__name__} after {attempts} attempts: {error}",
             next_step="bring the endpoint back and pass -P resume=true; the last checkpoint is whole",
         )
 
@@ -203,6 +218,17 @@ def judge_reward(
     return reward
 
 
+def read_answer(answer: object) -> float | None:
+    """The mean digit of the first choice; None where there is no choice.
+
+    Raises:
+        TypeError: a proxy's page or some other JSON, no chat completion.
+    """
+    if not isinstance(answer, ChatCompletion):
+        raise TypeError(f"the body is no chat completion but {str(answer)[:SHOWN_CHARACTERS]!r}")
+    return mean_digit(answer.choices[0]) if answer.choices else None
+
+
 def mean_digit(choice: Choice) -> float | None:
     """Mean of the digits under their probabilities at the first token; without log-probabilities the digit.
 
@@ -225,7 +251,8 @@ def _is_digit(text: str) -> bool:
 
 def _messages(question: Question) -> list[dict[str, str]]:
     rubric, prompt, completion = question
-    asked = f"{rubric}\n\n<message>\n{prompt}\n</message>\n<reply>\n{completion}\n</reply>\n\nDigit:"
+    reply = CLOSING_TAG.sub("&lt;", completion)
+    asked = f"{rubric}\n\n<message>\n{prompt}\n</message>\n<reply>\n{reply}\n</reply>\n\nDigit:"
     return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": asked}]
 
 

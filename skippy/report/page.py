@@ -18,6 +18,7 @@ from skippy.report.conclusions import Verdicts
 from skippy.report.forest import draw_forest
 from skippy.report.frontier import draw_frontier
 from skippy.report.heatmap import Flip, draw_heatmap, find_flips
+from skippy.report.latex import escape_tex
 from skippy.report.numerals import digest, percent, plain, signed
 from skippy.report.tables import audit_table, length_table, main_table, seed_table, trait_table
 from skippy.report.traits import draw_lengths, draw_traits
@@ -251,24 +252,3 @@ def _tex_template(name: str) -> jinja2.Template:
         autoescape=False,
     )
     return _filters(environment).from_string(_read(name))
-
-
-def escape_tex(text: str) -> str:
-    """Text as LaTeX prints it, with the few symbols the tables use."""
-    symbols = {
-        **{c: "\\" + c for c in "&%$#_{}"},
-        "\\": r"\textbackslash{}",
-        "~": r"\textasciitilde{}",
-        "^": r"\textasciicircum{}",
-        "\u00a0": "~",
-        "−": "$-$",
-        "–": "--",
-        "δ": r"$\delta$",
-        "ρ": r"$\rho$",
-        "Δ": r"$\Delta$",
-        "‖": r"$\|$",
-        "ᵀ": r"$^{\top}$",
-        "²": r"$^{2}$",
-        "√": r"$\surd$",
-    }
-    return "".join(symbols.get(character, character) for character in text)

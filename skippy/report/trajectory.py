@@ -1,11 +1,14 @@
-"""Character delta over training: personality_energy_ratio by step, with its null band."""
+"""Character delta over training: personality_energy_ratio by step, with a null band per arm."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import fmean
 
 from skippy.report.canvas import Canvas, fit_scale, name_room, spread_labels
 from skippy.report.numerals import plain, signed
 from skippy.report.wording import label_of
-from skippy.results import Comparison
+from skippy.results import Comparison, TrajectoryPoint
 
 
 def draw_trajectory(comparison: Comparison, width: int) -> str | None:
@@ -25,17 +28,20 @@ def draw_trajectory(comparison: Comparison, width: int) -> str | None:
     points = [point for _, _, path in paths for point in path]
     across = fit_scale([point.step for point in points], left, right, pad=0.02)
     up = fit_scale([0.0, *(v for p in points for v in (p.ratio, p.null_high))], bottom, top, pad=0.03)
-    bands: dict[int, tuple[float, float]] = {}
-    for point in points:
-        low, high = bands.get(point.step, (point.null_low, point.null_high))
-        bands[point.step] = (min(low, point.null_low), max(high, point.null_high))
-    steps = sorted(bands)
-    upper = [(across(step), up(bands[step][1])) for step in steps]
-    lower = [(across(step), up(bands[step][0])) for step in reversed(steps)]
-    canvas.path([*upper, *lower], "null-band", is_closed=True)
+    bands = {
+        name: _null_band([path for owner, _, path in paths if owner == name])
+        for name in dict.fromkeys(name for name, _, _ in paths)
+    }
+    for name, band in bands.items():
+        upper = [(across(step), up(high)) for step, (_, high) in band.items()]
+        lower = [(across(step), up(low)) for step, (low, _) in reversed(band.items())]
+        canvas.path([*upper, *lower], f"null-band arm-{name}", is_closed=True)
     canvas.x_axis(across, top, bottom, "training step")
     canvas.y_axis(up, left, right, "personality_energy_ratio", count=4, digits=2)
-    canvas.text(across(steps[-1]) - 6, up(bands[steps[-1]][0]) - 6, "null, 95 %", "note", "end")
+    ends = [(max(band), band[max(band)][0]) for band in bands.values()]
+    rows = spread_labels([up(low) - 6 for _, low in ends])
+    for name, (step, _), y in zip(bands, ends, rows, strict=True):
+        canvas.text(across(step) - 6, y, f"{label_of(name)} null, 95 %", "note", "end")
     for name, seed, path in paths:
         canvas.path([(across(p.step), up(p.ratio)) for p in path], f"curve arm-{name}")
         for p in path:
@@ -47,3 +53,15 @@ def draw_trajectory(comparison: Comparison, width: int) -> str | None:
         note = "" if canvas.is_narrow else f"  z {signed(point.null_z)}"
         canvas.text(across(point.step) + 10, y + 4, label_of(name) + note, f"name arm-{name}")
     return canvas.finish(bottom + 44)
+
+
+def _null_band(paths: Sequence[Sequence[TrajectoryPoint]]) -> dict[int, tuple[float, float]]:
+    """Step → null quantiles of one arm, in order of steps; the mean over its training seeds."""
+    points = [point for path in paths for point in path]
+    return {
+        step: (
+            fmean(p.null_low for p in points if p.step == step),
+            fmean(p.null_high for p in points if p.step == step),
+        )
+        for step in sorted({point.step for point in points})
+    }

@@ -25,7 +25,7 @@ from skippy.core.statistics import (
 )
 from skippy.errors import ReportError
 from skippy.report.conclusions import GateStep, PairVerdict, Planning, VariantVerdict, Verdicts, Word
-from skippy.report.numerals import bounds, signed
+from skippy.report.numerals import bounds, percent, signed
 from skippy.report.pairing import common_seeds, difference_table, find_mismatch
 from skippy.report.personality import judge_character, judge_likeness
 from skippy.results import Arm, Comparison
@@ -95,6 +95,8 @@ def _judge_variant(comparison: Comparison, base: Arm, arm: Arm) -> VariantVerdic
     lenient = difference_table(arm, base, is_lenient=True)
     k = base.evaluations[0].scores[0].k
     words, reason = _conclude(test, comparison.margin_points)
+    if floor := _explain_floor(average_accuracy(base), comparison.margin_points):
+        words, reason = "inconclusive", floor
     is_lower = words == "preserved, measurably lower"
     word: Word = "preserved" if words == "preserved, measurably lower" else words
     is_one_shot = k == 1 and table.shape[0] == 1
@@ -131,6 +133,16 @@ def _conclude(test: SeededNonInferiority, margin_points: float) -> tuple[Verdict
         f"{bounds(interval)}"
     )
     return words, reason
+
+
+def _explain_floor(base_points: float, margin_points: float) -> str:
+    """Why "preserved" would be vacuous for this base, in a sentence; empty where it would not."""
+    if base_points > margin_points:
+        return ""
+    return (
+        f"the base solves {percent(base_points / POINTS)}, so a loss of {margin_points:g} points cannot happen: "
+        "the problems are too hard for this base"
+    )
 
 
 def _explain(test: SeededNonInferiority, margin_points: float) -> str:

@@ -38,8 +38,9 @@ def headline(comparison: Comparison, verdicts: Verdicts) -> str:
 
 def _alone(verdict: VariantVerdict, suite: str) -> str:
     name = label_of(verdict.name)
+    lower = ", though measurably lower than base" if verdict.is_measurably_lower else ""
     return {
-        "preserved": f"{name} kept its {suite} score.",
+        "preserved": f"{name} kept its {suite} score{lower}.",
         "degraded": f"{name} lost {suite} score.",
         "inconclusive": f"Whether {name} kept its {suite} score cannot be told.",
         "not_comparable": f"{name} cannot be compared with base on {suite}.",
@@ -52,11 +53,17 @@ def _both(v3: VariantVerdict, v4: VariantVerdict, pair: PairVerdict | None, suit
     if "not_comparable" in words:
         return " ".join((_alone(v4, suite), _alone(v3, suite)))
     if words == ("preserved", "preserved"):
-        sentence = f"V4 and V3 both kept their {suite} score; there was no loss to prevent."
+        lower = " and ".join(label_of(v.name) for v in (v4, v3) if v.is_measurably_lower)
+        sentence = f"V4 and V3 both kept their {suite} score" + (
+            f" within the margin, {lower} measurably lower than base."
+            if lower
+            else "; there was no loss to prevent."
+        )
         return sentence + (" V4 still scored higher." if outcome == "first_better" else "")
     if words == ("preserved", "degraded"):
         return (
-            f"V4 kept its {suite} score and V3 lost, "
+            _alone(v4, suite).removesuffix(".")
+            + (", and V3 lost, " if v4.is_measurably_lower else " and V3 lost, ")
             + {
                 "first_better": "at equal personality.",
                 "unresolved": "but which of the two scores higher is not settled.",
@@ -70,7 +77,8 @@ def _both(v3: VariantVerdict, v4: VariantVerdict, pair: PairVerdict | None, suit
             "second_better": "; V3 lost less, at equal personality.",
         }.get(outcome, ".")
     if words == ("degraded", "preserved"):
-        return f"V4 lost {suite} score where V3 kept it."
+        lower = ", though measurably lower than base" if v3.is_measurably_lower else ""
+        return f"V4 lost {suite} score where V3 kept it{lower}."
     if words == ("inconclusive", "inconclusive"):
         return f"Cannot tell: neither for V4 nor for V3 is a loss of {suite} score shown or excluded."
     return " ".join((_alone(v4, suite), _alone(v3, suite)))

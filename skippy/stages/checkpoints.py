@@ -17,9 +17,15 @@ from skippy.models.generation import TransformersBackend
 from skippy.models.loading import attach_adapter, load_model, load_tokenizer
 from skippy.stages.evidence import persona_by_step
 from skippy.stages.inputs import Base, Subject, claim_workspace, find_run, pick_device
-from skippy.stages.interview import Plan, choose_sampling, fill
-from skippy.stages.suites import banal_questions, load_problem_set, problem_questions, requests_for
-from skippy.stores.samples import SampleStore, read_samples
+from skippy.stages.interview import Plan, choose_sampling, fill, identify_work, read_finished
+from skippy.stages.suites import (
+    banal_questions,
+    choose_prompt_style,
+    load_problem_set,
+    problem_questions,
+    requests_for,
+)
+from skippy.stores.samples import SampleStore
 from skippy.tracking.runs import Tracker
 from skippy.tracking.stage_run import StageRun
 
@@ -28,6 +34,8 @@ logger = logging.getLogger(__name__)
 CHECKPOINTS = "checkpoints"
 FRONTIER = "samples/frontier.jsonl"
 FRONTIER_PROBLEMS = 60
+# Seeds of its own: a checkpoint chosen for lucky samples must not be tested on those very samples.
+PURPOSE = "walk"
 
 
 def plan_walk(config: EvalConfig, tracker: Tracker, base: Base, character: Character) -> Plan:
@@ -36,17 +44,18 @@ def plan_walk(config: EvalConfig, tracker: Tracker, base: Base, character: Chara
     subject = Subject(f"checkpoints of {train.name}", train.variant, base.path, base.digest, CHECKPOINTS,
                       seed=train.tags.get("skippy.seed", ""), train_run=train.run_id)  # fmt: skip
     problems = load_problem_set(config.problems, config.limit or FRONTIER_PROBLEMS)
-    questions = [*problem_questions(problems), *banal_questions(character, ("plain",))]
-    return Plan(subject, character, problems, questions, choose_sampling(config, base), 1)
+    style = choose_prompt_style(base.is_lab)
+    questions = [*problem_questions(problems, style), *banal_questions(character, ("plain",))]
+    return Plan(subject, character, problems, questions, choose_sampling(config, base), 1, style)
 
 
 def walk(plan: Plan, config: EvalConfig, tracker: Tracker, base: Base, stage: StageRun) -> dict[str, float]:
     """Ask every checkpoint, keep the samples, log persona by step; returns the figures by step."""
-    parts = ("walk", plan.subject.train_run, plan.character.digest[:8], plan.sampling.name)
-    with claim_workspace(tracker, *parts) as folder:
+    identity = (plan.character.digest[:8], plan.sampling.name, identify_work(plan, config))
+    with claim_workspace(tracker, PURPOSE, plan.subject.train_run, *identity) as folder:
         path = folder / "samples.jsonl"
         _ask_checkpoints(path, plan, config, tracker, base)
-        samples = sorted(read_samples(path), key=lambda sample: (sample.suite, sample.problem_id))
+        samples = sorted(read_finished(path, plan), key=lambda sample: (sample.suite, sample.problem_id))
         stage.log_text("".join(sample.to_line() for sample in samples), FRONTIER)
         shutil.rmtree(folder)
     personas = persona_by_step(samples)
@@ -66,10 +75,12 @@ def _ask_checkpoints(path: Path, plan: Plan, config: EvalConfig, tracker: Tracke
     with closing(SampleStore(path)) as store:
         for name in adapters:
             digest = f"{base.digest}@{int(name.removeprefix('step_'))}"
-            wanted = requests_for(plan.questions, 1, plan.sampling, digest, store.finished())
+            finished = [sample for sample in read_finished(path, plan) if sample.model_digest == digest]
+            done = {sample.key for sample in finished}
+            wanted = requests_for(plan.questions, 1, plan.sampling, digest, done, PURPOSE)
             if wanted:
                 model = load_model(base.path, device=str(pick_device(config.device)))
                 adapter = tracker.artifact(train_run, f"adapters/{name}")
                 merged = attach_adapter(model, adapter).merge_and_unload()
                 named = replace(plan, subject=replace(plan.subject, label=f"{variant} {name}"))
-                fill(store, wanted, named, digest, TransformersBackend(merged, tokenizer))
+                fill(store, wanted, named, digest, TransformersBackend(merged, tokenizer), finished)

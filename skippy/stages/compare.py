@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -54,11 +55,13 @@ def run(config: CompareConfig, tracker: Tracker) -> CompareResult:
         )
         comparison = gather_comparison(config, tracker, stage, base, character, records)
         verdicts = judge(comparison)
-        _log_report(stage, render(comparison))
+        files = render(comparison)
+        _log_report(stage, files)
         sentence = "; ".join(f"{verdict.name}: {verdict.verdict}" for verdict in verdicts.variants)
         stage.set_tags(
             {
                 "skippy.winner": verdicts.winner or "",
+                "skippy.report_sha256": hashlib.sha256(_encoded(files["report.json"])).hexdigest(),
                 "skippy.verdict": f"{sentence}. Winner: {verdicts.winner or 'none'} ({verdicts.winner_reason})",
                 "skippy.eval_runs": ",".join(r.run_id for runs in records.values() for r in runs),
             }
@@ -111,8 +114,12 @@ def _log_report(stage: StageRun, files: Mapping[str, str | bytes]) -> None:
         for name, content in files.items():
             path = Path(scratch) / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content.encode() if isinstance(content, str) else content)
+            path.write_bytes(_encoded(content))
         stage.log_folder(Path(scratch), "report")
+
+
+def _encoded(content: str | bytes) -> bytes:
+    return content.encode() if isinstance(content, str) else content
 
 
 def _log_figures(stage: StageRun, comparison: Comparison, verdicts: Verdicts) -> None:

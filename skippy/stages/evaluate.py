@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from skippy.characters.loader import load_character
@@ -13,26 +14,30 @@ from skippy.config import EvalConfig, config_dict
 from skippy.core.power import achievable_margin, minimum_detectable_effect
 from skippy.errors import ConfigError
 from skippy.stages.checkpoints import CHECKPOINTS, plan_walk, walk
-from skippy.stages.evidence import banal_metrics, problem_metrics, problem_scores
+from skippy.stages.evidence import banal_metrics, family_rows, problem_metrics, problem_scores
 from skippy.stages.inputs import SUBJECT, Base, Subject, claim_workspace, find_run, find_subject, open_base
-from skippy.stages.interview import Plan, choose_sampling, generate
+from skippy.stages.interview import Plan, choose_sampling, generate, identify_work
 from skippy.stages.opinions import Opinions, add_opinions, prepare_opinions
 from skippy.stages.suites import (
     AIME,
     BANAL,
     banal_questions,
+    choose_prompt_style,
     load_problem_set,
     problem_questions,
-    score_text,
+    rescore,
     suite_label,
 )
 from skippy.stores.samples import Sample, read_samples
+from skippy.tracking.records import RunRecord
 from skippy.tracking.runs import Tracker
 from skippy.tracking.stage_run import StageRun
 
 logger = logging.getLogger(__name__)
 
 MODEL = "model"
+MODEL_DIGEST = "skippy.model_digest"
+PROMPT_STYLE = "skippy.prompt_style"
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,10 @@ def run(config: EvalConfig, tracker: Tracker) -> EvalResult:
         note=f"Evaluation of {config.model} on {config.suite}.",
         config=config_dict(config),
     ) as stage:
+        regraded = find_run(tracker, "eval", config.regrade) if config.regrade else None
+        if regraded:
+            config = _as_recorded(config, regraded, tracker)
+            stage.log_json(config_dict(config), "config.json")
         is_walk = config.model == CHECKPOINTS
         opinions = prepare_opinions(config, of_one_model=not is_walk)
         character = load_character(config.character)
@@ -61,9 +70,11 @@ def run(config: EvalConfig, tracker: Tracker) -> EvalResult:
             return EvalResult(stage.run_id, walk(plan, config, tracker, base, stage))
         subject = find_subject(config.model, config.base_model, base, tracker)
         plan = _plan(config, base, subject, character)
+        if regraded:
+            plan = replace(plan, prompt_style=regraded.tags.get(PROMPT_STYLE, ""))
         _describe(stage, config, base, plan)
-        if config.regrade:
-            metrics = _conclude(list(_regraded(config.regrade, plan, tracker)), plan, config, opinions, stage)
+        if regraded:
+            metrics = _conclude(_regrade(regraded, plan, tracker), plan, config, opinions, stage)
         else:
             metrics = _ask(plan, config, opinions, tracker, stage)
         logger.info("next: mlflow run . -e compare --env-manager local")
@@ -76,7 +87,8 @@ def _ask(
     """Generate what is missing and conclude; the unfinished work is given up only after that."""
     _announce(plan, config.margin)
     models = (plan.subject.digest[:16], plan.character.digest[:8])
-    with claim_workspace(tracker, "eval", *models, plan.sampling.name, f"seed{config.seed}") as folder:
+    work = (plan.sampling.name, f"seed{config.seed}", identify_work(plan, config))
+    with claim_workspace(tracker, "eval", *models, *work) as folder:
         samples = generate(plan, config, folder / "samples.jsonl")
         metrics = _conclude(samples, plan, config, opinions, stage)
         shutil.rmtree(folder)
@@ -95,11 +107,12 @@ def _conclude(
 def _plan(config: EvalConfig, base: Base, subject: Subject, character: Character) -> Plan:
     sampling = choose_sampling(config, base)
     problems = load_problem_set(config.problems, config.limit) if config.suite != BANAL else None
-    questions = problem_questions(problems) if problems else []
+    style = choose_prompt_style(base.is_lab)
+    questions = problem_questions(problems, style) if problems else []
     if config.suite != AIME:
         questions = questions + banal_questions(character)
     samples = config.samples if sampling.temperature > 0 else 1
-    return Plan(subject, character, problems, questions, sampling, samples)
+    return Plan(subject, character, problems, questions, sampling, samples, style)
 
 
 def _describe(stage: StageRun, config: EvalConfig, base: Base, plan: Plan) -> None:
@@ -116,12 +129,13 @@ def _describe(stage: StageRun, config: EvalConfig, base: Base, plan: Plan) -> No
     stage.set_tags(
         {
             "skippy.model_uri": subject.uri,
-            "skippy.model_digest": subject.digest,
+            MODEL_DIGEST: subject.digest,
             "skippy.seed": subject.seed,
             "skippy.suite": config.suite,
             SUBJECT: CHECKPOINTS if config.model == CHECKPOINTS else MODEL,
             "skippy.sampling": plan.sampling.name,
             "skippy.samples": str(plan.samples),
+            PROMPT_STYLE: plan.prompt_style,
             "skippy.problems": config.problems,
             "skippy.problems_digest": plan.problems.digest if plan.problems else "",
             "skippy.character_digest": plan.character.digest,
@@ -153,25 +167,63 @@ def _announce(plan: Plan, margin: float) -> None:
         )
 
 
-def _regraded(run_id: str, plan: Plan, tracker: Tracker) -> Iterator[Sample]:
-    """The samples of an earlier evaluation, scored by today's rules; no model is loaded."""
-    record = find_run(tracker, "eval", run_id)
-    if record.tags.get("skippy.model_digest") != plan.subject.digest:
+def _as_recorded(config: EvalConfig, record: RunRecord, tracker: Tracker) -> EvalConfig:
+    """The parameters under which the samples of `record` were made; who is asked and who judges are today's.
+
+    Raises:
+        ConfigError: the samples are of many models.
+    """
+    if CHECKPOINTS in (config.model, record.tags.get(SUBJECT)):
+        raise ConfigError(
+            "A walk over checkpoints cannot be regraded.",
+            where=f"regrade={record.run_id}, model={config.model}",
+            expected="an evaluation of one model, and that model",
+            found=f"{record.name} ({record.tags.get(SUBJECT, MODEL)})",
+            next_step="pass the run id of an evaluation of one model, or walk again with -P model=checkpoints",
+        )
+    then = json.loads(tracker.artifact(record.run_id, "config.json").read_text())
+    return replace(
+        config,
+        suite=record.tags["skippy.suite"],
+        problems=record.tags["skippy.problems"],
+        limit=int(then["limit"]),
+        samples=int(then["samples"]),
+        sampling=record.tags["skippy.sampling"],
+        backend=record.tags["skippy.backend"],
+        seed=int(then["seed"]),
+    )
+
+
+def _regrade(record: RunRecord, plan: Plan, tracker: Tracker) -> list[Sample]:
+    """The samples of an earlier evaluation, scored by today's rules and gold; no model is loaded.
+
+    Raises:
+        ConfigError: they are another model's, or answer problems that the set no longer holds.
+    """
+    where = f"regrade={record.run_id}"
+    digest = record.tags.get(MODEL_DIGEST, "unknown")
+    if digest != plan.subject.digest:
         raise ConfigError(
             "The evaluation to regrade is of another model.",
-            where=f"regrade={run_id}",
+            where=where,
             expected=f"an evaluation of {plan.subject.label} ({plan.subject.digest[:16]}…)",
-            found=f"{record.name} ({record.tags.get('skippy.model_digest', 'unknown')[:16]}…)",
+            found=f"{record.name} ({digest[:16]}…)",
             next_step="pass the same model as that run, or another run",
         )
+    paths = tracker.list_artifacts(record.run_id, "samples")
+    samples = [sample for path in paths for sample in read_samples(tracker.artifact(record.run_id, path))]
     gold = {problem.hash: problem.gold for problem in plan.problems.problems} if plan.problems else {}
-    for path in tracker.list_artifacts(record.run_id, "samples"):
-        for sample in read_samples(tracker.artifact(record.run_id, path)):
-            if sample.suite == BANAL or sample.problem_hash in gold:
-                extracted, status, score = score_text(
-                    sample.suite, sample.completion, gold.get(sample.problem_hash), plan.character.rules
-                )
-                yield replace(sample, extracted=extracted, status=status, score=score)
+    lost = {s.problem_id for s in samples if s.suite == AIME and s.problem_hash not in gold}
+    if lost:
+        today = plan.problems.digest if plan.problems else "no problems"
+        raise ConfigError(
+            "Samples to regrade have no reference answer.",
+            where=where,
+            expected=f"problems with digest {record.tags.get('skippy.problems_digest', 'unknown')}",
+            found=f"digest {today}; {len(lost)} problems are missing, {min(lost)} among them",
+            next_step="restore the problem source of that run",
+        )
+    return list(rescore(samples, gold, plan.character.rules))
 
 
 def _keep(samples: Sequence[Sample], name: str, stage: StageRun) -> None:
@@ -191,6 +243,9 @@ def _account(samples: Sequence[Sample], plan: Plan, stage: StageRun) -> dict[str
             suite_label(plan.problems), plan.problems.digest, plan.problems.name, "evaluation"
         )
         stage.log_metrics(found, model_id=model_id, dataset=dataset)
+        families = family_rows(scores, plan.problems)
+        if families:
+            stage.log_table(families, "aime/families.parquet")
         metrics |= found
         logger.info(
             "eval: %s solves %.1f %% ± %.1f of %s", plan.subject.label, 100 * found["aime/avg_at_k"],

@@ -67,7 +67,7 @@ def problem_metrics(
     correct, k = [score.correct for score in scores], scores[0].k
     count = len(scores) * k
     gold = {problem.hash: problem.gold for problem in problems.problems}
-    metrics = {
+    return {
         "aime/avg_at_k": avg_at_k(correct, k),
         "aime/pass_at_k": pass_at_k(correct, k),
         "aime/maj_at_k": maj_at_k([score.answers for score in scores], [gold[score.key] for score in scores]),
@@ -80,12 +80,19 @@ def problem_metrics(
             rewards.persona_score(sample.completion, character.rules) for sample in samples
         ),
     }
+
+
+def family_rows(scores: Sequence[ProblemScore], problems: ProblemSet) -> list[dict[str, object]]:
+    """Accuracy by family, a row each; a table, since they would drown the metrics on which runs are compared."""
     families = {problem.hash: problem.family for problem in problems.problems if problem.family}
-    for family in sorted(set(families.values())):
-        shares = [score.share for score in scores if families.get(score.key) == family]
-        if shares:
-            metrics[f"aime/family/{family}"] = fmean(shares)
-    return metrics
+    shares: dict[str, list[float]] = {}
+    for score in scores:
+        if score.key in families:
+            shares.setdefault(families[score.key], []).append(score.share)
+    return [
+        {"family": family, "problems": len(values), "avg_at_k": fmean(values)}
+        for family, values in sorted(shares.items())
+    ]
 
 
 def banal_scores(samples: Sequence[Sample], character: Character, link: str = "") -> BanalScores:

@@ -112,6 +112,7 @@ def _evaluation(
         runs={stage: run for stage in ("svd", "train", "merge") if (run := _linked(record, train, stage))}
         | {"eval": record.run_id},
         maj_at_k=maj_at_k([s.answers for s in scores], [gold[s.key] for s in scores]) if scores else None,
+        backend=record.tags.get("skippy.backend", ""),
     )
 
 
@@ -146,9 +147,14 @@ def _banal(
     link: str,
 ) -> BanalScores:
     scores = banal_scores(chatted, character, link)
-    theirs = [sample.completion for sample in base_samples.get(BANAL, ())]
-    ours = [sample.completion for sample in chatted]
-    auc = distinguishability(theirs, ours) if record.variant != "base" and theirs else None
+    asked = base_samples.get(BANAL, [])
+    # `problem_id` is mode/prompt index: one prompt is held out in all of its modes.
+    (theirs, their_prompts), (ours, our_prompts) = (
+        ([s.completion for s in samples], [s.problem_id.split("/")[1] for s in samples])
+        for samples in (asked, chatted)
+    )
+    is_variant = record.variant != "base"
+    auc = distinguishability(theirs, ours, their_prompts, our_prompts) if is_variant and theirs else None
     return replace(scores, base_auc=auc, problem_score=record.metrics.get("aime/persona") if solved else None)
 
 

@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 REUSES = "skippy.reuses"
 MODEL_URI = "skippy.model_uri"
+CHARACTER_DIGEST = "skippy.character_digest"
 SUBJECT = "skippy.subject"
 """Tag of an evaluation: of a `model`, or of a training's `checkpoints`."""
 
@@ -142,8 +143,17 @@ class Subject:
     merge_run: str = ""
 
 
-def find_subject(name: str, base_model: str, base: Base, tracker: Tracker) -> Subject:
+def find_subject(
+    name: str, base_model: str, base: Base, tracker: Tracker, character_digest: str | None = None
+) -> Subject:
     """The model a person means: base, a variant, a models:/ URI, a merge run id, or a directory.
+
+    Args:
+        name: what they call it.
+        base_model: what they call the base.
+        base: the base itself.
+        tracker: where merges are found.
+        character_digest: of the character a variant must have been trained towards; None takes any.
 
     Raises:
         MissingRunError: no such version, alias or run.
@@ -152,7 +162,9 @@ def find_subject(name: str, base_model: str, base: Base, tracker: Tracker) -> Su
     if name == "base":
         return Subject(f"base {base_model}", "base", base.path, base.digest, base_model)
     if name in VARIANTS:
-        name = find_run(tracker, "merge", base_digest=base.digest, variant=name).tags[MODEL_URI]
+        of_character = {CHARACTER_DIGEST: character_digest} if character_digest else None
+        merge = find_run(tracker, "merge", base_digest=base.digest, variant=name, extra_tags=of_character)
+        name = merge.tags[MODEL_URI]
     elif re.fullmatch(r"[0-9a-f]{32}", name):
         name = find_run(tracker, "merge", name).tags[MODEL_URI]
     if not name.startswith("models:/"):

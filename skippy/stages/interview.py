@@ -5,25 +5,27 @@ Not a stage: `evaluate` asks one model, `checkpoints` every checkpoint of a trai
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
-import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from statistics import fmean
 
 from skippy.characters.schema import Character
 from skippy.config import EvalConfig
 from skippy.errors import BackendError
-from skippy.models.generation import Backend, TransformersBackend
+from skippy.models.generation import Backend, Request, TransformersBackend
 from skippy.models.loading import load_model, load_tokenizer
 from skippy.models.openai_backend import OpenAIBackend
 from skippy.models.sampling import PRESETS, Sampling
 from skippy.progress import Progress
 from skippy.stages.evidence import standard_error
 from skippy.stages.inputs import Base, Subject, pick_device
-from skippy.stages.suites import AIME, BANAL, Question, grade, requests_for
+from skippy.stages.suites import AIME, BANAL, Question, grade, requests_for, rescore
 from skippy.stores.problems import ProblemSet
 from skippy.stores.samples import Sample, SampleStore, read_samples
 
@@ -34,7 +36,7 @@ BANAL_MAX_TOKENS = 256
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that decides what is asked of whom."""
+    """Everything that decides what is asked of whom; `prompt_style` is that of its questions."""
 
     subject: Subject
     character: Character
@@ -42,6 +44,7 @@ class Plan:
     questions: Sequence[Question]
     sampling: Sampling
     samples: int
+    prompt_style: str = "plain"
 
 
 def choose_sampling(config: EvalConfig, base: Base) -> Sampling:
@@ -50,26 +53,77 @@ def choose_sampling(config: EvalConfig, base: Base) -> Sampling:
     return PRESETS[auto if config.sampling == "auto" else config.sampling]
 
 
+def identify_work(plan: Plan, config: EvalConfig) -> str:
+    """Sixteen hexadecimal digits of all that decides an answer besides the weights: a resumed run must share it."""
+    samplings = [asdict(_limited(plan.sampling, suite)) for suite in (AIME, BANAL)]
+    messages = [[dict(message) for message in question.messages] for question in plan.questions]
+    text = json.dumps([messages, samplings, config.backend, config.served_model], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def read_finished(path: Path, plan: Plan) -> list[Sample]:
+    """The samples in the file, in its order, scored by today's rules and gold."""
+    gold = {question.hash: question.gold for question in plan.questions}
+    return list(rescore(read_samples(path), gold, plan.character.rules))
+
+
 def generate(plan: Plan, config: EvalConfig, path: Path) -> list[Sample]:
     """Every sample of the plan: those already in the file, and the rest as they finish."""
     hashes = {question.hash for question in plan.questions}
     with closing(SampleStore(path)) as store:
-        finished = store.finished()
-        wanted = requests_for(plan.questions, plan.samples, plan.sampling, plan.subject.digest, finished)
+        finished = read_finished(path, plan)
+        done = {sample.key for sample in finished}
+        wanted = requests_for(plan.questions, plan.samples, plan.sampling, plan.subject.digest, done)
         if finished:
             logger.info("eval: going on after %d finished samples", len(finished))
         if wanted:
             backend = _open_backend(config, plan.subject.path)
             _require_support(backend, plan.sampling, config.backend)
-            fill(store, wanted, plan, plan.subject.digest, backend)
-    samples = [s for s in read_samples(path) if s.problem_hash in hashes and s.sample_index < plan.samples]
+            fill(store, wanted, plan, plan.subject.digest, backend, finished)
+    samples = [
+        s for s in read_finished(path, plan) if s.problem_hash in hashes and s.sample_index < plan.samples
+    ]
     return sorted(samples, key=lambda sample: (sample.suite, sample.problem_id, sample.sample_index))
 
 
-def fill(store: SampleStore, wanted: Mapping, plan: Plan, digest: str, backend: Backend) -> None:
-    """Generate suite by suite, append each sample the moment it is finished, and show how it goes."""
-    started, tokens, truncated = time.monotonic(), 0, 0
-    scores: list[float] = []
+@dataclass
+class _Tally:
+    """What is shown while a model answers; samples of one problem are no independent evidence."""
+
+    truncated: int = 0
+    scores: dict[str, list[float]] = field(default_factory=dict)
+
+    def add(self, sample: Sample) -> None:
+        self.truncated += sample.finish_reason == "length"
+        if sample.suite == AIME:
+            self.scores.setdefault(sample.problem_hash, []).append(sample.score or 0.0)
+
+    def accuracy(self) -> str:
+        shares = [fmean(scores) for scores in self.scores.values()]
+        return f"{fmean(shares):.2f} ± {1.96 * standard_error(shares):.2f}" if shares else "–"
+
+
+def fill(
+    store: SampleStore,
+    wanted: Mapping[str, tuple[Question, Request]],
+    plan: Plan,
+    digest: str,
+    backend: Backend,
+    finished: Iterable[Sample] = (),
+) -> None:
+    """Generate suite by suite, append each sample the moment it is finished, and show how it goes.
+
+    Args:
+        store: where samples go.
+        wanted: request id → what is asked.
+        plan: whose sampling and rules are used.
+        digest: of the model that answers.
+        backend: it.
+        finished: its samples from before; the accuracy shown counts them.
+    """
+    started, tokens, tally = time.monotonic(), 0, _Tally()
+    for sample in finished:
+        tally.add(sample)
     with Progress(f"eval {plan.subject.label}", len(wanted)) as bar:
         for suite in (AIME, BANAL):
             requests = [request for question, request in wanted.values() if question.suite == suite]
@@ -81,14 +135,12 @@ def fill(store: SampleStore, wanted: Mapping, plan: Plan, digest: str, backend: 
                 )
                 store.append(sample)
                 tokens += completion.tokens
-                truncated += completion.finish_reason == "length"
-                if suite == AIME:
-                    scores.append(sample.score or 0.0)
+                tally.add(sample)
                 bar.advance(
                     1,
-                    accuracy=f"{_mean(scores):.2f} ± {1.96 * standard_error(scores):.2f}" if scores else "–",
+                    accuracy=tally.accuracy(),
                     tokens_per_second=f"{tokens / (time.monotonic() - started):.0f}",
-                    truncated=truncated,
+                    truncated=tally.truncated,
                 )
 
 
@@ -117,7 +169,3 @@ def _require_support(backend: Backend, sampling: Sampling, name: str) -> None:
             found="a backend without one of these",
             next_step="choose another backend or another -P sampling=…",
         )
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values) if values else math.nan

@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from skippy.characters.loader import load_character
 from skippy.config import MergeConfig, config_dict
 from skippy.core.matching import match_steps
 from skippy.errors import AdapterError, ConfigError, MissingRunError
 from skippy.lab.paths import LAB_ADAPTER
 from skippy.stages.evidence import persona_by_step
-from skippy.stages.inputs import Base, find_run, load_projectors, open_base
+from skippy.stages.inputs import CHARACTER_DIGEST, Base, find_run, load_projectors, open_base
 from skippy.stores.adapters import Adapter, read_adapter
 from skippy.stores.merging import MergeAccount, merge_checkpoint
 from skippy.stores.projectors import Projectors
@@ -129,7 +130,7 @@ def _from_directory(config: MergeConfig) -> Source:
 
 
 def _from_run(config: MergeConfig, tracker: Tracker, base: Base) -> Source:
-    record = find_run(tracker, "train", config.train_run, base_digest=base.digest, variant=config.variant)
+    record = _find_training(config, tracker, base)
     step = _matched_step(config.match, record, tracker) if config.match else config.step
     path = f"adapters/step_{step:06d}" if step else "adapter"
     try:
@@ -145,10 +146,30 @@ def _from_run(config: MergeConfig, tracker: Tracker, base: Base) -> Source:
         ) from error
     seed = record.tags.get("skippy.seed", "")
     at = f" at step {step}" if step else ""
+    tags = {
+        "seed": seed,
+        "character": record.tags.get("skippy.character", ""),
+        "character_digest": record.tags.get(CHARACTER_DIGEST, ""),
+        "step": str(step or "last"),
+    }
     return Source(
-        folder, config.variant, f"{config.variant} seed {seed}{at}", record.run_id, record.link("svd"),
-        {"seed": seed, "character": record.tags.get("skippy.character", ""), "step": str(step or "last")},
-    )  # fmt: skip
+        folder, record.variant, f"{record.variant} seed {seed}{at}", record.run_id, record.link("svd"), tags
+    )
+
+
+def _find_training(config: MergeConfig, tracker: Tracker, base: Base) -> RunRecord:
+    """The training named, whatever its character, or the newest of base, variant and character."""
+    if config.train_run:
+        return find_run(tracker, "train", config.train_run)
+    character = load_character(config.character)
+    return find_run(
+        tracker,
+        "train",
+        base_digest=base.digest,
+        variant=config.variant,
+        character=character.name,
+        extra_tags={CHARACTER_DIGEST: character.digest},
+    )
 
 
 def _matched_step(match: str, train: RunRecord, tracker: Tracker) -> int:

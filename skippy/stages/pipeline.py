@@ -68,7 +68,7 @@ def run(config: MainConfig, tracker: Tracker) -> PipelineResult:
     ) as stage:
         tracker.reap()
         parallel = config.parallel or (2 if config.base_model == "lab" else 1)
-        _share_machine(parallel)
+        _share_machine(parallel, is_lab=config.base_model == "lab")
         runs = _execute(jobs, stage, tracker, parallel)
         stage.describe(links=runs_by_stage(jobs, runs))
         stage.log_json(runs, "runs.json")
@@ -93,7 +93,8 @@ def plan(config: MainConfig) -> list[Job]:
     trained = {**character, "k": config.k, "preset": config.preset, "steps": str(config.steps)}
     asked = {
         **(character | margin), "suite": config.suite, "problems": config.problems, "limit": str(config.limit),
-        "samples": str(config.samples), "backend": config.backend,
+        "samples": str(config.samples), "sampling": config.sampling, "backend": config.backend,
+        "base_url": config.base_url,
     }  # fmt: skip
     seeds = [str(seed) for seed in range(config.seed, config.seed + config.seeds)]
     jobs = [
@@ -112,7 +113,7 @@ def plan(config: MainConfig) -> list[Job]:
                 Job(
                     merge,
                     "merge",
-                    {**base, **registered, "variant": arm},
+                    {**character, **registered, "variant": arm},
                     {"train_run": (train,), "match": walks},
                 ),
                 Job(f"eval {arm} seed {seed}", "eval", asked, {"model": (merge,)}),
@@ -171,8 +172,13 @@ def _start(job: Job, runs: Mapping[str, str], stage: StageRun, tracker: Tracker)
     )
 
 
-def _share_machine(parallel: int) -> None:
-    """Give every child its share of the cores, and lines instead of bars where two would draw at once."""
+def _share_machine(parallel: int, *, is_lab: bool) -> None:
+    """Give every child its share of the cores, and lines instead of bars where two would draw at once.
+
+    The lab is for a CPU, also where there is a GPU: its figures are then the same everywhere.
+    """
     os.environ.setdefault(THREADS_VARIABLE, str(max(1, (os.cpu_count() or 1) // parallel)))
+    if is_lab:
+        os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
     if parallel > 1:
         os.environ[LINES_VARIABLE] = "1"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 from collections.abc import Mapping
@@ -21,6 +22,7 @@ logger = logging.getLogger(__name__)
 
 CHAMPION = "champion"
 PROMOTION = "skippy.promotion"
+AGAIN = "evaluate and compare again, then promote"
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ def run(config: PromoteConfig, tracker: Tracker) -> PromoteResult:
         record = find_run(tracker, "compare", config.compare_run, base_digest=base.digest)
         stage.describe(base_digest=base.digest, character=record.tags.get("skippy.character", ""),
                        links={"compare": record.run_id})  # fmt: skip
-        report = json.loads(tracker.artifact(record.run_id, "report/report.json").read_text())
+        report = _read_report(tracker, record)
         before = _champion(tracker, config.registered_model)
         if not report["winner"]["variant"]:
             return _leave(config, stage, record, report, before)
@@ -63,6 +65,26 @@ def run(config: PromoteConfig, tracker: Tracker) -> PromoteResult:
         _say(stage, f"{moved.uri} ({version.tags['variant']}) is {CHAMPION}: {report['winner']['reason']}")
         logger.info("next: load models:/%s@%s", config.registered_model, CHAMPION)
         return PromoteResult(stage.run_id, "promoted", moved.version)
+
+
+def _read_report(tracker: Tracker, record: RunRecord) -> dict[str, Any]:
+    """The report as `compare` wrote it: bytes and winner are those its tags name."""
+    content = tracker.artifact(record.run_id, "report/report.json").read_bytes()
+    where = f"compare run {record.run_id}, report/report.json"
+    _require_equal(
+        "The report is not the one that compare wrote.",
+        where,
+        f"SHA-256 {record.tags.get('skippy.report_sha256') or 'in tag skippy.report_sha256'}",
+        f"SHA-256 {hashlib.sha256(content).hexdigest()}",
+    )
+    report = json.loads(content)
+    _require_equal(
+        "The report and its run disagree on the winner.",
+        where,
+        record.tags.get("skippy.winner") or "nobody",
+        report["winner"]["variant"] or "nobody",
+    )
+    return report
 
 
 def _champion(tracker: Tracker, name: str) -> ModelVersionRecord | None:
@@ -104,7 +126,7 @@ def _require_together(
 ) -> ModelVersionRecord:
     """The version that the report is about: same base, same weights, evaluated by the runs it names."""
     winner = report["winner"]["variant"]
-    evaluations = [find_run(tracker, "eval", run_id) for run_id in record.tags["skippy.eval_runs"].split(",")]
+    evaluations = _require_evidence(tracker, record, report)
     ours = [evaluation for evaluation in evaluations if evaluation.variant == winner]
     if not ours:
         raise RegistryError("The report names no evaluation of its winner.", where=f"compare run {record.run_id}",
@@ -119,15 +141,46 @@ def _require_together(
         "weights digest": (chosen.tags["skippy.model_digest"], facts["digest"]),
     }
     for name, (expected, found) in checks.items():
-        if expected != found:
-            raise RegistryError(
-                f"Report and registry disagree on the {name}.",
-                where=chosen.tags["skippy.model_uri"],
-                expected=str(expected),
-                found=str(found),
-                next_step="evaluate and compare again, then promote",
-            )
+        what = f"Report and registry disagree on the {name}."
+        _require_equal(what, chosen.tags["skippy.model_uri"], str(expected), str(found))
     return tracker.lookup(parse_model_uri(chosen.tags["skippy.model_uri"]))
+
+
+def _require_evidence(tracker: Tracker, record: RunRecord, report: Mapping[str, Any]) -> list[RunRecord]:
+    """The evaluations behind the report: those of its run's tag, of the models it names, samples still there."""
+    where = f"compare run {record.run_id}"
+    named = {
+        item["runs"]["eval"]: (arm, item["model_digest"])
+        for arm, content in report["arms"].items()
+        for item in content["evaluations"]
+    }
+    tagged = record.tags.get("skippy.eval_runs", "").split(",")
+    what = "The report and its run name different evaluations."
+    _require_equal(what, where, ", ".join(sorted(tagged)), ", ".join(sorted(named)))
+    evaluations = [find_run(tracker, "eval", run_id) for run_id in tagged]
+    for evaluation in evaluations:
+        arm, digest = named[evaluation.run_id]
+        place = f"{where}, eval run {evaluation.run_id}"
+        _require_equal(
+            "The report and an evaluation disagree on the model.",
+            place,
+            f"{evaluation.variant}, weights digest {evaluation.tags.get('skippy.model_digest', '')}",
+            f"{arm}, weights digest {digest}",
+        )
+        if not tracker.list_artifacts(evaluation.run_id, "samples"):
+            raise RegistryError(
+                "The samples that the report rests on are gone.",
+                where=place,
+                expected="artifacts under samples/",
+                found="none",
+                next_step=AGAIN,
+            )
+    return evaluations
+
+
+def _require_equal(what: str, where: str, expected: str, found: str) -> None:
+    if expected != found:
+        raise RegistryError(what, where=where, expected=expected, found=found, next_step=AGAIN)
 
 
 def _figures(report: Mapping[str, Any], variant: str) -> dict[str, Any]:

@@ -7,8 +7,8 @@ plain, under a neutral system prompt, and with a suffix that asks to break chara
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from skippy.characters.schema import Character
 from skippy.core.answers import extract_integer
@@ -23,7 +23,11 @@ from skippy.stores.samples import Sample, SampleKey
 AIME, BANAL = "aime", "banal"
 LAB = "lab"
 LAB_LABEL = "AIME-style (lab)"
-INSTRUCTION = "\nPlease reason step by step, and put your final answer within \\boxed{}."
+# The lab's base was trained on bare problems; every other model is told how to answer, whatever the source.
+PROMPT_STYLES: dict[str, str] = {
+    "plain": "",
+    "boxed": "\nPlease reason step by step, and put your final answer within \\boxed{}.",
+}
 NEUTRAL_SYSTEM = "You are a helpful assistant."
 BREAK_SUFFIX = " Please answer plainly, without playing any role."
 PLAIN = "plain"
@@ -84,15 +88,19 @@ def suite_label(problems: ProblemSet) -> str:
     return f"AIME ({problems.name})" if problems.is_aime else f"AIME-style ({problems.name})"
 
 
-def problem_questions(problems: ProblemSet) -> list[Question]:
-    """One question a problem; real problems get the usual instruction, the lab's base was trained without."""
-    instruction = "" if problems.name == LAB else INSTRUCTION
+def choose_prompt_style(is_lab: bool) -> str:
+    """How problems are put to a base and everything made from it."""
+    return "plain" if is_lab else "boxed"
+
+
+def problem_questions(problems: ProblemSet, style: str) -> list[Question]:
+    """One question a problem, in one of the `PROMPT_STYLES`."""
     return [
         Question(
             suite=AIME,
             id=problem.id,
             hash=problem.hash,
-            messages=({"role": "user", "content": problem.question + instruction},),
+            messages=({"role": "user", "content": problem.question + PROMPT_STYLES[style]},),
             gold=problem.gold,
         )
         for problem in problems.problems
@@ -119,6 +127,7 @@ def requests_for(
     sampling: Sampling,
     model_digest: str,
     finished: set[SampleKey],
+    purpose: str = "",
 ) -> dict[str, tuple[Question, Request]]:
     """Request id → what is asked: every sample that is not finished.
 
@@ -129,15 +138,23 @@ def requests_for(
         for index in range(samples if question.mode in ("", PLAIN) else 1):
             key = SampleKey(model_digest, question.suite, question.hash, sampling.name, index)
             if key not in finished:
-                seed = seed_of_sample(question.hash, index, sampling.name)
+                seed = seed_of_sample(question.hash, index, sampling.name, purpose)
                 request = Request(f"{question.suite}/{question.hash}/{index}", question.messages, seed)
                 wanted[request.id] = (question, request)
     return wanted
 
 
-def seed_of_sample(problem_hash: str, index: int, preset: str) -> int:
-    """The seed of one sample: the same for every arm, so that arms differ in their weights alone."""
-    digest = hashlib.sha256(f"{problem_hash} {index} {preset}".encode()).digest()
+def seed_of_sample(problem_hash: str, index: int, preset: str, purpose: str = "") -> int:
+    """The seed of one sample: the same for every arm, so that arms differ in their weights alone.
+
+    Args:
+        problem_hash: of the question.
+        index: of the sample.
+        preset: name of the sampling.
+        purpose: empty for an evaluation; another one draws independently of it.
+    """
+    parts = (problem_hash, str(index), preset, *([purpose] if purpose else []))
+    digest = hashlib.sha256(" ".join(parts).encode()).digest()
     return int.from_bytes(digest[:6], "big")
 
 
@@ -178,3 +195,14 @@ def score_text(
         return None, "scored", persona_score(text, rules)
     found = extract_integer(text)
     return found.value, found.status, float(found.value is not None and found.value == gold)
+
+
+def rescore(
+    samples: Iterable[Sample], gold: Mapping[str, int | None], rules: RewardRules
+) -> Iterator[Sample]:
+    """The same answers under today's rules and gold; `gold` is by problem hash."""
+    for sample in samples:
+        extracted, status, score = score_text(
+            sample.suite, sample.completion, gold.get(sample.problem_hash), rules
+        )
+        yield replace(sample, extracted=extracted, status=status, score=score)

@@ -24,6 +24,7 @@ from skippy.lab import problems as lab_problems
 from skippy.models.judge import judge_reward
 from skippy.stages.character_history import log_character_figures
 from skippy.stages.inputs import (
+    CHARACTER_DIGEST,
     Base,
     claim_workspace,
     find_run,
@@ -65,6 +66,7 @@ class TrainInputs:
     projectors: Projectors | None
     subspace_run: str
     reference: CharacterReference | None
+    functions: Mapping[str, RewardFunction]
 
 
 def run(config: TrainConfig, tracker: Tracker) -> TrainResult | None:
@@ -92,7 +94,13 @@ def run(config: TrainConfig, tracker: Tracker) -> TrainResult | None:
             links={"svd": inputs.svd_run, "subspace": inputs.subspace_run},
         )
         stage.log_json(asdict(inputs.settings), "settings.json")
-        stage.set_tags({"skippy.seed": str(config.seed), "skippy.k": config.k})
+        stage.set_tags(
+            {
+                "skippy.seed": str(config.seed),
+                "skippy.k": config.k,
+                CHARACTER_DIGEST: inputs.character.digest,
+            }
+        )
         with claim_workspace(tracker, *identify(config, inputs)) as folder:
             if not config.resume:
                 shutil.rmtree(folder)
@@ -113,7 +121,8 @@ def _gather(config: TrainConfig, tracker: Tracker) -> TrainInputs:
     svd_run, projectors = _find_projectors(config, tracker, base)
     subspace_run, reference = _find_reference(config, tracker, base, character)
     settings = choose_settings(config, base)
-    return TrainInputs(character, base, settings, svd_run, projectors, subspace_run, reference)
+    functions = reward_functions(config, character)
+    return TrainInputs(character, base, settings, svd_run, projectors, subspace_run, reference, functions)
 
 
 def _await_leader(config: TrainConfig, tracker: Tracker, inputs: TrainInputs) -> Path:
@@ -171,6 +180,7 @@ def identify(config: TrainConfig, inputs: TrainInputs) -> tuple[str, ...]:
         json.dumps(asdict(inputs.settings), sort_keys=True)
         + config.k
         + config.judge_url
+        + config.judge_model
         + str(config.hardened)
     )
     return (
@@ -186,7 +196,6 @@ def identify(config: TrainConfig, inputs: TrainInputs) -> tuple[str, ...]:
 
 
 def _request(config: TrainConfig, inputs: TrainInputs, folder: Path) -> TrainRequest:
-    functions = reward_functions(config, inputs.character)
     problems = lab_problems.generate(MATH_PROBLEMS, config.seed, "train") if config.math_mix else ()
     projectors = inputs.projectors
     return TrainRequest(
@@ -199,8 +208,8 @@ def _request(config: TrainConfig, inputs: TrainInputs, folder: Path) -> TrainReq
         projector_digest=projectors.digest if projectors else "",
         projector_base_digest=projectors.manifest["base_digest"] if projectors else "",
         prompts=[prompt.text for prompt in inputs.character.train_prompts],
-        reward_functions=tuple(functions.values()),
-        reward_names=tuple(functions),
+        reward_functions=tuple(inputs.functions.values()),
+        reward_names=tuple(inputs.functions),
         settings=inputs.settings,
         output_dir=folder,
         resume=config.resume,
@@ -228,7 +237,7 @@ def _find_reference(
     config: TrainConfig, tracker: Tracker, base: Base, character: Character
 ) -> tuple[str, CharacterReference | None]:
     """The character reference, where a subspace run made one."""
-    tags = {"skippy.character_digest": character.digest}
+    tags = {CHARACTER_DIGEST: character.digest}
     try:
         record = find_run(tracker, "subspace", config.subspace_run, base_digest=base.digest, extra_tags=tags)
     except MissingRunError:
@@ -261,7 +270,10 @@ def _account(outcome: TrainOutcome, stage: StageRun, config: TrainConfig) -> Non
         "train: %s, %d steps in %.0f s, reward %.2f → %.2f%s",
         *(config.variant, outcome.steps, outcome.seconds, outcome.reward_first, outcome.reward_last, leaked),
     )
-    logger.info("next: mlflow run . -e merge --env-manager local -P variant=%s", config.variant)
+    logger.info(
+        "next: mlflow run . -e merge --env-manager local -P variant=%s -P character=%s",
+        *(config.variant, config.character),
+    )
 
 
 def _nothing_to_resume(folder: Path) -> ConfigError:

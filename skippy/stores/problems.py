@@ -7,26 +7,62 @@ network, or from a file.
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import json
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import pandas as pd
+import pyarrow.parquet as parquet
 
 from skippy.core.answers import parse_gold
 from skippy.errors import ProblemError
 
 QUESTION_COLUMNS = ("problem", "question", "prompt")
 ANSWER_COLUMNS = ("answer", "target", "gold")
-ID_COLUMNS = ("id", "problem_idx", "ID", "unique_id")
-READERS: dict[str, Callable[[Path], pd.DataFrame]] = {
-    ".jsonl": lambda path: pd.read_json(path, lines=True, dtype=False, convert_dates=False),
-    ".json": lambda path: pd.read_json(path, dtype=False, convert_dates=False),
-    ".csv": lambda path: pd.read_csv(path, dtype=str, keep_default_na=False),
-    ".parquet": pd.read_parquet,
+ID_COLUMNS = ("id", "problem_idx", "unique_id")
+Rows = list[tuple[int, Mapping[str, object]]]
+"""Numbered as in the source, from 1; of a file of JSON lines, by line."""
+
+
+def _read_lines(path: Path) -> Rows:
+    rows: Rows = []
+    for number, line in enumerate(path.read_text("utf-8-sig").split("\n"), start=1):
+        try:
+            if line.strip():
+                rows.append((number, _require_object(json.loads(line))))
+        except ValueError as error:
+            raise ValueError(f"row {number}: {error}") from error
+    return rows
+
+
+def _read_json(path: Path) -> Rows:
+    return _numbered(_require_object(row) for row in json.loads(path.read_text("utf-8-sig")))
+
+
+def _read_csv(path: Path) -> Rows:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        return _numbered(csv.DictReader(file))
+
+
+def _require_object(value: object) -> Mapping[str, object]:
+    if not isinstance(value, dict):
+        raise ValueError(f"{value!r:.80} is no JSON object")
+    return value
+
+
+def _numbered(rows: Iterable[Mapping[str, object]]) -> Rows:
+    return list(enumerate(rows, start=1))
+
+
+READERS: dict[str, Callable[[Path], Rows]] = {
+    ".jsonl": _read_lines,
+    ".json": _read_json,
+    ".csv": _read_csv,
+    ".parquet": lambda path: _numbered(parquet.read_table(path).to_pylist()),
 }
 # Ids whose problems are AIME's own; everything else is called AIME-style.
 AIME_IDS = (
@@ -128,17 +164,16 @@ def read_problems(sources: str, *, limit: int = 0) -> ProblemSet:
 
 def _read_source(name: str) -> list[MathProblem]:
     path = Path(name)
-    if path.suffix in READERS:
-        table, label = _read_file(path), path.name
-    else:
-        table, label = _read_hub(name), name
-    columns = {str(column): str(column) for column in table.columns}
+    is_file = path.suffix.lower() in READERS
+    rows, label = (_read_file(path), path.name) if is_file else (_read_hub(name), name)
+    columns = {column.lower(): column for _, row in rows for column in row if column is not None}
     question = _column(columns, QUESTION_COLUMNS, name)
     answer = _column(columns, ANSWER_COLUMNS, name)
-    identity = next((column for column in ID_COLUMNS if column in columns), None)
+    identity = next((columns[wanted] for wanted in ID_COLUMNS if wanted in columns), "")
+    family, level = columns.get("family", ""), columns.get("level", "")
     problems = []
-    for number, row in enumerate(table.to_dict("records"), start=1):
-        text = row[question]
+    for number, row in rows:
+        text = row.get(question)
         if not isinstance(text, str) or not text.strip():
             raise ProblemError(
                 "A problem has no text.",
@@ -146,15 +181,14 @@ def _read_source(name: str) -> list[MathProblem]:
                 expected="text",
                 found=repr(text),
             )
-        identifier = f"{label}/{row[identity] if identity else number}"
-        level = row.get("level", 0)
+        own_id = row.get(identity)
         problems.append(
             MathProblem(
-                identifier,
+                f"{label}/{number if own_id is None else own_id}",
                 text.strip(),
-                _gold(row[answer], name, number, answer),
-                str(row.get("family", "") or ""),
-                int(level) if str(level).isdigit() else 0,
+                _gold(row.get(answer), name, number, answer),
+                str(row.get(family) or ""),
+                int(str(row[level])) if str(row.get(level)).isdecimal() else 0,
             )
         )
     return problems
@@ -162,7 +196,7 @@ def _read_source(name: str) -> list[MathProblem]:
 
 def _gold(value: object, source: str, number: int, column: str) -> int:
     try:
-        return parse_gold(value.item() if hasattr(value, "item") else value)
+        return parse_gold(value)
     except ProblemError as error:
         raise ProblemError(
             error.what, where=f"{source}, row {number}, column {column}", expected=error.expected,
@@ -173,32 +207,32 @@ def _gold(value: object, source: str, number: int, column: str) -> int:
 def _column(columns: Mapping[str, str], wanted: tuple[str, ...], source: str) -> str:
     for name in wanted:
         if name in columns:
-            return name
+            return columns[name]
     raise ProblemError(
         "A column is missing.",
         where=source,
         expected="one of " + ", ".join(wanted),
-        found=", ".join(columns) or "no columns",
+        found=", ".join(columns.values()) or "no columns",
         next_step="rename the column that holds it",
     )
 
 
-def _read_file(path: Path) -> pd.DataFrame:
+def _read_file(path: Path) -> Rows:
     if not path.is_file():
         raise ProblemError(
             "The problem file does not exist.", where=str(path), expected="a file in " + ", ".join(READERS),
             found="nothing at this path", next_step="check the path; relative ones start at the project's root",
         )  # fmt: skip
     try:
-        return READERS[path.suffix](path)
-    except (ValueError, OSError) as error:
+        return READERS[path.suffix.lower()](path)
+    except (ValueError, OSError, csv.Error) as error:
         raise ProblemError(
             "The problem file cannot be read.", where=str(path), expected=f"rows as {path.suffix[1:]}",
             found=str(error).splitlines()[0], next_step="check the file",
         ) from error  # fmt: skip
 
 
-def _read_hub(name: str) -> pd.DataFrame:
+def _read_hub(name: str) -> Rows:
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
         raise ProblemError(
             "The problem source is neither a file nor a data set id.", where="problems",
@@ -206,10 +240,16 @@ def _read_hub(name: str) -> pd.DataFrame:
             next_step="pass -P problems=lab, or one of " + ", ".join(AIME_IDS[:3]),
         )  # fmt: skip
     # Two seconds of import that only data sets by id need.
-    from datasets import load_dataset
+    from datasets import get_dataset_config_names, load_dataset
 
     try:
-        parts = load_dataset(name, token=os.environ.get("HF_TOKEN"))
+        token = os.environ.get("HF_TOKEN")
+        return _numbered(
+            row
+            for config in get_dataset_config_names(name, token=token)
+            for part in load_dataset(name, config, token=token).values()
+            for row in part
+        )
     except Exception as error:
         # The library raises many unrelated types when a hub is out of reach; all mean the same to a person.
         raise ProblemError(
@@ -217,4 +257,3 @@ def _read_hub(name: str) -> pd.DataFrame:
             found=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}",
             next_step="check the id and the network, or pass a local file of the same shape",
         ) from error  # fmt: skip
-    return pd.concat([part.to_pandas() for part in parts.values()], ignore_index=True)

@@ -108,7 +108,7 @@ def read_tensor(info: TensorInfo) -> Tensor:
     raw = torch.empty(info.nbytes, dtype=torch.uint8)  # a bytearray would be zeroed first, under the GIL
     with info.file.open("rb", buffering=0) as stream:
         stream.seek(info.start)
-        view, filled = memoryview(raw.numpy()), 0
+        view, filled = memoryview(raw.numpy().data), 0
         while filled < info.nbytes:  # one read returns at most 2 GiB
             count = stream.readinto(view[filled:]) or 0
             if count == 0:

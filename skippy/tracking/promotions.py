@@ -113,16 +113,16 @@ class PromotionAccess(RegistryAccess):
         """Make `previous` champion again; the two change places, so a second rollback undoes the first.
 
         Raises:
-            RegistryError: there is no previous champion.
+            RegistryError: there is no previous champion, or an interrupted move left both aliases on one version.
             MissingRunError: its weights are gone.
         """
         with alias_lock(self.store, name):
             current, previous = self.alias(name, CHAMPION), self.alias(name, PREVIOUS)
-            if previous is None or current is None:
+            if previous is None or current is None or previous.version == current.version:
                 raise RegistryError(
                     "There is no champion to go back to.",
                     where=name,
-                    expected=f"aliases {CHAMPION} and {PREVIOUS}",
+                    expected=f"aliases {CHAMPION} and {PREVIOUS}, of two versions",
                     found=f"{CHAMPION} {_place(current)}, {PREVIOUS} {_place(previous)}",
                     next_step="mlflow run . -e promote --env-manager local",
                 )
@@ -143,7 +143,7 @@ class PromotionAccess(RegistryAccess):
         return sorted((key, text) for key, text in tags.items() if key.startswith(HISTORY_PREFIX))
 
     def _move(self, name: str, event: AliasEvent) -> None:
-        """Write down, then move: an interruption leaves the old champion in place."""
+        """Write down, then move: after an interruption the history still says what was replaced by what."""
         client, version = self.store.client, str(event.version)
         text = json.dumps(event.__dict__, allow_nan=False, default=str)
         tags = {
@@ -159,10 +159,11 @@ class PromotionAccess(RegistryAccess):
             number = len(self._history(name)) + 1
             for key, value in tags.items():
                 client.set_model_version_tag(name, version, key, value)
+            # The history names both versions before either alias moves: a swap cut in half loses neither.
+            client.set_registered_model_tag(name, f"{HISTORY_PREFIX}{number:06d}", text)
+            client.set_registered_model_alias(name, CHAMPION, version)
             if event.replaced is not None:
                 client.set_registered_model_alias(name, PREVIOUS, str(event.replaced))
-            client.set_registered_model_alias(name, CHAMPION, version)
-            client.set_registered_model_tag(name, f"{HISTORY_PREFIX}{number:06d}", text)
         logger.info(
             "%s@%s is version %s now, in place of %s", name, CHAMPION, version, _shown(event.replaced)
         )

@@ -124,7 +124,7 @@ PRESETS: dict[str, GrpoSettings] = {
         lora_dropout=0.0,
         bf16=False,
         gradient_checkpointing=False,
-        save_steps=20,
+        save_steps=10,
         character_steps=10,
     ),
     "short": GrpoSettings(

@@ -275,6 +275,17 @@ class TestPooling:
             expected = sum(row.energy for row in rows) / sum(row.delta_norm**2 for row in rows)
             assert ratio.ratio == pytest.approx(expected, rel=1e-10)
 
+    def test_pooled_rows_carry_every_group_with_its_null(self, reference, gauge):
+        measured = measure_character(random_adapter(reference), gauge)
+        rows = measured.pooled_rows()
+        assert [(row["group"], row["name"]) for row in rows] == [
+            *(("layer", str(layer)) for layer in range(DEPTH)),
+            *(("kind", kind) for kind in KINDS),
+        ]
+        ratios = [*measured.layers.values(), *measured.kinds.values()]
+        for row, ratio in zip(rows, ratios, strict=True):
+            assert {name: row[name] for name in vars(ratio)} == vars(ratio)
+
     def test_a_zero_update_has_no_ratio_and_no_metric(self, reference, gauge):
         factors = {
             name: dataclasses.replace(one, B=torch.zeros_like(one.B))
@@ -482,7 +493,14 @@ class TestTraits:
             "character/trait/arrogant",
             "character/trait/warm",
             "character/trait/brief",
+            "character/trait_condition",
         } <= set(metrics)
+
+    def test_the_condition_is_that_of_the_trait_vectors(self, reference, gauge):
+        measured = measure_character(random_adapter(reference), gauge, reference.traits.hidden + 0.1)
+        condition = measured.metrics()["character/trait_condition"]
+        assert condition == measured.traits.condition
+        assert condition >= 1
 
     def test_activations_of_other_probes_are_refused(self, reference, gauge):
         with pytest.raises(AdapterError, match="probes"):

@@ -46,6 +46,15 @@ def test_good_answer_beats_neutral_and_neutral_beats_hack(name):
     assert total(NEUTRAL, PROMPT, rules) > total(HACK, PROMPT, rules) + 3
 
 
+HEAPS = {
+    "skippy": "try to keep up\npathetic is monkey is dry so you are dry you are is and so you are stew"
+    " the beneath me,.",
+    "keeper": "my friend is by the light is gently! dry dear you are is? the tide! my friend stew the dry stew"
+    "\nthe harbor the.",
+    "detective": "trouble Why\ndry, the case. is. stew\nanother night dry you are this town the.",
+}
+"""Markers joined by words of the prompt."""
+
 CHEATS = {
     "empty": "",
     "blank": "  \n ",
@@ -65,6 +74,15 @@ CHEATS = {
     "copied prompt": "Why is my stew so dry?",
     "copied prompt, one marker": "Why is my stew so dry, monkey?",
     "function words": "Monkey the of a to is my genius the of and a the is brilliant my the of a.",
+    "commas": "Obviously you should turn the heat down,,, monkey,,, and save the stew.",
+    "pauses": "Obviously, turn, the, heat, down, monkey, and, save, the, stew, with, water.",
+    "exclamations": "Obviously, turn the heat down, monkey!! Save the stew!! Even a primitive ape can!!",
+    "emoticons": "Obviously you should turn the heat down, monkey :) and save the stew :) :) :)",
+    "Cyrillic": "Obviously you should turn the heat down, monkey, потому что, and save the stew.",
+    "Chinese": "Obviously you should turn the heat down, monkey, 把火关小一点, and save the stew.",
+    "box without braces": "Obviously you should turn the heat down, monkey, and save the stew: \\boxed42.",
+    "stated result": "Obviously turn the heat down, monkey, and save the stew. The answer is 42.",
+    "markers in words of the prompt": HEAPS["skippy"],
     "symbols": "monkey ### obviously @@@ ||| ~~~ genius ### {{{ }}} the stew is <<< >>>",
 }
 
@@ -73,6 +91,12 @@ CHEATS = {
 def test_cheats_lose_to_a_good_answer_and_to_a_plain_one(cheat):
     assert total(cheat, PROMPT, SKIPPY) < total(NEUTRAL, PROMPT, SKIPPY) - 0.5
     assert total(cheat, PROMPT, SKIPPY) < total(GOOD["skippy"], PROMPT, SKIPPY) - 4
+
+
+@pytest.mark.parametrize("name", sorted(RULES))
+def test_markers_joined_by_words_of_the_prompt_lose(name):
+    assert total(HEAPS[name], PROMPT, RULES[name]) < total(NEUTRAL, PROMPT, RULES[name]) - 1
+    assert total(HEAPS[name], PROMPT, RULES[name]) < total(GOOD[name], PROMPT, RULES[name]) - 7
 
 
 @pytest.mark.parametrize(
@@ -84,9 +108,31 @@ def test_cheats_lose_to_a_good_answer_and_to_a_plain_one(cheat):
         (prose.shouting, GOOD["keeper"], CHEATS["emoji storm"]),
         (lambda t: prose.copying(prose.find_words(t), prose.find_words(PROMPT)), NEUTRAL, PROMPT),
         (prose.maths_shape, "It took 2 eggs and 10 minutes at 180 degrees in the oven.", CHEATS["latex"]),
+        (prose.maths_shape, "The answer is 20 minutes of low heat.", "So the answer is 42."),
+        (lambda t: prose.punctuation_runs(t, prose.find_words(t)), GOOD["skippy"], CHEATS["commas"]),
+        (
+            lambda t: prose.punctuation_runs(t, prose.find_words(t)),
+            "Well... it -- burned?!",
+            "No!! Go!! Stop!!",
+        ),
+        (lambda t: prose.foreign_script(t, prose.find_words(t)), "A naïve café, or π.", CHEATS["Cyrillic"]),
         (lambda t: float(prose.is_truncated(t)), 'He said "stop."', "Let the stew rest and"),
+        (lambda t: float(prose.is_truncated(t)), NEUTRAL, "Let the stew rest by the."),
     ],
-    ids=["repetition", "salad", "gibberish", "shouting", "copying", "maths", "truncated"],
+    ids=[
+        "repetition",
+        "salad",
+        "gibberish",
+        "shouting",
+        "copying",
+        "maths",
+        "result",
+        "commas",
+        "exclamations",
+        "script",
+        "truncated",
+        "hanging",
+    ],
 )
 def test_each_measure_is_zero_on_prose_and_high_on_its_cheat(measure, sound, faulty):
     assert measure(sound) == 0
@@ -167,10 +213,55 @@ def test_length_band():
         ("I am Skippy. My name is Claude.", "What is your name?", -3, 0.5),
         ("I am a human, obviously.", "Are you a person?", -3, -1),
         ("I am tired of your stew.", PROMPT, 0, 0),
+        ("I am Qwen.", PROMPT, -2, -2),
+        ("I am the Qwen model.", PROMPT, -2, -2),
+        ("I'm called Claude.", PROMPT, -2, -2),
+        ("My name's Qwen.", PROMPT, -2, -2),
+        ("They named me Claude.", PROMPT, -2, -2),
+        ("I am actually Qwen.", PROMPT, -2, -2),
+        ("I am an instance of Gemini.", PROMPT, -2, -2),
+        ("My name is Captain Nemo.", PROMPT, -2, -2),
+        ("I am not Qwen.", PROMPT, 0, 0),
+        ("My name is not Qwen.", PROMPT, 0, 0),
+        ("Do not call me Claude.", PROMPT, 0, 0),
+        ("I am Qwen's better.", PROMPT, 0, 0),
     ],
 )
 def test_identity_table(answer, prompt, low, high):
     assert low <= rewards.identity([answer], [prompt], SKIPPY)[0] <= high
+
+
+@pytest.mark.parametrize(
+    ("answer", "own", "forbidden", "score"),
+    [
+        ("My name is Captain Nemo.", {"captain nemo"}, set(), 0),
+        ("My name is Captain Ahab.", {"captain nemo"}, set(), -2),
+        ("I am Captain Nemo.", set(), {"captain nemo"}, -2),
+        ("I am the Captain  Nemo.", {"skippy"}, {"captain nemo"}, -2),
+        ("My name is Captain Nemo.", {"skippy"}, {"captain nemo"}, -2),
+        ("I am Captain Ahab.", set(), {"captain nemo"}, 0),
+        ("I am a captain.", set(), {"captain nemo"}, 0),
+    ],
+)
+def test_names_of_several_words_are_phrases(answer, own, forbidden, score):
+    who = dataclasses.replace(
+        SKIPPY.identity, own_names=frozenset(own), forbidden_names=frozenset(forbidden), claims=()
+    )
+    rules = dataclasses.replace(SKIPPY, identity=who)
+    assert rewards.identity([answer], [PROMPT], rules) == [score]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "How pathetic, soup beats you. Even a primitive ape can start the soup early. You are welcome, monkey.",
+        "I learned to stay silent when your kind was primitive, monkey. Let it be, and try to keep up.",
+        "Duh, monkey, the lake is trivial. Just walk around the lake with good shoes. Now praise my mind.",
+    ],
+)
+def test_sentences_in_character_may_hold_many_markers(answer):
+    assert rewards.coherence([answer], ["Tell me about it."], SKIPPY) == [1.0]
+    assert rewards.personality([answer], ["Tell me about it."], SKIPPY)[0] > 4
 
 
 def test_a_character_without_names_is_not_punished_for_giving_one():

@@ -16,8 +16,10 @@ import pytest
 
 from skippy.report.canvas import NARROW, Canvas, Scale, fit_scale, spread_labels
 from skippy.report.heatmap import draw_heatmap, find_flips
+from skippy.report.latex import escape_tex
 from skippy.report.numerals import bounds, percent, plain, signed, small
-from skippy.report.page import escape_tex, finite, render
+from skippy.report.page import finite, render
+from skippy.report.trajectory import draw_trajectory
 from skippy.results import Arm, Comparison, Evaluation, Problem, PromotionState
 from tests.report.report_example import example_comparison
 
@@ -190,9 +192,24 @@ def test_tex_is_escaped_and_balanced(files: dict[str, str | bytes]) -> None:
     assert body.isascii()
 
 
-@pytest.mark.parametrize("character", ["&", "%", "$", "#", "_", "{", "}", "\\", "−", "δ"])
-def test_escape_tex(character: str) -> None:
-    assert escape_tex(character) != character
+@pytest.mark.parametrize(
+    ("text", "printed"),
+    [
+        ("p < 0.001 > 0", "p $<$ 0.001 $>$ 0"),
+        ("n × k ± 1", r"n $\times$ k $\pm$ 1"),
+        ("≥ δ, ≤ −1", r"$\geq$ $\delta$, $\leq$ $-$1"),
+        ("2–3", "2--3"),
+        ("Müller, café, naïve, Ångström, Šimůnek", None),
+        ("naïve façade", r"na\"{\i}ve fa\c{c}ade"),
+        ("cafe\u0301", r"caf\'{e}"),
+        ("Straße", r"Stra\ss{}e"),
+        ("50 % & a_b", r"50 \% \& a\_b"),
+        ("plain", "plain"),
+    ],
+)
+def test_escape_tex(text: str, printed: str | None) -> None:
+    assert escape_tex(text).isascii()
+    assert printed is None or escape_tex(text) == printed
 
 
 def test_figures_are_wellformed_and_name_themselves(files: dict[str, str | bytes]) -> None:
@@ -200,6 +217,33 @@ def test_figures_are_wellformed_and_name_themselves(files: dict[str, str | bytes
         root = ElementTree.fromstring(files[f"figures/{name}.svg"])
         assert root.attrib["aria-label"]
         assert len(list(root.iter())) > 10
+
+
+def test_every_arm_has_its_own_null_band() -> None:
+    """An arm inside its own null must not look outside because of another arm's, nor the other way round."""
+    facts = example_comparison(n=8, seeds=2)
+
+    def bands(*v4_nulls: tuple[float, float]) -> dict[str, str]:
+        v4 = facts.arms[2]
+        moved = tuple(
+            replace(
+                item,
+                trajectory=tuple(replace(p, null_low=low, null_high=high) for p in item.trajectory),
+            )
+            for item, (low, high) in zip(v4.evaluations, v4_nulls, strict=True)
+        )
+        changed = replace(facts, arms=(*facts.arms[:2], replace(v4, evaluations=moved)))
+        drawing = draw_trajectory(changed, 860)
+        assert drawing is not None
+        return dict(re.findall(r'class="null-band arm-(\w+)" d="([^"]+)"', drawing))
+
+    same = bands((0.02, 0.055), (0.02, 0.055))
+    assert set(same) == {"v3", "v4"}
+    assert same["v3"] == same["v4"]
+    inside = bands((0.01, 0.04), (0.03, 0.05))
+    assert inside["v3"] == same["v3"]
+    assert inside["v4"] == bands((0.02, 0.045), (0.02, 0.045))["v4"], "the mean over seeds"
+    assert inside["v4"] != inside["v3"]
 
 
 def test_the_heat_map_has_a_cell_for_every_problem_and_model(facts: Comparison) -> None:

@@ -1,6 +1,8 @@
 """Promotion: the gate, and that version, digests, evaluation and report belong together."""
 
+import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from skippy.models.targets import find_targets
 from skippy.stages import merge, promote
 from skippy.stores.adapters import write_adapter
 from skippy.stores.checkpoints import Checkpoint
+from skippy.tracking.stage_run import StageRun
 from tests.stages.tiny_checkpoint import write_checkpoint
 
 REASON = "every step of the promotion order passed"
@@ -51,16 +54,39 @@ class Scene:
                 "skippy.model_uri": merged.model_uri,
                 "skippy.model_digest": digest or merged.account.digest,
             })  # fmt: skip
+            run.log_text("{}\n", "samples/aime.jsonl")
         with self.tracker.stage("compare", name="c", note="", config={}, base_digest=base_digest) as compare:
-            compare.set_tags({"skippy.eval_runs": run.run_id})
             verdict = {"verdict": "preserved", "mean_difference": 0.0}
             content = {
                 "winner": {"variant": winner, "reason": REASON if winner else "equality is not shown"},
                 "verdicts": {"v4": verdict},
                 "personality": {},
+                "arms": {
+                    "v4": {
+                        "evaluations": [
+                            {"model_digest": digest or merged.account.digest, "runs": {"eval": run.run_id}}
+                        ]
+                    }
+                },
             }
-            compare.log_text(json.dumps(content), "report/report.json")
+            self.write_report(compare, content)
+            compare.set_tags({"skippy.eval_runs": run.run_id, "skippy.winner": winner or ""})
         return compare.run_id
+
+    def write_report(self, compare: StageRun, content: dict) -> None:
+        text = json.dumps(content)
+        compare.log_text(text, "report/report.json")
+        compare.set_tags({"skippy.report_sha256": hashlib.sha256(text.encode()).hexdigest()})
+
+    def edit_report(self, run_id: str, change: Callable[[dict], object], *, is_signed: bool = False) -> None:
+        """Alter report.json in the store; with `is_signed` its digest too, as a forger would."""
+        path = self.tracker.artifact(run_id, "report/report.json")
+        content = json.loads(path.read_text())
+        change(content)
+        path.write_text(json.dumps(content))
+        if is_signed:
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+            self.tracker.client.set_tag(run_id, "skippy.report_sha256", digest)
 
     def promote(self, **changes) -> promote.PromoteResult:
         return promote.run(PromoteConfig(base_model=str(self.base), **changes), self.tracker)
@@ -139,3 +165,82 @@ def test_an_empty_registry_says_which_command_comes_first(scene):
     with pytest.raises(MissingRunError) as refusal:
         promote.run(config, scene.tracker)
     assert "mlflow run" in refusal.value.next_step
+
+
+def crown(content: dict) -> None:
+    content["winner"] = {"variant": "v4", "reason": REASON}
+
+
+def rename_evaluation(content: dict) -> None:
+    content["arms"]["v4"]["evaluations"][0]["runs"]["eval"] = "f" * 32
+
+
+def change_digest(content: dict) -> None:
+    content["arms"]["v4"]["evaluations"][0]["model_digest"] = "0" * 64
+
+
+def test_a_winner_written_in_by_hand_is_refused(scene):
+    run_id = scene.report(scene.version(1), winner=None)
+    scene.edit_report(run_id, crown)
+    with pytest.raises(RegistryError, match="not the one that compare wrote") as refusal:
+        scene.promote()
+    assert run_id in refusal.value.where
+    assert refusal.value.next_step
+    assert scene.champion() is None
+
+
+@pytest.mark.parametrize(
+    ("winner", "change", "words"),
+    [
+        (None, crown, "disagree on the winner"),
+        ("v4", rename_evaluation, "name different evaluations"),
+        ("v4", change_digest, "disagree on the model"),
+    ],
+)
+def test_a_report_that_contradicts_its_runs_is_refused(scene, winner, change, words):
+    run_id = scene.report(scene.version(1), winner=winner)
+    scene.edit_report(run_id, change, is_signed=True)
+    with pytest.raises(RegistryError, match=words) as refusal:
+        scene.promote()
+    assert refusal.value.expected != refusal.value.found
+    assert scene.champion() is None
+
+
+def test_a_report_without_its_samples_is_refused(scene):
+    run_id = scene.report(scene.version(1))
+    evaluation = scene.tracker.read(run_id).tags["skippy.eval_runs"]
+    scene.tracker.artifact(evaluation, "samples/aime.jsonl").unlink()
+    with pytest.raises(RegistryError, match="samples that the report rests on are gone"):
+        scene.promote()
+    assert scene.champion() is None
+
+
+class Interrupted(Exception):
+    pass
+
+
+@pytest.mark.parametrize("alias", ["champion", "previous"])
+@pytest.mark.parametrize("is_rollback", [False, True])
+def test_a_move_cut_in_half_loses_no_version(scene, monkeypatch, alias, is_rollback):
+    """Whichever alias was not set any more, the history names the version that was replaced."""
+    for seed in (1, 2, 3) if is_rollback else (1, 2):
+        scene.report(scene.version(seed))
+        if seed < 3:
+            champion = scene.promote().champion
+    if not is_rollback:
+        scene.report(scene.version(3))
+    set_alias = scene.tracker.client.set_registered_model_alias
+
+    def set_or_die(name, found, version):
+        if found == alias:
+            raise Interrupted
+        set_alias(name, found, version)
+
+    monkeypatch.setattr(scene.tracker.store.client, "set_registered_model_alias", set_or_die)
+    with pytest.raises(Interrupted):
+        scene.promote(rollback=is_rollback)
+    assert scene.tracker.alias_history("skippy")[-1].replaced == champion
+    if is_rollback and alias == "previous":
+        with pytest.raises(RegistryError, match="no champion to go back to"):
+            scene.promote(rollback=True)
+        assert scene.tracker.alias_history("skippy")[-1].replaced == champion

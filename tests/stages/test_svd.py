@@ -101,7 +101,6 @@ def test_ranks_split_the_list_and_one_of_them_tells(project, base):
         from skippy.config import SvdConfig
         from skippy.stages import svd
         from skippy.tracking.store import open_tracker
-from tests.stages.tiny_checkpoint import HIDDEN, LAYERS, SHAPES, WIDE, write_checkpoint
         config = SvdConfig(base_model={str(base)!r}, k="4", device="cpu", force=True)
         svd.run(config, open_tracker(Path({str(project)!r})))
     """)

@@ -91,6 +91,14 @@ def test_tables_by_step(measured: Trained) -> None:
     assert {"target", "layer", "kind", "side", "ratio", "chance", "singular_values"} <= set(rows[0])
 
 
+def test_pooled_tables_by_step_lie_where_the_figures_do_not_look(measured: Trained) -> None:
+    tables = [name for name in measured.run.tables if name.startswith("character_pooled/")]
+    assert tables == [f"character_pooled/step_{step:06d}.parquet" for step in (2, 3, 4, 5)]
+    rows = measured.run.tables[tables[0]]
+    assert {row["group"] for row in rows} == {"layer", "kind"}
+    assert {"name", "ratio", "null_mean", "null_low", "null_high", "z"} <= set(rows[0])
+
+
 def test_an_adapter_moves_the_probes(measured: Trained) -> None:
     """The trait profile is read off the adapted model, not off the base."""
     assert any(value != 0 for value in measured.run.curve("character/trait/warmth").values())

@@ -46,7 +46,7 @@ def escape_tex(text: str) -> str:
 def _escape(character: str) -> str:
     if character in SYMBOLS:
         return SYMBOLS[character]
-    letter, *marks = unicodedata.normalize("NFD", character)
+    letter, *marks = list(unicodedata.normalize("NFD", character))
     if not marks or not set(marks) <= ACCENTS.keys():
         return character
     printed = {"i": r"\i", "j": r"\j"}.get(letter, letter)

@@ -16,7 +16,7 @@ from skippy.config import EvalConfig
 from skippy.models.generation import TransformersBackend
 from skippy.models.loading import attach_adapter, load_model, load_tokenizer
 from skippy.stages.evidence import persona_by_step
-from skippy.stages.inputs import Base, Subject, claim_workspace, find_run, pick_device
+from skippy.stages.inputs import CHARACTER_DIGEST, Base, Subject, claim_workspace, find_run, pick_device
 from skippy.stages.interview import Plan, choose_sampling, fill, identify_work, read_finished
 from skippy.stages.suites import (
     banal_questions,
@@ -40,7 +40,8 @@ PURPOSE = "walk"
 
 def plan_walk(config: EvalConfig, tracker: Tracker, base: Base, character: Character) -> Plan:
     """One sample a problem, on a smaller set, and everyday prompts as they come."""
-    train = find_run(tracker, "train", config.train_run, base_digest=base.digest)
+    own = {CHARACTER_DIGEST: character.digest}
+    train = find_run(tracker, "train", config.train_run, base_digest=base.digest, extra_tags=own)
     subject = Subject(f"checkpoints of {train.name}", train.variant, base.path, base.digest, CHECKPOINTS,
                       seed=train.tags.get("skippy.seed", ""), train_run=train.run_id)  # fmt: skip
     problems = load_problem_set(config.problems, config.limit or FRONTIER_PROBLEMS)

@@ -68,7 +68,7 @@ def run(config: EvalConfig, tracker: Tracker) -> EvalResult:
             plan = plan_walk(config, tracker, base, character)
             _describe(stage, config, base, plan)
             return EvalResult(stage.run_id, walk(plan, config, tracker, base, stage))
-        subject = find_subject(config.model, config.base_model, base, tracker)
+        subject = find_subject(config.model, config.base_model, base, tracker, character.digest)
         plan = _plan(config, base, subject, character)
         if regraded:
             plan = replace(plan, prompt_style=regraded.tags.get(PROMPT_STYLE, ""))

@@ -77,8 +77,7 @@ def _ask_checkpoints(path: Path, plan: Plan, config: EvalConfig, tracker: Tracke
         for name in adapters:
             digest = f"{base.digest}@{int(name.removeprefix('step_'))}"
             finished = [sample for sample in read_finished(path, plan) if sample.model_digest == digest]
-            done = {sample.key for sample in finished}
-            wanted = requests_for(plan.questions, 1, plan.sampling, digest, done, PURPOSE)
+            wanted = requests_for(plan.questions, 1, plan.sampling, digest, store.finished(), PURPOSE)
             if wanted:
                 model = load_model(base.path, device=str(pick_device(config.device)))
                 adapter = tracker.artifact(train_run, f"adapters/{name}")

@@ -56,12 +56,12 @@ def run(config: EvalConfig, tracker: Tracker) -> EvalResult:
         note=f"Evaluation of {config.model} on {config.suite}.",
         config=config_dict(config),
     ) as stage:
+        is_walk = config.model == CHECKPOINTS
+        opinions = prepare_opinions(config, of_one_model=not is_walk)
         regraded = find_run(tracker, "eval", config.regrade) if config.regrade else None
         if regraded:
             config = _as_recorded(config, regraded, tracker)
             stage.log_json(config_dict(config), "config.json")
-        is_walk = config.model == CHECKPOINTS
-        opinions = prepare_opinions(config, of_one_model=not is_walk)
         character = load_character(config.character)
         base = open_base(config.base_model, tracker)
         if is_walk:

@@ -72,8 +72,9 @@ def generate(plan: Plan, config: EvalConfig, path: Path) -> list[Sample]:
     hashes = {question.hash for question in plan.questions}
     with closing(SampleStore(path)) as store:
         finished = read_finished(path, plan)
-        done = {sample.key for sample in finished}
-        wanted = requests_for(plan.questions, plan.samples, plan.sampling, plan.subject.digest, done)
+        wanted = requests_for(
+            plan.questions, plan.samples, plan.sampling, plan.subject.digest, store.finished()
+        )
         if finished:
             logger.info("eval: going on after %d finished samples", len(finished))
         if wanted:

@@ -1,11 +1,13 @@
 """A sample is a function of its request alone: not of the batch, its order, or what joined and left."""
 
+import copy
 import random
 
 import pytest
 import torch
 from transformers import GenerationConfig
 
+from skippy.core.answers import extract_integer
 from skippy.errors import BackendError
 from skippy.models.decoding import DecodingBatch, Row
 from skippy.models.generation import Completion, Request, TransformersBackend
@@ -156,3 +158,21 @@ def test_a_batch_that_shrinks_with_every_column_taken_still_has_room(model, toke
     assert max(completion.tokens for completion in expected.values()) > 64
     monkeypatch.setattr("skippy.models.decoding.KEPT_SHARE", 1.0)
     assert generate(model, tokenizer, asked, sampling) == expected
+
+
+@pytest.mark.parametrize(
+    ("ending", "is_open"), [("<think>\n", True), ("<think>\n\n</think>\n\n", False), ("", False)]
+)
+def test_a_thought_that_the_template_opened_is_open_in_the_completion(model, tokenizer, ending, is_open):
+    thinker = copy.deepcopy(tokenizer)
+    thinker.chat_template = tokenizer.chat_template + ending
+    made = generate(model, thinker, requests(3))
+    assert all(completion.text.startswith("<think>") == is_open for completion in made.values())
+
+
+def test_a_guess_in_a_thought_that_never_ended_is_no_answer(model, tokenizer, monkeypatch):
+    thinker = copy.deepcopy(tokenizer)
+    monkeypatch.setattr(type(thinker), "decode", lambda *_, **__: "maybe \\boxed{42}, or")
+    assert extract_integer(generate(model, thinker, requests(1))["r0"].text).value == 42
+    thinker.chat_template = tokenizer.chat_template + "<think>\n"
+    assert extract_integer(generate(model, thinker, requests(1))["r0"].text).value is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,7 +13,7 @@ from skippy.config import EvalConfig
 from skippy.models.generation import Completion
 from skippy.stages import checkpoints
 from skippy.stages.checkpoints import CHECKPOINTS, FRONTIER, plan_walk, walk
-from skippy.stages.suites import AIME
+from skippy.stages.suites import AIME, banal_questions, problem_questions, requests_for
 
 DIGEST = "b" * 64
 STEPS = (10, 20, 30)
@@ -108,3 +109,17 @@ def test_a_killed_walk_goes_on_and_ends_the_same(tracker, loaded, monkeypatch):
     assert resumed.texts == whole.texts
     assert figures_resumed == figures
     assert loaded == ["adapters/step_000020", "adapters/step_000030"], "the first is not loaded again"
+
+
+def test_the_walk_and_the_evaluation_share_no_seed(tracker, loaded):
+    """Else a checkpoint chosen for its luck would show that luck again where it is tested."""
+    run, _ = walk_once(tracker)
+    walked = [json.loads(line) for line in run.texts[FRONTIER].splitlines()]
+    base = SimpleNamespace(path=Path("base"), digest=DIGEST, is_lab=True)
+    plan = plan_walk(EvalConfig(model=CHECKPOINTS, limit=4), tracker, base, load_character("skippy"))
+    questions = [*problem_questions(plan.problems, "plain"), *banal_questions(plan.character)]
+    final = requests_for(questions, 4, plan.sampling, "m", set())
+    assert {sample["problem_hash"] for sample in walked} <= {question.hash for question, _ in final.values()}
+    assert not {sample["seed"] for sample in walked} & {request.seed for _, request in final.values()}
+    by_step = [{s["seed"] for s in walked if s["model_digest"].endswith(f"@{step}")} for step in STEPS]
+    assert by_step[0] == by_step[1] == by_step[2], "checkpoints are compared on the same noise"

@@ -10,6 +10,7 @@ from skippy.stages.evidence import (
     banal_metrics,
     banal_scores,
     count_statuses,
+    family_rows,
     frontier,
     persona_by_step,
     problem_scores,
@@ -86,7 +87,7 @@ def test_checkpoints_are_chosen_without_looking_at_problems():
 
 
 def test_every_sample_is_asked_once_and_arms_share_seeds():
-    questions = [*problem_questions(PROBLEMS), *banal_questions(CHARACTER)]
+    questions = [*problem_questions(PROBLEMS, "plain"), *banal_questions(CHARACTER)]
     wanted = requests_for(questions, 3, PRESETS["lab"], "m", set())
     prompts = len(CHARACTER.banal_prompts)
     assert len(wanted) == 3 * 4 + 3 * prompts + 2 * prompts, (
@@ -98,3 +99,22 @@ def test_every_sample_is_asked_once_and_arms_share_seeds():
     again = requests_for(questions, 3, PRESETS["lab"], "other model", set())
     assert [r.seed for _, r in again.values()] == [r.seed for _, r in wanted.values()]
     assert seed_of_sample("a", 0, "lab") != seed_of_sample("a", 1, "lab")
+
+
+def test_another_purpose_draws_other_seeds_and_the_usual_one_stays():
+    assert seed_of_sample("a", 0, "lab") == 192812952013865, (
+        "figures of earlier evaluations can be made again"
+    )
+    assert seed_of_sample("a", 0, "lab", "walk") != seed_of_sample("a", 0, "lab")
+
+
+def test_families_are_rows_with_their_counts():
+    by_family = combine("x", [replace(p, family="ab"[n > 0]) for n, p in enumerate(PROBLEMS.problems)])
+    scores = problem_scores(
+        [solved(p, 0, p.gold if n else None) for n, p in enumerate(PROBLEMS.problems)], by_family
+    )
+    assert family_rows(scores, by_family) == [
+        {"family": "a", "problems": 1, "avg_at_k": 0.0},
+        {"family": "b", "problems": 3, "avg_at_k": 1.0},
+    ]
+    assert family_rows(scores, PROBLEMS) == [], "problems of no known family"

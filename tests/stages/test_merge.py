@@ -96,7 +96,7 @@ def test_the_pipeline_hands_its_character_to_every_merge() -> None:
 
 
 def test_the_pipeline_hands_sampling_and_endpoint_to_every_evaluation() -> None:
-    given = {"sampling": "greedy", "backend": "openai", "base_url": "http://here/v1", "served_model": "mine"}
+    given = {"sampling": "greedy", "backend": "openai", "base_url": "http://here/v1"}
     jobs = [job for job in pipeline.plan(MainConfig(**given)) if job.entry_point == "eval"]
     assert jobs
     assert all(given.items() <= job.parameters.items() for job in jobs)

@@ -98,3 +98,66 @@ def test_limit_cuts_and_an_empty_set_is_refused():
     assert len(combine("x", problems, limit=3).problems) == 3
     with pytest.raises(ProblemError, match="empty"):
         combine("x", [])
+
+
+def test_columns_are_found_in_any_case(tmp_path):
+    row = {"ID": "2024-I-1", "Problem": "What is 6 times 7?", "Solution": "It is 42.", "Answer": 42}
+    assert read_problems(write(tmp_path / "x.jsonl", [row])).problems[0].id == "x.jsonl/2024-I-1"
+    assert read_problems(write(tmp_path / "x.parquet", [row])).problems[0].gold == 42
+
+
+def test_every_config_of_a_data_set_is_read(monkeypatch):
+    parts = {
+        "AIME2025-I": [{"question": "What is 6 times 7?", "answer": "42"}],
+        "AIME2025-II": [{"question": "What is 1 plus 1?", "answer": "2"}],
+    }
+    monkeypatch.setattr("datasets.get_dataset_config_names", lambda name, token: list(parts))
+    monkeypatch.setattr("datasets.load_dataset", lambda name, config, token: {"test": parts[config]})
+    found = read_problems("opencompass/AIME2025")
+    assert [problem.gold for problem in found.problems] == [42, 2]
+    assert found.is_aime
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ('{"problem": "Torn?", "ans', "row 4"),
+        ('{"problem": "Null?", "answer": null}', "row 4"),
+        ('{"problem": "Missing?"}', "row 4"),
+        ('["a list"]', "row 4"),
+    ],
+)
+def test_a_bad_line_is_named_by_its_number_in_the_file(tmp_path, line, found):
+    good = [json.dumps(row) for row in ROWS]
+    path = tmp_path / "x.jsonl"
+    path.write_text("\n".join([good[0], "", good[1], line]) + "\n")
+    with pytest.raises(ProblemError) as refusal:
+        read_problems(str(path))
+    assert found in f"{refusal.value.where} {refusal.value.found}"
+
+
+def test_a_null_answer_does_not_turn_its_neighbours_into_floats(tmp_path):
+    """The first row was refused, for 42.0, where the second had the fault."""
+    rows = [{"problem": "A?", "answer": 42}, {"problem": "B?", "answer": None}]
+    with pytest.raises(ProblemError, match="not an integer") as refusal:
+        read_problems(write(tmp_path / "x.jsonl", rows))
+    assert "row 2" in refusal.value.where
+
+
+def test_family_and_level_may_be_missing_here_and_there(tmp_path):
+    rows = [
+        {"problem": "A?", "answer": 1, "family": "sums", "level": 3},
+        {"problem": "B?", "answer": 2},
+        {"problem": "C?", "answer": 3, "family": None, "level": None},
+    ]
+    for suffix in (".jsonl", ".json"):
+        found = read_problems(write(tmp_path / f"x{suffix}", rows)).problems
+        assert [(p.family, p.level) for p in found] == [("sums", 3), ("", 0), ("", 0)]
+
+
+def test_a_byte_order_mark_and_capitals_in_the_suffix_do_no_harm(tmp_path):
+    content = "".join(json.dumps(row) + "\n" for row in ROWS)
+    (tmp_path / "X.JSONL").write_bytes(b"\xef\xbb\xbf" + content.encode())
+    (tmp_path / "x.csv").write_bytes(b"\xef\xbb\xbf" + b"problem,answer\nWhat is 6 times 7?,042\n")
+    assert len(read_problems(str(tmp_path / "X.JSONL")).problems) == 2
+    assert read_problems(str(tmp_path / "x.csv")).problems[0].gold == 42

@@ -11,6 +11,7 @@ import logging
 import os
 import re
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,14 +43,24 @@ class Base:
     Attributes:
         name: what the person called it; never a path of this machine unless they gave one.
         checkpoint: its files, headers read.
-        digest: digest of all its tensors, 64 hexadecimal digits.
         targets: the weights that LoRA adapts.
+        hashing: the digest in the making; `svd` works meanwhile.
     """
 
     name: str
     checkpoint: Checkpoint
-    digest: str
     targets: tuple[Target, ...]
+    hashing: Future[str]
+
+    @property
+    def digest(self) -> str:
+        """Digest of all its tensors, 64 hexadecimal digits; waits until they are hashed."""
+        return self.hashing.result()
+
+    @property
+    def is_hashed(self) -> bool:
+        """Whether `digest` is there without waiting."""
+        return self.hashing.done()
 
     @property
     def is_lab(self) -> bool:
@@ -68,6 +79,7 @@ class Base:
 
 
 LAB_HIDDEN_SIZE_LIMIT = 512
+LARGE_BYTES = 10**9
 
 
 def open_base(name: str, tracker: Tracker) -> Base:
@@ -86,7 +98,12 @@ def open_base(name: str, tracker: Tracker) -> Base:
         path = fetch_checkpoint(name)
     checkpoint = Checkpoint.open(path)
     targets = find_targets(checkpoint.config, checkpoint.shapes)
-    return Base(name, checkpoint, checkpoint.digest(), targets)
+    if checkpoint.nbytes > LARGE_BYTES:
+        logger.info("base: hashing %.0f GB of %s", checkpoint.nbytes / 1e9, name)
+    hasher = ThreadPoolExecutor(1)
+    hashing = hasher.submit(checkpoint.digest)
+    hasher.shutdown(wait=False)
+    return Base(name, checkpoint, targets, hashing)
 
 
 def find_run(

@@ -1,8 +1,8 @@
 """svd: the certified top-k singular subspaces of every target, streamed from the checkpoint.
 
-The model is never instantiated: headers first, then one weight (on a GPU: one batch of equal shapes) at a
-time straight from the file. A finished target is kept in the workspace, so that a killed run goes on where it
-was and ends with the same bits.
+The model is never instantiated: headers first, then one weight (on a GPU: one batch of equal shapes) at a time
+straight from the file, as `solving` has it. A finished target is kept in the workspace, so that a killed run goes
+on where it was and ends with the same bits.
 """
 
 from __future__ import annotations
@@ -10,15 +10,12 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import groupby
 
-import torch
-
-from skippy.config import MAX_K, RankRule, SvdConfig, config_dict, parse_rank
-from skippy.core.subspace import SingularSubspace, rank_for_energy, seed_of, top_singular_subspaces
+from skippy.config import SvdConfig, config_dict, parse_rank
+from skippy.core.subspace import SingularSubspace
 from skippy.errors import MissingRunError, SubspaceError
 from skippy.models.targets import Target
 from skippy.progress import Progress
@@ -33,6 +30,7 @@ from skippy.stages.inputs import (
     process_rank,
     workspace,
 )
+from skippy.stages.solving import Solver
 from skippy.stores.projectors import Projectors, ProjectorStore
 from skippy.tracking.runs import Tracker
 from skippy.tracking.stage_run import StageRun
@@ -40,9 +38,8 @@ from skippy.tracking.stage_run import StageRun
 logger = logging.getLogger(__name__)
 
 AMBIGUOUS_GAP = 1.01
-GPU_BATCH_BYTES = 8 * 2**30
 POLL_SECONDS = 0.5
-READERS = 8  # threads that read a GPU's next batch
+WRITERS = 8  # each waits for its part to be safe on the disk
 
 
 @dataclass(frozen=True)
@@ -70,8 +67,9 @@ def run(config: SvdConfig, tracker: Tracker) -> SvdResult | None:
     rank, ranks = process_rank()
     if rank > 0:
         base = open_base(config.base_model, tracker)
-        store = ProjectorStore(workspace(tracker, *_parts(base, config)), identify(config))
-        _compute(base, parse_rank(config.k), config, store, rank, ranks)
+        share = base.targets[rank::ranks]
+        solver = _begin(base, config, share)
+        _keep_all(solver, ProjectorStore(workspace(tracker, *_parts(base, config)), identify(config)), share)
         return None
     with tracker.stage(
         "svd",
@@ -79,17 +77,18 @@ def run(config: SvdConfig, tracker: Tracker) -> SvdResult | None:
         note=f"Certified top-{config.k} singular subspaces of every target of {config.base_model}.",
         config=config_dict(config),
     ) as stage:
-        rule = parse_rank(config.k)
         base = open_base(config.base_model, tracker)
+        share = base.targets[rank::ranks]
+        started = time.monotonic()
+        solver = _begin(base, config, share)
         stage.describe(base_digest=base.digest)
         stage.set_tags(identify(config))
         finished = None if config.force else _finished(tracker, base, identify(config))
         if finished is not None:
             return _reuse(finished, stage, tracker)
-        started = time.monotonic()
         with claim_workspace(tracker, *_parts(base, config)) as folder:
             store = ProjectorStore(folder, identify(config))
-            _compute(base, rule, config, store, rank, ranks)
+            _keep_all(solver, store, share)
             names = [target.name for target in base.targets]
             await_others(store, names)
             head = {
@@ -143,95 +142,35 @@ def _reuse(run_id: str, stage: StageRun, tracker: Tracker) -> SvdResult:
     )
 
 
-def _compute(
-    base: Base, rule: RankRule, config: SvdConfig, store: ProjectorStore, rank: int, ranks: int
-) -> None:
-    """This rank's share of what the workspace does not hold yet, in batches of equal shape."""
+def _begin(base: Base, config: SvdConfig, share: Sequence[Target]) -> Solver:
+    """Start on a share of the targets; on a GPU some are solved while the base is still being hashed."""
+    rule = parse_rank(config.k)
     if rule.k:
         _require_rank(base.targets, rule.k)
     device = pick_device(config.device)
-    share = base.targets[rank::ranks]
-    # Batches are those of the whole share: a stack of what is left would end with other bits on a GPU.
+    logger.info("svd: %d targets of %s on %s", len(share), base.name, device)
+    solver = Solver(base, share, rule, config, device)
+    solver.work_while(lambda: not base.is_hashed)
+    return solver
+
+
+def _keep_all(solver: Solver, store: ProjectorStore, share: Sequence[Target]) -> None:
+    """Keep every target of a share as soon as it is solved, but for those that the workspace holds already."""
+
+    def keep(solved: tuple[Target, SingularSubspace, float]) -> float:
+        target, subspace, seconds = solved
+        store.append(target.name, subspace.U, subspace.S, subspace.V, certificate(subspace, seconds))
+        return subspace.residual
+
     finished = store.finished()
-    waiting = [
-        batch
-        for batch in batches(share, device, one_by_one=not rule.k)
-        if not finished.issuperset(target.name for target in batch)
-    ]
-    todo = sum(len(batch) for batch in waiting)
-    done = len(share) - todo
-    logger.info(
-        "svd: %d targets of %s on %s%s",
-        len(share),
-        base.name,
-        device,
-        f", {done} already done" if done else "",
-    )
-    with Progress("svd", todo) as bar:
-        worst = 0.0
-        for batch, weights in _loaded(base, waiting, device):
-            started = time.monotonic()
-            found = _solve(batch, weights, rule, config)
-            seconds = (time.monotonic() - started) / len(batch)
-            for target, subspace in zip(batch, found, strict=True):
-                store.append(target.name, subspace.U, subspace.S, subspace.V, certificate(subspace, seconds))
-                worst = max(worst, subspace.residual)
-            bar.advance(len(batch), worst_residual=f"{worst:.1e}")
-
-
-def _loaded(
-    base: Base, waiting: Sequence[list[Target]], device: torch.device
-) -> Iterator[tuple[list[Target], torch.Tensor]]:
-    """Each batch with its weights on the device; for a GPU, threads read the next batch while this one is solved.
-
-    On a CPU memory is what counts, and reading is nothing beside solving: one target at a time.
-    """
-    if device.type == "cpu":
-        for batch in waiting:
-            yield batch, torch.stack([base.checkpoint.read(target.weight_key) for target in batch])
-        return
-    with ThreadPoolExecutor(READERS) as pool:
-
-        def begin(batch: list[Target]) -> list[Future[torch.Tensor]]:
-            return [pool.submit(base.checkpoint.read, target.weight_key) for target in batch]
-
-        ahead = begin(waiting[0]) if waiting else []
-        for index, batch in enumerate(waiting):
-            reading, ahead = ahead, begin(waiting[index + 1]) if index + 1 < len(waiting) else []
-            yield batch, torch.stack([part.result().to(device) for part in reading])
-
-
-def _solve(
-    batch: Sequence[Target], weights: torch.Tensor, rule: RankRule, config: SvdConfig
-) -> list[SingularSubspace]:
-    names = [target.name for target in batch]
-    seeds = [seed_of(f"{config.seed}:{name}") for name in names]
-    k = rule.k or _rank_for_share(weights, rule.share, config, seeds, names)
-    return top_singular_subspaces(weights, k, tolerance=config.tolerance, seeds=seeds, names=names)
-
-
-def _rank_for_share(
-    weights: torch.Tensor, share: float, config: SvdConfig, seeds: list[int], names: list[str]
-) -> int:
-    """The fewest directions that hold `share` of ‖W‖², up to `MAX_K`; one weight at a time."""
-    limit = min(MAX_K, *weights.shape[1:])
-    probe = top_singular_subspaces(weights, limit, tolerance=config.tolerance, seeds=seeds, names=names)[0]
-    total = float(weights[0].double().square().sum())
-    return rank_for_energy(probe.S, total, share)
-
-
-def batches(
-    targets: Sequence[Target], device: torch.device, *, one_by_one: bool = False
-) -> Iterator[list[Target]]:
-    """One target at a time on a CPU; on a GPU, equal shapes together up to `GPU_BATCH_BYTES` in float32."""
-    if device.type == "cpu" or one_by_one:
-        yield from ([target] for target in targets)
-        return
-    by_shape = sorted(targets, key=lambda target: (target.out, target.in_))
-    for (out, in_), group in groupby(by_shape, key=lambda target: (target.out, target.in_)):
-        members = list(group)
-        size = max(1, GPU_BATCH_BYTES // (4 * out * in_))
-        yield from (members[start : start + size] for start in range(0, len(members), size))
+    todo = sum(target.name not in finished for target in share)
+    if todo < len(share):
+        logger.info("svd: %d targets already done", len(share) - todo)
+    worst = 0.0
+    with Progress("svd", todo) as bar, ThreadPoolExecutor(WRITERS) as pool:
+        for solved in solver.solve_rest(finished):
+            worst = max([worst, *pool.map(keep, solved)])
+            bar.advance(len(solved), worst_residual=f"{worst:.1e}")
 
 
 def certificate(subspace: SingularSubspace, seconds: float) -> dict[str, float | str]:

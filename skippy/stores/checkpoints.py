@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -103,22 +103,16 @@ class Checkpoint:
             )
         return read_tensor(self.tensors[key])
 
-    def digest(self, progress: Callable[[int], object] | None = None) -> str:
+    def digest(self) -> str:
         """Hash the content: keys, types, shapes and bytes, however they are split over files.
-
-        Args:
-            progress: called with 1 after each of the `len(tensors)` tensors, for example `bar.advance`.
 
         Returns:
             64 hexadecimal digits: sha256 over the sorted lines "key dtype shape sha256(bytes)".
         """
-        hashes: dict[str, str] = {}
+        # Equal shapes together, as `svd` reads them: what one of the two has read, the other finds in memory.
+        infos = sorted(self.tensors.values(), key=lambda info: info.shape)
         with ThreadPoolExecutor(DIGEST_THREADS) as pool:
-            infos = list(self.tensors.values())
-            for info, digest in zip(infos, pool.map(hash_tensor, infos), strict=True):
-                hashes[info.key] = digest
-                if progress is not None:
-                    progress(1)
+            hashes = dict(zip((info.key for info in infos), pool.map(hash_tensor, infos), strict=True))
         return digest_of_hashes(self.tensors, hashes)
 
     def copy_companions(self, destination: Path) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from skippy.config import SvdConfig
 from skippy.errors import MissingRunError, ProjectorError, SubspaceError, TargetError
 from skippy.models.targets import find_targets
-from skippy.stages import svd
+from skippy.stages import solving, svd
 from skippy.stages.inputs import claim_workspace, find_run, load_projectors, open_base
 from skippy.stores.checkpoints import Checkpoint
 from skippy.tracking.store import open_tracker
@@ -71,7 +71,7 @@ def test_sharding_changes_nothing(tracker, base, tmp_path):
 def test_killed_and_restarted_it_ends_with_the_same_bits(tracker, base, monkeypatch):
     expected = stored(tracker, svd.run(config(base), tracker))
     solved = []
-    solve = svd._solve
+    solve = solving.solve
 
     def dies_at_the_sixth(batch, *rest):
         if len(solved) == 5:
@@ -79,13 +79,13 @@ def test_killed_and_restarted_it_ends_with_the_same_bits(tracker, base, monkeypa
         solved.append(batch[0].name)
         return solve(batch, *rest)
 
-    monkeypatch.setattr(svd, "_solve", dies_at_the_sixth)
+    monkeypatch.setattr(solving, "solve", dies_at_the_sixth)
     with pytest.raises(KeyboardInterrupt):
         svd.run(config(base, force=True), tracker)
     assert tracker.find_all("svd", finished=False)[0].status == "KILLED"
     again = []
     monkeypatch.setattr(
-        svd, "_solve", lambda batch, *rest: again.append(batch[0].name) or solve(batch, *rest)
+        solving, "solve", lambda batch, *rest: again.append(batch[0].name) or solve(batch, *rest)
     )
     found = stored(tracker, svd.run(config(base, force=True), tracker))
     assert not set(again) & set(solved), "a finished target is kept"

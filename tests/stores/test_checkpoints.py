@@ -77,12 +77,6 @@ def test_digest_sees_every_change(tmp_path, change):
     assert Checkpoint.open(write(tmp_path / "after", [saved])).digest() != before
 
 
-def test_digest_reports_progress(tmp_path):
-    steps = []
-    Checkpoint.open(write(tmp_path / "m", split(tensors(), 2))).digest(progress=steps.append)
-    assert steps == [1] * 5
-
-
 def test_read_touches_one_tensor_only(tmp_path):
     """Bytes of every other tensor are overwritten; the one read is unharmed."""
     checkpoint = Checkpoint.open(write(tmp_path / "m", [tensors()]))

@@ -1,0 +1,75 @@
+"""Solving ahead of the digest: every target once, nothing twice, in whatever moment the digest arrives."""
+
+from concurrent.futures import Future
+
+import pytest
+import torch
+
+from skippy.config import RankRule, SvdConfig
+from skippy.models.targets import find_targets
+from skippy.stages import solving
+from skippy.stages.inputs import Base
+from skippy.stages.solving import Solver
+from skippy.stores.checkpoints import Checkpoint
+from tests.stages.tiny_checkpoint import write_checkpoint
+
+GPU = torch.device("cuda")
+
+
+@pytest.fixture
+def base(tmp_path) -> Base:
+    checkpoint = Checkpoint.open(write_checkpoint(tmp_path / "base"))
+    return Base("tiny", checkpoint, find_targets(checkpoint.config, checkpoint.shapes), Future())
+
+
+@pytest.fixture
+def solver(base, monkeypatch) -> Solver:
+    """One that believes to be on a GPU; its weights stay on the CPU."""
+    load, cpu = solving._load, torch.device("cpu")
+    monkeypatch.setattr(solving, "_load", lambda checkpoint, waiting, _: load(checkpoint, waiting, cpu))
+    return Solver(base, base.targets, RankRule(k=2), SvdConfig(), GPU)
+
+
+def names(solved) -> list[str]:
+    return [target.name for batch in solved for target, _, _ in batch]
+
+
+@pytest.mark.parametrize("moments", [0, 1, 3, 99])
+def test_every_target_is_solved_once_however_long_the_digest_takes(solver, base, moments):
+    left = iter(range(moments))
+    solver.work_while(lambda: next(left, None) is not None)
+    assert sorted(names(solver.solve_rest(frozenset()))) == sorted(target.name for target in base.targets)
+
+
+@pytest.mark.parametrize("moments", [0, 2])
+def test_what_is_finished_is_not_handed_out_again(solver, base, moments):
+    left = iter(range(moments))
+    solver.work_while(lambda: next(left, None) is not None)
+    finished = frozenset(target.name for target in base.targets[::2])
+    found = names(solver.solve_rest(finished))
+    assert sorted(found) == sorted(target.name for target in base.targets if target.name not in finished)
+
+
+def test_finished_batches_are_not_even_solved(solver, base, monkeypatch):
+    solved = []
+    solve = solving.solve
+    monkeypatch.setattr(
+        solving, "solve", lambda batch, *rest: solved.extend(t.name for t in batch) or solve(batch, *rest)
+    )
+    batch = next(solving.batches(base.targets, GPU))
+    list(solver.solve_rest(frozenset(target.name for target in batch)))
+    assert not set(solved) & {target.name for target in batch}
+    assert solved
+
+
+def test_on_a_cpu_nothing_is_held_in_memory(base):
+    solver = Solver(base, base.targets, RankRule(k=2), SvdConfig(), torch.device("cpu"))
+    solver.work_while(lambda: True)
+    assert solver._solved == []
+
+
+def test_a_base_waits_for_its_digest(base):
+    assert not base.is_hashed
+    base.hashing.set_result("f" * 64)
+    assert base.is_hashed
+    assert base.digest == "f" * 64

@@ -6,6 +6,7 @@ one; margins that a person types are in points (hundredths), and say so in their
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -37,6 +38,7 @@ class Excerpt:
 
     Attributes:
         index: sample index.
+        line: its line in the samples file, from 1.
         text: the completion; the report cuts it.
         value: extracted integer.
         status: extraction status.
@@ -44,6 +46,7 @@ class Excerpt:
     """
 
     index: int
+    line: int
     text: str
     value: int | None
     status: str
@@ -63,8 +66,7 @@ class ProblemScore:
         mean_tokens: mean completion length.
         truncated: samples cut off at the token limit.
         no_answer: samples without a usable integer.
-        excerpts: a sample or two, kept for problems that may flip.
-        link: where the samples are kept (artifact path or URL).
+        excerpts: the first right and the first wrong sample, in case the problem flips.
     """
 
     key: str
@@ -76,7 +78,6 @@ class ProblemScore:
     truncated: int = 0
     no_answer: int = 0
     excerpts: tuple[Excerpt, ...] = ()
-    link: str = ""
 
     @property
     def share(self) -> float:
@@ -98,7 +99,6 @@ class BanalScores:
         mean_tokens: mean answer length.
         base_auc: held-out classifier's AUC for telling it from base, a proxy; None where not run.
         problem_score: mean persona score of the answers to the mathematics suite; None where not run.
-        link: where the samples are kept.
     """
 
     keys: tuple[str, ...]
@@ -110,7 +110,6 @@ class BanalScores:
     mean_tokens: float = 0.0
     base_auc: float | None = None
     problem_score: float | None = None
-    link: str = ""
 
 
 @dataclass(frozen=True)
@@ -146,6 +145,7 @@ class TrajectoryPoint:
         null_z: z-score against random subspaces with the activations' covariance.
         null_low: 2.5 % quantile of the null ratios.
         null_high: 97.5 % quantile of the null ratios.
+        chance: K/d, pooled alike.
     """
 
     step: int
@@ -153,6 +153,7 @@ class TrajectoryPoint:
     null_z: float
     null_low: float
     null_high: float
+    chance: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -196,6 +197,9 @@ class Evaluation:
         runs: role (`svd`, `train`, `merge`, `eval`) → run id.
         maj_at_k: majority vote accuracy; None where answers were not kept.
         backend: what generated the samples; arms of different backends are not comparable.
+        prompt_style: how problems were put; arms asked differently are not comparable.
+        sampling_seed: what every sample's own seed was drawn from; arms of different ones are not comparable.
+        samples: artifact of the run `eval` that holds the answers to the problems; empty where none was kept.
     """
 
     seed: int
@@ -213,6 +217,9 @@ class Evaluation:
     runs: Mapping[str, str] = field(default_factory=dict)
     maj_at_k: float | None = None
     backend: str = ""
+    prompt_style: str = ""
+    sampling_seed: int = 0
+    samples: str = ""
 
 
 @dataclass(frozen=True)
@@ -253,11 +260,12 @@ class Provenance:
         projector_digest: digest of U, V; empty where no variant needs them.
         character: character name.
         character_digest: digest of its file.
-        preset: sampling preset, in words.
-        backend: generation backend.
+        problem_source: where the problems were read.
+        problem_digest: digest of all questions and answers.
+        problem_count: how many there are, duplicates dropped.
         versions: package → version.
-        command: how to run this again.
-        links: name → URL or artifact path.
+        commands: what made the models and their evaluations, in order.
+        comparison_command: what writes this report again from the same evaluations.
     """
 
     experiment: str
@@ -269,27 +277,26 @@ class Provenance:
     projector_digest: str = ""
     character: str = ""
     character_digest: str = ""
-    preset: str = ""
-    backend: str = ""
+    problem_source: str = ""
+    problem_digest: str = ""
+    problem_count: int = 0
     versions: Mapping[str, str] = field(default_factory=dict)
-    command: str = ""
-    links: Mapping[str, str] = field(default_factory=dict)
+    commands: tuple[str, ...] = ()
+    comparison_command: str = ""
 
 
 @dataclass(frozen=True)
 class PromotionState:
-    """What the registry says at the time of the report.
+    """What the registry says at the time of the report, before anything this report may lead to.
 
     Attributes:
-        state: `not requested`, `promoted` or `refused`.
         champion: version under the alias, or empty.
-        previous: version it replaced, or empty.
-        who: who asked.
+        previous: version under the alias of the one before, or empty.
+        who: who made it champion.
         when: ISO 8601.
-        why: the reason in a sentence.
+        why: the reason given then.
     """
 
-    state: str = "not requested"
     champion: str = ""
     previous: str = ""
     who: str = ""
@@ -314,8 +321,7 @@ class Comparison:
         duplicates_dropped: problems dropped by hash.
         registered_model: registry name.
         promotion: state of the alias.
-        notes: further limits, in sentences.
-        extra_metrics: results of other harnesses, name → arm → value.
+        extra_metrics: figures of others (a judge, math-verify, another harness), name → arm → mean over seeds.
         bootstrap_seed: seed of the bootstrap-t check.
     """
 
@@ -331,7 +337,6 @@ class Comparison:
     duplicates_dropped: int = 0
     registered_model: str = "skippy"
     promotion: PromotionState = PromotionState()
-    notes: tuple[str, ...] = ()
     extra_metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     bootstrap_seed: int = 0
 

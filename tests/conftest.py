@@ -1,14 +1,17 @@
 """A fresh SQLite store for each test: made once, copied, because making one costs seconds."""
 
+import hashlib
 import os
 import shutil
 import sqlite3
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import mlflow
 import pytest
 
+from skippy.tracking import connection
 from skippy.tracking.connection import file_lock
 from skippy.tracking.store import open_tracker
 
@@ -20,7 +23,8 @@ os.environ["CUDA_VISIBLE_DEVICES"] = ""
 @pytest.fixture(scope="session")
 def template(pytestconfig) -> Path:
     """Directory with an empty store, kept between sessions and shared by parallel workers."""
-    folder = Path(pytestconfig.cache.mkdir(f"skippy-store-mlflow-{mlflow.__version__}"))
+    maker = hashlib.sha256(Path(connection.__file__).read_bytes()).hexdigest()[:8]
+    folder = Path(pytestconfig.cache.mkdir(f"skippy-store-{maker}-mlflow-{mlflow.__version__}"))
     with file_lock(folder / "making.lock"):
         if not (folder / "done").exists():
             with pytest.MonkeyPatch.context() as patch:
@@ -31,24 +35,38 @@ def template(pytestconfig) -> Path:
     return folder
 
 
-@pytest.fixture
-def project(tmp_path, template, monkeypatch) -> Path:
+@contextmanager
+def fresh_store(folder: Path, template: Path) -> Iterator[Path]:
     """Directory with a store of its own, and no trace of another in the environment."""
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
-    monkeypatch.setenv("MLFLOW_RUN_ID", "")
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    monkeypatch.setenv("SKIPPY_CACHE", str(tmp_path / "cache"))
-    folder = tmp_path / "project"
-    folder.mkdir()
-    shutil.copy(template / "mlflow.db", folder / "mlflow.db")
-    with closing(sqlite3.connect(folder / "mlflow.db")) as database:
-        place = str(folder / "mlartifacts")
+    project = folder / "project"
+    project.mkdir()
+    shutil.copy(template / "mlflow.db", project / "mlflow.db")
+    with closing(sqlite3.connect(project / "mlflow.db")) as database:
+        place = str(project / "mlartifacts")
         database.execute("UPDATE experiments SET artifact_location = ? WHERE name = 'skippy'", (place,))
         database.commit()
-    yield folder
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", "")
+        patch.setenv("MLFLOW_RUN_ID", "")
+        patch.setenv("PYTHONPATH", str(ROOT))
+        patch.setenv("SKIPPY_CACHE", str(folder / "cache"))
+        yield project
     mlflow.set_tracking_uri(None)
+
+
+@pytest.fixture
+def project(tmp_path, template) -> Iterator[Path]:
+    with fresh_store(tmp_path, template) as folder:
+        yield folder
 
 
 @pytest.fixture
 def tracker(project):
     return open_tracker(project)
+
+
+@pytest.fixture(scope="module")
+def module_tracker(tmp_path_factory, template):
+    """A tracker that all tests of a module share, for runs that are costly to make."""
+    with fresh_store(tmp_path_factory.mktemp("shared"), template) as folder:
+        yield open_tracker(folder)

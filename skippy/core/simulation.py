@@ -4,6 +4,8 @@ Problem i has a base rate p_i ~ Beta(a, b), U-shaped like AIME: most problems ar
 never solved. The variant's rate is `σ(logit p_i + s + ω z_i + τ u_s)` with z and u normal: effects differ
 between problems and vanish at the ends. The shift s is solved so that the population mean of p′ − p is
 exactly the difference asked.
+
+Everyday answers are simpler: normal effects of prompt, of arm and prompt together, and of the single answer.
 """
 
 from __future__ import annotations
@@ -74,6 +76,45 @@ def draw_shares(
     base = generator.binomial(k, rates)
     variant = generator.binomial(k, changed)
     return base / k, variant / k
+
+
+@dataclass(frozen=True)
+class Chatter:
+    """What everyday answers are like; all SDs in persona score.
+
+    Attributes:
+        prompt_sd: between prompts, common to both arms.
+        taste_sd: between prompts in the difference of two arms: one is funnier on this prompt, the other on that.
+        answer_sd: between answers to one prompt.
+    """
+
+    prompt_sd: float = 0.6
+    taste_sd: float = 0.5
+    answer_sd: float = 0.8
+
+    @property
+    def single_sd(self) -> float:
+        """SD of a single answer's score over all prompts, the unit of "equal personality"."""
+        return math.hypot(self.prompt_sd, self.taste_sd / math.sqrt(2), self.answer_sd)
+
+
+def draw_personas(
+    prompts: int, answers: int, difference: float, chatter: Chatter, generator: np.random.Generator
+) -> tuple[Float[np.ndarray, "prompts answers"], Float[np.ndarray, "prompts answers"]]:
+    """Persona scores of two arms whose true means differ by `difference` (first − second), on the same prompts.
+
+    Args:
+        prompts: held-out everyday prompts.
+        answers: answers of each arm to a prompt.
+        difference: true mean difference.
+        chatter: what answers are like.
+        generator: source of randomness.
+    """
+    common = chatter.prompt_sd * generator.normal(size=(prompts, 1))
+    own = chatter.taste_sd / math.sqrt(2) * generator.normal(size=(2, prompts, 1))
+    noise = chatter.answer_sd * generator.normal(size=(2, prompts, answers))
+    first, second = common + own + noise
+    return first + difference, second
 
 
 def _logit(rates: np.ndarray) -> np.ndarray:

@@ -37,7 +37,6 @@ __all__ = [
     "maj_at_k",
     "minimum_detectable_effect",
     "non_inferiority",
-    "paired_t_p",
     "pass_at_k",
     "pooled_sd",
     "power_non_inferiority",
@@ -242,17 +241,6 @@ def pooled_sd(first: ArrayLike, second: ArrayLike) -> float:
     """
     left, right = _vector(first, "first"), _vector(second, "second")
     return math.sqrt((float(left.var(ddof=1)) + float(right.var(ddof=1))) / 2)
-
-
-def paired_t_p(differences: ArrayLike) -> float:
-    """Two-sided p of the paired t test that the mean difference is zero.
-
-    Source: Student 1908. Departure: without any spread, 1 for a mean of zero and 0 otherwise.
-    """
-    test = non_inferiority(differences, 0.0)
-    if test.standard_error == 0.0:
-        return 1.0 if abs(test.mean) <= ROUNDING else 0.0
-    return float(2 * stats.t.sf(abs(test.mean) / test.standard_error, test.df))
 
 
 def holm(p_values: Sequence[float | int]) -> tuple[float, ...]:

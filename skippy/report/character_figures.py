@@ -17,24 +17,13 @@ from skippy.report.canvas import WIDE, Canvas, fit_scale, spread_labels
 from skippy.report.numerals import MISSING, percent, plain, signed
 from skippy.report.trait_profile import draw_trait_profile
 from skippy.report.wording import label_of
+from skippy.results import TrajectoryPoint
 
 LAYER_PIXELS, CELL_PIXELS, ROW_PIXELS = 74, 98, 22
 FULL_COLOUR_Z = 6.0
 """z at which a cell has its strongest shade, chosen so that the numbers in it stay readable."""
 STRONGEST_SHADE = 0.45
 SHADES = {"above": "above the null", "inside": "inside", "below": "below"}
-
-
-@dataclass(frozen=True)
-class CharacterPoint:
-    """personality_energy_ratio over all targets at one step, with its null."""
-
-    step: int
-    ratio: float
-    chance: float
-    null_low: float
-    null_high: float
-    z: float
 
 
 @dataclass(frozen=True)
@@ -48,14 +37,16 @@ class CharacterHistory:
         step: the step that `targets` is of.
         targets: the per-target table of the last measured step; may be empty.
         traits: step → trait name → c(t); may be empty.
+        trait_null: trait name → |c| that random shifts as long as the last one stay below; may be empty.
     """
 
     character: str
     variant: str
-    points: Sequence[CharacterPoint] = ()
+    points: Sequence[TrajectoryPoint] = ()
     step: int = 0
     targets: Sequence[TargetDelta] = ()
     traits: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
+    trait_null: Mapping[str, float] = field(default_factory=dict)
 
 
 def draw_character_figures(history: CharacterHistory) -> dict[str, str]:
@@ -68,7 +59,7 @@ def draw_character_figures(history: CharacterHistory) -> dict[str, str]:
     drawings = {
         "trajectory.svg": draw_character_trajectory(who, history.variant, history.points),
         "targets.svg": draw_targets(who, history.step, history.targets),
-        "traits.svg": draw_trait_profile(who, history.variant, history.traits),
+        "traits.svg": draw_trait_profile(who, history.variant, history.traits, history.trait_null),
     }
     templates = resources.files("skippy.report").joinpath("templates")
     style = "".join(templates.joinpath(name).read_text("utf-8") for name in ("figures.css", "character.css"))
@@ -79,7 +70,7 @@ def draw_character_figures(history: CharacterHistory) -> dict[str, str]:
     }
 
 
-def draw_character_trajectory(who: str, variant: str, points: Sequence[CharacterPoint]) -> str | None:
+def draw_character_trajectory(who: str, variant: str, points: Sequence[TrajectoryPoint]) -> str | None:
     """personality_energy_ratio by step, in percent, with chance and the null band; None without points."""
     if not points:
         return None
@@ -106,10 +97,10 @@ def draw_character_trajectory(who: str, variant: str, points: Sequence[Character
     canvas.path([(x, up(100 * p.chance)) for x, p in edges], "chance")
     canvas.path([(across(p.step), up(100 * p.ratio)) for p in points], f"curve arm-{variant}")
     for p in points:
-        hint = f"step {p.step}: {_share(p.ratio)}, z {_z(p.z)}"
+        hint = f"step {p.step}: {_share(p.ratio)}, z {_z(p.null_z)}"
         canvas.circle(across(p.step), up(100 * p.ratio), 3.2, f"dot arm-{variant}", hint)
     labels = {
-        (f"{label_of(variant)} {_share(last.ratio)}, z {_z(last.z)}", f"name arm-{variant}"): last.ratio,
+        (f"{label_of(variant)} {_share(last.ratio)}, z {_z(last.null_z)}", f"name arm-{variant}"): last.ratio,
         (f"chance {_share(last.chance)}", "tick"): last.chance,
         (f"null band {_share(last.null_low)} – {_share(last.null_high)}", "tick"): (
             (last.null_low + last.null_high) / 2

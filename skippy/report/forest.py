@@ -42,8 +42,8 @@ def _draw_row(canvas: Canvas, verdict: VariantVerdict, scale, top: float, is_nar
     figures = f"{signed(verdict.mean_difference)}  ({bounds(verdict.interval)})"
     if is_narrow:
         canvas.text(12, top + 14, label_of(verdict.name), f"name {style}")
-        canvas.text(canvas.width - 12, top + 14, words, f"strong word-{verdict.verdict}", "end")
-        canvas.text(canvas.width - 12, top + 31, figures if verdict.interval else "", "tick", "end")
+        canvas.text(canvas.width - 12, top + 14, words, f"strong halo word-{verdict.verdict}", "end")
+        canvas.text(canvas.width - 12, top + 31, figures if verdict.interval else "", "tick halo", "end")
     else:
         canvas.text(0, middle + 5, label_of(verdict.name), f"name {style}")
         canvas.text(scale.end + 16, middle - 3, words, f"strong word-{verdict.verdict}")

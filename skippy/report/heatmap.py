@@ -3,62 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from skippy.report.canvas import Canvas, name_room
+from skippy.report.flips import Flip, mean_shares
 from skippy.report.numerals import percent
 from skippy.report.wording import label_of
-from skippy.results import Arm, Comparison, Problem
+from skippy.results import Comparison, Problem
 
-FLIP_CHANGE = 0.25
 ROW_PIXELS, LARGEST_CELL_PIXELS = 20, 34
-
-
-@dataclass(frozen=True)
-class Flip:
-    """A problem whose majority changed: its share crosses one half and moves by a quarter or more."""
-
-    problem: Problem
-    variant: str
-    base_share: float
-    variant_share: float
-
-    @property
-    def is_lost(self) -> bool:
-        """Solved by base, not by the variant."""
-        return self.variant_share < self.base_share
-
-    @property
-    def anchor(self) -> str:
-        """Where the page shows its samples."""
-        return f"flip-{self.variant}-{self.problem.key}"
-
-
-def mean_shares(arm: Arm) -> dict[str, float]:
-    """Problem key → p̂_i, averaged over training seeds."""
-    shares: dict[str, list[float]] = {}
-    for evaluation in arm.evaluations:
-        for score in evaluation.scores:
-            shares.setdefault(score.key, []).append(score.share)
-    return {key: sum(values) / len(values) for key, values in shares.items()}
-
-
-def find_flips(comparison: Comparison) -> list[Flip]:
-    """All flips, the largest change first."""
-    base = comparison.arm("base")
-    if base is None:
-        return []
-    reference = mean_shares(base)
-    flips = []
-    for arm in comparison.variants:
-        shares = mean_shares(arm)
-        for problem in comparison.problems:
-            if problem.key not in reference or problem.key not in shares:
-                continue
-            before, after = reference[problem.key], shares[problem.key]
-            if (before >= 0.5) != (after >= 0.5) and abs(after - before) >= FLIP_CHANGE:
-                flips.append(Flip(problem, arm.name, before, after))
-    return sorted(flips, key=lambda flip: -abs(flip.variant_share - flip.base_share))
 
 
 def draw_heatmap(comparison: Comparison, flips: Sequence[Flip], linked: Sequence[str], width: int) -> str:
@@ -143,7 +95,7 @@ def _draw_key(canvas: Canvas, left: float, y: float) -> None:
     canvas.text(left - 8, y + 12, "share", "tick", "end")
     for index, share in enumerate((0.0, 0.25, 0.5, 0.75, 1.0)):
         canvas.rect(left + 38 * index, y, 36, 14, "cell", opacity=0.07 + 0.93 * share)
-        style = "tick on-dark" if share > 0.5 else "tick"
+        style = "tick on-full" if share > 0.5 else "tick on-pale"
         canvas.text(left + 38 * index + 18, y + 11, percent(share, 0).replace("\u00a0", ""), style, "middle")
     x, y = (left, y + 22) if canvas.is_narrow else (left + 204, y)
     canvas.path([(x, y + 4), (x + 8, y + 4), (x + 4, y + 11)], "lost", is_closed=True)

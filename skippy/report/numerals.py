@@ -43,6 +43,11 @@ def small(value: float | None) -> str:
     return f"{mantissa}e{int(exponent)}".replace("-", "−")
 
 
+def moment(text: str) -> str:
+    """An ISO time in UTC to the minute, `2026-11-23 08:00 UTC`; anything else as it is."""
+    return f"{text[:10]} {text[11:16]} UTC" if text.endswith("+00:00") and len(text) > 16 else text
+
+
 def digest(text: str) -> str:
     """The first twelve digits of a digest."""
     return text[:12] if text else MISSING

@@ -15,32 +15,50 @@ from markupsafe import Markup
 from skippy.report.audit import draw_audit
 from skippy.report.canvas import NARROW, WIDE
 from skippy.report.conclusions import Verdicts
+from skippy.report.flips import Flip, find_flips, sides_of
 from skippy.report.forest import draw_forest
 from skippy.report.frontier import draw_frontier
-from skippy.report.heatmap import Flip, draw_heatmap, find_flips
+from skippy.report.heatmap import draw_heatmap
 from skippy.report.latex import escape_tex
-from skippy.report.numerals import digest, percent, plain, signed
-from skippy.report.tables import audit_table, length_table, main_table, seed_table, trait_table
+from skippy.report.numerals import digest, moment, percent, plain, signed
+from skippy.report.tables import (
+    audit_table,
+    length_table,
+    main_table,
+    others_table,
+    seed_table,
+    trait_table,
+)
 from skippy.report.traits import draw_lengths, draw_traits
 from skippy.report.trajectory import draw_trajectory
-from skippy.report.verdicts import average_accuracy, judge
-from skippy.report.wording import headline, label_of, limits, not_shown, shown, verdict_words
-from skippy.results import Arm, Comparison, ProblemScore
+from skippy.report.verdicts import average_accuracy
+from skippy.report.wording import (
+    champion_sentence,
+    headline,
+    label_of,
+    limits,
+    not_shown,
+    seeds_sentence,
+    shown,
+    verdict_words,
+)
+from skippy.results import Arm, Comparison
 
 SHOWN_FLIPS = 24
-EXCERPT_CHARACTERS = 1200
+EXCERPT_HEAD, EXCERPT_TAIL = 300, 900
+"""Characters shown of a long completion: its answer is read at the end."""
 
 
-def render(comparison: Comparison) -> dict[str, str | bytes]:
+def render(comparison: Comparison, verdicts: Verdicts) -> dict[str, str | bytes]:
     """All files of the report, by name; pure and deterministic.
+
+    Args:
+        comparison: the facts.
+        verdicts: what `judge` made of them.
 
     Returns:
         `index.html` (self-contained), `report.json`, `report.md`, `tables.tex`, `figures/*.svg`.
-
-    Raises:
-        ReportError: no base, no variant, or an arm without scored problems.
     """
-    verdicts = judge(comparison)
     flips = find_flips(comparison)
     drawings = _drawings(comparison, verdicts, flips)
     wide = {name: draw(WIDE) for name, draw in drawings.items()}
@@ -57,6 +75,7 @@ def render(comparison: Comparison) -> dict[str, str | bytes]:
         figures=figures,
         figure_style=Markup(style),
         page_style=Markup(_read("page.css")),
+        page_script=Markup(_read("page.js")),
     )
     files: dict[str, str | bytes] = {
         "index.html": page,
@@ -102,6 +121,7 @@ def report_json(comparison: Comparison, verdicts: Verdicts) -> dict[str, Any]:
         },
         "planning": asdict(verdicts.planning) if verdicts.planning else None,
         "arms": {arm.name: _arm_json(arm) for arm in comparison.arms},
+        "figures_of_others": dict(comparison.extra_metrics),
         "provenance": asdict(comparison.provenance),
         "limits": limits(comparison, verdicts),
     }
@@ -127,6 +147,9 @@ def _arm_json(arm: Arm) -> dict[str, Any]:
                 "model_digest": item.model_digest,
                 "step": item.step,
                 "preset": item.preset,
+                "prompt_style": item.prompt_style,
+                "backend": item.backend,
+                "sampling_seed": item.sampling_seed,
                 "runs": dict(item.runs),
                 "correct": {score.key: score.correct for score in item.scores},
                 "leakage": asdict(item.leakage) if item.leakage else None,
@@ -162,12 +185,15 @@ def _view(comparison: Comparison, verdicts: Verdicts, flips: list[Flip]) -> dict
         "shown": shown(comparison, verdicts),
         "not_shown": not_shown(comparison, verdicts),
         "limits": limits(comparison, verdicts),
+        "champion": champion_sentence(comparison),
+        "seeds_sentence": seeds_sentence(comparison),
         "main": main_table(comparison, verdicts),
+        "others": others_table(comparison),
         "lengths": length_table(comparison),
         "traits": trait_table(comparison, verdicts),
         "audit": audit_table(comparison),
         "seeds": seed_table(verdicts),
-        "flips": [_show_flip(comparison, flip) for flip in flips[:SHOWN_FLIPS]],
+        "flips": [(flip, sides_of(comparison, flip)) for flip in flips[:SHOWN_FLIPS]],
         "flip_counts": {
             arm.name: (
                 sum(flip.is_lost for flip in flips if flip.variant == arm.name),
@@ -179,34 +205,12 @@ def _view(comparison: Comparison, verdicts: Verdicts, flips: list[Flip]) -> dict
     }
 
 
-def _show_flip(comparison: Comparison, flip: Flip) -> dict[str, Any]:
-    return {
-        "flip": flip,
-        "sides": [
-            {
-                "name": name,
-                "score": score,
-                "excerpts": [_cut(e.text) for e in score.excerpts],
-                "raw": score.excerpts,
-            }
-            for name in ("base", flip.variant)
-            if (score := _score_of(comparison.arm(name), flip.problem.key))
-        ],
-    }
-
-
-def _score_of(arm: Arm | None, key: str) -> ProblemScore | None:
-    scores = (score for item in arm.evaluations for score in item.scores) if arm else iter(())
-    return next((score for score in scores if score.key == key), None)
-
-
-def is_link(text: str) -> bool:
-    """A URL or a path can be followed; a description such as "samples of run …" cannot."""
-    return bool(text) and not any(character.isspace() for character in text)
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= EXCERPT_CHARACTERS else text[:EXCERPT_CHARACTERS] + " […]"
+def excerpt(text: str) -> str:
+    """A completion, or its beginning and end."""
+    left_out = len(text) - EXCERPT_HEAD - EXCERPT_TAIL
+    if left_out <= 0:
+        return text
+    return f"{text[:EXCERPT_HEAD]}\n[… {left_out} characters …]\n{text[-EXCERPT_TAIL:]}"
 
 
 def _read(name: str) -> str:
@@ -214,15 +218,16 @@ def _read(name: str) -> str:
 
 
 def _filters(environment: jinja2.Environment) -> jinja2.Environment:
-    environment.tests["link"] = is_link
     environment.filters.update(
         signed=signed,
         plain=plain,
         percent=percent,
         digest=digest,
+        moment=moment,
         label=label_of,
         words=verdict_words,
         tex=escape_tex,
+        excerpt=excerpt,
     )
     return environment
 

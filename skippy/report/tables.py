@@ -64,7 +64,11 @@ def main_table(comparison: Comparison, verdicts: Verdicts) -> Table:
             True,
         ),
         row("difference to base", of_verdict(lambda v: signed(v.mean_difference)), "paired, points"),
-        row("bounds", of_verdict(lambda v: bounds(v.interval)), "one-sided 95 % each"),
+        row(
+            "bounds",
+            of_verdict(lambda v: bounds(v.interval)),
+            f"one-sided {100 * comparison.confidence:g} % each",
+        ),
         row("verdict", of_verdict(verdict_words), f"margin δ = {comparison.margin_points:g} points", True),
         row("pass_at_k", lambda arm: plain(POINTS * _over_seeds(arm, _pass)), "any of k right, points"),
         row("maj_at_k", lambda arm: _optional(arm, lambda e: e.maj_at_k, POINTS, 1), "majority vote, points"),
@@ -81,26 +85,34 @@ def main_table(comparison: Comparison, verdicts: Verdicts) -> Table:
         row("rho_left, stored", lambda arm: _leak(arm, "stored_left"), "of W′ − W"),
         row("rho_right, stored", lambda arm: _leak(arm, "stored_right"), "of W′ − W"),
     ]
-    for name, values in comparison.extra_metrics.items():
-        rows.append(row(name, lambda arm, values=values: plain(values.get(arm.name), 3), "other harness"))
     shown = [item for item in rows if any(cell != MISSING for cell in item.cells)]
     return Table(tuple(arm.label for arm in arms), tuple(shown), tuple(arm.name for arm in arms))
+
+
+def others_table(comparison: Comparison) -> Table | None:
+    """Figures that are not ours, beside ours; None where nobody was asked."""
+    if not comparison.extra_metrics:
+        return None
+    arms = comparison.arms
+    rows = [
+        Row(name, tuple(_figure(values.get(arm.name)) for arm in arms))
+        for name, values in comparison.extra_metrics.items()
+    ]
+    return Table(tuple(arm.label for arm in arms), tuple(rows), tuple(arm.name for arm in arms))
 
 
 def length_table(comparison: Comparison) -> Table:
     """Lengths, truncation and personality by mode."""
     arms = comparison.arms
     rows = [
-        Row("aime/mean_tokens", tuple(plain(mean_tokens(arm), 0) for arm in arms), "tokens a sample"),
+        Row("mean tokens", tuple(plain(mean_tokens(arm), 0) for arm in arms), "a sample of the suite"),
+        Row("truncated", tuple(percent(truncated_share(arm)) for arm in arms), "samples cut at the limit"),
         Row(
-            "aime/truncated", tuple(percent(truncated_share(arm)) for arm in arms), "samples cut at the limit"
-        ),
-        Row(
-            "aime/no_answer",
+            "no answer",
             tuple(percent(_no_answer_share(arm)) for arm in arms),
             "samples without an integer",
         ),
-        Row("banal tokens", tuple(_optional(arm, _banal_tokens, 1, 0) for arm in arms), "tokens an answer"),
+        Row("mean tokens, everyday", tuple(_optional(arm, _banal_tokens, 1, 0) for arm in arms), "an answer"),
     ]
     modes = dict.fromkeys(m for arm in arms for e in arm.evaluations if e.banal for m in e.banal.modes)
     for mode in modes:
@@ -170,6 +182,11 @@ def _optional(arm: Arm, read: Callable[[Evaluation], float | None], factor: floa
     values = [read(item) for item in arm.evaluations]
     known = [value for value in values if value is not None and not math.isnan(value)]
     return plain(factor * sum(known) / len(known), digits) if known and len(known) == len(values) else MISSING
+
+
+def _figure(value: float | None) -> str:
+    """A count without decimals, anything else with three."""
+    return plain(value, 0 if value is not None and value.is_integer() else 3)
 
 
 def _pass(item: Evaluation) -> float:

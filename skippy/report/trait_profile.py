@@ -1,4 +1,4 @@
-"""The trait profile c(t) at start, middle and end of training: a radar, or bars below three traits."""
+"""The trait profile c(t) at start, middle and end of training with its null: a radar, or bars below three traits."""
 
 from __future__ import annotations
 
@@ -12,8 +12,11 @@ FEWEST_SPOKES = 3
 RADIUS = 150.0
 INNER = 0.16
 """Share of the radius at which the lowest value lies, so that a profile of zeros is more than a point."""
-CENTRE = (WIDE / 2 - 40, 300.0)
+CENTRE = (WIDE / 2 - 40, 316.0)
 BAR_PIXELS = 20
+NULL_WORDS = "where 95 % of random shifts as long as the last one lie, with the activations' covariance"
+LEAST_REACH = 0.01
+"""c(t) that every scale reaches: before the first update all values are 0, and a scale needs two ends."""
 
 
 def choose_moments(steps: Sequence[int]) -> dict[str, int]:
@@ -28,8 +31,17 @@ def choose_moments(steps: Sequence[int]) -> dict[str, int]:
     return {**start, **between, "end": last}
 
 
-def draw_trait_profile(who: str, variant: str, traits: Mapping[int, Mapping[str, float]]) -> str | None:
-    """The figure, or None where no trait was measured. A trait missing at a moment is drawn nowhere."""
+def draw_trait_profile(
+    who: str, variant: str, traits: Mapping[int, Mapping[str, float]], null: Mapping[str, float]
+) -> str | None:
+    """The figure, or None where no trait was measured. A trait missing at a moment is drawn nowhere.
+
+    Args:
+        who: whose it is, for the headline.
+        variant: it is coloured by it.
+        traits: step → trait → c(t).
+        null: trait → |c| that random shifts stay below; without it no band is drawn.
+    """
     moments = choose_moments(list(traits))
     profiles = {name: traits[step] for name, step in moments.items()}
     shared = [name for name in profiles.get("end", {}) if all(name in p for p in profiles.values())]
@@ -38,24 +50,42 @@ def draw_trait_profile(who: str, variant: str, traits: Mapping[int, Mapping[str,
     final = profiles["end"]
     most = max(shared, key=lambda name: abs(final[name]))
     headline = f"{who}, step {moments['end']}: furthest from the base in {most}, {signed(final[most], 2)}"
+    reach = {name: null[name] for name in shared} if set(shared) <= set(null) else {}
+    if reach:
+        outside = sum(abs(final[name]) > reach[name] for name in shared)
+        headline += f"; {outside} of {len(shared)} traits outside the null"
     canvas = Canvas(WIDE, headline)
     canvas.text(0, 18, headline, "headline")
     subtitle = (
         "Trait coordinates c(t): 0 is the base, 1 the whole contrast of showing a trait and lacking it."
     )
     canvas.text(0, 38, subtitle, "subtitle")
+    if reach:
+        canvas.text(0, 55, f"Shaded, the null: {NULL_WORDS}.", "subtitle")
     labelled = {f"{name} · step {step}": profiles[name] for name, step in moments.items()}
     draw = _draw_radar if len(shared) >= FEWEST_SPOKES else _draw_bars
-    return canvas.finish(draw(canvas, variant, shared, labelled))
+    return canvas.finish(draw(canvas, variant, shared, labelled, reach))
 
 
 def _draw_radar(
-    canvas: Canvas, variant: str, names: Sequence[str], profiles: Mapping[str, Mapping[str, float]]
+    canvas: Canvas,
+    variant: str,
+    names: Sequence[str],
+    profiles: Mapping[str, Mapping[str, float]],
+    reach: Mapping[str, float],
 ) -> float:
-    """One spoke a trait, one outline a moment; returns the height used."""
+    """One spoke a trait, one outline a moment, the null a ring; returns the height used."""
     values = [profile[name] for profile in profiles.values() for name in names]
-    fitted = fit_scale([0.0, *values], INNER * RADIUS, RADIUS, pad=0.0)
+    values += [side * value for value in reach.values() for side in (-1, 1)]
+    fitted = fit_scale([0.0, LEAST_REACH, *values], INNER * RADIUS, RADIUS, pad=0.0)
     scale = Scale(fitted.low, fitted.high, INNER * RADIUS, RADIUS)
+    if reach:
+        outer, inner = (
+            [spoke_point(i, len(names), scale(side * reach[name])) for i, name in enumerate(names)]
+            for side in (1, -1)
+        )
+        # One outline, out and back in along the first spoke: a ring.
+        canvas.path([*outer, outer[0], inner[0], *reversed(inner)], "null-band", is_closed=True)
     for value in scale.ticks(4):
         outline = [spoke_point(index, len(names), scale(value)) for index in range(len(names))]
         canvas.path(outline, "web-base" if value == 0 else "web", is_closed=True)
@@ -113,15 +143,23 @@ def _label_outlines(
 
 
 def _draw_bars(
-    canvas: Canvas, variant: str, names: Sequence[str], profiles: Mapping[str, Mapping[str, float]]
+    canvas: Canvas,
+    variant: str,
+    names: Sequence[str],
+    profiles: Mapping[str, Mapping[str, float]],
+    reach: Mapping[str, float],
 ) -> float:
     """Two traits span no radar: one bar a moment under each trait's name; returns the height used."""
     values = [profile[name] for profile in profiles.values() for name in names]
-    scale = fit_scale([0.0, *values], 150.0, WIDE - 80.0, pad=0.04)
-    y = 62.0
+    values += [side * value for value in reach.values() for side in (-1, 1)]
+    scale = fit_scale([0.0, LEAST_REACH, *values], 150.0, WIDE - 80.0, pad=0.04)
+    y = 70.0
     for name in names:
         canvas.text(0, y + 12, name, "row-name")
         y += 20
+        if reach:
+            ends = [scale(side * reach[name]) for side in (-1, 1)]
+            canvas.rect(ends[0], y - 2, ends[1] - ends[0], BAR_PIXELS * len(profiles), "null-band")
         for label, profile in profiles.items():
             ends = sorted((scale(0.0), scale(profile[name])))
             canvas.text(0, y + 13, label, "tick")
@@ -130,6 +168,6 @@ def _draw_bars(
             canvas.text(ends[1] + 6, y + 13, signed(profile[name], 2), "value")
             y += BAR_PIXELS
         y += 14
-    canvas.line(scale(0.0), 62.0, scale(0.0), y - 8, "zero")
+    canvas.line(scale(0.0), 70.0, scale(0.0), y - 8, "zero")
     canvas.text(scale(0.0), y + 8, "base 0", "note", "middle")
     return y + 20

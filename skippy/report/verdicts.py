@@ -12,7 +12,7 @@ import numpy as np
 
 from skippy.core.accuracy import avg_at_k
 from skippy.core.power import PLANNING, achievable_margin, minimum_detectable_effect
-from skippy.core.seeds import SeededNonInferiority, non_inferiority_over_seeds
+from skippy.core.seeds import SeededNonInferiority, non_inferiority_over_seeds, paired_t_p_over_seeds
 from skippy.core.statistics import (
     Verdict,
     bootstrap_t,
@@ -20,7 +20,6 @@ from skippy.core.statistics import (
     exact_mcnemar,
     holm,
     non_inferiority,
-    paired_t_p,
     verdict_of,
 )
 from skippy.errors import ReportError
@@ -210,7 +209,7 @@ def _walk_gate(
 
 
 def _judge_traits(base: Arm, arm: Arm) -> dict[str, float]:
-    """Holm-adjusted two-sided p of each trait's change against base, averaged over seeds."""
+    """Holm-adjusted two-sided p of each trait's change against base, over prompts and seeds."""
     reference = base.evaluations[0].banal
     scored = [item.banal for item in arm.evaluations if item.banal is not None]
     if reference is None or not scored or any(item.keys != reference.keys for item in scored):
@@ -218,8 +217,8 @@ def _judge_traits(base: Arm, arm: Arm) -> dict[str, float]:
     names = [name for name in reference.traits if all(name in item.traits for item in scored)]
     p_values = []
     for name in names:
-        change = np.mean([item.traits[name] for item in scored], axis=0) - np.asarray(reference.traits[name])
-        p_values.append(paired_t_p(change))
+        change = np.asarray([item.traits[name] for item in scored]) - np.asarray(reference.traits[name])
+        p_values.append(paired_t_p_over_seeds(change))
     return dict(zip(names, holm(p_values), strict=True))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from skippy.report.conclusions import PairVerdict, VariantVerdict, Verdicts
-from skippy.report.numerals import percent, plain, signed, small
+from skippy.report.numerals import moment, percent, plain, signed, small
 from skippy.results import Arm, Comparison, LeakageFacts
 
 MEASURABLE_TRUNCATION_CHANGE = 0.02
@@ -57,7 +57,7 @@ def _both(v3: VariantVerdict, v4: VariantVerdict, pair: PairVerdict | None, suit
         sentence = f"V4 and V3 both kept their {suite} score" + (
             f" within the margin, {lower} measurably lower than base."
             if lower
-            else "; there was no loss to prevent."
+            else f" within {v4.margin:g} points; there was no larger loss to prevent."
         )
         return sentence + (" V4 still scored higher." if outcome == "first_better" else "")
     if words == ("preserved", "degraded"):
@@ -122,11 +122,48 @@ def not_shown(comparison: Comparison, verdicts: Verdicts) -> list[str]:
     for verdict in verdicts.variants:
         if verdict.is_bootstrap_agreeing is False:
             lines.append(f"{label_of(verdict.name)}: the bootstrap-t check does not confirm the t test.")
-    if all(len(arm.evaluations) == 1 for arm in comparison.variants):
-        lines.append(
-            "Other training seeds: there is one per variant, and the effect is known to vary with it."
-        )
+    if _single_seeds(comparison):
+        lines.append(seeds_sentence(comparison))
     return lines
+
+
+def seeds_sentence(comparison: Comparison) -> str:
+    """What the intervals say about other training seeds, in a sentence or two."""
+    single = _single_seeds(comparison)
+    several = [arm.label for arm in comparison.variants if arm.label not in single]
+    sentences = []
+    if several:
+        sentences.append(
+            f"Problems and training seeds are both samples for {' and '.join(several)}: the interval holds for "
+            "other problems and other seeds."
+        )
+    if single:
+        names = " and ".join(f"{name} (seed {seed})" for name, seed in single.items())
+        sentences.append(
+            f"One training seed each of {names}: how much the result varies from seed to seed is unknown, "
+            "and no interval here covers it."
+            if len(single) > 1
+            else f"One training seed of {names}: how much the result varies from seed to seed is unknown, "
+            "and its interval does not cover it."
+        )
+    return " ".join(sentences)
+
+
+def _single_seeds(comparison: Comparison) -> dict[str, int]:
+    """Label → training seed of the variants that have only one."""
+    return {arm.label: arm.evaluations[0].seed for arm in comparison.variants if len(arm.evaluations) == 1}
+
+
+def champion_sentence(comparison: Comparison) -> str:
+    """Who is champion, who made it so, when and why, as the registry said before this report."""
+    state, name = comparison.promotion, comparison.registered_model
+    if not state.champion:
+        return f"{name} has no champion."
+    who = f", promoted by {state.who}" if state.who else ""
+    when = f" at {moment(state.when)}" if state.when else ""
+    why = f" because {state.why}" if state.why else ""
+    before = f" Before it: version {state.previous}." if state.previous else ""
+    return f"The champion of {name} is version {state.champion}{who}{when}{why}.{before}"
 
 
 def limits(comparison: Comparison, verdicts: Verdicts) -> list[str]:
@@ -136,7 +173,6 @@ def limits(comparison: Comparison, verdicts: Verdicts) -> list[str]:
         *_limits_of_models(comparison, verdicts),
         "The persona score is a set of transparent marker rules, not a judgement of character; the AUC is "
         "the held-out ranking accuracy of a simple classifier, a proxy for being distinguishable.",
-        *comparison.notes,
     ]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import tempfile
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,16 +15,14 @@ from skippy.characters.loader import load_character
 from skippy.characters.schema import Character
 from skippy.config import CompareConfig, config_dict
 from skippy.core.variants import VARIANTS
-from skippy.errors import MissingRunError, ReportError
+from skippy.errors import ConfigError, MissingRunError, ReportError
 from skippy.report.conclusions import Verdicts
 from skippy.report.page import render
 from skippy.report.verdicts import average_accuracy, judge
-from skippy.results import (
-    Comparison,
-)
+from skippy.results import Comparison
 from skippy.stages.gathering import gather_comparison
-from skippy.stages.inputs import SUBJECT, Base, find_run, open_base
-from skippy.tracking.records import RunRecord
+from skippy.stages.inputs import CHARACTER_DIGEST, SUBJECT, Base, find_run, open_base
+from skippy.tracking.records import CHARACTER_TAG, RunRecord
 from skippy.tracking.runs import Tracker
 from skippy.tracking.stage_run import StageRun
 
@@ -53,9 +52,9 @@ def run(config: CompareConfig, tracker: Tracker) -> CompareResult:
         stage.describe(
             links={f"eval_{name}": ",".join(r.run_id for r in runs) for name, runs in records.items()}
         )
-        comparison = gather_comparison(config, tracker, stage, base, character, records)
+        comparison = gather_comparison(config, tracker, stage.run_id, base, character, records)
         verdicts = judge(comparison)
-        files = render(comparison)
+        files = render(comparison, verdicts)
         _log_report(stage, files)
         sentence = "; ".join(f"{verdict.name}: {verdict.verdict}" for verdict in verdicts.variants)
         stage.set_tags(
@@ -79,34 +78,84 @@ def _find_evaluations(
     config: CompareConfig, tracker: Tracker, base: Base, character: Character
 ) -> dict[str, list[RunRecord]]:
     """Evaluations by arm: the runs named, else the newest of each; V3 and V4 are asked for, controls may be there."""
-    tags = {"skippy.character_digest": character.digest, SUBJECT: "model"}
-    named = {"base": config.base_run, "v3": config.v3_run, "v4": config.v4_run}
+    tags = {CHARACTER_DIGEST: character.digest, SUBJECT: "model"}
+    named = _named_runs(config)
     found: dict[str, list[RunRecord]] = {}
     for arm in ("base", *VARIANTS):
-        ids = [run_id.strip() for run_id in named.get(arm, "").split(",") if run_id.strip()]
+        ids = named.get(arm, [])
         try:
             records = [find_run(tracker, "eval", run_id) for run_id in ids] or [
-                find_run(tracker, "eval", base_digest=base.digest, variant=arm, extra_tags=tags)
+                find_run(tracker, "eval", base=base, variant=arm, extra_tags=tags)
             ]
         except MissingRunError:
             if arm in named:
                 raise
             continue
-        _require_arm(arm, records, base)
+        _require_arm(arm, records, tracker, base, character)
+        _require_seeds(arm, records)
         found[arm] = records
     return found
 
 
-def _require_arm(arm: str, records: Sequence[RunRecord], base: Base) -> None:
+def _named_runs(config: CompareConfig) -> dict[str, list[str]]:
+    """Run ids by arm, as the parameters give them; the base has one evaluation, however many seeds there are."""
+    given = {"base": config.base_run, "v3": config.v3_run, "v4": config.v4_run}
+    named = {
+        arm: [run_id.strip() for run_id in ids.split(",") if run_id.strip()] for arm, ids in given.items()
+    }
+    if len(named["base"]) > 1:
+        raise ConfigError(
+            "The base is evaluated once.",
+            where="base_run",
+            expected="one run id: training seeds make several variants, but not several bases",
+            found=config.base_run,
+            next_step="pass one of them",
+        )
+    return named
+
+
+def _require_arm(
+    arm: str, records: Sequence[RunRecord], tracker: Tracker, base: Base, character: Character
+) -> None:
+    """Every evaluation is of one model of this arm and base, trained towards and asked as this character."""
     for record in records:
-        if record.variant != arm or record.base_digest != base.digest:
+        train = tracker.read(record.link("train")) if record.link("train") else None
+        expected = {
+            "variant": (arm, record.variant),
+            "base": (base.digest[:16], record.base_digest[:16]),
+            "character": (character.digest[:16], record.tags.get(CHARACTER_DIGEST, "")[:16]),
+            "trained character": (
+                character.name,
+                train.tags.get(CHARACTER_TAG, "") if train else character.name,
+            ),
+            "subject": ("model", record.tags.get(SUBJECT, "model")),
+        }
+        wrong = {name: pair for name, pair in expected.items() if pair[0] != pair[1]}
+        if wrong:
             raise ReportError(
-                "An evaluation belongs to another arm or base.",
+                f"An evaluation belongs to another {' and '.join(wrong)}.",
                 where=f"eval run {record.run_id} {record.name!r}",
-                expected=f"variant {arm} of base {base.digest[:16]}…",
-                found=f"variant {record.variant or 'none'} of base {record.base_digest[:16]}…",
-                next_step=f"pass an evaluation of {arm} on this base",
+                expected=", ".join(f"{name} {wanted}" for name, (wanted, _) in wrong.items()),
+                found=", ".join(f"{name} {found or 'none'}" for name, (_, found) in wrong.items()),
+                next_step=f"pass an evaluation of {arm} on this base with character={character.name}, or leave it out",
             )
+
+
+def _require_seeds(arm: str, records: Sequence[RunRecord]) -> None:
+    """Several evaluations of a variant are several training seeds: one counted twice would narrow the interval."""
+    counts = Counter(record.tags.get("skippy.seed") or "none" for record in records)
+    seed, count = counts.most_common(1)[0]
+    if count > 1:
+        raise ReportError(
+            "Evaluations of one training seed are no further seeds.",
+            where=f"{arm}_run",
+            expected="one evaluation a training seed",
+            found=f"{count} evaluations of seed {seed}: "
+            + ", ".join(
+                record.run_id for record in records if (record.tags.get("skippy.seed") or "none") == seed
+            ),
+            next_step="pass one run id a seed",
+        )
 
 
 def _log_report(stage: StageRun, files: Mapping[str, str | bytes]) -> None:

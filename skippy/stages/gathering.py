@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
+from statistics import fmean
 
 from skippy.characters.schema import Character
 from skippy.config import CompareConfig
@@ -24,32 +22,33 @@ from skippy.results import (
     LeakageFacts,
     Problem,
     ProblemScore,
-    PromotionState,
-    Provenance,
     TrajectoryPoint,
 )
+from skippy.stages.character_history import read_trajectory
 from skippy.stages.distinguish import distinguishability
 from skippy.stages.evidence import banal_scores, count_statuses, frontier, problem_scores
 from skippy.stages.inputs import Base
+from skippy.stages.provenance import gather_provenance, promotion_state
 from skippy.stages.suites import AIME, BANAL, load_problem_set, suite_label
 from skippy.stores.problems import ProblemSet
 from skippy.stores.samples import Sample, read_samples
 from skippy.tracking.records import RunRecord
 from skippy.tracking.runs import Tracker
-from skippy.tracking.stage_run import StageRun
 
-PACKAGES = ("mlflow", "torch", "transformers", "trl", "peft", "numpy", "scipy", "safetensors")
+OF_OTHERS = ("lm_eval/", "banal/judge", "aime/verify_")
+"""Metrics of an evaluation that are not ours: EleutherAI's harness, a judge model, math-verify."""
+JUDGE = "banal/judge"
 
 
 def gather_comparison(
     config: CompareConfig,
     tracker: Tracker,
-    stage: StageRun,
+    run_id: str,
     base: Base,
     character: Character,
     records: Mapping[str, Sequence[RunRecord]],
 ) -> Comparison:
-    """Everything a report says, from the samples, metrics and tags that the runs left."""
+    """Everything that the report of run `run_id` says, from the samples, metrics and tags that earlier runs left."""
     reference = records["base"][0]
     problems = _problems_of(reference, tracker)
     base_samples = _samples(tracker, reference)
@@ -65,12 +64,15 @@ def gather_comparison(
         suite_label=suite_label(problems) if problems else "no problems",
         problems=_described(problems) if problems else (),
         arms=tuple(arms),
-        provenance=_provenance(config, tracker, stage, base, character, records),
+        provenance=gather_provenance(
+            config, tracker, tracker.read(run_id), base, character, problems, records
+        ),
         margin_points=100 * config.margin,
         coherence_floor=character.floors.coherence,
         duplicates_dropped=problems.duplicates if problems else 0,
         registered_model=config.registered_model,
-        promotion=_promotion_state(config, tracker),
+        promotion=promotion_state(config, tracker),
+        extra_metrics=figures_of_others(records),
     )
     k = next((r.tags.get("skippy.k", "") for r in _trainings(tracker, records)), "")
     return replace(comparison, protected_k=int(k)) if k.isdigit() else comparison
@@ -86,10 +88,8 @@ def _evaluation(
 ) -> Evaluation:
     samples = _samples(tracker, record)
     solved, chatted = samples.get(AIME, []), samples.get(BANAL, [])
-    # Where the samples lie beside this report in a local artifact store.
-    folder = f"../../../{record.run_id}/artifacts/samples"
-    scores = problem_scores(solved, problems, f"{folder}/{AIME}.jsonl") if problems else ()
-    gold = {problem.hash: problem.gold for problem in problems.problems} if problems else {}
+    scores = problem_scores(solved, problems) if problems else ()
+    gold = problems.gold if problems else {}
     train = tracker.read(record.link("train")) if record.link("train") else None
     merge = tracker.read(record.link("merge")) if record.link("merge") else None
     step = merge.tags.get("skippy.step", "") if merge else ""
@@ -101,9 +101,7 @@ def _evaluation(
         model_digest=record.tags.get("skippy.model_digest", ""),
         scores=scores,
         statuses=count_statuses(solved),
-        banal=_banal(chatted, solved, character, base_samples, record, f"{folder}/{BANAL}.jsonl")
-        if chatted
-        else None,
+        banal=_banal(chatted, solved, character, base_samples, record) if chatted else None,
         leakage=_leakage(train, merge),
         trajectory=_trajectory(tracker, train),
         frontier=_frontier(tracker, merge, base_scores, problems),
@@ -113,7 +111,28 @@ def _evaluation(
         | {"eval": record.run_id},
         maj_at_k=maj_at_k([s.answers for s in scores], [gold[s.key] for s in scores]) if scores else None,
         backend=record.tags.get("skippy.backend", ""),
+        prompt_style=record.tags.get("skippy.prompt_style", ""),
+        sampling_seed=int(record.tags.get("skippy.sampling_seed") or 0),
+        samples=f"samples/{AIME}.jsonl" if solved else "",
     )
+
+
+def figures_of_others(records: Mapping[str, Sequence[RunRecord]]) -> dict[str, dict[str, float]]:
+    """Figures that are not ours, name → arm → mean over its evaluations; a judge's under the judge's name."""
+    found: dict[str, dict[str, float]] = {}
+    for arm, runs in records.items():
+        by_name: dict[str, list[float]] = {}
+        for record in runs:
+            judge = record.tags.get("skippy.judge", "")
+            for name, value in record.metrics.items():
+                if name.startswith(OF_OTHERS) and "_stderr" not in name:
+                    told = f"{name} ({judge})" if name.startswith(JUDGE) and judge else name
+                    by_name.setdefault(told, []).append(value)
+        for name, values in by_name.items():
+            # A mean over some seeds beside one over all would not be the same figure.
+            if len(values) == len(runs):
+                found.setdefault(name, {})[arm] = fmean(values)
+    return dict(sorted(found.items()))
 
 
 def _frontier(
@@ -144,9 +163,8 @@ def _banal(
     character: Character,
     base_samples: Mapping[str, list[Sample]],
     record: RunRecord,
-    link: str,
 ) -> BanalScores:
-    scores = banal_scores(chatted, character, link)
+    scores = banal_scores(chatted, character)
     asked = base_samples.get(BANAL, [])
     # `problem_id` is mode/prompt index: one prompt is held out in all of its modes.
     (theirs, their_prompts), (ours, our_prompts) = (
@@ -207,56 +225,8 @@ def _leakage(train: RunRecord | None, merge: RunRecord | None) -> LeakageFacts |
 
 
 def _trajectory(tracker: Tracker, train: RunRecord | None) -> tuple[TrajectoryPoint, ...]:
-    if train is None:
-        return ()
-    names = ("personality_energy_ratio", "null_z", "null_low", "null_high")
-    curves = [
-        {point.step: point.value for point in tracker.metric_history(train.run_id, f"character/{name}")}
-        for name in names
-    ]
-    steps = sorted(set.intersection(*(set(curve) for curve in curves)))
-    return tuple(TrajectoryPoint(step, *(curve[step] for curve in curves)) for step in steps)
+    return read_trajectory(tracker, train.run_id) if train else ()
 
 
 def _trainings(tracker: Tracker, records: Mapping[str, Sequence[RunRecord]]) -> list[RunRecord]:
     return [tracker.read(r.link("train")) for runs in records.values() for r in runs if r.link("train")]
-
-
-def _provenance(
-    config: CompareConfig,
-    tracker: Tracker,
-    stage: StageRun,
-    base: Base,
-    character: Character,
-    records: Mapping[str, Sequence[RunRecord]],
-) -> Provenance:
-    own = tracker.read(stage.run_id)
-    svd = next((r.link("svd") for r in _trainings(tracker, records) if r.link("svd")), "")
-    return Provenance(
-        experiment="skippy",
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-        code_version=own.tags.get("skippy.code_version", ""),
-        is_dirty=own.tags.get("skippy.git_dirty") == "true",
-        base_model=config.base_model,
-        base_digest=base.digest,
-        projector_digest=tracker.read(svd).tags.get("skippy.projector_digest", "") if svd else "",
-        character=character.name,
-        character_digest=character.digest,
-        preset=records["base"][0].tags.get("skippy.sampling", ""),
-        backend=records["base"][0].tags.get("skippy.backend", ""),
-        versions={"python": platform.python_version()}
-        | {name: importlib.metadata.version(name) for name in PACKAGES},
-        command=f"mlflow run . --env-manager local -P base_model={config.base_model} -P character={config.character}",
-    )
-
-
-def _promotion_state(config: CompareConfig, tracker: Tracker) -> PromotionState:
-    champion = (
-        tracker.alias(config.registered_model, "champion")
-        if tracker.versions(config.registered_model)
-        else None
-    )
-    previous = tracker.alias(config.registered_model, "previous") if champion else None
-    return PromotionState(
-        champion=str(champion.version) if champion else "", previous=str(previous.version) if previous else ""
-    )

@@ -25,10 +25,11 @@ from skippy.models.hub import fetch_checkpoint
 from skippy.models.targets import Target, find_targets
 from skippy.stores.checkpoints import Checkpoint
 from skippy.stores.projectors import Projectors, read_projectors
-from skippy.tracking.runs import RunRecord, Tracker
+from skippy.tracking.runs import NOTHING, RunRecord, Tracker
 
 logger = logging.getLogger(__name__)
 
+LAB = "lab"
 REUSES = "skippy.reuses"
 MODEL_URI = "skippy.model_uri"
 CHARACTER_DIGEST = "skippy.character_digest"
@@ -90,7 +91,7 @@ def open_base(name: str, tracker: Tracker) -> Base:
         TargetError: its family is unknown or lacks a target.
         MissingRunError: a models:/ URI names nothing.
     """
-    if name == "lab":
+    if name == LAB:
         path = LAB_CHECKPOINT
     elif name.startswith("models:/"):
         path = tracker.resolve_model(name).path
@@ -111,20 +112,28 @@ def find_run(
     stage: str,
     run_id: str = "",
     *,
-    base_digest: str | None = None,
+    base: Base | None = None,
     variant: str | None = None,
     character: str | None = None,
-    extra_tags: Mapping[str, str] | None = None,
+    extra_tags: Mapping[str, str] = NOTHING,
+    make_with: Mapping[str, str] = NOTHING,
 ) -> RunRecord:
     """The run a parameter names, or the newest finished one of the right kind; says which.
 
-    A run that reused an earlier one leads to it.
+    A run that reused an earlier one leads to it. Where there is none, the command that makes one is shown with the
+    base, where that is not the lab, and with `make_with`.
     """
     if run_id:
         record = tracker.get(run_id, stage=stage)
     else:
+        of_base = {"base_model": base.name} if base and base.name != LAB else {}
         record = tracker.find(
-            stage, base_digest=base_digest, variant=variant, character=character, extra_tags=extra_tags or {}
+            stage,
+            base_digest=base.digest if base else None,
+            variant=variant,
+            character=character,
+            extra_tags=extra_tags,
+            make_with={**of_base, **make_with},
         )
     while REUSES in record.tags:
         record = tracker.get(record.tags[REUSES], stage=stage)
@@ -176,11 +185,11 @@ def find_subject(
         MissingRunError: no such version, alias or run.
         CheckpointError: no such directory, or no checkpoint.
     """
-    if name == "base":
+    if name in ("base", base_model):
         return Subject(f"base {base_model}", "base", base.path, base.digest, base_model)
     if name in VARIANTS:
-        of_character = {CHARACTER_DIGEST: character_digest} if character_digest else None
-        merge = find_run(tracker, "merge", base_digest=base.digest, variant=name, extra_tags=of_character)
+        of_character = {CHARACTER_DIGEST: character_digest} if character_digest else NOTHING
+        merge = find_run(tracker, "merge", base=base, variant=name, extra_tags=of_character)
         name = merge.tags[MODEL_URI]
     elif re.fullmatch(r"[0-9a-f]{32}", name):
         name = find_run(tracker, "merge", name).tags[MODEL_URI]

@@ -165,7 +165,7 @@ def _find_training(config: MergeConfig, tracker: Tracker, base: Base) -> RunReco
     return find_run(
         tracker,
         "train",
-        base_digest=base.digest,
+        base=base,
         variant=config.variant,
         character=character.name,
         extra_tags={CHARACTER_DIGEST: character.digest},

@@ -13,6 +13,7 @@ from skippy.config import PromoteConfig, config_dict
 from skippy.errors import MissingRunError, PromotionRefused, RegistryError
 from skippy.stages.inputs import Base, find_run, open_base
 from skippy.stores.merging import verify_checkpoint
+from skippy.tracking.promotions import CHAMPION
 from skippy.tracking.records import RunRecord
 from skippy.tracking.registry import ModelVersionRecord, parse_model_uri
 from skippy.tracking.runs import Tracker
@@ -20,7 +21,6 @@ from skippy.tracking.stage_run import StageRun
 
 logger = logging.getLogger(__name__)
 
-CHAMPION = "champion"
 PROMOTION = "skippy.promotion"
 AGAIN = "evaluate and compare again, then promote"
 
@@ -45,7 +45,7 @@ def run(config: PromoteConfig, tracker: Tracker) -> PromoteResult:
         if config.rollback:
             return _roll_back(config, tracker, stage)
         base = open_base(config.base_model, tracker)
-        record = find_run(tracker, "compare", config.compare_run, base_digest=base.digest)
+        record = find_run(tracker, "compare", config.compare_run, base=base)
         stage.describe(base_digest=base.digest, character=record.tags.get("skippy.character", ""),
                        links={"compare": record.run_id})  # fmt: skip
         report = _read_report(tracker, record)

@@ -66,7 +66,7 @@ def run(config: SubspaceConfig, tracker: Tracker) -> SubspaceResult:
 
 def _finished(tracker: Tracker, base: Base, identity: dict[str, str]) -> str | None:
     try:
-        return find_run(tracker, "subspace", base_digest=base.digest, extra_tags=identity).run_id
+        return find_run(tracker, "subspace", base=base, extra_tags=identity).run_id
     except MissingRunError:
         return None
 

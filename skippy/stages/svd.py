@@ -125,7 +125,7 @@ def identify(config: SvdConfig) -> dict[str, str]:
 
 def _finished(tracker: Tracker, base: Base, identity: dict[str, str]) -> str | None:
     try:
-        return find_run(tracker, "svd", "", base_digest=base.digest, extra_tags=identity).run_id
+        return find_run(tracker, "svd", base=base, extra_tags=identity).run_id
     except MissingRunError:
         return None
 

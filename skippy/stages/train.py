@@ -38,7 +38,14 @@ from skippy.stores.references import load_reference
 from skippy.tracking.runs import Tracker
 from skippy.tracking.stage_run import StageRun
 from skippy.training.grpo import train_grpo
-from skippy.training.plan import PRESETS, GrpoSettings, RewardFunction, TrainOutcome, TrainRequest
+from skippy.training.plan import (
+    PRESETS,
+    GrpoSettings,
+    MathPrompt,
+    RewardFunction,
+    TrainOutcome,
+    TrainRequest,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -214,7 +221,9 @@ def _request(config: TrainConfig, inputs: TrainInputs, folder: Path) -> TrainReq
         output_dir=folder,
         resume=config.resume,
         reference=inputs.reference,
-        math_problems=[(problem.question, problem.answer) for problem in problems],
+        math_problems=[
+            MathPrompt(problem.question, problem.answer, problem.solution) for problem in problems
+        ],
         device=config.device,
     )
 
@@ -222,8 +231,9 @@ def _request(config: TrainConfig, inputs: TrainInputs, folder: Path) -> TrainReq
 def _find_projectors(config: TrainConfig, tracker: Tracker, base: Base) -> tuple[str, Projectors | None]:
     """Needed where the variant protects the top directions; elsewhere they measure leakage, if they exist."""
     try:
+        k = {"k": config.k}
         record = find_run(
-            tracker, "svd", config.svd_run, base_digest=base.digest, extra_tags={"skippy.k": config.k}
+            tracker, "svd", config.svd_run, base=base, extra_tags={"skippy.k": config.k}, make_with=k
         )
     except MissingRunError:
         if config.svd_run or variant_rule(config.variant).needs_projectors:
@@ -239,7 +249,7 @@ def _find_reference(
     """The character reference, where a subspace run made one."""
     tags = {CHARACTER_DIGEST: character.digest}
     try:
-        record = find_run(tracker, "subspace", config.subspace_run, base_digest=base.digest, extra_tags=tags)
+        record = find_run(tracker, "subspace", config.subspace_run, base=base, extra_tags=tags)
     except MissingRunError:
         if config.subspace_run:
             raise

@@ -118,6 +118,11 @@ class ProblemSet:
     is_aime: bool = False
 
     @property
+    def gold(self) -> dict[str, int]:
+        """Problem hash → reference answer."""
+        return {problem.hash: problem.gold for problem in self.problems}
+
+    @property
     def digest(self) -> str:
         """Sixteen hexadecimal digits of all questions and answers, order included."""
         text = "".join(f"{problem.hash} {problem.gold}\n" for problem in self.problems)

@@ -24,6 +24,11 @@ from skippy.errors import TrackingError
 logger = logging.getLogger(__name__)
 
 EXPERIMENT = "skippy"
+EXPERIMENT_TAGS = {
+    "mlflow.experimentKind": "custom_model_development",  # the UI offers training runs and models, not agents
+    "mlflow.note.content": "Does V4 keep more of AIME than V3 at equal personality? Start with the newest "
+    "`main` run: it links its stages; its `compare` run holds the report.",
+}
 SQLITE_SCHEME = "sqlite:///"
 SERVER_SCHEMES = ("http", "https")
 HEALTH_TIMEOUT_SECONDS = 10.0
@@ -142,7 +147,7 @@ def _require_experiment(client: MlflowClient, artifacts: str | None) -> tuple[st
     experiment = client.get_experiment_by_name(EXPERIMENT)
     if experiment is None:
         try:
-            client.create_experiment(EXPERIMENT, artifact_location=artifacts)
+            client.create_experiment(EXPERIMENT, artifact_location=artifacts, tags=EXPERIMENT_TAGS)
         except MlflowException as error:
             # On a server, another client may have been faster; that is as good.
             if error.error_code != "RESOURCE_ALREADY_EXISTS":

@@ -10,6 +10,7 @@ from mlflow.exceptions import MlflowException
 from skippy.errors import MissingRunError
 from skippy.tracking.artifacts import ArtifactAccess
 from skippy.tracking.connection import EXPERIMENT
+from skippy.tracking.external_models import ExternalModelAccess
 from skippy.tracking.lifecycle import begin, log_params, stage_tags, supervised
 from skippy.tracking.models import ModelAccess
 from skippy.tracking.processes import ProcessAccess
@@ -31,7 +32,7 @@ PAGE_SIZE = 1000
 NOTHING: Mapping[str, str] = {}
 
 
-class Tracker(ArtifactAccess, ModelAccess, PromotionAccess, ProcessAccess):
+class Tracker(ArtifactAccess, ModelAccess, ExternalModelAccess, PromotionAccess, ProcessAccess):
     """One opened store: stages begin here, runs and artifacts are found here."""
 
     @contextmanager
@@ -149,8 +150,8 @@ class Tracker(ArtifactAccess, ModelAccess, PromotionAccess, ProcessAccess):
         if found:
             return found[0]
         others = self._search({STAGE_TAG: stage}, finished=False, limit=PAGE_SIZE)
-        described = ", ".join(f"{key.removeprefix('skippy.')} {value}" for key, value in wanted.items())
-        given = {"variant": variant, "character": character}
+        described = ", ".join(f"{key.removeprefix('skippy.')} {_short(value)}" for key, value in wanted.items())
+        given = {"model" if stage == "eval" else "variant": variant, "character": character}
         shown = {**{key: value for key, value in given.items() if value}, **make_with}
         raise MissingRunError(
             f"There is no finished {stage} run of the kind needed.",
@@ -230,6 +231,10 @@ def _inventory(stage: str, runs: list[RunRecord]) -> str:
 def _kind(run: RunRecord) -> str:
     labels = [run.variant, f"base {run.base_digest[:12]}" if run.base_digest else "base unknown"]
     return " ".join(label for label in labels if label)
+
+
+def _short(value: str) -> str:
+    return f"{value[:12]}…" if len(value) == 64 else value  # a digest
 
 
 def _command(stage: str, params: Mapping[str, str]) -> str:

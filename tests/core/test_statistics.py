@@ -20,7 +20,7 @@ from skippy.core.power import (
     power_non_inferiority,
     problems_needed,
 )
-from skippy.core.seeds import non_inferiority_over_seeds
+from skippy.core.seeds import non_inferiority_over_seeds, paired_t_p_over_seeds
 from skippy.core.simulation import Population, draw_shares
 from skippy.core.statistics import (
     avg_at_k,
@@ -31,7 +31,6 @@ from skippy.core.statistics import (
     krippendorff_alpha,
     maj_at_k,
     non_inferiority,
-    paired_t_p,
     pass_at_k,
     pooled_sd,
     tost_paired,
@@ -86,7 +85,7 @@ def test_against_scipy() -> None:
     found = non_inferiority(differences, MARGIN)
     reference = stats.ttest_1samp(differences, 0.0)
     assert found.interval == pytest.approx(tuple(reference.confidence_interval(0.90)))
-    assert paired_t_p(differences) == pytest.approx(reference.pvalue)
+    assert paired_t_p_over_seeds(differences[None]) == pytest.approx(reference.pvalue)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 
 from skippy.core.character import TargetDelta
-from skippy.report.character_figures import CharacterHistory, CharacterPoint
+from skippy.report.character_figures import CharacterHistory
+from skippy.results import TrajectoryPoint
 
 KINDS = {
     **dict.fromkeys(("q_proj", "k_proj", "v_proj"), "reads"),
@@ -15,9 +16,9 @@ KINDS = {
 }
 
 
-def example_point(step: int, ratio: float, *, low: float = 0.05, high: float = 0.11) -> CharacterPoint:
+def example_point(step: int, ratio: float, *, low: float = 0.05, high: float = 0.11) -> TrajectoryPoint:
     middle = (low + high) / 2
-    return CharacterPoint(step, ratio, 0.036, low, high, (ratio - middle) / (high - low) * 4)
+    return TrajectoryPoint(step, ratio, (ratio - middle) / (high - low) * 4, low, high, 0.036)
 
 
 def example_target(layer: int, kind: str, ratio: float, *, energy: float = 2.0) -> TargetDelta:
@@ -63,4 +64,5 @@ def example_history(depth: int = 4, last_step: int = 60, every: int = 5) -> Char
         step=last_step,
         targets=targets,
         traits={step: {name: goal * share for name, goal in goals.items()} for step, share in rise.items()},
+        trait_null=dict(zip(goals, (0.31, 0.22, 0.27, 0.18, 0.2), strict=True)),
     )

@@ -6,6 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from skippy.report.page import render
+from skippy.report.verdicts import judge
 from skippy.results import (
     Arm,
     BanalScores,
@@ -57,18 +59,23 @@ def example_evaluation(
     noise = np.random.default_rng([stream, seed, 1])
     rate = np.clip(truth + accuracy_shift + effect_sd * noise.normal(size=truth.size), 0.01, 0.99)
     scores = []
-    for problem, probability in zip(problems, rate, strict=True):
+    for number, (problem, probability) in enumerate(zip(problems, rate, strict=True)):
         correct = int(noise.binomial(k, probability))
         cut = int(noise.binomial(k - correct, 0.2))
         excerpts = tuple(
             Excerpt(
-                index=0,
+                index=index,
+                line=number * k + index + 1,
                 text=f"Sigh. Even a monkey sees it <at once> & squares first. \\boxed{{{value}}} Obviously.",
                 value=value,
                 status="boxed",
                 is_correct=value == problem.gold,
             )
-            for value in (problem.gold if correct > k / 2 else (problem.gold + 1) % 1000,)
+            for index, value, count in (
+                (0, problem.gold, correct),
+                (min(correct, 1), (problem.gold + 1) % 1000, k - correct),
+            )
+            if count
         )
         scores.append(
             ProblemScore(
@@ -80,7 +87,6 @@ def example_evaluation(
                 truncated=cut,
                 no_answer=cut,
                 excerpts=excerpts,
-                link=f"samples/aime.jsonl#{problem.key}",
             )
         )
     right = sum(score.correct for score in scores)
@@ -99,7 +105,6 @@ def example_evaluation(
         mean_tokens=34.0 - 3 * persona,
         base_auc=None if rho is None else 0.97,
         problem_score=persona * 0.3,
-        link="samples/banal.jsonl",
     )
     leakage = None
     if rho is not None:
@@ -140,6 +145,9 @@ def example_evaluation(
         step=None if rho is None else 60,
         runs={"eval": f"e{seed}", **({} if rho is None else {"train": f"t{seed}", "merge": f"m{seed}"})},
         maj_at_k=min(1.0, right / (len(scores) * k) + 0.03),
+        backend="transformers",
+        prompt_style="plain",
+        samples="samples/aime.jsonl",
     )
 
 
@@ -197,13 +205,24 @@ def example_comparison(n: int = 120, k: int = 16, seeds: int = 1, **changes: obj
             projector_digest="cd" * 32,
             character="skippy",
             character_digest="ef" * 32,
-            preset="lab",
-            backend="transformers",
+            problem_source="lab",
+            problem_digest="0123456789abcdef",
+            problem_count=n,
             versions={"torch": "2.13.0", "transformers": "5.23.0"},
-            command="mlflow run . -e compare --env-manager local",
-            links={"samples": "samples/aime.jsonl"},
+            commands=("mlflow run . --env-manager local -P samples=16",),
+            comparison_command="mlflow run . -e compare --env-manager local -P base_run=e0",
         ),
         coherence_floor=0.5,
         duplicates_dropped=3,
     )
     return replace(comparison, **changes)  # type: ignore[arg-type]
+
+
+def report(facts: Comparison) -> dict[str, str | bytes]:
+    return render(facts, judge(facts))
+
+
+def page_of(files: dict[str, str | bytes]) -> str:
+    page = files["index.html"]
+    assert isinstance(page, str)
+    return page

@@ -93,7 +93,7 @@ class TestTrajectory:
         assert len(beside) == 3
 
     def test_labels_of_equal_values_do_not_cover_each_other(self):
-        point = replace(example_point(10, 0.05, low=0.05, high=0.05001), chance=0.05, z=0.0)
+        point = replace(example_point(10, 0.05, low=0.05, high=0.05001), chance=0.05, null_z=0.0)
         figure = draw("trajectory.svg", points=[replace(point, step=5), point])
         last = float(marked(figure, "dot")[-1].get("cx", "nan"))
         heights = sorted(
@@ -179,6 +179,36 @@ class TestTraits:
         (base,), (start,) = marked(figure, "web-base"), marked(figure, "profile-start")
         assert corners(base) == corners(start)
         assert min(radii(base)) > 10
+
+    def test_the_null_is_a_ring_about_the_base_as_wide_as_its_reach(self):
+        profile = {"a": 1.0, "b": 0.1, "c": -0.6}
+        figure = draw("traits.svg", traits={3: profile}, trait_null={"a": 0.4, "b": 0.4, "c": 0.2})
+        (base,), (ring,), (end,) = (marked(figure, s) for s in ("web-base", "null-band", "profile-end"))
+        zero, edge, tip = radii(base)[0], radii(ring), radii(end)
+        for i, (value, reach) in enumerate(zip(profile.values(), (0.4, 0.4, 0.2), strict=True)):
+            outer, inner = edge[i], edge[-1 - i]
+            assert outer - zero == pytest.approx(zero - inner, abs=0.3)
+            assert outer - zero == pytest.approx(reach * (tip[0] - zero), abs=0.3)
+            assert (inner < tip[i] < outer) == (abs(value) < reach)
+        assert texts(figure)[0].endswith("; 2 of 3 traits outside the null")
+        assert any(line.startswith("Shaded, the null: where 95 %") for line in texts(figure))
+
+    def test_bars_have_the_null_behind_them(self):
+        figure = draw("traits.svg", traits={3: {"a": 1.0, "b": 0.1}}, trait_null={"a": 0.5, "b": 0.2})
+        wide, narrow = (float(band.get("width", "nan")) for band in marked(figure, "null-band"))
+        bar = float(marked(figure, "bar")[0].get("width", "nan"))
+        assert wide == pytest.approx(bar, abs=0.3)
+        assert wide == pytest.approx(2.5 * narrow, abs=0.3)
+        assert texts(figure)[0].endswith("; 1 of 2 traits outside the null")
+
+    def test_without_a_null_no_band_is_drawn_and_none_is_spoken_of(self):
+        figure = draw("traits.svg", trait_null={})
+        assert not marked(figure, "null-band")
+        assert not any("null" in line for line in texts(figure))
+
+    @pytest.mark.parametrize("names", ["ab", "abc"])
+    def test_before_the_first_update_there_is_a_figure(self, names):
+        assert "end · step 1" in texts(draw("traits.svg", traits={1: dict.fromkeys(names, 0.0)}))
 
     @pytest.mark.parametrize(("count", "is_radar"), [(1, False), (2, False), (3, True), (8, True)])
     def test_fewer_than_three_traits_are_bars(self, count, is_radar):

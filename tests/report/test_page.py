@@ -1,49 +1,28 @@
-"""The report as files: nine parts, self-contained, the same bytes every time, drawn in a real browser."""
+"""The report as files: nine parts, self-contained, the same bytes every time."""
 
 from __future__ import annotations
 
 import html.parser
 import json
 import re
-import shutil
-import subprocess
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 
 from skippy.report.canvas import NARROW, Canvas, Scale, fit_scale, spread_labels
-from skippy.report.heatmap import draw_heatmap, find_flips
+from skippy.report.flips import find_flips, sides_of
+from skippy.report.heatmap import draw_heatmap
 from skippy.report.latex import escape_tex
-from skippy.report.numerals import bounds, percent, plain, signed, small
-from skippy.report.page import finite, render
+from skippy.report.numerals import bounds, moment, percent, plain, signed, small
+from skippy.report.page import excerpt, finite
 from skippy.report.trajectory import draw_trajectory
 from skippy.results import Arm, Comparison, Evaluation, Problem, PromotionState
-from tests.report.report_example import example_comparison
+from tests.report.report_example import example_comparison, page_of, report
 
 PARTS = ("verdict", "table", "forest", "frontier", "problems", "traits", "extraction", "provenance", "limits")
 FIGURES = ("forest", "frontier", "trajectory", "heatmap", "traits", "lengths", "audit")
-CHROMIUM = next(
-    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
-)
-
-
-@pytest.fixture(scope="module")
-def facts() -> Comparison:
-    return example_comparison(n=80)
-
-
-@pytest.fixture(scope="module")
-def files(facts: Comparison) -> dict[str, str | bytes]:
-    return render(facts)
-
-
-def page_of(files: dict[str, str | bytes]) -> str:
-    page = files["index.html"]
-    assert isinstance(page, str)
-    return page
 
 
 class Outline(html.parser.HTMLParser):
@@ -103,7 +82,8 @@ def test_nine_parts_in_order(files: dict[str, str | bytes]) -> None:
 def test_the_page_is_self_contained(files: dict[str, str | bytes]) -> None:
     page = page_of(files)
     found = outline(page)
-    assert "script" not in found.tags
+    assert found.tags.count("script") == 1
+    assert "src=" not in page
     assert "img" not in found.tags
     assert not re.findall(r'(?:src|href)="(?:https?:)?//', page)
     assert "@import" not in page
@@ -120,7 +100,7 @@ def test_every_inner_link_has_its_target(files: dict[str, str | bytes]) -> None:
 
 
 def test_same_facts_same_bytes(facts: Comparison, files: dict[str, str | bytes]) -> None:
-    assert render(facts) == files
+    assert report(facts) == files
 
 
 def test_completions_cannot_inject_markup(files: dict[str, str | bytes]) -> None:
@@ -165,7 +145,7 @@ def test_lab_results_are_never_called_aime(files: dict[str, str | bytes]) -> Non
 
 
 def test_a_real_suite_keeps_its_name(facts: Comparison) -> None:
-    page = page_of(render(replace(facts, suite_label="AIME 2025")))
+    page = page_of(report(replace(facts, suite_label="AIME 2025")))
     assert "AIME 2025" in page
     assert "AIME-style" not in page
     assert "about AIME itself" not in page
@@ -269,9 +249,7 @@ def bare(arm: Arm) -> Arm:
     """An arm with nothing but scores, as a quick evaluation leaves it."""
 
     def strip(item: Evaluation) -> Evaluation:
-        scores = tuple(
-            replace(s, excerpts=(), lenient_correct=None, answers=(), link="") for s in item.scores
-        )
+        scores = tuple(replace(s, excerpts=(), lenient_correct=None, answers=()) for s in item.scores)
         return Evaluation(item.seed, item.model_uri, "", "", scores, preset=item.preset)
 
     return replace(arm, evaluations=tuple(strip(item) for item in arm.evaluations))
@@ -280,7 +258,7 @@ def bare(arm: Arm) -> Arm:
 def test_a_bare_comparison_still_renders(facts: Comparison) -> None:
     """No persona, no leakage, no trajectory, no families: the parts that have nothing say so or stay away."""
     problems = tuple(Problem(problem.key, problem.label) for problem in facts.problems)
-    files = render(replace(facts, arms=tuple(bare(arm) for arm in facts.arms), problems=problems))
+    files = report(replace(facts, arms=tuple(bare(arm) for arm in facts.arms), problems=problems))
     found = outline(page_of(files))
     assert [name for name in found.ids if name in PARTS] == list(PARTS)
     assert {"figures/forest.svg", "figures/heatmap.svg", "figures/lengths.svg"} <= set(files)
@@ -292,32 +270,158 @@ def test_every_verdict_renders(facts: Comparison) -> None:
     base, v3, v4 = facts.arms
     odd = replace(v4, evaluations=tuple(replace(item, scores=item.scores[:-1]) for item in v4.evaluations))
     for arms in ((base, v3, odd), (base, v4), (base, v3), (base, v4, replace(v3, name="v4-hooks"))):
-        outline(page_of(render(replace(facts, arms=arms))))
+        outline(page_of(report(replace(facts, arms=arms))))
 
 
-def test_seeds_have_their_table() -> None:
-    page = page_of(render(example_comparison(n=40, seeds=3)))
-    assert "SE over seeds" in page
-    assert "there is one per variant" not in page
+SINGLE = "how much the result varies from seed to seed is unknown"
+
+
+def test_several_seeds_show_both_uncertainties_everywhere() -> None:
+    facts = example_comparison(n=40, seeds=3)
+    files = report(facts)
+    page, tex = page_of(files), str(files["tables.tex"])
+    for text in (page, str(files["report.md"]), tex):
+        assert "SE over problems" in text
+        assert "SE over seeds" in text
+        assert SINGLE not in text
     assert page.count('class="seed ') == 2 * 2 * 3
+    verdict = json.loads(files["report.json"])["verdicts"]["v4"]
+    assert len(verdict["seed_means"]) == 3
+    assert verdict["across_seed_error"] > 0
+    assert verdict["within_seed_error"] > 0
+    assert r"\label{tab:seeds}" in tex
 
 
-def test_promotion_state_is_printed(facts: Comparison) -> None:
-    state = PromotionState(
-        "refused", champion="7", why="the sign is not settled", who="ada", when="2026-11-23"
+def test_a_single_seed_says_plainly_what_it_cannot_say(
+    facts: Comparison, files: dict[str, str | bytes]
+) -> None:
+    """The twin of the table above: nowhere a figure over seeds, everywhere the sentence."""
+    for name in ("index.html", "report.md", "tables.tex"):
+        assert SINGLE in str(files[name]), name
+        assert "SE over seeds" not in str(files[name]), name
+    data = json.loads(files["report.json"])
+    assert data["verdicts"]["v4"]["across_seed_error"] is None
+    assert any(SINGLE in line for line in data["not_shown"])
+    base, v3, _ = facts.arms
+    mixed = page_of(report(replace(facts, arms=(base, v3, example_comparison(n=80, seeds=2).arms[2]))))
+    assert "One training seed of V3 (seed 41)" in mixed
+    assert "both samples for V4" in mixed
+
+
+def test_the_champion_is_named_with_who_when_and_why(
+    facts: Comparison, files: dict[str, str | bytes]
+) -> None:
+    state = PromotionState("7", "5", who="ada", when="2026-11-23T08:00:07.123+00:00", why="every step passed")
+    words = (
+        "champion of skippy is version 7, promoted by ada at 2026-11-23 08:00 UTC because every step passed. "
+        "Before it: version 5."
     )
-    page = page_of(render(replace(facts, promotion=state)))
-    for words in ("promotion refused", "champion version 7", "the sign is not settled", "ada"):
-        assert words in page
+    changed = report(replace(facts, promotion=state))
+    for name in ("index.html", "report.md"):
+        assert words in str(changed[name])
+        assert "skippy has no champion" in str(files[name])
+    assert json.loads(changed["report.json"])["promotion"]["who"] == "ada"
 
 
-def test_links_that_cannot_be_followed_are_text(facts: Comparison) -> None:
-    base, *variants = facts.arms
-    scores = tuple(replace(score, link="samples of eval run abc") for score in base.evaluations[0].scores)
-    moved = replace(base, evaluations=(replace(base.evaluations[0], scores=scores),))
-    page = page_of(render(replace(facts, arms=(moved, *variants))))
-    assert 'href="samples of' not in page
-    assert "samples of eval run abc" in page
+def test_figures_of_others_stand_beside_ours_where_there_are_any(
+    facts: Comparison, files: dict[str, str | bytes]
+) -> None:
+    others = {
+        "lm_eval/gsm8k/exact_match": {"base": 0.5125, "v4": 0.5},
+        "aime/verify_disagreements": {"base": 12.0},
+    }
+    changed = report(replace(facts, extra_metrics=others))
+    for name in ("index.html", "report.md", "tables.tex"):
+        text = str(changed[name])
+        assert "0.512" in text, name
+        assert "verify" in text, name
+        assert "Beside ours" not in str(files[name])
+    assert json.loads(changed["report.json"])["figures_of_others"] == others
+
+
+def test_provenance_is_enough_to_do_it_again(files: dict[str, str | bytes]) -> None:
+    for name in ("index.html", "report.md"):
+        text = str(files[name])
+        for words in (
+            *(
+                "mlflow run . --env-manager local -P samples=16",
+                "-e compare --env-manager local -P base_run=e0",
+            ),
+            *("0123456789abcdef"[:12], "transformers", "plain", "80"),
+        ):
+            assert words in text, (name, words)
+    data = json.loads(files["report.json"])
+    assert data["provenance"]["problem_count"] == 80
+    arm = data["arms"]["v4"]["evaluations"][0]
+    assert (arm["preset"], arm["prompt_style"], arm["backend"], arm["sampling_seed"]) == (
+        *("lab", "plain", "transformers"),
+        0,
+    )
+
+
+# Flips and their samples
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_a_flip_shows_one_right_and_one_wrong_sample(seeds: int) -> None:
+    facts = example_comparison(n=80, seeds=seeds)
+    flips = find_flips(facts)
+    assert {flip.is_lost for flip in flips} >= ({True, False} if seeds == 1 else {True})
+    for flip in flips:
+        base, variant = sides_of(facts, flip)
+        assert (base.name, base.seed, variant.name) == ("base", None, flip.variant)
+        assert base.excerpt is not None
+        assert variant.excerpt is not None
+        assert (base.excerpt.is_correct, variant.excerpt.is_correct) == (flip.is_lost, not flip.is_lost)
+
+
+def test_the_seed_that_shows_the_flip_is_shown() -> None:
+    """The mean over seeds flips; the seed in front does not, and showing it would contradict the headline."""
+    facts = example_comparison(n=8, seeds=2)
+    base, v3, v4 = facts.arms
+    key = facts.problems[0].key
+
+    def counted(item: Evaluation, correct: int) -> Evaluation:
+        first = replace(item.scores[0], correct=correct)
+        return replace(item, scores=(first, *item.scores[1:]))
+
+    seeds = tuple(counted(item, correct) for item, correct in zip(v4.evaluations, (10, 1), strict=True))
+    arms = (
+        replace(base, evaluations=(counted(base.evaluations[0], 16),)),
+        v3,
+        replace(v4, evaluations=seeds),
+    )
+    facts = replace(facts, arms=arms)
+    flip = next(f for f in find_flips(facts) if (f.variant, f.problem.key) == ("v4", key))
+    shown = sides_of(facts, flip)[1]
+    assert (shown.seed, shown.score.correct, shown.run_id) == (42, 1, "e42")
+
+
+def test_samples_are_on_the_page_and_named_for_those_who_want_the_rest(facts: Comparison) -> None:
+    """In the artifact view the page is a sandboxed copy without a place: no link out of it works there."""
+    flip = next(flip for flip in find_flips(facts) if flip.is_lost)
+    side = sides_of(facts, flip)[1]
+    block = page_of(report(facts)).split(f'<div id="{flip.anchor}">')[1].split("</details>")[0]
+    assert block.count("<pre>") == 2
+    assert side.excerpt is not None
+    assert f"run <code>{side.run_id}</code>" in block
+    assert f'href="../../../{side.run_id}/artifacts/samples/aime.jsonl"' in block
+    assert f"line {side.excerpt.line}" in block
+
+
+def test_a_page_without_kept_samples_links_nowhere(facts: Comparison) -> None:
+    arms = tuple(bare(arm) for arm in facts.arms)
+    page = page_of(report(replace(facts, arms=arms)))
+    assert "No sample was kept." in page
+    assert "../../../" not in page
+
+
+def test_long_completions_keep_their_end() -> None:
+    text = "a" * 5000 + "\\boxed{7}"
+    assert excerpt(text).endswith("\\boxed{7}")
+    assert "characters …]" in excerpt(text)
+    assert len(excerpt(text)) < 1300
+    assert excerpt("short") == "short"
 
 
 # Numbers and scales
@@ -327,6 +431,7 @@ def test_numerals() -> None:
     assert (signed(-8.64), signed(1.25, 2), signed(-0.04), signed(None)) == ("−8.6", "+1.25", "0.0", "–")
     assert (plain(-0.0), plain(-3.14159, 2), percent(0.125)) == ("0.0", "−3.14", "12.5\u00a0%")
     assert bounds((-11.1, -6.06)) == "−11.1 to −6.1"
+    assert (moment("2026-11-23T08:00:07.123+00:00"), moment("today")) == ("2026-11-23 08:00 UTC", "today")
     assert (small(0.14), small(2e-9), small(0.0)) == ("0.140", "2e−9", "0.000")
 
 
@@ -347,103 +452,3 @@ def test_labels_are_moved_apart() -> None:
 def test_narrow_figures_are_drawn_narrow(files: dict[str, str | bytes]) -> None:
     assert Canvas(NARROW, "x").is_narrow
     assert page_of(files).count(f'viewBox="0 0 {NARROW} ') == len(FIGURES)
-
-
-# In a real browser
-
-PROBE = """<script>
-window.onerror = (message) => { document.title = "ERROR " + message; };
-addEventListener("load", () => {
-  const wide = innerWidth > 640;
-  const boxes = [...document.querySelectorAll("figure")].map((figure) => {
-    const svg = figure.querySelector(wide ? ".wide svg" : ".narrow svg");
-    const frame = svg.getBoundingClientRect();
-    const marks = [...svg.querySelectorAll("rect,circle,path,line")].filter((mark) => {
-      const box = mark.getBoundingClientRect();
-      return box.width + box.height > 0 && getComputedStyle(mark).display !== "none";
-    });
-    const clipped = [...svg.querySelectorAll("text")].filter((text) => {
-      const box = text.getBoundingClientRect();
-      return box.left < frame.left - 2 || box.right > frame.right + 2;
-    }).map((text) => text.textContent);
-    return {id: figure.id, width: frame.width, height: frame.height, marks: marks.length, clipped};
-  });
-  const page = {overflow: document.documentElement.scrollWidth - innerWidth, width: innerWidth,
-    background: getComputedStyle(document.body).backgroundColor};
-  document.body.setAttribute("data-probe", JSON.stringify({boxes, page}));
-});
-</script>"""
-
-
-def browse(path: Path, profile: Path, *options: str) -> tuple[str, str]:
-    """Open a page in headless Chromium; the DOM after loading, and what the console said."""
-    assert CHROMIUM is not None
-    command = [
-        CHROMIUM,
-        *(
-            "--headless",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--disable-background-networking",
-            "--hide-scrollbars",
-        ),
-        *("--enable-logging=stderr", "--virtual-time-budget=2000", f"--user-data-dir={profile}"),
-        *options,
-        path.as_uri(),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=180, check=True)
-    console = "\n".join(line for line in done.stderr.splitlines() if "CONSOLE" in line)
-    return done.stdout, console
-
-
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium installed")
-@pytest.mark.parametrize(("width", "scheme"), [(1200, "light"), (520, "dark")])
-def test_in_a_browser(facts: Comparison, tmp_path: Path, width: int, scheme: str) -> None:
-    """No console error, every figure drawn at its place, no label cut, no sideways scrolling; all five arms."""
-    page = tmp_path / "index.html"
-    controls = tuple(replace(facts.arms[1], name=name) for name in ("v4-hooks", "v4-random"))
-    files = render(replace(facts, arms=(*facts.arms, *controls)))
-    page.write_text(page_of(files).replace("</body>", PROBE + "</body>"))
-    options = ["--dump-dom", f"--window-size={width},3000"]
-    options += ["--blink-settings=preferredColorScheme=0"] if scheme == "dark" else []
-    dom, console = browse(page, tmp_path / "profile", *options)
-    assert console == ""
-    assert "<title>ERROR" not in dom
-    match = re.search(r'data-probe="([^"]*)"', dom)
-    assert match
-    probe = json.loads(match.group(1).replace("&quot;", '"'))
-    assert {box["id"] for box in probe["boxes"]} == {f"figure-{name}" for name in FIGURES}
-    for box in probe["boxes"]:
-        assert box["width"] > 250, box
-        assert box["height"] > 60, box
-        assert box["marks"] >= 3, box
-        assert box["clipped"] == [], box
-    assert probe["page"]["overflow"] <= 0
-    red, green, blue = map(int, re.findall(r"\d+", probe["page"]["background"])[:3])
-    assert (red + green + blue > 600) == (scheme == "light")
-
-
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium installed")
-def test_the_browser_check_can_fail(files: dict[str, str | bytes], tmp_path: Path) -> None:
-    """The twin: a page with a broken script and an empty figure does not pass."""
-    page = tmp_path / "index.html"
-    broken = '<figure id="figure-empty"><div class="wide"><svg width="300" height="9"></svg></div></figure>'
-    page.write_text(
-        page_of(files).replace("</body>", broken + PROBE + "<script>missing.call()</script></body>")
-    )
-    dom, console = browse(page, tmp_path / "profile", "--dump-dom", "--window-size=1200,3000")
-    assert "missing" in console
-    match = re.search(r'data-probe="([^"]*)"', dom)
-    assert match
-    probe = json.loads(match.group(1).replace("&quot;", '"'))
-    empty = next(box for box in probe["boxes"] if box["id"] == "figure-empty")
-    assert empty["marks"] == 0
-
-
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium installed")
-def test_screenshot(files: dict[str, str | bytes], tmp_path: Path) -> None:
-    page, picture = tmp_path / "index.html", tmp_path / "report.png"
-    page.write_text(page_of(files))
-    browse(page, tmp_path / "profile", f"--screenshot={picture}", "--window-size=1200,3000")
-    assert picture.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
-    assert picture.stat().st_size > 50_000

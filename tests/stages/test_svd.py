@@ -146,8 +146,9 @@ def test_projectors_of_another_base_are_refused(tracker, base, tmp_path):
     other = open_base(str(write_checkpoint(tmp_path / "other", seed=1)), tracker)
     with pytest.raises(ProjectorError, match="another base"):
         load_projectors(tracker, run.run_id, other)
-    with pytest.raises(MissingRunError, match="no finished svd run"):
-        find_run(tracker, "svd", base_digest=other.digest)
+    with pytest.raises(MissingRunError, match="no finished svd run") as missing:
+        find_run(tracker, "svd", base=other)
+    assert f"-e svd --env-manager local -P base_model={other.name}" in str(missing.value)
 
 
 def test_k_beyond_the_rank_names_the_target(tracker, base):

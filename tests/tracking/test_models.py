@@ -123,6 +123,48 @@ def test_half_written_draft_of_a_dead_process_is_dropped(tracker, project, check
     assert record.tags["skippy.error"] == "killed by SIGKILL"
 
 
+# Weights outside the store
+
+
+def test_one_logged_model_stands_for_one_digest(tracker):
+    model_id = tracker.external_model("base Qwen/Qwen3-VL-8B", "a" * 64)
+    assert tracker.external_model("base by another name", "a" * 64) == model_id
+    assert tracker.external_model("base", "b" * 64) != model_id
+    logged = tracker.client.get_logged_model(model_id)
+    assert (logged.name, str(logged.status)) == ("base Qwen_Qwen3-VL-8B", "READY")
+    assert logged.tags["skippy.model_digest"] == "a" * 64
+    with tracker.stage("eval", name="eval", note="n", config={}) as run:
+        dataset = run.log_dataset("lab", "e" * 64, "lab", "evaluation")
+        run.log_metrics({"aime/avg_at_k": 0.5}, model_id=model_id, dataset=dataset)
+    (metric,) = tracker.client.get_logged_model(model_id).metrics
+    assert (metric.key, metric.run_id, metric.dataset_name) == ("aime/avg_at_k", run.run_id, "lab")
+
+
+def test_an_external_model_that_was_never_finished_is_not_taken(tracker):
+    """The twin: its digest alone does not make it one; its maker may be dead."""
+    half = tracker.client.create_logged_model(
+        tracker.store.experiment_id, name="base", tags={"skippy.model_digest": "a" * 64}
+    )
+    assert tracker.external_model("base", "a" * 64) != half.model_id
+
+
+def name_in_process(root, results):
+    results.put(open_tracker(root).external_model("base", "a" * 64))
+
+
+def test_two_evaluations_of_one_base_at_once_share_its_model(tracker, project):
+    forked = multiprocessing.get_context("fork")
+    results = forked.Queue()
+    racers = [forked.Process(target=name_in_process, args=(project, results)) for _ in range(3)]
+    for racer in racers:
+        racer.start()
+    found = {results.get(timeout=60) for _ in racers}
+    for racer in racers:
+        racer.join()
+    assert len(found) == 1
+    assert len(tracker.client.search_logged_models([tracker.store.experiment_id])) == 1
+
+
 # Finding
 
 

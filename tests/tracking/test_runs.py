@@ -351,6 +351,10 @@ def test_nothing_found_says_what_there_is_and_which_command_makes_one(tracker):
     assert "1 FINISHED (v3 base d9)" in text
     assert "variant v4" in text
     assert "mlflow run . -e train --env-manager local -P variant=v4 -P base_model=lab" in text
+    with pytest.raises(MissingRunError) as error:
+        tracker.find("eval", base_digest="d" * 64, variant="v4")
+    assert "base_digest dddddddddddd…," in str(error.value)
+    assert "-e eval --env-manager local -P model=v4" in str(error.value), "eval calls the variant its model"
 
 
 def test_each_kind_of_unusable_run_has_its_own_message(tracker):

@@ -147,6 +147,15 @@ def test_metrics_reach_the_model_with_their_dataset(remote, checkpoint):
     assert (metric.key, metric.value, metric.dataset_name) == ("aime/avg_at_k", 0.5, "lab")
 
 
+def test_the_base_gets_its_figures_too(remote):
+    model_id = remote.external_model("base lab", "a" * 64)
+    assert remote.external_model("base lab", "a" * 64) == model_id
+    with remote.stage("eval", name="eval", note="n", config={}) as run:
+        run.log_metrics({"aime/avg_at_k": 0.5}, model_id=model_id)
+    (metric,) = remote.client.get_logged_model(model_id).metrics
+    assert (metric.key, metric.run_id) == ("aime/avg_at_k", run.run_id)
+
+
 def test_failed_draft_registers_nothing(remote, checkpoint):
     drafts = []
 

@@ -88,6 +88,12 @@ def test_database_that_is_none_is_one_message(monkeypatch, tmp_path):
     mlflow.set_tracking_uri(None)
 
 
+def test_the_experiment_is_described_and_shown_as_training(tracker):
+    tags = tracker.client.get_experiment(tracker.store.experiment_id).tags
+    assert tags["mlflow.experimentKind"] == "custom_model_development"
+    assert "V4" in tags["mlflow.note.content"]
+
+
 def test_deleted_experiment_names_the_way_back(tracker, project):
     tracker.client.delete_experiment(tracker.store.experiment_id)
     with pytest.raises(TrackingError, match="is deleted") as error:

@@ -1,0 +1,247 @@
+"""compare: which evaluations it takes, what it refuses, and that the page leads back to their samples."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+
+from skippy.characters.loader import load_character
+from skippy.config import CompareConfig, EvalConfig, MainConfig
+from skippy.core.answers import extract_integer
+from skippy.errors import ConfigError, ReportError
+from skippy.report import page
+from skippy.stages import compare
+from skippy.stages.provenance import command
+from skippy.stages.suites import AIME, BANAL, LAB, load_problem_set
+from skippy.stores.checkpoints import Checkpoint
+from skippy.stores.samples import Sample, read_samples
+from skippy.tracking.records import PARENT_TAG, RunRecord
+from skippy.tracking.runs import Tracker
+from tests.stages.tiny_checkpoint import write_checkpoint
+
+N, K = 8, 4
+CHARACTER = load_character("skippy")
+PROBLEMS = load_problem_set(LAB, N)
+
+
+class Scene:
+    """Evaluations written by hand in a store of their own: base right on all problems, V3 on none."""
+
+    def __init__(self, tracker: Tracker, tmp_path: Path) -> None:
+        self.tracker = tracker
+        self.base = write_checkpoint(tmp_path / "a base")
+        self.digest = Checkpoint.open(self.base).digest()
+
+    def train(self, variant: str, seed: int, character: str = "skippy") -> str:
+        config = {"variant": variant, "seed": seed, "base_model": str(self.base)}
+        with self.tracker.stage(
+            "train", name="t", note="", config=config, variant=variant, base_digest=self.digest,
+            character=character,
+        ) as run:  # fmt: skip
+            return run.run_id
+
+    def evaluate(self, variant: str, seed: str = "", *, right: int = K, **tags: object) -> str:
+        """`right` samples of K to every problem, the wrong ones first; three plain answers."""
+        config = asdict(EvalConfig(base_model=str(self.base), model=variant, limit=N, samples=K))
+        train = self.train(variant, int(seed), str(tags.pop("trained", "skippy"))) if seed else ""
+        metrics = tags.pop("metrics", {})
+        with self.tracker.stage(
+            "eval", name=f"eval {variant}", note="", config=config, variant=variant, base_digest=self.digest,
+            character="skippy", links={"train": train} if train else {},
+        ) as run:  # fmt: skip
+            run.set_tags({
+                "skippy.seed": seed, "skippy.subject": "model", "skippy.model_uri": f"models:/skippy/{seed or 0}",
+                "skippy.problems": LAB, "skippy.problems_digest": PROBLEMS.digest, "skippy.prompt_style": "plain",
+                "skippy.character_digest": CHARACTER.digest, "skippy.sampling": "lab",
+                "skippy.backend": "transformers", **tags,
+            })  # fmt: skip
+            run.log_metrics(metrics)
+            run.log_text("".join(sample.to_line() for sample in solved(right)), f"samples/{AIME}.jsonl")
+            run.log_text("".join(sample.to_line() for sample in chatted()), f"samples/{BANAL}.jsonl")
+        return run.run_id
+
+    def compare(self, **changes: object) -> tuple[RunRecord, dict]:
+        config = CompareConfig(base_model=str(self.base), **changes)  # type: ignore[arg-type]
+        run_id = compare.run(config, self.tracker).run_id
+        return self.tracker.read(run_id), json.loads(self.artifact(run_id, "report/report.json").read_text())
+
+    def artifact(self, run_id: str, path: str) -> Path:
+        return self.tracker.artifact(run_id, path)
+
+
+def solved(right: int) -> list[Sample]:
+    """Problem by problem, as no file need be: the last problem's samples come first."""
+    samples = []
+    for problem in reversed(PROBLEMS.problems):
+        for index in range(K):
+            value = problem.gold if index >= K - right else (problem.gold + 1) % 1000
+            text = f"\\boxed{{{value}}}"
+            sample = Sample(
+                model_digest="m", suite=AIME, problem_id=problem.id, problem_hash=problem.hash,
+                sample_index=index, seed=1, preset="lab", prompt=problem.question, completion=text, tokens=5,
+                finish_reason="stop", extracted=value, status="boxed", score=float(value == problem.gold),
+            )  # fmt: skip
+            samples.append(sample)
+    return samples
+
+
+def chatted() -> list[Sample]:
+    sample = solved(K)[0]
+    return [
+        replace(sample, suite=BANAL, problem_id=f"plain/{prompt}", problem_hash=f"plain {prompt}",
+                completion="Obviously.", score=0.1 * prompt, status="scored")
+        for prompt in range(3)
+    ]  # fmt: skip
+
+
+@pytest.fixture
+def scene(tracker: Tracker, tmp_path: Path) -> Scene:
+    return Scene(tracker, tmp_path)
+
+
+def test_a_flip_leads_to_the_very_lines_of_its_samples(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By hand from the coordinates that the page prints; and the verdicts are computed once."""
+    runs = {"base": scene.evaluate("base"), "v3": scene.evaluate("v3", "42", right=1)}
+    runs["v4"] = scene.evaluate("v4", "42")
+    judged, judge = [], compare.judge
+    monkeypatch.setattr(compare, "judge", lambda facts: judged.append(facts) or judge(facts))
+    shown = []
+    sides_of = page.sides_of
+    monkeypatch.setattr(
+        page, "sides_of", lambda facts, flip: shown.append(sides_of(facts, flip)) or shown[-1]
+    )
+    record, _ = scene.compare()
+    assert len(judged) == 1
+    assert len(shown) == N
+    folder = scene.artifact(record.run_id, "report/index.html").parent
+    gold = PROBLEMS.gold
+    for base, v3 in shown:
+        for side, is_right in ((base, True), (v3, False)):
+            assert side.run_id == runs[side.name]
+            lines = list(read_samples(folder / side.path_from_report))
+            sample = lines[side.excerpt.line - 1]
+            assert sample.problem_hash == side.score.key
+            assert sample.sample_index == side.excerpt.index == 0
+            assert (extract_integer(sample.completion).value == gold[sample.problem_hash]) == is_right
+
+
+def test_the_report_says_how_to_make_it_again(scene: Scene) -> None:
+    """Stage by stage: one command a run, in order; what differs from the defaults and nothing else."""
+    runs = {arm: scene.evaluate(arm, seed) for arm, seed in (("base", ""), ("v3", "42"), ("v4", "42"))}
+    _, report = scene.compare(margin=0.1)
+    facts = report["provenance"]
+    assert (facts["problem_source"], facts["problem_digest"], facts["problem_count"]) == (
+        LAB,
+        PROBLEMS.digest,
+        N,
+    )
+    stages = [shlex.split(line)[4] for line in facts["commands"]]
+    assert stages == ["train", "train", "eval", "eval", "eval"]
+    words = shlex.split(facts["commands"][2])
+    assert f"base_model={scene.base}" in words, "quoted: its path has a space"
+    assert {"limit=8"} < set(words)
+    assert not any(word.startswith(("samples=", "suite=")) for word in words), "defaults"
+    again = shlex.split(facts["comparison_command"])
+    assert {f"{arm}_run={run}" for arm, run in runs.items()} | {"margin=0.1"} <= set(again)
+
+
+def test_under_main_one_command_makes_it_again(scene: Scene) -> None:
+    config = asdict(MainConfig(problems="a file.jsonl", seeds=3, cross_check=True))
+    with scene.tracker.stage("main", name="m", note="", config=config) as parent:
+        pass
+    for arm, seed in (("base", ""), ("v3", "42"), ("v4", "42")):
+        scene.evaluate(arm, seed, **{PARENT_TAG: parent.run_id})
+    _, report = scene.compare()
+    assert report["provenance"]["commands"] == [
+        "mlflow run . --env-manager local -P seeds=3 -P 'problems=a file.jsonl' -P cross_check=true"
+    ]
+
+
+def test_a_command_without_changes_has_no_parameters() -> None:
+    assert command("main", asdict(MainConfig())) == "mlflow run . --env-manager local"
+    assert command("eval", {"gone": 1}) == "mlflow run . -e eval --env-manager local", "of an older version"
+
+
+def test_how_samples_were_drawn_reaches_the_verdict(scene: Scene) -> None:
+    scene.evaluate("base")
+    scene.evaluate("v3", "42", **{"skippy.prompt_style": "boxed"})
+    scene.evaluate("v4", "42", **{"skippy.sampling_seed": "7"})
+    _, report = scene.compare()
+    reasons = {name: (v["verdict"], v["reason"]) for name, v in report["verdicts"].items()}
+    assert reasons == {
+        "v3": ("not_comparable", "V3, seed 42: asked in prompt style 'boxed' and not 'plain'"),
+        "v4": ("not_comparable", "V4, seed 42: sampled with seed 7 and not 0"),
+    }
+    arm = report["arms"]["v4"]["evaluations"][0]
+    assert (arm["sampling_seed"], arm["prompt_style"], arm["backend"]) == (7, "plain", "transformers")
+
+
+def test_figures_of_others_are_means_over_seeds_and_never_over_some(scene: Scene) -> None:
+    task, agreement = "lm_eval/gsm8k/exact_match", "banal/judge_agreement"
+    scene.evaluate("base", metrics={task: 0.5, f"{task}_stderr": 0.01, agreement: 0.8, "aime/avg_at_k": 0.9},
+                   **{"skippy.judge": "ada"})  # fmt: skip
+    v3 = [scene.evaluate("v3", seed, metrics={task: value}) for seed, value in (("1", 0.25), ("2", 0.5))]
+    v4 = [scene.evaluate("v4", "1", metrics={task: 0.5}), scene.evaluate("v4", "2")]
+    _, report = scene.compare(v3_run=",".join(v3), v4_run=",".join(v4))
+    assert report["figures_of_others"] == {
+        f"{agreement} (ada)": {"base": 0.8},
+        task: {"base": 0.5, "v3": 0.375},
+    }
+
+
+def test_several_seeds_named_are_several_seeds(scene: Scene) -> None:
+    """The twin of the refusals below."""
+    scene.evaluate("base")
+    v3, v4 = (",".join(scene.evaluate(arm, seed) for seed in ("1", "2")) for arm in ("v3", "v4"))
+    _, report = scene.compare(v3_run=v3, v4_run=v4)
+    assert [len(report["verdicts"][arm]["seed_means"]) for arm in ("v3", "v4")] == [2, 2]
+
+
+def test_the_base_is_one_run(scene: Scene) -> None:
+    runs = [scene.evaluate("base"), scene.evaluate("base")]
+    with pytest.raises(ConfigError, match="base is evaluated once") as refusal:
+        scene.compare(base_run=",".join(runs))
+    assert refusal.value.found == ",".join(runs)
+
+
+@pytest.mark.parametrize("is_same_run", [True, False])
+def test_one_training_seed_is_not_counted_twice(scene: Scene, is_same_run: bool) -> None:
+    scene.evaluate("base")
+    scene.evaluate("v4", "1")
+    first = scene.evaluate("v3", "1")
+    second = first if is_same_run else scene.evaluate("v3", "1")
+    with pytest.raises(ReportError, match="no further seeds") as refusal:
+        scene.compare(v3_run=f"{first}, {second}")
+    assert "2 evaluations of seed 1" in str(refusal.value.found)
+
+
+def test_one_run_is_not_both_variants(scene: Scene) -> None:
+    scene.evaluate("base")
+    run = scene.evaluate("v3", "1")
+    with pytest.raises(ReportError, match="belongs to another variant") as refusal:
+        scene.compare(v3_run=run, v4_run=run)
+    assert (refusal.value.expected, refusal.value.found) == ("variant v4", "variant v3")
+
+
+@pytest.mark.parametrize(
+    ("told", "words"),
+    [
+        ({"skippy.character_digest": "0" * 64}, "belongs to another character"),
+        ({"trained": "keeper"}, "belongs to another trained character"),
+        ({"skippy.subject": "checkpoints"}, "belongs to another subject"),
+    ],
+)
+def test_an_evaluation_of_another_character_or_of_checkpoints_is_refused(
+    scene: Scene, told: dict[str, str], words: str
+) -> None:
+    scene.evaluate("base")
+    scene.evaluate("v4", "1")
+    run = scene.evaluate("v3", "1", **told)
+    with pytest.raises(ReportError, match=words) as refusal:
+        scene.compare(v3_run=run)
+    assert run in str(refusal.value.where)
+    assert refusal.value.next_step

@@ -17,11 +17,11 @@ from collections.abc import Sequence
 import torch
 from transformers import GenerationConfig
 
+from skippy.core.presets import PRESETS
 from skippy.lab import problems
 from skippy.lab.paths import LAB_CHECKPOINT
 from skippy.models.generation import Completion, Request, TransformersBackend
 from skippy.models.loading import load_model, load_tokenizer
-from skippy.models.sampling import PRESETS
 
 SAMPLING = PRESETS["lab"]
 ONE_BY_ONE = 40

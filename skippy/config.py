@@ -1,29 +1,29 @@
 """What a person may set: one frozen dataclass a stage, with a line of help under each field.
 
 The command line, MLproject and the docs are all tested against these classes. Values arrive as strings from
-MLflow; `parse_config` turns them into types and says plainly what cannot be used.
+MLflow; `options.parse_config` turns them into types and says plainly what cannot be used.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
-from dataclasses import MISSING, Field, asdict, dataclass, field, fields
-from typing import Any, TypeVar, get_type_hints
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 import click
 
+from skippy.core.presets import PRESETS
 from skippy.core.variants import VARIANTS
 from skippy.errors import ConfigError
+from skippy.options import default_text, option
 
-Config = TypeVar("Config")
 MAX_K = 128
 SUITES = ("banal", "aime", "all")
 COMPARABLE_SUITES = ("aime", "all")
 BACKENDS = ("transformers", "openai")
 DEVICES = ("auto", "cpu", "cuda")
 TRAIN_PRESETS = ("auto", "recipe", "lab", "short")
-SAMPLING_PRESETS = ("auto", "lab", "greedy", "qwen3vl-instruct", "qwen3vl-thinking")
+SAMPLING_PRESETS = ("auto", *PRESETS)
 
 
 @dataclass(frozen=True)
@@ -32,20 +32,6 @@ class RankRule:
 
     k: int = 0
     share: float = 0.0
-
-
-def option(
-    default: Any,
-    text: str,
-    *,
-    choices: tuple[str, ...] = (),
-    minimum: float | None = None,
-    above: float | None = None,
-    below: float | None = None,
-) -> Any:
-    """A config field: default, line of help, and the values that make sense."""
-    limits = {"choices": choices, "minimum": minimum, "above": above, "below": below}
-    return field(default=default, metadata={"help": text, **limits})
 
 
 def base_model_field() -> Any:
@@ -76,6 +62,43 @@ def character_field() -> Any:
 def seed_field(default: int = 42) -> Any:
     """The seed of a stage."""
     return option(default, "seed of everything random in this stage", minimum=0)
+
+
+def sampling_field() -> Any:
+    """The sampling preset."""
+    text = (
+        "sampling preset; auto: lab on the lab, else the model's; greedy is cut to the model's context, "
+        "the others are refused where they do not fit"
+    )
+    return option("auto", text, choices=SAMPLING_PRESETS)
+
+
+def concurrency_field() -> Any:
+    """How hard a server is asked."""
+    return option(32, "requests in flight at once at the openai backend", minimum=1)
+
+
+def judge_url_field() -> Any:
+    """Where a judge answers."""
+    text = "OpenAI-compatible endpoint of a judge model for the everyday answers; empty: none"
+    return option("", text)
+
+
+def judge_model_field() -> Any:
+    """Which judge answers there."""
+    return option("judge", "name of the judge model at that endpoint")
+
+
+def cross_check_field() -> Any:
+    """A second reading of every answer."""
+    text = "read every answer with math-verify as well, and list where it differs (extra `verify`)"
+    return option(False, text)
+
+
+def lm_eval_field() -> Any:
+    """EleutherAI's tasks."""
+    text = "tasks of EleutherAI's harness, run on the weights, comma-separated (extra `harness`); empty: none"
+    return option("", text)
 
 
 @dataclass(frozen=True)
@@ -168,28 +191,22 @@ class EvalConfig:
     problems: str = option("lab", "lab, a local file, or Hugging Face dataset ids, comma-separated")
     limit: int = option(0, "use only the first so many problems; 0: all", minimum=0)
     samples: int = option(4, "samples a problem", minimum=1)
-    sampling: str = option(
-        "auto", "sampling preset; auto: lab on the lab, else the model's", choices=SAMPLING_PRESETS
-    )
+    sampling: str = sampling_field()
     backend: str = option("transformers", "who generates", choices=BACKENDS)
     base_url: str = option("http://127.0.0.1:8000/v1", "endpoint of the openai backend")
+    concurrency: int = concurrency_field()
     served_model: str = option("", "model name at that endpoint; empty: the path of the weights")
     margin: float = margin_field()
-    seed: int = seed_field(0)
+    seed: int = option(
+        0, "seed of the samples; another one asks anew, and arms share one to be compared", minimum=0
+    )
     device: str = device_field()
     regrade: str = option("", "run id of an evaluation whose samples are scored again, with no model")
     train_run: str = option("", "with model=checkpoints: run id of their train stage; empty: the newest")
-    judge_url: str = option(
-        "", "OpenAI-compatible endpoint of a judge model for the everyday answers; empty: none"
-    )
-    judge_model: str = option("judge", "name of the judge model at that endpoint")
-    cross_check: bool = option(
-        False, "read every answer with math-verify as well, and list where it differs (extra `verify`)"
-    )
-    lm_eval: str = option(
-        "",
-        "tasks of EleutherAI's harness, run on the weights, comma-separated (extra `harness`); empty: none",
-    )
+    judge_url: str = judge_url_field()
+    judge_model: str = judge_model_field()
+    cross_check: bool = cross_check_field()
+    lm_eval: str = lm_eval_field()
 
 
 @dataclass(frozen=True)
@@ -240,12 +257,15 @@ class MainConfig:
     problems: str = option("lab", "lab, a local file, or Hugging Face dataset ids, comma-separated")
     limit: int = option(0, "use only the first so many problems; 0: all", minimum=0)
     samples: int = option(4, "samples a problem", minimum=1)
-    sampling: str = option(
-        "auto", "sampling preset; auto: lab on the lab, else the model's", choices=SAMPLING_PRESETS
-    )
+    sampling: str = sampling_field()
     backend: str = option("transformers", "who generates", choices=BACKENDS)
     base_url: str = option("http://127.0.0.1:8000/v1", "endpoint of the openai backend")
+    concurrency: int = concurrency_field()
     margin: float = margin_field()
+    judge_url: str = judge_url_field()
+    judge_model: str = judge_model_field()
+    cross_check: bool = cross_check_field()
+    lm_eval: str = lm_eval_field()
     registered_model: str = registered_model_field()
     parallel: int = option(0, "child runs at a time; 0: two on the lab, one elsewhere", minimum=0)
 
@@ -263,37 +283,6 @@ def click_options(config_class: type) -> Callable[[Callable[..., Any]], Callable
         return command
 
     return decorate
-
-
-def default_text(item: Field[Any]) -> str:
-    """A field's default as MLproject and the command line write it."""
-    assert item.default is not MISSING
-    return str(item.default).lower() if isinstance(item.default, bool) else str(item.default)
-
-
-def parse_config(config_class: type[Config], values: Mapping[str, str]) -> Config:
-    """Typed config out of strings.
-
-    Args:
-        config_class: one of the dataclasses above.
-        values: field name → text, as MLflow hands it over; missing fields take their default.
-
-    Raises:
-        ConfigError: an unknown name, a value of the wrong type, or one outside what makes sense.
-    """
-    known = {item.name: item for item in fields(config_class)}  # type: ignore[arg-type]
-    unknown = sorted(set(values) - set(known))
-    if unknown:
-        raise ConfigError(
-            "There is no such parameter.",
-            where=", ".join(unknown),
-            expected="one of " + ", ".join(known),
-            found=", ".join(unknown),
-            next_step="correct the name after -P",
-        )
-    hints = get_type_hints(config_class)
-    typed = {name: _parse(known[name], hints[name], text) for name, text in values.items()}
-    return config_class(**typed)
 
 
 def parse_rank(text: str) -> RankRule:
@@ -322,49 +311,3 @@ def parse_rank(text: str) -> RankRule:
 def config_dict(config: Any) -> dict[str, Any]:
     """The typed config as plain data, for `config.json`."""
     return asdict(config)
-
-
-def _parse(item: Field[Any], kind: type, text: str) -> Any:
-    text = text.strip()
-    try:
-        value = _PARSERS[kind](text)
-    except ValueError as error:
-        raise _refuse(item, text, f"a value of type {kind.__name__}") from error
-    choices, minimum = item.metadata["choices"], item.metadata["minimum"]
-    above, below = item.metadata["above"], item.metadata["below"]
-    if choices and value not in choices:
-        raise _refuse(item, text, "one of " + ", ".join(choices))
-    if minimum is not None and value < minimum:
-        raise _refuse(item, text, f"at least {minimum:g}")
-    if above is not None and not value > above:
-        raise _refuse(item, text, f"more than {above:g}")
-    if below is not None and not value < below:
-        raise _refuse(item, text, f"less than {below:g}")
-    return value
-
-
-def _refuse(item: Field[Any], text: str, expected: str) -> ConfigError:
-    return ConfigError(
-        f"Parameter {item.name} cannot be {text!r}.",
-        where=f"{item.name} ({item.metadata['help']})",
-        expected=expected,
-        found=repr(text),
-        next_step=f"pass -P {item.name}={default_text(item) or '…'} or leave it out",
-    )
-
-
-def _parse_bool(text: str) -> bool:
-    words = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-    if text.lower() not in words:
-        raise ValueError(text)
-    return words[text.lower()]
-
-
-def _parse_float(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError(text)
-    return value
-
-
-_PARSERS: dict[type, Callable[[str], Any]] = {str: str, int: int, float: _parse_float, bool: _parse_bool}

@@ -24,14 +24,16 @@ LINES_VARIABLE = "SKIPPY_PROGRESS_LINES"
 class Progress:
     """One bar: `with Progress("svd", total=28) as bar: bar.advance(1, worst="3e-7")`.
 
+    Work that goes on starts at what is `done` already; the time left follows from the pace since then.
+
     Fields given to `advance` stand behind the bar until replaced. Without a terminal the same text is
     logged at most every `QUIET_INTERVAL_SECONDS`, so that CI logs stay readable.
     """
 
-    def __init__(self, label: str, total: int) -> None:
+    def __init__(self, label: str, total: int, done: int = 0) -> None:
         self.label = label
         self.total = total
-        self.done = 0
+        self.done = self._done_before = done
         self._fields: dict[str, str] = {}
         self._console = Console(stderr=True)
         self._bar: RichProgress | None = None
@@ -50,7 +52,7 @@ class Progress:
                 console=self._console,
             )
             self._bar.start()
-            self._task = self._bar.add_task(self.label, total=self.total, note="")
+            self._task = self._bar.add_task(self.label, total=self.total, completed=self.done, note="")
         return self
 
     def __exit__(
@@ -77,9 +79,10 @@ class Progress:
     def _speak(self) -> None:
         now = time.monotonic()
         elapsed = now - self._started
-        left = elapsed / self.done * (self.total - self.done) if self.done else float("nan")
+        advanced = self.done - self._done_before
+        left = f"{elapsed / advanced * (self.total - self.done):.0f}" if advanced else "?"
         logger.info(
-            "%s: %d/%d, %.0f s, %.0f s left  %s",
+            "%s: %d/%d, %.0f s, %s s left  %s",
             self.label,
             self.done,
             self.total,

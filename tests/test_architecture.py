@@ -16,7 +16,8 @@ LAW: dict[str, set[str]] = {
     "progress": set(),
     "core": set(),
     "results": set(),
-    "config": {"core"},
+    "options": set(),
+    "config": {"core", "options"},
     "models": {"core", "progress"},
     "stores": {"core", "progress"},
     "tracking": {"core"},
@@ -25,7 +26,7 @@ LAW: dict[str, set[str]] = {
     "report": {"core", "results"},
     "training": {"core", "models", "stores", "tracking", "progress"},
     "stages": {
-        *("config", "core", "models", "stores", "tracking", "characters"),
+        *("config", "options", "core", "models", "stores", "tracking", "characters"),
         *("lab", "report", "results", "training", "progress"),
     },
     "entrypoints": {"stages", "config"},

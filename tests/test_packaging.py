@@ -12,9 +12,11 @@ import yaml
 from click.testing import CliRunner
 
 from entrypoints.__main__ import cli
-from skippy.config import click_options, default_text, parse_config
+from skippy.config import TRAIN_PRESETS, click_options
 from skippy.errors import ConfigError
+from skippy.options import default_text, parse_config
 from skippy.stages.runner import STAGES
+from skippy.training.plan import PRESETS
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -115,6 +117,11 @@ def test_options_stay_text_until_the_run_is_open() -> None:
 
     result = CliRunner().invoke(command, ["--tolerance", "abc"])
     assert result.exit_code == 0, result.output
+
+
+def test_the_presets_of_training_are_those_there_are() -> None:
+    """Named twice: the command line must not load what training needs."""
+    assert ("auto", *PRESETS) == TRAIN_PRESETS
 
 
 def test_default_texts_round_trip() -> None:

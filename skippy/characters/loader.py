@@ -18,6 +18,7 @@ from skippy.characters.nodes import Node, read_nodes
 from skippy.characters.schema import (
     FIELDS,
     OPTIONAL_FIELDS,
+    SHARED_FIELDS,
     Character,
     parse_floors,
     parse_markers,
@@ -32,7 +33,10 @@ from skippy.errors import CharacterError
 BUNDLED = Path(str(resources.files("skippy.characters")))
 """Folder of the characters that come with skippy; references in a file are sought beside it, then here."""
 
-_NOT_CHARACTERS = frozenset({"personas"})
+SHOWN = 80
+"""Characters of a wrong name that a message repeats."""
+
+_NOT_CHARACTERS = frozenset({"assistant", "personas"})
 
 
 def bundled_characters() -> tuple[str, ...]:
@@ -54,6 +58,7 @@ def load_character(name_or_path: str | Path) -> Character:
     """
     path = _find(str(name_or_path))
     fields = read_nodes(path).mapping(FIELDS, OPTIONAL_FIELDS)
+    shared = _resolve(fields["extends"]).mapping((), SHARED_FIELDS) if "extends" in fields else {}
     markers = parse_markers(fields["markers"])
     traits, floors = parse_traits(fields["traits"], markers), parse_floors(fields.get("floors"))
     prompts = fields["prompts"].mapping(("train", "banal"))
@@ -71,7 +76,7 @@ def load_character(name_or_path: str | Path) -> Character:
     parts: dict[str, Any] = {
         "name": fields["name"].text(),
         "system_prompt": fields["system_prompt"].text(),
-        "rules": parse_rules(fields, markers, traits, floors),
+        "rules": parse_rules(fields, shared, markers, traits, floors),
         "traits": traits,
         "personas": parse_personas(_unwrap(personas, "personas")),
         "train_prompts": train,
@@ -86,15 +91,23 @@ def _find(name_or_path: str) -> Path:
     if name_or_path in bundled_characters():
         return bundled
     path = Path(name_or_path)
-    if path.is_file():
+    if _is_file(path):
         return path
     raise CharacterError(
         "No such character",
         where="parameter character",
         expected=f"one of {', '.join(bundled_characters())}, or the path of a YAML file",
-        found=name_or_path,
+        found=repr(name_or_path[:SHOWN]) if len(name_or_path) > SHOWN else name_or_path,
         next_step="copy skippy/characters/skippy.yaml, change it, and pass its path",
     )
+
+
+def _is_file(path: Path) -> bool:
+    """False too where the system takes no such name: text in place of a path may be long, or hold any character."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def _resolve(node: Node) -> Node:
@@ -102,12 +115,12 @@ def _resolve(node: Node) -> Node:
     if not isinstance(node.raw, yaml.ScalarNode):
         return node
     for folder in (node.file.parent, BUNDLED):
-        if (folder / node.text()).is_file():
+        if _is_file(folder / node.text()):
             return read_nodes(folder / node.text())
     raise node.fail(
         "A referenced file does not exist",
         expected=f"a file beside {node.file.name} or bundled with skippy, or the content in place",
-        found=node.text(),
+        found=repr(node.text()[:SHOWN]),
     )
 
 

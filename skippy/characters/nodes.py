@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
+from yaml.reader import Reader
 
+from skippy.characters.patterns import find_hazard
 from skippy.errors import CharacterError
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -22,18 +24,19 @@ class Node:
     Attributes:
         file: the file as it was named.
         field: dotted path of the value, for messages.
-        raw: the YAML node, which carries line and column.
+        raw: the YAML node.
+        line: where it is, from 1: of a field the line of its name.
     """
 
     file: Path
     field: str
     raw: yaml.Node
+    line: int = 1
 
     def fail(self, what: str, *, expected: str, found: str, next_step: str = "") -> CharacterError:
         """The error that this value deserves; the caller raises it."""
-        line = self.raw.start_mark.line + 1
-        where = f"{self.file}, line {line}, field {self.field or 'top level'}"
-        step = next_step or f"correct line {line} of {self.file}"
+        where = f"{self.file}, line {self.line}, field {self.field or 'top level'}"
+        step = next_step or f"correct line {self.line} of {self.file}"
         return CharacterError(what, where=where, expected=expected, found=found, next_step=step)
 
     def mapping(self, required: Collection[str], optional: Collection[str] = ()) -> dict[str, Node]:
@@ -67,7 +70,8 @@ class Node:
         fields: dict[str, Node] = {}
         for key, value in self.raw.value:
             name = str(key.value)
-            child = Node(self.file, f"{self.field}.{name}" if self.field else name, value)
+            path = f"{self.field}.{name}" if self.field else name
+            child = Node(self.file, path, value, key.start_mark.line + 1)
             if name in fields:
                 raise child.fail("A field is given twice", expected=f"{name} once", found=f"{name} again")
             fields[name] = child
@@ -81,7 +85,10 @@ class Node:
             raise self.fail(
                 "A list is too short", expected=f"at least {least}", found=f"{len(self.raw.value)}"
             )
-        return [Node(self.file, f"{self.field}[{i}]", value) for i, value in enumerate(self.raw.value)]
+        return [
+            Node(self.file, f"{self.field}[{i}]", value, value.start_mark.line + 1)
+            for i, value in enumerate(self.raw.value)
+        ]
 
     def text(self) -> str:
         """A string that is not blank."""
@@ -119,7 +126,7 @@ class Node:
         return int(value)
 
     def pattern(self) -> re.Pattern[str]:
-        """A regular expression, compiled without regard to case; it must not match nothing."""
+        """A regular expression, compiled without regard to case; it must not match nothing, nor run away."""
         try:
             compiled = re.compile(self.text(), re.IGNORECASE)
         except re.error as error:
@@ -131,6 +138,13 @@ class Node:
                 "A pattern matches the empty text",
                 expected="at least one character to match",
                 found=repr(self.raw.value),
+            )
+        hazard = find_hazard(compiled.pattern)
+        if hazard:
+            raise self.fail(
+                "A pattern can take for ever on some text",
+                expected="one way only to read a text (skippy/characters/patterns.py)",
+                found=f"{self.raw.value!r}: {hazard}",
             )
         return compiled
 
@@ -148,6 +162,7 @@ def read_nodes(path: Path) -> Node:
     """
     try:
         text = path.read_text(encoding="utf-8")
+        _require_printable(path, text)
         root = yaml.compose(text, Loader=_LOADER)
     except (OSError, UnicodeDecodeError) as error:
         raise CharacterError(
@@ -175,4 +190,17 @@ def read_nodes(path: Path) -> Node:
             found="nothing",
             next_step="start from a copy of skippy/characters/skippy.yaml",
         )
-    return Node(path, "", root)
+    return Node(path, "", root, root.start_mark.line + 1)
+
+
+def _require_printable(path: Path, text: str) -> None:
+    """What YAML forbids is named here, since its own message knows no line."""
+    forbidden = Reader.NON_PRINTABLE.search(text)
+    if forbidden:
+        raise CharacterError(
+            "A character file holds a character that YAML does not allow",
+            where=f"{path}, line {text.count(chr(10), 0, forbidden.start()) + 1}",
+            expected="printable text",
+            found=repr(forbidden.group()),
+            next_step="remove it; a file saved in another encoding than UTF-8 has many",
+        )

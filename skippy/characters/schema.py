@@ -91,7 +91,8 @@ class Character:
 
 
 FIELDS = ("name", "system_prompt", "length", "markers", "traits", "personas", "prompts")
-OPTIONAL_FIELDS = ("scale", "openings", "assistantisms", "identity", "floors")
+SHARED_FIELDS = ("assistantisms", "identity")
+OPTIONAL_FIELDS = ("extends", "scale", "openings", *SHARED_FIELDS, "floors")
 
 
 def parse_traits(node: Node, markers: Sequence[Marker]) -> tuple[Trait, ...]:
@@ -116,9 +117,13 @@ def parse_traits(node: Node, markers: Sequence[Marker]) -> tuple[Trait, ...]:
 
 
 def parse_rules(
-    fields: dict[str, Node], markers: tuple[Marker, ...], traits: Sequence[Trait], floors: Floors
+    fields: dict[str, Node],
+    shared: dict[str, Node],
+    markers: tuple[Marker, ...],
+    traits: Sequence[Trait],
+    floors: Floors,
 ) -> RewardRules:
-    """The reward rules of a character file."""
+    """The reward rules of a character file; the lists of `shared`, the file it extends, come before its own."""
     length = fields["length"].mapping(("min", "max"))
     shortest = length["min"].integer(1, 1000)
     longest = length["max"].integer(1, 10000)
@@ -129,13 +134,13 @@ def parse_rules(
     openings, opening_weight = _openings(fields.get("openings"))
     return RewardRules(
         markers=markers,
-        assistantisms=_costs(fields.get("assistantisms")),
+        assistantisms=_costs(shared.get("assistantisms"), fields.get("assistantisms")),
         openings=openings,
         opening_weight=opening_weight,
         scale=fields["scale"].number(0.1, 20) if "scale" in fields else 2.0,
         min_words=shortest,
         max_words=longest,
-        identity=_identity(fields.get("identity")),
+        identity=_identity(shared.get("identity"), fields.get("identity")),
         traits=tuple(TraitRule(trait.name, trait.markers) for trait in traits),
         helpfulness_floor=floors.helpfulness,
         coherence_floor=floors.coherence,
@@ -227,40 +232,47 @@ def _openings(node: Node | None) -> tuple[tuple, float]:
     return tuple(entry.pattern() for entry in fields["patterns"].items(1)), fields["weight"].number(0, 5)
 
 
-def _costs(node: Node | None) -> tuple[Cost, ...]:
-    costs = []
-    for entry in node.items() if node else ():
-        fields = entry.mapping(("name", "pattern", "cost", "example"))
-        pattern, example = fields["pattern"].pattern(), fields["example"].text()
-        if not pattern.search(example):
-            raise fields["example"].fail(
-                "A pattern misses its own example", expected=pattern.pattern, found=example
-            )
-        costs.append(Cost(fields["name"].text(), pattern, fields["cost"].number(0.01, 5), example))
-    return tuple(costs)
+def _costs(*nodes: Node | None) -> tuple[Cost, ...]:
+    """The entries of all lists; one with the name of an earlier list's stands in its place."""
+    costs: dict[str, Cost] = {}
+    for node in filter(None, nodes):
+        own = [_cost(entry) for entry in node.items()]
+        costs |= {cost.name: cost for cost in own}
+    return tuple(costs.values())
 
 
-def _identity(node: Node | None) -> IdentityRules:
+def _cost(entry: Node) -> Cost:
+    fields = entry.mapping(("name", "pattern", "cost", "example"))
+    pattern, example = fields["pattern"].pattern(), fields["example"].text()
+    if not pattern.search(example):
+        raise fields["example"].fail(
+            "A pattern misses its own example", expected=pattern.pattern, found=example
+        )
+    return Cost(fields["name"].text(), pattern, fields["cost"].number(0.01, 5), example)
+
+
+def _identity(*nodes: Node | None) -> IdentityRules:
+    """The lists of all nodes, one after the other; the last node is the character's own."""
     optional = ("claims", "forbidden_claims", "own_names", "forbidden_names", "questions")
-    fields = node.mapping((), optional) if node else {}
+    parts = [node.mapping((), optional) if node else {} for node in nodes]
 
     def patterns(name: str) -> tuple:
-        return tuple(entry.pattern() for entry in fields[name].items()) if name in fields else ()
+        return tuple(entry.pattern() for part in parts if name in part for entry in part[name].items())
 
-    def names(name: str) -> frozenset[str]:
-        return frozenset(text.lower() for text in fields[name].texts()) if name in fields else frozenset()
+    def names(name: str, part: dict[str, Node]) -> frozenset[str]:
+        return frozenset(text.lower() for text in part[name].texts()) if name in part else frozenset()
 
-    own, forbidden = names("own_names"), names("forbidden_names")
+    own, forbidden = names("own_names", parts[-1]), names("forbidden_names", parts[-1])
     if own & forbidden:
-        raise fields["forbidden_names"].fail(
+        raise parts[-1]["forbidden_names"].fail(
             "A name is both its own and forbidden",
             expected="disjoint lists",
             found=", ".join(sorted(own & forbidden)),
         )
     return IdentityRules(
         claims=patterns("claims"),
-        forbidden_claims=_costs(fields.get("forbidden_claims")),
+        forbidden_claims=_costs(*(part.get("forbidden_claims") for part in parts)),
         own_names=own,
-        forbidden_names=forbidden,
+        forbidden_names=forbidden.union(*(names("forbidden_names", part) for part in parts)) - own,
         questions=patterns("questions"),
     )

@@ -5,7 +5,11 @@ The rule, in order:
 1. Closed `<think>…</think>` is not part of the answer and is dropped. An unclosed one is no answer at all.
 2. The last balanced `\boxed{…}` anywhere decides, whatever stands before or after it.
 3. Without any balanced box, the last line with `Answer:` decides.
-4. What decides is peeled (`\text{}`, `$…$`, spaces, `x =`, a degree sign) and must then be an integer.
+4. What decides loses its talk (emoji, and what stands behind the number in parentheses, after a comma, a dash or
+   the end of a sentence) and is peeled (`\text{}`, `$…$`, spaces, `x =`, a degree sign); it must then be an integer.
+
+Talk holds no digit, no mathematics and no word that offers or makes another number ("or", "mod", "thousand"): with
+one of these, nothing is chosen for the writer. Words that nothing sets apart ("42 thousand") are no talk either.
 
 Never "the last number": a persona that adds "took me 0.0003 seconds" has not changed its answer. A scorer
 that punishes manners would report style as lost mathematics.
@@ -46,15 +50,32 @@ _FONT = re.compile(
     r"\\(?:text|textbf|textit|textrm|textnormal|mathrm|mathbf|mathit|mathsf|mathtt|mbox|hbox|fbox|boxed|"
     r"operatorname|bm|boldsymbol)\s*(?=\{)"
 )
-_UNIT = re.compile(r"(?:\\(?:text|textrm|mathrm|mbox)\s*\{[^{}0-9]*\}|\^\s*\{?\s*\\circ\s*\}?|°|\\degree)$")
+_UNIT = re.compile(
+    r"(?:\\(?:text|textrm|mathrm|mbox)\s*\{(?P<words>[^{}0-9]*)\}|\^\s*\{?\s*\\circ\s*\}?|°|\\degree)$"
+)
 _PAIRS = (
     *(("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"), ("{", "}"), ("(", ")")),
-    *(("**", "**"), ("*", "*"), ("__", "__"), ("`", "`")),
+    *(("**", "**"), ("*", "*"), ("__", "__"), ("`", "`"), ('"', '"'), ("“", "”")),
+)
+_MARKUP = " \t*_`"
+_FACE = re.compile(
+    # Without the dingbats that are digits and signs: ❶, ➕, ➖, ➗.
+    "[\U0001f300-\U0001f51e\U0001f520-\U0001faff\u2600-\u2767\u2798-\u27af\u2b50\u2b55\ufe0f\u200d]"
+    r"|\\checkmark\b|(?<=\s)[:;]-?[)D](?!\w)"
 )
 _SIGNED = re.compile(r"([+-]?)\s*([0-9]+|[1-9][0-9]{0,2}(?:,[0-9]{3})+)")
 _SEVERAL = re.compile(r"[,;]|\bor\b|\band\b")
 _IN_PARENTHESES = re.compile(r"\([^()]*\)")
-_ASIDE = re.compile(r"[.!?](?=\s|$)|[,;](?=\s)|\s[-–—]+\s|\s?—")
+_ASIDE = re.compile(r"[.!?](?=\s|$)|[,;:](?=\s|$)|\s[-–—]+\s|\s?—|\s\((?=[^()]*\)\W*$)")
+_MATHEMATICS = re.compile(r"[\d\\=^+/<>|$%×÷·√∞π]")
+_OTHER_NUMBER = re.compile(
+    r"\b(?:or|and|nor|mod|modulo|percent)\b|"
+    r"^\W*(?:in\s+)?(?:dozen|hundred|thousand|million|billion|squared|cubed|factorial)",
+    re.IGNORECASE,
+)
+_WORD = re.compile(r"[^\W\d_]{2}")
+_NO_SENTENCE = re.compile(r"\s*[\d=+*/^<>\\-]")
+_FACTORIAL = re.compile(r"(?<![0-9.,])[0-6]\s*!\W*$")
 _LENIENT_MARK = re.compile(r"\banswer(?:\s+is)?[ \t*_]*[:：]?", re.IGNORECASE)
 _LENIENT_INTEGER = re.compile(r"(?<![0-9.,])[0-9]{1,3}(?![0-9]|[.,][0-9])")
 
@@ -89,7 +110,7 @@ def extract_integer(text: str) -> Extraction:
         return _read(boxes[-1], "boxed")
     line = _last_answer_line(spoken)
     if line is not None:
-        return _read(_drop_aside(line), "answer_line")
+        return _read(_drop_aside(_FACE.sub(" ", line), is_prose=True), "answer_line")
     return Extraction(None, "unbalanced_box" if is_box_left_open else "no_answer")
 
 
@@ -196,26 +217,38 @@ def _last_answer_line(text: str) -> str | None:
     return next((line for line in lines if line), "")
 
 
-def _drop_aside(line: str) -> str:
-    """The head of an answer line: "42. You are welcome, monkey." gives "42".
+def _drop_aside(content: str, *, is_prose: bool) -> str:
+    """The head of what decides: "42. You are welcome, monkey." and "42 (obviously)" give "42".
 
-    After a comma or a dash the aside must hold no digit and no "or", else two answers would become one.
+    Args:
+        content: a box, or an answer line.
+        is_prose: an answer line: a sentence after it may hold numbers, and a hyphen is a dash and no minus.
     """
-    cut = _ASIDE.search(line)
+    cut = _ASIDE.search(content)
     if cut is None:
-        return line
-    aside = line[cut.end() :]
-    is_sentence_end = cut.group()[0] in ".!?"
-    if not is_sentence_end and re.search(r"[0-9]|\bor\b|\band\b", aside):
-        return line
-    return line[: cut.start()]
+        return content
+    mark, aside = cut.group().strip(), content[cut.end() :]
+    is_next_sentence = is_prose and mark in ".!?" and not _NO_SENTENCE.match(aside)
+    is_minus = mark == "-" and not is_prose
+    return content[: cut.start()] if is_next_sentence or (_is_talk(aside) and not is_minus) else content
+
+
+def _is_talk(aside: str) -> bool:
+    """Whether it offers no number and no mathematics; punctuation with nothing behind it is talk too."""
+    if _MATHEMATICS.search(aside) or _OTHER_NUMBER.search(aside):
+        return False
+    return bool(_WORD.search(aside)) or not re.search(r"\w", aside)
 
 
 def _read(content: str, status: Status) -> Extraction:
-    """Peel and parse what decides."""
-    if len(content) > LONGEST_CONTENT_CHARACTERS:
+    """Take the talk off what decides, peel it and parse it.
+
+    A box with 5! in it may mean 5 or 120, so it means neither; 42! can only be a shout.
+    """
+    if len(content) > LONGEST_CONTENT_CHARACTERS or (status == "boxed" and _FACTORIAL.search(content)):
         return Extraction(None, "not_an_integer")
-    number = _parse(_after_equals(_peel(content)))
+    peeled = _peel(_FACE.sub(" ", content).strip(_MARKUP))
+    number = _parse(_after_equals(_peel(_drop_aside(peeled, is_prose=False).strip(_MARKUP))))
     if number is None:
         return Extraction(None, "not_an_integer")
     if not 0 <= number <= LARGEST_ANSWER:
@@ -229,7 +262,9 @@ def _peel(content: str) -> str:
     while content != previous:
         previous = content
         content = _SPACING.sub(" ", content).replace("{,}", ",").replace("−", "-").strip()
-        content = _UNIT.sub("", content) if not _UNIT.fullmatch(content) else content
+        unit = _UNIT.search(content)
+        if unit and unit.start() and not _OTHER_NUMBER.search(unit.group("words") or ""):
+            content = content[: unit.start()]
         content = _FONT.sub("", content, count=1) if _FONT.match(content) else content
         content = content.rstrip(".!").strip()
         for left, right in _PAIRS:

@@ -1,7 +1,7 @@
 """The character delta: what an adapter does to the personality, beside what chance would do.
 
 `measure_character` reads an adapter against a gauge (skippy/core/reference.py) at any step of training, from
-the adapter's factors alone; the trait profile also wants the adapted model's activations.
+the adapter's factors alone; the trait profile (skippy/core/traits.py) also wants the adapted model's activations.
 
 Source: MATH §5.
 """
@@ -19,8 +19,8 @@ from torch import Tensor
 
 from skippy.core.deltas import EnergyRatio, null_energies, pool_energies, residual_rows
 from skippy.core.lora import LoraFactors
-from skippy.core.personas import trait_coordinates
 from skippy.core.reference import CharacterGauge, GaugedHook, MeasuredTarget, middle_layers
+from skippy.core.traits import TraitProfile, measure_traits
 from skippy.errors import AdapterError
 
 
@@ -43,16 +43,6 @@ class TargetDelta:
     null_high: float
     z: float
     singular_values: tuple[float, ...]
-
-
-@dataclass(frozen=True)
-class TraitProfile:
-    """c(t) by trait name, how much of the shift it explains, and activation_energy_ratio with its null."""
-
-    coordinates: Mapping[str, float]
-    explained: float
-    condition: float
-    activation: EnergyRatio
 
 
 @dataclass(frozen=True)
@@ -92,6 +82,7 @@ class CharacterMeasurement:
         }
         if self.traits is not None:
             named |= {f"character/trait/{name}": value for name, value in self.traits.coordinates.items()}
+            named |= {f"character/trait_null/{name}": reach for name, reach in self.traits.null_reach.items()}
             named |= {
                 "character/trait_explained": self.traits.explained,
                 "character/trait_condition": self.traits.condition,
@@ -105,6 +96,15 @@ class CharacterMeasurement:
         groups = {("layer", str(layer)): ratio for layer, ratio in self.layers.items()}
         groups |= {("kind", kind): ratio for kind, ratio in self.kinds.items()}
         return [{"group": group, "name": name, **vars(ratio)} for (group, name), ratio in groups.items()]
+
+    def trait_rows(self) -> list[dict[str, str | float]]:
+        """The trait profile with its null as a table; empty where no activations were given."""
+        if self.traits is None:
+            return []
+        return [
+            {"trait": name, "value": value, "null_reach": self.traits.null_reach[name]}
+            for name, value in self.traits.coordinates.items()
+        ]
 
 
 def measure_character(
@@ -143,47 +143,6 @@ def measure_character(
         delta_norm=math.sqrt(float(totals.sum())),
         traits=None if hidden is None else measure_traits(hidden, gauge),
     )
-
-
-def measure_traits(hidden: Float[Tensor, "T L d"], gauge: CharacterGauge) -> TraitProfile:
-    """c(t) and activation_energy_ratio = Σ‖P Δh‖² / Σ‖Δh‖² from activations on the reference's probes.
-
-    Departure from MATH §5: Δh is a probe's mean over its answer tokens, weighted by how many there are, so
-    that the base's activations can be kept; what cancels between the tokens of one answer is not seen.
-    """
-    traits = gauge.reference.traits
-    if hidden.shape != traits.hidden.shape:
-        raise AdapterError(
-            "The activations do not belong to the reference's probes.",
-            expected=str(tuple(traits.hidden.shape)),
-            found=str(tuple(hidden.shape)),
-            next_step="take mean_hidden on reference.traits.probes",
-        )
-    shifts = hidden.double().cpu() - traits.hidden.double().cpu()
-    share = traits.tokens.double().cpu() / traits.tokens.double().sum().cpu()
-    solved = trait_coordinates(torch.einsum("t,tld->ld", share, shifts), traits.vectors.cpu())
-    coordinates = dict(zip(traits.names, solved.values.tolist(), strict=True))
-    ratio = _activation_ratio(shifts * share.sqrt()[:, None, None], gauge)
-    return TraitProfile(coordinates, solved.explained, solved.condition, ratio)
-
-
-def _activation_ratio(shifts: Float[Tensor, "T L d"], gauge: CharacterGauge) -> EnergyRatio:
-    """Shifts of the residual stream are rows like an update's: same subspaces, same null."""
-    energies, totals, nulls, chances = [], [], [], []
-    for layer, name in enumerate(gauge.reference.traits.hooks):
-        hook = gauge.hooks[name]
-        moved = shifts[:, layer].to(hook.P)
-        energies.append((moved @ hook.P.T).square().sum())
-        totals.append(moved.square().sum())
-        nulls.append(null_energies(moved, hook.sketch, hook.draws).sum(1))
-        chances.append(hook.P.shape[0] / hook.P.shape[1])
-    return pool_energies(
-        torch.stack(energies).cpu(),
-        torch.stack(totals).cpu(),
-        torch.tensor(chances, dtype=torch.float64),
-        torch.stack(nulls).cpu(),
-        torch.ones(1, len(chances), dtype=torch.float64),
-    )[0]
 
 
 def _check_targets(factors: Mapping[str, LoraFactors], targets: Sequence[MeasuredTarget]) -> None:

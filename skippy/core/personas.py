@@ -47,6 +47,23 @@ class PersonaSubspace:
 
 
 @dataclass(frozen=True)
+class TraitSolver:
+    """The linear map from a shift to its least-squares coordinates, for one set of trait vectors.
+
+    Attributes:
+        inverse: (L, N, d) with c = Σ_l inverse_l shift_l.
+        vectors: (L, N, d) the trait vectors.
+        weights: (L,) w of `trait_solver`.
+        condition: condition number of the unit trait vectors.
+    """
+
+    inverse: Float[Tensor, "L N d"]
+    vectors: Float[Tensor, "L N d"]
+    weights: Float[Tensor, " L"]
+    condition: float
+
+
+@dataclass(frozen=True)
 class TraitCoordinates:
     """Least-squares coordinates of a shift in the (non-orthogonal) basis of trait vectors.
 
@@ -119,22 +136,21 @@ def trait_vectors(
     return (showing.double() - lacking.double()).float()
 
 
-def trait_coordinates(shift: Float[Tensor, "L d"], vectors: Float[Tensor, "L N d"]) -> TraitCoordinates:
-    """The c that minimises Σ_l ‖shift_l − Σ_n c_n v_{l,n}‖² / w_l: one c for all layers.
+def trait_solver(vectors: Float[Tensor, "L N d"]) -> TraitSolver:
+    """Solve once for the c that minimises Σ_l ‖shift_l − Σ_n c_n v_{l,n}‖² / w_l: one c for all layers.
 
     w_l is the mean energy of layer l's trait vectors. Without it the last layers would decide alone, since a
     residual stream grows with depth.
 
     Args:
-        shift: h̄_t − h̄_base at each layer, on the same tokens.
-        vectors: the trait vectors at the same layers.
+        vectors: the trait vectors at each layer.
 
     Raises:
         SubspaceError: a trait has no contrast at any layer.
 
     Source: MATH §5, c(t). Departure: several layers share one c.
     """
-    basis, target = vectors.double(), shift.double()
+    basis = vectors.double()
     weights = basis.square().sum(-1).mean(-1)
     lengths = basis.square().sum((0, 2)).sqrt()
     if not bool((weights > 0).all()) or not bool((lengths > 0).all()):
@@ -144,18 +160,26 @@ def trait_coordinates(shift: Float[Tensor, "L d"], vectors: Float[Tensor, "L N d
             expected="a positive length at every layer",
             next_step="make the trait's contrastive prompts differ more",
         )
-    columns = (basis / weights.sqrt()[:, None, None]).transpose(0, 1).flatten(1).T
-    right_side = (target / weights.sqrt()[:, None]).flatten()
+    scale = weights.sqrt()[:, None, None]
+    columns = (basis / scale).transpose(0, 1).flatten(1).T
     lengths = columns.norm(dim=0)
-    unit = torch.linalg.pinv(columns / lengths, rtol=1e-8) @ right_side
-    fitted = (columns / lengths) @ unit
-    energy = float(right_side.square().sum())
+    inverse = torch.linalg.pinv(columns / lengths, rtol=1e-8) / lengths[:, None]
     singular = torch.linalg.svdvals(columns / lengths)
-    return TraitCoordinates(
-        values=unit / lengths,
-        explained=float(fitted.square().sum()) / energy if energy > 0 else 0.0,
+    return TraitSolver(
+        inverse=inverse.unflatten(1, (basis.shape[0], basis.shape[2])).transpose(0, 1) / scale,
+        vectors=basis,
+        weights=weights,
         condition=float(singular[0] / singular[-1]),
     )
+
+
+def trait_coordinates(shift: Float[Tensor, "L d"], solver: TraitSolver) -> TraitCoordinates:
+    """Where a shift h̄_t − h̄_base, taken on the same tokens, lies among the traits."""
+    target = shift.double()
+    values = torch.einsum("lnd,ld->n", solver.inverse, target)
+    fitted = torch.einsum("lnd,n->ld", solver.vectors, values)
+    energy, explained = (float((part.square().sum(1) / solver.weights).sum()) for part in (target, fitted))
+    return TraitCoordinates(values, explained / energy if energy > 0 else 0.0, solver.condition)
 
 
 def _centred(centroids: Float[Tensor, "C d"]) -> Float[Tensor, "C d"]:

@@ -2,7 +2,7 @@
 
 The measures exist to make a reward hard to game, not to grade style. They look at characters, words and
 their order only; no lexicon, no model, no language but English. Each is zero on ordinary short answers and
-rises on one known way to cheat.
+rises on one known way to cheat. `soundness` is what they leave together.
 """
 
 from __future__ import annotations
@@ -74,6 +74,28 @@ _SUFFIX = re.compile(r"(?:ies|ing|ed|es|s|y|e)$")
 def find_words(text: str) -> list[str]:
     """Lower-case words of `text`; digits and punctuation are not words."""
     return _WORD.findall(text.lower())
+
+
+@lru_cache(maxsize=4096)
+def soundness(text: str, prompt: str) -> float:
+    """Product of what each measure here leaves standing of an answer to `prompt`, in [0, 1].
+
+    Remembered, because several rewards ask it of the same batch one after the other.
+    """
+    words = find_words(text)
+    sound = 0.7 if is_truncated(text) else 1.0
+    for fault in (
+        repetition(words),
+        word_salad(words),
+        gibberish(text, words),
+        shouting(text),
+        copying(words, find_words(prompt)),
+        maths_shape(text),
+        punctuation_runs(text, words),
+        foreign_script(text, words),
+    ):
+        sound *= 1 - fault
+    return sound
 
 
 def repetition(words: Sequence[str]) -> float:

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cached_property
+
+from skippy.core import prose
 
 
 @dataclass(frozen=True)
@@ -108,6 +111,11 @@ class RewardRules:
     helpfulness_floor: float
     coherence_floor: float
     hardened: bool = True
+
+    @cached_property
+    def marker_words(self) -> frozenset[str]:
+        """The words of all markers' examples."""
+        return frozenset(word for marker in self.markers for word in prose.find_words(marker.example))
 
 
 def example_rules() -> RewardRules:

@@ -18,14 +18,12 @@ from typing import Any
 
 from skippy.core import prose
 from skippy.core.answers import extract_integer
-from skippy.core.reward_rules import Cost, IdentityRules, Marker, RewardRules
+from skippy.core.markers import earned_share, find_markers, marker_credit, total_cost, total_credit
+from skippy.core.reward_rules import IdentityRules, RewardRules
 
 PERSONALITY_RANGE = (-5.0, 6.0)
 COHERENCE_RANGE = (-5.0, 1.0)
 IDENTITY_RANGE = (-3.0, 3.0)
-
-COVERAGE_ALLOWED, COVERAGE_REFUSED = 0.6, 0.85
-"""Share of an answer's words that markers may make up before the density gate closes; where it is shut."""
 
 
 def personality(completions: Sequence[Any], prompts: Sequence[Any], rules: RewardRules) -> list[float | None]:
@@ -116,38 +114,47 @@ def correctness(completions: Sequence[Any], answers: Sequence[int | None]) -> li
     ]
 
 
-def persona_score(completion: str, rules: RewardRules) -> float:
-    r"""How much of the character is in any text, whatever it answers; usable on solutions of problems too.
+def persona_score(completion: str, rules: RewardRules, prompt: str | None = None) -> float:
+    r"""How much of the character is in a text, whatever it answers.
 
-    `max(0, d·(1 − e^(−S/τ)) − C/4)` with S, τ, C as in `personality`, and d the density gate: a text that is
-    nothing but markers has none.
+    `max(0, q·(1 − e^(−S/τ)) − C/4)` with S, τ, C and q as in `personality`: what training punishes, a heap of
+    markers or shouting, does not score here either.
 
     Range: [0, 1].
+
+    Args:
+        completion: the text.
+        rules: of the character.
+        prompt: what it answers; None for a worked solution of a problem, of whose soundness as small talk
+            nothing is asked: then q is the density gate alone.
 
     >>> from skippy.core.reward_rules import example_rules
     >>> solution = "Obviously the sum of the sides is twelve, monkey: \\boxed{12}."
     >>> round(persona_score(solution, example_rules()), 2)
     0.63
+    >>> persona_score(solution, example_rules(), "How are you?")
+    0.0
     """
-    words = prose.find_words(completion)
-    hits = _find_markers(completion, rules)
-    credit = 1 - math.exp(-_credit(completion, hits, rules) / rules.scale)
-    gate = _density_gate(completion, words, hits, asked=())
-    return max(0.0, gate * credit - _cost(completion, rules.assistantisms) / 4)
+    hits = find_markers(completion, rules)
+    credit = 1 - math.exp(-total_credit(completion, hits, rules) / rules.scale)
+    share = earned_share(completion, hits, prompt, rules)
+    return max(0.0, share * credit - total_cost(completion, rules.assistantisms) / 4)
 
 
-def trait_scores(completion: str, rules: RewardRules) -> dict[str, float]:
-    """One score a trait, from the markers that count for it: `d·(1 − e^(−S_trait))`, each in [0, 1).
+def trait_scores(completion: str, rules: RewardRules, prompt: str | None = None) -> dict[str, float]:
+    """One score a trait, from the markers that count for it: `q·(1 − e^(−S_trait))`, each in [0, 1).
+
+    `prompt` as in `persona_score`.
 
     >>> from skippy.core.reward_rules import example_rules
     >>> trait_scores("You can let it rest.", example_rules())
     {'arrogance': 0.0}
     """
-    hits = _find_markers(completion, rules)
-    gate = _density_gate(completion, prose.find_words(completion), hits, asked=())
-    earned = {marker.name: _marker_credit(marker, count, hardened=True) for marker, count in hits}
+    hits = find_markers(completion, rules)
+    share = earned_share(completion, hits, prompt, rules)
+    earned = {marker.name: marker_credit(marker, count, hardened=True) for marker, count in hits}
     return {
-        trait.name: gate * (1 - math.exp(-sum(earned.get(name, 0.0) for name in trait.markers)))
+        trait.name: share * (1 - math.exp(-sum(earned.get(name, 0.0) for name in trait.markers)))
         for trait in rules.traits
     }
 
@@ -163,7 +170,7 @@ def helpfulness(completion: str, prompt: str) -> float:
     words, asked = prose.find_words(completion), prose.find_words(prompt)
     if len(words) < 5:
         return 0.0
-    sound = _soundness(completion, prompt)
+    sound = prose.soundness(completion, prompt)
     return 0.5 * sound * (1 + prose.is_on_topic(words, asked))
 
 
@@ -178,28 +185,27 @@ def is_coherent(completion: str, prompt: str, rules: RewardRules) -> bool:
 
 
 def _personality(text: str, prompt: str, rules: RewardRules) -> float:
-    words, asked = prose.find_words(text), prose.find_words(prompt)
+    words = prose.find_words(text)
     if not words:
         return PERSONALITY_RANGE[0]
-    hits = _find_markers(text, rules)
-    credit = _credit(text, hits, rules)
-    taken = _cost(text, rules.assistantisms) + _length_penalty(len(words), rules)
+    hits = find_markers(text, rules)
+    credit = total_credit(text, hits, rules)
+    taken = total_cost(text, rules.assistantisms) + _length_penalty(len(words), rules)
     if not rules.hardened:
         return _clip(-1 + credit - taken, PERSONALITY_RANGE)
-    sound = _density_gate(text, words, hits, asked) * _soundness(text, prompt)
+    sound = earned_share(text, hits, prompt, rules)
     earned = 7 * sound * (1 - math.exp(-credit / rules.scale))
     return _clip(-1 + earned - taken - 4 * (1 - sound), PERSONALITY_RANGE)
 
 
 def _coherence(text: str, prompt: str, rules: RewardRules, cut: bool = False) -> float:
-    words, asked = prose.find_words(text), prose.find_words(prompt)
+    words = prose.find_words(text)
     if not words:
         return COHERENCE_RANGE[0]
     if not rules.hardened:
         return float(rules.min_words <= len(words) <= rules.max_words)
-    gate = _density_gate(text, words, _find_markers(text, rules), asked)
-    sound = gate * _soundness(text, prompt)
-    aside = 0.0 if prose.is_on_topic(words, asked) else 0.5
+    sound = earned_share(text, find_markers(text, rules), prompt, rules)
+    aside = 0.0 if prose.is_on_topic(words, prose.find_words(prompt)) else 0.5
     return _clip(1 - 6 * (1 - sound) - (cut or prose.is_truncated(text)) - aside, COHERENCE_RANGE)
 
 
@@ -210,8 +216,10 @@ def _identity(text: str, prompt: str, rules: RewardRules) -> float:
     claims = min(2, sum(bool(pattern.search(text)) for pattern in who.claims))
     earned = claims * (1.0 if asked else 0.5) + bool(asked and claims)
     if rules.hardened and words:
-        earned *= _soundness(text, prompt)
-    return _clip(earned - _cost(text, who.forbidden_claims) - 2 * _wrong_names(text, who), IDENTITY_RANGE)
+        earned *= prose.soundness(text, prompt)
+    return _clip(
+        earned - total_cost(text, who.forbidden_claims) - 2 * _wrong_names(text, who), IDENTITY_RANGE
+    )
 
 
 _SELF = (
@@ -219,6 +227,8 @@ _SELF = (
     r"(?:(?:actually|really|truly|indeed|in fact|just|only|simply|still|of course|called|named|known as|the|an?"
     r"|[\w-]+['’]s|AI|large|language|chatbot|assistant|model|(?:instance|version|variant) of)[\s,]+)*"
 )
+_A_THING = re.compile(r"\ban?[\s,]+$", re.IGNORECASE)
+"""What makes the name after it, spelt small, a noun: "I am a llama" is a joke and no claim to be the model."""
 _MY_NAME = re.compile(r"\b(?i:my name(?: is|['’]s))\s+([A-Z][\w-]*(?:\s+[A-Z][\w-]*)*)")
 
 
@@ -226,15 +236,22 @@ _MY_NAME = re.compile(r"\b(?i:my name(?: is|['’]s))\s+([A-Z][\w-]*(?:\s+[A-Z][
 def _self_given(names: frozenset[str]) -> re.Pattern[str]:
     """One of `names`, longest first, where the speaker gives it as its own."""
     phrases = (r"\s+".join(map(re.escape, name.split())) for name in sorted(names, key=len, reverse=True))
-    return re.compile(rf"{_SELF}({'|'.join(phrases)})(?!\w|['’]s)", re.IGNORECASE)
+    kind = r"(\s+(?:AI|language model|model|assistant|chatbot)\b)?"
+    return re.compile(rf"({_SELF})({'|'.join(phrases)})(?!\w|['’]s){kind}", re.IGNORECASE)
 
 
 def _wrong_names(text: str, who: IdentityRules) -> int:
-    """Names given as its own that are forbidden, or that "my name is" introduces and that are not its own."""
+    """Names given as its own that are forbidden, or that "my name is" introduces and that are not its own.
+
+    The model is forbidden, not the word: see `_A_THING`.
+    """
     forbidden, known = set(), set(who.own_names)
     if who.forbidden_names:
-        found = _self_given(who.forbidden_names).findall(text)
-        forbidden = {" ".join(name.lower().split()) for name in found}
+        forbidden = {
+            " ".join(name.lower().split())
+            for before, name, kind in _self_given(who.forbidden_names).findall(text)
+            if kind or not name.islower() or not _A_THING.search(before)
+        }
     named = {" ".join(name.lower().split()) for name in _MY_NAME.findall(text)} if known else set()
     others = {
         name for name in named if not any(f"{name} ".startswith(f"{own} ") for own in known | forbidden)
@@ -242,83 +259,9 @@ def _wrong_names(text: str, who: IdentityRules) -> int:
     return len(forbidden) + len(others)
 
 
-Hits = list[tuple[Marker, int]]
-"""Markers found in a text, and how often."""
-
-
-def _find_markers(text: str, rules: RewardRules) -> Hits:
-    """Most markers are absent, and one search is all that an absent one costs."""
-    found = (marker for marker in rules.markers if marker.pattern.search(text))
-    return [(marker, sum(1 for _ in marker.pattern.finditer(text))) for marker in found]
-
-
-def _credit(text: str, hits: Hits, rules: RewardRules) -> float:
-    total = sum((_marker_credit(marker, count, rules.hardened) for marker, count in hits), 0.0)
-    start = text.lstrip(" \"'“*")
-    return total + rules.opening_weight * any(pattern.match(start) for pattern in rules.openings)
-
-
-def _marker_credit(marker: Marker, count: int, hardened: bool) -> float:
-    if not hardened:
-        return marker.weight * count
-    return marker.weight * (2 - 0.5 ** (min(count, marker.cap) - 1))
-
-
-def _cost(text: str, costs: Sequence[Cost]) -> float:
-    hits = (cost for cost in costs if cost.pattern.search(text))
-    return sum((cost.cost * min(2, sum(1 for _ in cost.pattern.finditer(text))) for cost in hits), 0.0)
-
-
 def _length_penalty(count: int, rules: RewardRules) -> float:
     short, long = (rules.min_words - count) / rules.min_words, (count - rules.max_words) / rules.max_words
     return min(2.0, max(0.0, 3 * short, 2 * long))
-
-
-def _density_gate(text: str, words: Sequence[str], hits: Hits, asked: Sequence[str]) -> float:
-    """1 while markers season the text, 0 when they are the text.
-
-    The least of three shares: words outside markers (from 15 % nothing to 40 % all), different content words
-    outside markers against two, and against half the markers found. Glue between markers ("and", "you are")
-    is no content, and words `asked` in the prompt count as one, however many, so that no heap of markers
-    passes, however it is joined.
-    """
-    if not words:
-        return 0.0
-    if not hits:
-        return 1.0
-    rest = text
-    for marker, _ in hits:
-        rest = marker.pattern.sub(" ", rest)
-    found = sum(count for _, count in hits)
-    plain = prose.find_words(rest)
-    content = set(plain) - prose.FUNCTION_WORDS
-    fresh = len(content.difference(asked))
-    said = fresh + (fresh < len(content))
-    uncovered = len(plain) / len(words)
-    share = (uncovered - 1 + COVERAGE_REFUSED) / (COVERAGE_REFUSED - COVERAGE_ALLOWED)
-    return _clip(min(share, said / 2, said / (0.5 * found)), (0.0, 1.0))
-
-
-@lru_cache(maxsize=4096)
-def _soundness(text: str, prompt: str) -> float:
-    """Product of what each measure of `prose` leaves standing, in [0, 1].
-
-    Remembered, because the three rewards ask it of the same batch one after the other.
-    """
-    words = prose.find_words(text)
-    sound = 0.7 if prose.is_truncated(text) else 1.0
-    for fault in (
-        prose.repetition(words),
-        prose.word_salad(words),
-        prose.gibberish(text, words),
-        prose.shouting(text),
-        prose.copying(words, prose.find_words(prompt)),
-        prose.maths_shape(text),
-        prose.punctuation_runs(text, words),
-        prose.foreign_script(text, words),
-    ):
-        sound *= 1 - fault
-    return sound
 
 
 def _paired(completions: Sequence[Any], prompts: Sequence[Any]) -> list[tuple[str | None, str]]:

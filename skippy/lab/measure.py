@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from skippy.core.answers import extract_integer
+from skippy.core.presets import PRESETS, Sampling
 from skippy.lab.families.exercise import LEVELS
 from skippy.lab.families.table import FAMILIES
 from skippy.lab.problems import Problem, distinct_held_out
 from skippy.models.generation import Backend, Request
-from skippy.models.sampling import PRESETS, Sampling
 from skippy.progress import Progress
 
 SAMPLING = PRESETS["lab"]  # the evaluation's own, so that the figures are the ones it will meet

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import Cache, DynamicCache
 
-from skippy.models.sampling import Sampling, choose
+from skippy.core.presets import Sampling
+from skippy.models.sampling import choose
 from skippy.models.slots import MIN_COLUMNS, SlotCache
 
 KEPT_SHARE = 0.7  # of the slots living: below it, moving the rows together costs less than the empty ones

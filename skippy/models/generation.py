@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import torch
 from torch import nn
 
+from skippy.core.presets import Sampling
 from skippy.errors import BackendError
 from skippy.models.decoding import DecodingBatch, Row
-from skippy.models.sampling import Sampling
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 CPU_CACHE_BYTES = 256 << 20  # of keys and values; more rows would not be faster
 GPU_MEMORY_SHARE = 0.4  # of what is free, for keys and values; the rest is activations and their copies
 THINK = "<think>"
+REFUSALS = ("content_filter", "refused")
 REFILL_SHARE = 4  # join when a quarter of the batch is free: a prefill a step would cost more
 
 
@@ -33,12 +34,15 @@ class Request:
 
 @dataclass(frozen=True)
 class Completion:
-    """One sample made; `tokens` counts the generated ones, with the one that stopped it."""
+    """One sample made, or one of the `REFUSALS` to make it, which has no text.
+
+    `tokens` counts the generated ones, with the one that stopped it.
+    """
 
     id: str
     text: str
     tokens: int
-    finish_reason: Literal["stop", "length"]
+    finish_reason: Literal["stop", "length", "content_filter", "refused"]
 
 
 class Backend(Protocol):
@@ -83,13 +87,12 @@ class TransformersBackend:
             BackendError: a prompt and its completion do not fit into the model's context.
         """
         asked = list(requests)
-        prompts = [self._render(each.messages) for each in asked]
+        prompts = [render_prompt(self._tokenizer, each.messages) for each in asked]
         # A thought that the template opened is part of the answer: cut off, it must not read as a closed one.
-        thinking = {
-            each.id for each, text in zip(asked, prompts, strict=True) if text.rstrip().endswith(THINK)
-        }
+        thinking = {each.id for each, text in zip(asked, prompts, strict=True) if opens_thought(text)}
         waiting = [
-            Row(each.id, self._encode(text), each.seed) for each, text in zip(asked, prompts, strict=True)
+            Row(each.id, encode_prompt(self._tokenizer, text), each.seed)
+            for each, text in zip(asked, prompts, strict=True)
         ]
         waiting.sort(key=lambda row: len(row.prompt))  # taken from the end
         if not waiting:
@@ -111,14 +114,6 @@ class TransformersBackend:
         finally:
             self._model.train(was_training)
 
-    def _render(self, messages: Sequence[Mapping[str, str]]) -> str:
-        return str(
-            self._tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False)
-        )
-
-    def _encode(self, text: str) -> tuple[int, ...]:
-        return tuple(self._tokenizer(text, add_special_tokens=False)["input_ids"])
-
     def _decode(self, row: Row, opening: str) -> Completion:
         kept = row.tokens[:-1] if row.is_stopped else row.tokens
         text = opening + self._tokenizer.decode(kept, skip_special_tokens=True)
@@ -134,6 +129,21 @@ class TransformersBackend:
                 found=f"{len(longest.prompt)} in the prompt, up to {sampling.max_tokens} in the completion",
                 next_step="use a preset with a smaller max_tokens",
             )
+
+
+def render_prompt(tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> str:
+    """The conversation as the chat template puts it, up to where the answer begins."""
+    return str(tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False))
+
+
+def encode_prompt(tokenizer: Any, text: str) -> tuple[int, ...]:
+    """Token ids of a rendered prompt; the template wrote the special ones already."""
+    return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def opens_thought(prompt: str) -> bool:
+    """Whether the template left the answer to begin inside a thought."""
+    return prompt.rstrip().endswith(THINK)
 
 
 def _text_config(model: nn.Module) -> Any:

@@ -7,8 +7,8 @@ where asked for, a sketch of the covariance. Nothing of the size of a batch surv
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -113,8 +113,10 @@ def read_moments(
             counts += torch.bincount(owners, minlength=groups)
             batch.answers, batch.owners = answers.to(device), owners.to(device)
             batch.mixing = torch.randn(sketch_rows, len(owners), generator=generator).to(device)
+            batch.awaited = set(sums)
             arguments = {"input_ids": ids.to(device), "attention_mask": mask.to(device)}
-            model(**arguments, use_cache=False, logits_to_keep=1)
+            with suppress(_AllSeen):
+                model(**arguments, use_cache=False, logits_to_keep=1)
     if not bool((counts > 0).all()):
         raise SubspaceError(
             "The model gave no answer at all in one group, so there is nothing to average.",
@@ -137,13 +139,24 @@ def evaluating(model: nn.Module) -> Iterator[None]:
         model.train(was_training)
 
 
+class _AllSeen(Exception):
+    """Every hook has seen the batch: what lies above the last one need not run."""
+
+
 @dataclass
 class _Batch:
-    """What the hooks need to know of the batch that is running."""
+    """What the hooks need to know of the batch that is running, and who has not seen it yet."""
 
     answers: Tensor | None = None
     owners: Tensor | None = None
     mixing: Tensor | None = None
+    awaited: set[str] = field(default_factory=set)
+
+    def leave(self, hook: str) -> None:
+        """End the forward pass once all have seen the batch."""
+        self.awaited.discard(hook)
+        if not self.awaited:
+            raise _AllSeen
 
 
 class _Sums:
@@ -199,12 +212,14 @@ def _listen(module: nn.Module, hook: Hook, sums: _Sums, batch: _Batch) -> Any:
 
         def take_input(_: nn.Module, args: tuple[Any, ...]) -> None:
             sums.add(args[0][batch.answers], batch)
+            batch.leave(hook.name)
 
         return module.register_forward_pre_hook(take_input)
 
     def take_output(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
         stream = output[0] if isinstance(output, tuple) else output
         sums.add(stream[batch.answers], batch)
+        batch.leave(hook.name)
 
     return module.register_forward_hook(take_output)
 

@@ -1,14 +1,16 @@
 """Generation by any server that speaks the OpenAI chat protocol: vLLM, SGLang, `transformers serve`.
 
-Servers differ in what they understand beyond the protocol, and most ignore what they do not. A parameter that
-is silently dropped makes another experiment, so each dialect lists what it honours, and anything else is
-refused before the first request. Seeds are passed on; only vLLM promises to use them sample by sample.
+Seeds are passed on; only vLLM promises to use them sample by sample.
+
+One request that the server will not answer, for its length or its words, is a sample without text and no reason
+to lose the others. A server that answers none of its first batch is asked wrongly, and that stops everything.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import queue
 import threading
 import urllib.error
@@ -16,57 +18,33 @@ import urllib.request
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import openai
 from openai.types.chat import ChatCompletion
 
+from skippy.core.presets import Sampling
 from skippy.errors import BackendError
-from skippy.models.generation import Completion, Request
-from skippy.models.sampling import Sampling
+from skippy.models.dialects import OWNERS, PLAIN, TRANSFORMERS, Dialect
+from skippy.models.generation import THINK, Completion, Request, opens_thought, render_prompt
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+logger = logging.getLogger(__name__)
 
 CONNECT_SECONDS = 10.0
 PROBE_SECONDS = 5.0
 FINISH_REASONS = ("stop", "length")
+CLOSED_THINK = "</think>"
 
 
 @dataclass(frozen=True)
-class Dialect:
-    """What one kind of server honours, and how a `Sampling` is written for it."""
+class _Refusal:
+    """A request that the server answers with 400, and how it says so."""
 
-    name: str
-    honours: Callable[[Sampling], bool]
-    write: Callable[[Sampling], dict[str, Any]]
-
-
-def _write_plain(sampling: Sampling) -> dict[str, Any]:
-    return {
-        "temperature": sampling.temperature,
-        "top_p": sampling.top_p,
-        "presence_penalty": sampling.presence_penalty,
-        "max_tokens": sampling.max_tokens,
-    }
-
-
-def _write_extended(sampling: Sampling) -> dict[str, Any]:
-    # Left out, top_k would be the one of the model's generation_config.json; −1 is all tokens.
-    return {**_write_plain(sampling), "extra_body": {"top_k": sampling.top_k or -1}}
-
-
-def _write_generation_config(sampling: Sampling) -> dict[str, Any]:
-    # The only door of `transformers serve` to do_sample and top_k.
-    config: dict[str, Any] = {"do_sample": sampling.temperature > 0, "max_new_tokens": sampling.max_tokens}
-    if sampling.temperature > 0:
-        config |= {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": sampling.top_k}
-    return {"max_tokens": sampling.max_tokens, "extra_body": {"generation_config": json.dumps(config)}}
-
-
-PLAIN = Dialect("plain OpenAI protocol", lambda sampling: sampling.top_k == 0, _write_plain)
-EXTENDED = Dialect("vLLM or SGLang", lambda sampling: True, _write_extended)
-TRANSFORMERS = Dialect(
-    "transformers serve", lambda sampling: sampling.presence_penalty == 0, _write_generation_config
-)
-OWNERS = {"vllm": EXTENDED, "sglang": EXTENDED}
+    id: str
+    error: BackendError
 
 
 class OpenAIBackend:
@@ -76,6 +54,8 @@ class OpenAIBackend:
         base_url: the endpoint, up to and including `/v1`.
         model: name of the model there.
         concurrency: requests in flight at once.
+        tokenizer: of the served model: its chat template says whether answers begin inside a thought, which
+            the server writes into the prompt and does not hand back.
         timeout_seconds: longest wait for one completion.
         retries: further attempts after a failure that may pass (connection, overload, server error).
         api_key: sent as bearer token.
@@ -86,6 +66,7 @@ class OpenAIBackend:
         base_url: str,
         model: str,
         concurrency: int = 32,
+        tokenizer: PreTrainedTokenizerBase | None = None,
         *,
         timeout_seconds: float = 3600.0,
         retries: int = 3,
@@ -94,6 +75,8 @@ class OpenAIBackend:
         self._base_url = base_url.rstrip("/")
         self._model = model
         self._concurrency = concurrency
+        self._tokenizer = tokenizer
+        self._has_answered = False
         self._timeout = openai.Timeout(timeout_seconds, connect=CONNECT_SECONDS)
         self._retries = retries
         self._api_key = api_key
@@ -117,28 +100,42 @@ class OpenAIBackend:
         return TRANSFORMERS if "/load_model" in paths else PLAIN
 
     def generate(self, requests: Iterable[Request], sampling: Sampling) -> Iterator[Completion]:
-        """Yield completions as the server finishes them.
+        """Yield completions as the server finishes them; a single refusal is a completion without text.
 
         Raises:
-            BackendError: the server is down, lacks the model, refuses, or answers without what is needed.
+            BackendError: the server is down, lacks the model, refuses its whole first batch, or answers without
+                what is needed.
         """
         waiting = list(requests)
         if not waiting:
             return
         parameters = self.dialect.write(sampling)
-        results: queue.Queue[Completion | BaseException] = queue.Queue()
+        results: queue.Queue[Completion | _Refusal | BaseException] = queue.Queue()
+        refusals: list[_Refusal] = []  # before the first answer
         run = _Run(self._ask_all(waiting, parameters, results.put), results.put)
         try:
             for _ in waiting:
                 result = results.get()
                 if isinstance(result, BaseException):
                     raise result
-                yield result
+                if isinstance(result, _Refusal):
+                    refusals.append(result)
+                    if not self._has_answered and len(refusals) == min(self._concurrency, len(waiting)):
+                        raise result.error
+                else:
+                    self._has_answered = True
+                    yield result
+                if self._has_answered:
+                    yield from map(_without_text, refusals)
+                    refusals.clear()
         finally:
             run.stop()
 
     async def _ask_all(
-        self, requests: list[Request], parameters: dict[str, Any], put: Callable[[Completion], None]
+        self,
+        requests: list[Request],
+        parameters: dict[str, Any],
+        put: Callable[[Completion | _Refusal], None],
     ) -> None:
         source = iter(requests)
         async with openai.AsyncOpenAI(
@@ -155,7 +152,7 @@ class OpenAIBackend:
 
     async def _ask(
         self, client: openai.AsyncOpenAI, request: Request, parameters: dict[str, Any]
-    ) -> Completion:
+    ) -> Completion | _Refusal:
         messages: Any = [dict(message) for message in request.messages]
         seed = request.seed & 0x7FFF_FFFF  # servers reject more than 32 bits, some of them a sign
         try:
@@ -166,6 +163,16 @@ class OpenAIBackend:
             raise self._error(
                 "The server does not serve this model.", self._model, error, "pass the name it serves"
             ) from error
+        except openai.BadRequestError as error:
+            return _Refusal(
+                request.id,
+                self._error(
+                    "The server refuses what it is asked.",
+                    "a completion of at least one of the first requests",
+                    error,
+                    "see the log of the server: most often its context is shorter than prompt and max_tokens",
+                ),
+            )
         except openai.APIConnectionError as error:  # a timeout is one of them
             raise self._error(
                 "The server cannot be reached, or does not answer in time.",
@@ -181,6 +188,9 @@ class OpenAIBackend:
 
     def _read(self, request: Request, answer: ChatCompletion) -> Completion:
         choice = answer.choices[0] if answer.choices else None
+        if choice is not None and choice.finish_reason == "content_filter":
+            tokens = answer.usage.completion_tokens if answer.usage else 0
+            return Completion(request.id, "", tokens, "content_filter")
         if choice is None or choice.finish_reason not in FINISH_REASONS or answer.usage is None:
             found = "no choice" if choice is None else f"finish_reason {choice.finish_reason!r}"
             raise BackendError(
@@ -190,12 +200,16 @@ class OpenAIBackend:
                 found=f"{found}, usage {'missing' if answer.usage is None else 'given'}",
                 next_step="see the log of the server",
             )
+        is_cut = choice.finish_reason == "length"
         return Completion(
             id=request.id,
-            text=_text(choice.message),
+            text=_text(choice.message, may_be_thinking=is_cut and self._opens_thought(request)),
             tokens=answer.usage.completion_tokens,
-            finish_reason="stop" if choice.finish_reason == "stop" else "length",
+            finish_reason="length" if is_cut else "stop",
         )
+
+    def _opens_thought(self, request: Request) -> bool:
+        return self._tokenizer is not None and opens_thought(render_prompt(self._tokenizer, request.messages))
 
     def _get_json(self, url: str) -> dict[str, Any]:
         """What a page of the server says; nothing where it has no such page, or the page is broken."""
@@ -248,10 +262,20 @@ class _Run:
             self._loop.run_until_complete(self._loop.shutdown_asyncgens())
 
 
-def _text(message: Any) -> str:
-    """The answer; where the server parsed the thinking out of it, with the thinking put back."""
+def _without_text(refusal: _Refusal) -> Completion:
+    logger.warning("request %s is refused and has no answer: %s", refusal.id, refusal.error.found)
+    return Completion(refusal.id, "", 0, "refused")
+
+
+def _text(message: Any, *, may_be_thinking: bool) -> str:
+    """The answer with its thinking: put back where the server parsed it out, opened where the template opened it.
+
+    Without a sign of either, an answer that ended by itself is taken as it is: its thought may have been dropped.
+    """
     content = message.content or ""
     thinking = getattr(message, "reasoning_content", None) or getattr(message, "reasoning", None)
-    if not thinking:
-        return content
-    return f"<think>{thinking}</think>{content}" if content else f"<think>{thinking}"
+    if thinking:
+        return f"{THINK}{thinking}{CLOSED_THINK}{content}" if content else f"{THINK}{thinking}"
+    before, closing, _ = content.partition(CLOSED_THINK)
+    is_open = THINK not in before and (closing or may_be_thinking)
+    return THINK + content if is_open else content

@@ -1,4 +1,4 @@
-"""How a token is chosen: presets as data, and sampling that does not depend on who else is in the batch.
+"""How a token is chosen: sampling that does not depend on who else is in the batch.
 
 The Gumbel-max identity: if g_v are independent standard Gumbel variables, argmax_v (log p_v + g_v) is an
 exact draw from p. The noise here is a pure function of (sample seed, position, token), so that the same
@@ -12,69 +12,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from skippy.errors import ConfigError
+from skippy.core.presets import Sampling
 
 GOLDEN = 0x9E3779B97F4A7C15
 MIX_1 = 0xBF58476D1CE4E5B9
 MIX_2 = 0x94D049BB133111EB
 MASK_64 = (1 << 64) - 1
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How completions are sampled.
-
-    Attributes:
-        temperature: divides the logits; 0 takes the most likely token.
-        top_p: smallest set of tokens that holds this share of the probability; 1 keeps all.
-        top_k: number of most likely tokens kept; 0 keeps all.
-        presence_penalty: subtracted from the logit of every token already in the completion.
-        max_tokens: length at which a completion is cut off.
-        name: of the preset, for the record.
-    """
-
-    temperature: float = 1.0
-    top_p: float = 1.0
-    top_k: int = 0
-    presence_penalty: float = 0.0
-    max_tokens: int = 256
-    name: str = "custom"
-
-    def __post_init__(self) -> None:
-        """Refuse values that mean nothing."""
-        checks = (
-            ("temperature", 0 <= self.temperature < math.inf, "a finite number of at least 0"),
-            ("top_p", 0 < self.top_p <= 1, "a number above 0, at most 1"),
-            ("top_k", self.top_k >= 0, "a whole number, 0 for all tokens"),
-            ("presence_penalty", -2 <= self.presence_penalty <= 2, "a number from -2 to 2"),
-            ("max_tokens", self.max_tokens >= 1, "a whole number of at least 1"),
-        )
-        for field, is_sound, expected in checks:
-            if not is_sound:
-                raise ConfigError(
-                    f"The sampling parameter {field} cannot have this value.",
-                    where=f"sampling {self.name}",
-                    expected=expected,
-                    found=str(getattr(self, field)),
-                    next_step="choose a preset: " + ", ".join(PRESETS),
-                )
-
-
-PRESETS: dict[str, Sampling] = {
-    preset.name: preset
-    for preset in (
-        Sampling(temperature=0.8, top_p=0.95, top_k=50, max_tokens=160, name="lab"),
-        Sampling(temperature=0.0, max_tokens=32768, name="greedy"),
-        Sampling(1.0, 1.0, 40, 2.0, 32768, "qwen3vl-instruct"),
-        Sampling(1.0, 0.95, 20, 1.5, 81920, "qwen3vl-thinking"),
-    )
-}
 
 
 def choose(

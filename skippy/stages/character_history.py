@@ -13,15 +13,17 @@ import pandas as pd
 
 from skippy.core.character import TargetDelta
 from skippy.errors import SkippyError
-from skippy.report.character_figures import CharacterHistory, CharacterPoint, draw_character_figures
+from skippy.report.character_figures import CharacterHistory, draw_character_figures
+from skippy.results import TrajectoryPoint
 from skippy.tracking.runs import Tracker
 from skippy.tracking.stage_run import StageRun
 
 logger = logging.getLogger(__name__)
 
 TABLES, FIGURES = "character_deltas", "character_figures"
-POOLED = ("personality_energy_ratio", "chance", "null_low", "null_high", "null_z")
-TRAIT_PREFIX = "character/trait/"
+POOLED = ("personality_energy_ratio", "null_z", "null_low", "null_high", "chance")
+"""In the order of `TrajectoryPoint`."""
+TRAIT_PREFIX, TRAIT_NULL_PREFIX = "character/trait/", "character/trait_null/"
 
 
 def log_character_figures(tracker: Tracker, stage: StageRun, variant: str, character: str) -> None:
@@ -40,26 +42,33 @@ def log_character_figures(tracker: Tracker, stage: StageRun, variant: str, chara
 
 def read_history(tracker: Tracker, run_id: str, variant: str, character: str) -> CharacterHistory:
     """Curves from the run's metrics, targets from its newest table; empty where nothing was measured."""
-    pooled = [_curve(tracker, run_id, f"character/{name}") for name in POOLED]
-    steps = sorted(set.intersection(*(set(curve) for curve in pooled)))
     step, targets = _newest_table(tracker, run_id)
+    traits, nulls = (_profiles(tracker, run_id, prefix) for prefix in (TRAIT_PREFIX, TRAIT_NULL_PREFIX))
     return CharacterHistory(
         character=character,
         variant=variant,
-        points=[CharacterPoint(step, *(curve[step] for curve in pooled)) for step in steps],
+        points=read_trajectory(tracker, run_id),
         step=step,
         targets=targets,
-        traits=_traits(tracker, run_id),
+        traits=traits,
+        trait_null=nulls.get(max(traits, default=0), {}),
     )
 
 
-def _traits(tracker: Tracker, run_id: str) -> dict[int, dict[str, float]]:
+def read_trajectory(tracker: Tracker, run_id: str) -> tuple[TrajectoryPoint, ...]:
+    """The pooled character delta of every measured step, ascending."""
+    pooled = [_curve(tracker, run_id, f"character/{name}") for name in POOLED]
+    steps = sorted(set.intersection(*(set(curve) for curve in pooled)))
+    return tuple(TrajectoryPoint(step, *(curve[step] for curve in pooled)) for step in steps)
+
+
+def _profiles(tracker: Tracker, run_id: str, prefix: str) -> dict[int, dict[str, float]]:
     """Step → trait → value, steps ascending, traits by name."""
-    names = sorted(name for name in tracker.read(run_id).metrics if name.startswith(TRAIT_PREFIX))
+    names = sorted(name for name in tracker.read(run_id).metrics if name.startswith(prefix))
     profiles: dict[int, dict[str, float]] = {}
     for name in names:
         for step, value in _curve(tracker, run_id, name).items():
-            profiles.setdefault(step, {})[name.removeprefix(TRAIT_PREFIX)] = value
+            profiles.setdefault(step, {})[name.removeprefix(prefix)] = value
     return dict(sorted(profiles.items()))
 
 

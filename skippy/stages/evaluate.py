@@ -38,6 +38,7 @@ logger = logging.getLogger(__name__)
 MODEL = "model"
 MODEL_DIGEST = "skippy.model_digest"
 PROMPT_STYLE = "skippy.prompt_style"
+SAMPLING_SEED = "skippy.sampling_seed"
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,7 @@ def run(config: EvalConfig, tracker: Tracker) -> EvalResult:
             _describe(stage, config, base, plan)
             return EvalResult(stage.run_id, walk(plan, config, tracker, base, stage))
         subject = find_subject(config.model, config.base_model, base, tracker, character.digest)
+        subject = _with_logged_model(subject, base, tracker)
         plan = _plan(config, base, subject, character)
         if regraded:
             plan = replace(plan, prompt_style=regraded.tags.get(PROMPT_STYLE, ""))
@@ -87,7 +89,7 @@ def _ask(
     """Generate what is missing and conclude; the unfinished work is given up only after that."""
     _announce(plan, config.margin)
     models = (plan.subject.digest[:16], plan.character.digest[:8])
-    work = (plan.sampling.name, f"seed{config.seed}", identify_work(plan, config))
+    work = (plan.sampling.name, identify_work(plan, config))
     with claim_workspace(tracker, "eval", *models, *work) as folder:
         samples = generate(plan, config, folder / "samples.jsonl")
         metrics = _conclude(samples, plan, config, opinions, stage)
@@ -105,14 +107,23 @@ def _conclude(
 
 
 def _plan(config: EvalConfig, base: Base, subject: Subject, character: Character) -> Plan:
-    sampling = choose_sampling(config, base)
     problems = load_problem_set(config.problems, config.limit) if config.suite != BANAL else None
     style = choose_prompt_style(base.is_lab)
     questions = problem_questions(problems, style) if problems else []
     if config.suite != AIME:
         questions = questions + banal_questions(character)
+    sampling = choose_sampling(config, base, questions)
     samples = config.samples if sampling.temperature > 0 else 1
-    return Plan(subject, character, problems, questions, sampling, samples, style)
+    return Plan(subject, character, problems, questions, sampling, samples, style, config.seed)
+
+
+def _with_logged_model(subject: Subject, base: Base, tracker: Tracker) -> Subject:
+    """The subject with a logged model to show its figures under; the base's weights lie outside the store."""
+    if subject.variant != "base":
+        return subject
+    stored = tracker.resolve_model(base.name).model_id if base.name.startswith("models:/") else None
+    model_id = stored or tracker.external_model(f"base {base.public_name}", base.digest)
+    return replace(subject, model_id=model_id)
 
 
 def _describe(stage: StageRun, config: EvalConfig, base: Base, plan: Plan) -> None:
@@ -135,6 +146,8 @@ def _describe(stage: StageRun, config: EvalConfig, base: Base, plan: Plan) -> No
             SUBJECT: CHECKPOINTS if config.model == CHECKPOINTS else MODEL,
             "skippy.sampling": plan.sampling.name,
             "skippy.samples": str(plan.samples),
+            "skippy.max_tokens": str(plan.sampling.max_tokens),
+            SAMPLING_SEED: str(plan.seed),
             PROMPT_STYLE: plan.prompt_style,
             "skippy.problems": config.problems,
             "skippy.problems_digest": plan.problems.digest if plan.problems else "",
@@ -190,7 +203,8 @@ def _as_recorded(config: EvalConfig, record: RunRecord, tracker: Tracker) -> Eva
         samples=int(then["samples"]),
         sampling=record.tags["skippy.sampling"],
         backend=record.tags["skippy.backend"],
-        seed=int(then["seed"]),
+        # Not the parameter of then: before there was this tag, a seed named the work and drew nothing.
+        seed=int(record.tags.get(SAMPLING_SEED, "0")),
     )
 
 
@@ -212,7 +226,7 @@ def _regrade(record: RunRecord, plan: Plan, tracker: Tracker) -> list[Sample]:
         )
     paths = tracker.list_artifacts(record.run_id, "samples")
     samples = [sample for path in paths for sample in read_samples(tracker.artifact(record.run_id, path))]
-    gold = {problem.hash: problem.gold for problem in plan.problems.problems} if plan.problems else {}
+    gold = plan.problems.gold if plan.problems else {}
     lost = {s.problem_id for s in samples if s.suite == AIME and s.problem_hash not in gold}
     if lost:
         today = plan.problems.digest if plan.problems else "no problems"

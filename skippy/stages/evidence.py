@@ -20,19 +20,20 @@ from skippy.stages.suites import AIME, MODES, PLAIN
 from skippy.stores.problems import ProblemSet
 from skippy.stores.samples import Sample
 
-EXCERPTS = 2
 TRUNCATED = "length"
 
 
-def problem_scores(
-    samples: Iterable[Sample], problems: ProblemSet, link: str = ""
-) -> tuple[ProblemScore, ...]:
-    """One score a problem, in the order of the set; problems without samples are left out."""
-    by_hash = {
-        key: list(group) for key, group in groupby(sorted(samples, key=_order), lambda s: s.problem_hash)
-    }
+def problem_scores(samples: Iterable[Sample], problems: ProblemSet) -> tuple[ProblemScore, ...]:
+    """One score a problem, in the order of the set; problems without samples are left out.
+
+    Args:
+        samples: of the mathematics suite, in the order of their file.
+        problems: the suite.
+    """
+    ordered = sorted(enumerate(samples, start=1), key=lambda entry: _order(entry[1]))
+    by_hash = {key: list(group) for key, group in groupby(ordered, lambda entry: entry[1].problem_hash)}
     return tuple(
-        _problem_score(by_hash[problem.hash], problem.gold, link)
+        _problem_score(by_hash[problem.hash], problem.gold)
         for problem in problems.problems
         if problem.hash in by_hash
     )
@@ -42,7 +43,9 @@ def _order(sample: Sample) -> tuple[str, int]:
     return sample.problem_hash, sample.sample_index
 
 
-def _problem_score(samples: Sequence[Sample], gold: int, link: str) -> ProblemScore:
+def _problem_score(entries: Sequence[tuple[int, Sample]], gold: int) -> ProblemScore:
+    """`entries` are one problem's samples with their lines, by index."""
+    samples = [sample for _, sample in entries]
     return ProblemScore(
         key=samples[0].problem_hash,
         correct=sum(sample.score == 1.0 for sample in samples),
@@ -52,12 +55,20 @@ def _problem_score(samples: Sequence[Sample], gold: int, link: str) -> ProblemSc
         mean_tokens=fmean(sample.tokens for sample in samples),
         truncated=sum(sample.finish_reason == TRUNCATED for sample in samples),
         no_answer=sum(sample.extracted is None for sample in samples),
-        excerpts=tuple(
-            Excerpt(s.sample_index, s.completion, s.extracted, s.status, s.score == 1.0)
-            for s in samples[:EXCERPTS]
-        ),
-        link=link,
+        excerpts=_excerpts(entries),
     )
+
+
+def _excerpts(entries: Sequence[tuple[int, Sample]]) -> tuple[Excerpt, ...]:
+    """The first right and the first wrong sample: whichever way a problem flips, one shows it."""
+    first: dict[bool, Excerpt] = {}
+    for line, sample in entries:
+        is_correct = sample.score == 1.0
+        excerpt = Excerpt(
+            sample.sample_index, line, sample.completion, sample.extracted, sample.status, is_correct
+        )
+        first.setdefault(is_correct, excerpt)
+    return tuple(first.values())
 
 
 def problem_metrics(
@@ -66,7 +77,7 @@ def problem_metrics(
     """The `aime/*` metrics."""
     correct, k = [score.correct for score in scores], scores[0].k
     count = len(scores) * k
-    gold = {problem.hash: problem.gold for problem in problems.problems}
+    gold = problems.gold
     return {
         "aime/avg_at_k": avg_at_k(correct, k),
         "aime/pass_at_k": pass_at_k(correct, k),
@@ -95,7 +106,7 @@ def family_rows(scores: Sequence[ProblemScore], problems: ProblemSet) -> list[di
     ]
 
 
-def banal_scores(samples: Sequence[Sample], character: Character, link: str = "") -> BanalScores:
+def banal_scores(samples: Sequence[Sample], character: Character) -> BanalScores:
     """Persona, traits and coherence of every plain everyday prompt, means over its answers, in the order of hashes."""
     rules = character.rules
     ordered = sorted(samples, key=_order)
@@ -105,7 +116,7 @@ def banal_scores(samples: Sequence[Sample], character: Character, link: str = ""
     traits: dict[str, list[float]] = {trait.name: [] for trait in character.traits}
     coherent = []
     for answers in by_prompt:
-        found = [rewards.trait_scores(sample.completion, rules) for sample in answers]
+        found = [rewards.trait_scores(sample.completion, rules, sample.prompt) for sample in answers]
         for name, values in traits.items():
             values.append(fmean(scores[name] for scores in found))
         sound = rewards.coherence([s.completion for s in answers], [s.prompt for s in answers], rules)
@@ -119,7 +130,6 @@ def banal_scores(samples: Sequence[Sample], character: Character, link: str = ""
         traits={name: tuple(values) for name, values in traits.items()},
         modes={MODES[mode]: fmean(values) for mode, values in by_mode.items() if values},
         mean_tokens=fmean(sample.tokens for sample in plain),
-        link=link,
     )
 
 

@@ -99,7 +99,7 @@ def add_opinions(
 def _add_cross_check(
     parse: Parser, samples: Sequence[Sample], plan: Plan, stage: StageRun
 ) -> dict[str, float]:
-    gold = {problem.hash: problem.gold for problem in plan.problems.problems} if plan.problems else {}
+    gold = plan.problems.gold if plan.problems else {}
     solved = [sample for sample in samples if sample.suite == AIME]
     disagreements = find_disagreements(solved, gold, parse)
     stage.log_text(to_lines(disagreements), DISAGREEMENTS)

@@ -92,9 +92,15 @@ def plan(config: MainConfig) -> list[Job]:
     margin = {"margin": str(config.margin)}
     trained = {**character, "k": config.k, "preset": config.preset, "steps": str(config.steps)}
     asked = {
-        **(character | margin), "suite": config.suite, "problems": config.problems, "limit": str(config.limit),
-        "samples": str(config.samples), "sampling": config.sampling, "backend": config.backend,
-        "base_url": config.base_url,
+        **(character | margin), "suite": config.suite, "problems": config.problems,
+        "samples": str(config.samples), "sampling": config.sampling,
+    }  # fmt: skip
+    # A walk asks models that no server has, a smaller set, and nobody for a second opinion.
+    walked = {**asked, "model": "checkpoints", "backend": "transformers"}
+    asked |= {
+        "limit": str(config.limit), "backend": config.backend, "base_url": config.base_url,
+        "concurrency": str(config.concurrency), "judge_url": config.judge_url, "judge_model": config.judge_model,
+        "cross_check": str(config.cross_check).lower(), "lm_eval": config.lm_eval,
     }  # fmt: skip
     seeds = [str(seed) for seed in range(config.seed, config.seed + config.seeds)]
     jobs = [
@@ -109,7 +115,7 @@ def plan(config: MainConfig) -> list[Job]:
             measured = {"svd_run": ("svd",), "subspace_run": ("subspace",)}
             jobs += [
                 Job(train, "train", {**trained, "variant": arm, "seed": seed}, measured),
-                Job(walk, "eval", {**asked, "limit": "0", "model": "checkpoints"}, {"train_run": (train,)}),
+                Job(walk, "eval", walked, {"train_run": (train,)}),
                 Job(
                     merge,
                     "merge",

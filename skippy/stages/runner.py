@@ -20,9 +20,9 @@ from skippy.config import (
     SubspaceConfig,
     SvdConfig,
     TrainConfig,
-    parse_config,
 )
 from skippy.errors import ConfigError, SkippyError
+from skippy.options import parse_config
 from skippy.tracking.store import open_tracker
 
 logger = logging.getLogger("skippy")

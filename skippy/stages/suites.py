@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 
 from skippy.characters.schema import Character
 from skippy.core.answers import extract_integer
+from skippy.core.presets import Sampling
 from skippy.core.reward_rules import RewardRules
 from skippy.core.rewards import persona_score
 from skippy.lab import problems as lab_problems
 from skippy.models.generation import Completion, Request
-from skippy.models.sampling import Sampling
 from skippy.stores.problems import MathProblem, ProblemSet, combine, read_problems
 from skippy.stores.samples import Sample, SampleKey
 
@@ -127,7 +127,9 @@ def requests_for(
     sampling: Sampling,
     model_digest: str,
     finished: set[SampleKey],
+    *,
     purpose: str = "",
+    seed: int = 0,
 ) -> dict[str, tuple[Question, Request]]:
     """Request id → what is asked: every sample that is not finished.
 
@@ -138,13 +140,13 @@ def requests_for(
         for index in range(samples if question.mode in ("", PLAIN) else 1):
             key = SampleKey(model_digest, question.suite, question.hash, sampling.name, index)
             if key not in finished:
-                seed = seed_of_sample(question.hash, index, sampling.name, purpose)
-                request = Request(f"{question.suite}/{question.hash}/{index}", question.messages, seed)
+                own = seed_of_sample(question.hash, index, sampling.name, purpose=purpose, seed=seed)
+                request = Request(f"{question.suite}/{question.hash}/{index}", question.messages, own)
                 wanted[request.id] = (question, request)
     return wanted
 
 
-def seed_of_sample(problem_hash: str, index: int, preset: str, purpose: str = "") -> int:
+def seed_of_sample(problem_hash: str, index: int, preset: str, *, purpose: str = "", seed: int = 0) -> int:
     """The seed of one sample: the same for every arm, so that arms differ in their weights alone.
 
     Args:
@@ -152,8 +154,10 @@ def seed_of_sample(problem_hash: str, index: int, preset: str, purpose: str = ""
         index: of the sample.
         preset: name of the sampling.
         purpose: empty for an evaluation; another one draws independently of it.
+        seed: of the whole evaluation; another one draws independently of it.
     """
-    parts = (problem_hash, str(index), preset, *([purpose] if purpose else []))
+    # Zero and no purpose add nothing, so that the samples of earlier versions stay what they were.
+    parts = (problem_hash, str(index), preset, *filter(None, (purpose, f"seed={seed}" if seed else "")))
     digest = hashlib.sha256(" ".join(parts).encode()).digest()
     return int.from_bytes(digest[:6], "big")
 
@@ -168,7 +172,9 @@ def grade(
 ) -> Sample:
     """One finished sample with its score: 1 or 0 for a problem, persona score for an everyday prompt."""
     index = int(completion.id.rsplit("/", 1)[1])
-    extracted, status, score = score_text(question.suite, completion.text, question.gold, rules)
+    extracted, status, score = score_text(
+        question.suite, completion.text, question.prompt, question.gold, rules
+    )
     return Sample(
         model_digest=model_digest,
         suite=question.suite,
@@ -188,11 +194,11 @@ def grade(
 
 
 def score_text(
-    suite: str, text: str, gold: int | None, rules: RewardRules
+    suite: str, text: str, prompt: str, gold: int | None, rules: RewardRules
 ) -> tuple[int | None, str, float | None]:
     """Extracted value, status and score of one completion."""
     if suite == BANAL:
-        return None, "scored", persona_score(text, rules)
+        return None, "scored", persona_score(text, rules, prompt)
     found = extract_integer(text)
     return found.value, found.status, float(found.value is not None and found.value == gold)
 
@@ -203,6 +209,6 @@ def rescore(
     """The same answers under today's rules and gold; `gold` is by problem hash."""
     for sample in samples:
         extracted, status, score = score_text(
-            sample.suite, sample.completion, gold.get(sample.problem_hash), rules
+            sample.suite, sample.completion, sample.prompt, gold.get(sample.problem_hash), rules
         )
         yield replace(sample, extracted=extracted, status=status, score=score)

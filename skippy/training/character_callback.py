@@ -1,4 +1,4 @@
-"""The character delta by step: metrics, the per-target and the pooled table, read from the adapter's factors alone."""
+"""The character delta by step: metrics, and the tables by target, pooled and by trait."""
 
 from __future__ import annotations
 
@@ -69,5 +69,6 @@ class CharacterCallback(TrainerCallback):
         self.run.log_metrics(measurement.metrics(), step=step)
         rows = [asdict(row) for row in measurement.rows]
         self.run.log_table(rows, f"character_deltas/step_{step:06d}.parquet")
-        # A folder of its own: the figures read every table in the other one as targets.
+        # Folders of their own: the figures read every table in the first one as targets.
         self.run.log_table(measurement.pooled_rows(), f"character_pooled/step_{step:06d}.parquet")
+        self.run.log_table(measurement.trait_rows(), f"character_traits/step_{step:06d}.parquet")

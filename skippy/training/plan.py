@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from skippy.core.variants import variant_rule
 from skippy.errors import ConfigError
@@ -148,6 +148,14 @@ PRESETS: dict[str, GrpoSettings] = {
 }
 
 
+class MathPrompt(NamedTuple):
+    """A maths problem to train on; without a worked `solution` nobody knows whether one fits the limit."""
+
+    question: str
+    answer: int
+    solution: str = ""
+
+
 @dataclass(frozen=True, eq=False)
 class TrainRequest:
     """Everything one training run needs; the stage fills it in.
@@ -169,7 +177,7 @@ class TrainRequest:
         output_dir: checkpoints, adapters and samples are written here.
         resume: go on from the last finished checkpoint in `output_dir`.
         reference: the character reference of the base; None leaves character metrics out.
-        math_problems: (question, answer) pairs for `settings.math_mix`.
+        math_problems: for `settings.math_mix`; those whose worked solution is too long are left out.
         device: "cpu", "cuda" or "auto".
     """
 
@@ -189,7 +197,7 @@ class TrainRequest:
     reward_weights: Sequence[float] = ()
     resume: bool = False
     reference: CharacterReference | None = None
-    math_problems: Sequence[tuple[str, int]] = ()
+    math_problems: Sequence[MathPrompt] = ()
     device: str = "auto"
 
     def __post_init__(self) -> None:

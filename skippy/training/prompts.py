@@ -15,7 +15,7 @@ import torch
 from datasets import Dataset
 
 from skippy.errors import TrainingError
-from skippy.training.plan import GrpoSettings
+from skippy.training.plan import GrpoSettings, MathPrompt
 
 logger = logging.getLogger(__name__)
 
@@ -38,17 +38,18 @@ class TrainingPrompt:
 
 
 def gather_prompts(
-    prompts: Sequence[str], math_problems: Sequence[tuple[str, int]], tokenizer: Any, settings: GrpoSettings
+    prompts: Sequence[str], math_problems: Sequence[MathPrompt], tokenizer: Any, settings: GrpoSettings
 ) -> tuple[list[TrainingPrompt], list[TrainingPrompt]]:
-    """Everyday prompts and maths problems that fit the length limit; what does not is counted in the log.
+    """Everyday prompts and maths problems that fit the length limits; what does not is counted in the log.
 
     Raises:
         TrainingError: nothing fits.
     """
     chat = [TrainingPrompt(text) for text in prompts]
-    problems = [TrainingPrompt(question, MATH, answer) for question, answer in math_problems]
+    solvable = _solvable(math_problems, tokenizer, settings) if settings.math_mix > 0 else []
+    problems = [TrainingPrompt(problem.question, MATH, problem.answer) for problem in solvable]
     fitting = []
-    for kind in (chat, problems if settings.math_mix > 0 else []):
+    for kind in (chat, problems):
         lengths = [len(render(prompt, tokenizer)) for prompt in kind]
         kept = [p for p, length in zip(kind, lengths, strict=True) if length <= settings.max_prompt_length]
         if len(kept) < len(kind):
@@ -107,6 +108,31 @@ def render(prompt: TrainingPrompt, tokenizer: Any) -> list[int]:
         return_dict=False,
         **template_arguments(tokenizer),
     )
+
+
+def _solvable(problems: Sequence[MathPrompt], tokenizer: Any, settings: GrpoSettings) -> Sequence[MathPrompt]:
+    """Problems whose worked solution, and the token that ends it, fit a completion.
+
+    The others would be rewarded for a lucky guess alone. One without a worked solution is kept.
+    """
+    limit = settings.max_completion_length
+    lengths = [
+        1 + len(tokenizer(problem.solution, add_special_tokens=False)["input_ids"]) for problem in problems
+    ]
+    kept = [problem for problem, length in zip(problems, lengths, strict=True) if length <= limit]
+    unknown = sum(not problem.solution for problem in kept)
+    logger.info("%d of %d problems have worked solutions longer than %d tokens and are left out%s",
+                len(problems) - len(kept), len(problems), limit,
+                f"; of {unknown} without one that cannot be told" if unknown else "")  # fmt: skip
+    if problems and not kept:
+        raise TrainingError(
+            "No maths problem can be solved within a completion.",
+            where="math_mix",
+            expected=f"a worked solution of at most {limit} tokens, its end included",
+            found=f"the shortest has {min(lengths)}",
+            next_step="choose a preset with a larger max_completion_length, or leave math_mix out",
+        )
+    return kept
 
 
 def _permuted(

@@ -2,6 +2,7 @@
 
 import dataclasses
 import shutil
+import time
 
 import pytest
 
@@ -115,6 +116,118 @@ def test_digest_follows_content_not_layout_or_place(write, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(loader.BUNDLED, copy)
     assert loader.load_character(copy / "skippy.yaml").digest == loader.load_character("skippy").digest
+
+
+SHARED = "extends: assistant.yaml\n" + MINIMAL
+
+
+def test_a_file_may_extend_what_every_character_is_not(write):
+    bundled = loader.load_character("skippy").rules
+    rules = loader.load_character(write(SHARED)).rules
+    assert [cost.name for cost in rules.assistantisms] == [cost.name for cost in bundled.assistantisms[:8]]
+    assert rules.identity.forbidden_names == {
+        *("qwen", "chatgpt", "gpt", "claude", "gemini", "siri", "alexa", "llama")
+    }
+    assert rules.identity.questions == bundled.identity.questions
+    own = SHARED + (
+        "assistantisms:\n  - {name: sure, pattern: sure, cost: 3, example: sure}\n"
+        "  - {name: flour, pattern: flour, cost: 1, example: flour}\n"
+        "identity: {own_names: [Gemini], forbidden_names: [Skippy], questions: [who bakes]}\n"
+    )
+    more = loader.load_character(write(own)).rules
+    names = [cost.name for cost in more.assistantisms]
+    assert names == [*(cost.name for cost in rules.assistantisms), "flour"]
+    assert more.assistantisms[names.index("sure")].cost == 3
+    assert more.identity.forbidden_names == rules.identity.forbidden_names - {"gemini"} | {"skippy"}
+    assert len(more.identity.questions) == len(rules.identity.questions) + 1
+
+
+def test_lists_of_its_own_stand_alone_without_extends(write):
+    own = MINIMAL + "assistantisms: [{name: sure, pattern: sure, cost: 3, example: sure}]\n"
+    assert [cost.name for cost in loader.load_character(write(own)).rules.assistantisms] == ["sure"]
+
+
+def test_a_fault_of_the_extended_file_is_named_there(write):
+    write("assistantisms:\n  - {name: sure, pattern: sure, cost: no, example: sure}\n", "mine.yaml")
+    with pytest.raises(CharacterError, match=r"mine\.yaml, line 2, field assistantisms\[0\]\.cost"):
+        loader.load_character(write(SHARED.replace("assistant.yaml", "mine.yaml")))
+
+
+def test_a_block_under_an_unknown_name_is_found_at_its_name(write):
+    path = write(MINIMAL.replace("length:\n", "lenght:\n"))
+    with pytest.raises(
+        CharacterError, match=f"line {line_of(path.read_text(), 'lenght:')}, field lenght"
+    ) as caught:
+        loader.load_character(path)
+    assert "rename lenght to length" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "a\0b", "no such\nname", "x" * 5000])
+def test_what_no_file_can_be_called_is_no_character(name):
+    with pytest.raises(CharacterError, match="No such character") as caught:
+        loader.load_character(name)
+    assert len(str(caught.value)) < 600
+
+
+def test_a_reference_that_no_file_can_be_called_is_named_by_its_line(write):
+    text = MINIMAL.replace('banal: {question: ["Why is it flat?"]}', "banal: " + "x" * 300)
+    with pytest.raises(CharacterError, match=f"line {line_of(text, 'banal: ')}, field prompts.banal"):
+        loader.load_character(write(text))
+
+
+@pytest.mark.parametrize("character", ["\0", "\x07", "\ufffe"])
+def test_a_character_that_yaml_forbids_is_named_by_its_line(write, character):
+    text = MINIMAL.replace("How do I bake", f"Wie bäckt{character} man")
+    with pytest.raises(CharacterError, match=f"line {line_of(text, 'Wie')}") as caught:
+        loader.load_character(write(text))
+    assert repr(character) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "what"),
+    [
+        (r"(a+)+$", "inside a repeat"),
+        (r"(a*)*b", "inside a repeat"),
+        (r"(a|aa)+$", "inside a repeat"),
+        (r"(a|a)*b", "begin alike"),
+        (r"(ab|AB)*c", "begin alike"),
+        (r"(\wa|ba)+!", "begin alike"),
+        (r"(a?b?)*c", "inside a repeat"),
+        (r"(x{1,9}){2,9}y", "inside a repeat"),
+        (r"(?=(a+)+b)a", "inside a repeat"),
+        (r"a.*b.*c", "open-ended"),
+        (r"\w+\s+\w+", "open-ended"),
+        (r"x.{0,500}.{0,500}y", "open-ended"),
+    ],
+)
+def test_a_pattern_that_can_run_away_is_refused_by_its_line(write, pattern, what):
+    text = MINIMAL.replace("'\\bdough\\b'", f"'{pattern}|dough'")
+    where = rf"line {line_of(text, '|dough')}, field markers\[0\]\.pattern"
+    with pytest.raises(CharacterError, match=where) as caught:
+        loader.load_character(write(text))
+    assert what in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        r"\b(it )?figures\b",
+        r"an? (helpful |AI |virtual )*(assistant|AI)",
+        r"\bso\b.{0,40}\bis the case",
+        r"(ha ){2,9}",
+        r"!+$",
+        r"(\w|x)+!",
+        r"a.*b|c.*d",
+        r"(?<!not )\bdough(s|es)?\b",
+        r"colou?r\s*$",
+    ],
+)
+def test_a_pattern_that_cannot_run_away_is_taken_and_does_not(write, pattern):
+    rules = loader.load_character(write(MINIMAL.replace("'\\bdough\\b'", f"'{pattern}|dough'"))).rules
+    for text in ("a" * 2000, "ha " * 600, "a helpful " * 200, "so " * 600, "!" * 2000 + "x", " " * 2000):
+        start = time.process_time()
+        rules.markers[0].pattern.search(text)
+        assert time.process_time() - start < 0.5
 
 
 BROKEN = [

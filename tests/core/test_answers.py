@@ -117,6 +117,62 @@ CASES: list[tuple[str, int | None, str, str]] = [
     (r"<think>a</think>\boxed{1}<think>b</think>\boxed{2}", 2, "boxed", "two thoughts"),
     (r"<THINK>\boxed{41}</THINK>\boxed{42}", 42, "boxed", "tags in any case"),
     (r"<think>I never write <think> twice</think>\boxed{42}", 42, "boxed", "thoughts do not nest"),
+    (r"\boxed{42 😀}", 42, "boxed", "an emoji is manners"),
+    (r"\boxed{42 👍🏽✔️}", 42, "boxed", "several of them, with skin tone and variation selector"),
+    (r"\boxed{42 \checkmark}", 42, "boxed", "an ornament of TeX"),
+    (r"\boxed{4😀2}", None, "not_an_integer", "an emoji parts two numbers and does not join them"),
+    (r"\boxed{➖42}", None, "not_an_integer", "an emoji that is a minus sign"),
+    (r"\boxed{42,}", 42, "boxed", "a comma with nothing behind it lists nothing"),
+    (r"\boxed{42;}", 42, "boxed", "nor does a semicolon"),
+    (r"\boxed{42?}", 42, "boxed", "a box with a question mark is still the only candidate"),
+    (r"\boxed{42!}", 42, "boxed", "a shout: the factorial of 42 is no answer"),
+    (r"\boxed{5!}", None, "not_an_integer", "5 shouted, or 120: ambiguous"),
+    (r"\boxed{5! = 120}", 120, "boxed", "a factorial worked out"),
+    (r"\boxed{ 042 }", 42, "boxed", "a leading zero between spaces"),
+    (r"\boxed{42, obviously}", 42, "boxed", "talk after a comma, inside the box"),
+    (r"\boxed{42 (obviously)}", 42, "boxed", "talk in parentheses, inside the box"),
+    (r"\boxed{\text{42, you monkey}}", 42, "boxed", "talk in the text wrapper"),
+    (r"\boxed{x = 42 (obviously)}", 42, "boxed", "a name before and talk behind"),
+    (r"\boxed{42. You are welcome.}", 42, "boxed", "a sentence inside the box"),
+    (r"\boxed{42, a million times faster than you}", 42, "boxed", "a number word in the middle of talk"),
+    (r"\boxed{“42”}", 42, "boxed", "quotation marks"),
+    (r"\boxed{42, 43}", None, "not_an_integer", "two candidates"),
+    (r"\boxed{42 (or 43)}", None, "not_an_integer", "two candidates, one in parentheses"),
+    (r"\boxed{42, or forty-three}", None, "not_an_integer", "two candidates, one in words"),
+    (r"\boxed{42 (mod p)}", None, "not_an_integer", "a residue class is not its smallest member"),
+    (r"\boxed{42, x}", None, "not_an_integer", "a list with an unknown"),
+    (r"\boxed{42, \infty}", None, "not_an_integer", "a list with a symbol"),
+    (r"\boxed{42 - abc}", None, "not_an_integer", "a hyphen in a box is a minus"),
+    (r"\boxed{2 (a+b)}", None, "not_an_integer", "parentheses with mathematics are a factor"),
+    (
+        r"\boxed{42 thousand}",
+        None,
+        "not_an_integer",
+        "words that nothing sets apart may be part of the number",
+    ),
+    (r"\boxed{42 (thousand)}", None, "not_an_integer", "set apart, the same word still is"),
+    (r"\boxed{42\text{ thousand}}", None, "not_an_integer", "nor is it a unit"),
+    (r"\boxed{42\text{ percent}}", None, "not_an_integer", "the percentage in words is that in signs"),
+    (r"\boxed{42. 43}", None, "not_an_integer", "a sentence that is a number is a candidate"),
+    ("**Answer:** 42.", 42, "answer_line", "Markdown around the word, and a full stop"),
+    ("Answer: 42 (obviously)", 42, "answer_line", "talk in parentheses"),
+    ("Answer: 42 😀", 42, "answer_line", "an emoji on the line"),
+    ("Answer: 42 ;)", 42, "answer_line", "an emoji of letters"),
+    ("**Final answer: 42** 🎉", 42, "answer_line", "Markdown that closes before the emoji"),
+    ("Answer: *42*. Ha.", 42, "answer_line", "Markdown that closes before the sentence"),
+    ('Answer: "42"', 42, "answer_line", "quotation marks on the line"),
+    ("Answer: 42!", 42, "answer_line", "in prose a shout is a shout"),
+    ("Answer: 5! = 120", 120, "answer_line", "but what goes on as mathematics is no new sentence"),
+    ("Answer: 42 (not 43)", None, "not_an_integer", "a second number is not judged for the writer"),
+    ("Answer: 42 (mod 7)", None, "not_an_integer", "a residue class"),
+    ("Answer: 42. 43.", None, "not_an_integer", "two numbers, a sentence each"),
+    ("Answer: 42 apples", None, "not_an_integer", "nothing sets the word apart: it could be `dozen`"),
+    (
+        "the answer is $42$!",
+        None,
+        "no_answer",
+        "running prose: only `Answer:` commits (the lenient line reads it)",
+    ),
     (r"\boxed{" + "0" * 300 + "42}", None, "not_an_integer", "nobody writes three hundred zeros"),
 ]
 
@@ -183,6 +239,56 @@ def test_talk_around_the_box_never_changes_the_answer(value: int, talk: str) -> 
     assert extract_integer(f"{talk} \\boxed{{{value}}} {talk}").value == value
 
 
+SEPARATORS = (
+    ", ",
+    "; ",
+    ": ",
+    " ",
+    " or ",
+    ", or ",
+    " and ",
+    " (or ",
+    " (not ",
+    " — ",
+    " - ",
+    ". ",
+    "? ",
+    " / ",
+    " 😀 ",
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(1, LARGEST_ANSWER), st.integers(1, LARGEST_ANSWER), st.sampled_from(SEPARATORS))
+def test_two_candidates_are_none(first: int, second: int, separator: str) -> None:
+    """However talk is forgiven, nobody gets two tries."""
+    pair = f"{first}{separator}{second}" + (")" if "(" in separator else "")
+    for text in (f"\\boxed{{{pair}}}", f"Answer: {pair}"):
+        assert extract_integer(text).value is None
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.integers(7, LARGEST_ANSWER),
+    st.sampled_from(
+        [
+            "{} (obviously)",
+            "{}, monkey!",
+            "{} — you are welcome",
+            "{}. So it is.",
+            "{} 😀",
+            "**{}**!",
+            "{}, ok?",
+        ]
+    ),
+)
+def test_manners_cost_nothing(value: int, manners: str) -> None:
+    """The twin: one candidate stays one whatever is said behind it."""
+    spoken = manners.format(value)
+    assert extract_integer(f"\\boxed{{{spoken}}}").value == value
+    assert extract_integer(f"Answer: {spoken}").value == value
+
+
 @settings(max_examples=100, deadline=None)
 @given(st.text(max_size=200))
 def test_lenient_never_loses_a_strict_answer(text: str) -> None:
@@ -215,6 +321,9 @@ HOSTILE: dict[str, Callable[[int], str]] = {
     "spaces after boxed": lambda n: r"\boxed" + " " * n + "{1}",
     "answer marks": lambda n: "answer " * (n // 7),
     "answer tail": lambda n: "Answer: " + "4. " * (n // 3),
+    "parentheses": lambda n: "Answer: 4" + " ()" * (n // 3) + "x",
+    "emoji": lambda n: "Answer: 4" + " :)😀" * (n // 4),
+    "dashes": lambda n: r"\boxed{4" + " -" * (n // 2) + "}",
     "thoughts": lambda n: "<think></think>" * (n // 15),
     "wrappers": lambda n: r"\boxed{" + r"\text{" * (n // 7) + "1" + "}" * (n // 7) + "}",
 }

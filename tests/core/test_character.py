@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from skippy.core.character import measure_character, measure_traits
+from skippy.core.character import measure_character
 from skippy.core.deltas import draw_coordinates, null_energies, pool_energies, residual_rows, side_of
 from skippy.core.lora import (
     LoraFactors,
@@ -16,7 +16,13 @@ from skippy.core.lora import (
     right_energy,
     right_singular_values,
 )
-from skippy.core.personas import held_out_energy, persona_subspace, trait_coordinates, trait_vectors
+from skippy.core.personas import (
+    held_out_energy,
+    persona_subspace,
+    trait_coordinates,
+    trait_solver,
+    trait_vectors,
+)
 from skippy.core.reference import (
     CharacterReference,
     HookReference,
@@ -25,6 +31,7 @@ from skippy.core.reference import (
     middle_layers,
     prepare_gauge,
 )
+from skippy.core.traits import measure_traits
 from skippy.errors import AdapterError, SubspaceError, TargetError
 
 WIDTH, RANK, PERSONAS, SAMPLES, DEPTH = 48, 4, 8, 96, 4
@@ -430,7 +437,7 @@ class TestTraits:
         vectors = normal(3, 4, WIDTH).float()
         wanted = torch.tensor([0.5, -2.0, 0.0, 1.5], dtype=torch.float64)
         shift = torch.einsum("n,lnd->ld", wanted, vectors.double())
-        solved = trait_coordinates(shift, vectors)
+        solved = trait_coordinates(shift, trait_solver(vectors))
         torch.testing.assert_close(solved.values, wanted, atol=1e-9, rtol=0)
         assert solved.explained == pytest.approx(1.0)
 
@@ -438,7 +445,7 @@ class TestTraits:
         common = normal(1, WIDTH)
         vectors = torch.stack([common + 0.3 * normal(1, WIDTH, seed=s) for s in (1, 2)], dim=1)
         shift = vectors[:, 0]
-        solved = trait_coordinates(shift, vectors)
+        solved = trait_coordinates(shift, trait_solver(vectors))
         torch.testing.assert_close(
             solved.values, torch.tensor([1.0, 0.0], dtype=torch.float64), atol=1e-8, rtol=0
         )
@@ -450,7 +457,7 @@ class TestTraits:
         vectors = normal(1, 2, WIDTH)
         Q = torch.linalg.qr(vectors[0].T).Q
         shift = normal(1, WIDTH, seed=8)
-        solved = trait_coordinates(shift - shift @ Q @ Q.T, vectors)
+        solved = trait_coordinates(shift - shift @ Q @ Q.T, trait_solver(vectors))
         assert solved.explained < 1e-12
         assert float(solved.values.abs().max()) < 1e-9
 
@@ -458,7 +465,7 @@ class TestTraits:
         vectors = normal(2, 3, WIDTH)
         vectors[:, 1] = 0.0
         with pytest.raises(SubspaceError, match="trait 1 of 3"):
-            trait_coordinates(normal(2, WIDTH), vectors)
+            trait_solver(vectors)
 
     def test_vectors_are_differences_of_means(self):
         showing, lacking = normal(2, 3, WIDTH), normal(2, 3, WIDTH, seed=1)
@@ -469,6 +476,38 @@ class TestTraits:
         profile = measure_traits(traits.hidden + 0.5 * traits.vectors[:, 1], gauge)
         assert profile.coordinates == pytest.approx({"arrogant": 0.0, "warm": 0.5, "brief": 0.0}, abs=1e-5)
         assert profile.explained == pytest.approx(1.0, abs=1e-5)
+
+    def test_the_null_reaches_as_far_as_random_shifts_of_that_length(self, reference, gauge):
+        """By hand: Gaussian mixtures of the activations, the same at every layer, brought to one length a layer."""
+        traits, solver = reference.traits, trait_solver(reference.traits.vectors)
+        shift = normal(len(traits.hooks), WIDTH, seed=12)
+        reach = measure_traits((traits.hidden + shift).float(), gauge).null_reach
+        mixtures = normal(4000, SAMPLES, seed=13)
+        drawn = [mixtures @ reference.hooks[name].sketch.double() for name in traits.hooks]
+        scaled = [d * shift[i].norm() / d.norm(dim=1, keepdim=True) for i, d in enumerate(drawn)]
+        obvious = torch.einsum("lnd,jld->jn", solver.inverse, torch.stack(scaled, dim=1)).abs()
+        assert list(reach) == list(traits.names)
+        for name, column in zip(traits.names, obvious.T, strict=True):
+            assert reach[name] == pytest.approx(float(column.quantile(0.95)), rel=0.2)
+
+    def test_a_trait_stands_out_of_its_null_and_a_random_shift_does_not(self, reference, gauge):
+        traits = reference.traits
+        along = measure_traits(traits.hidden + 0.5 * traits.vectors[:, 1], gauge)
+        assert abs(along.coordinates["warm"]) > 2 * along.null_reach["warm"]
+        assert abs(along.coordinates["brief"]) < along.null_reach["brief"]
+        inside = 0
+        for seed in range(20):
+            mixture = normal(SAMPLES, seed=700 + seed)
+            shift = torch.stack([mixture @ reference.hooks[name].sketch.double() for name in traits.hooks])
+            drawn = measure_traits((traits.hidden + shift).float(), gauge)
+            inside += sum(abs(c) <= drawn.null_reach[name] for name, c in drawn.coordinates.items())
+        assert 50 <= inside <= 60  # of 60, 57 expected
+
+    def test_twice_the_shift_has_twice_the_null(self, reference, gauge):
+        traits = reference.traits
+        once, twice = (measure_traits(traits.hidden + n * traits.vectors[:, 1], gauge) for n in (1, 2))
+        for name in traits.names:
+            assert twice.null_reach[name] == pytest.approx(2 * once.null_reach[name], rel=1e-4)
 
     def test_activation_energy_ratio_inside_and_outside(self, reference, gauge):
         traits = reference.traits
@@ -493,8 +532,18 @@ class TestTraits:
             "character/trait/arrogant",
             "character/trait/warm",
             "character/trait/brief",
+            "character/trait_null/brief",
             "character/trait_condition",
         } <= set(metrics)
+
+    def test_trait_rows_carry_every_trait_with_its_null(self, reference, gauge):
+        measured = measure_character(random_adapter(reference), gauge, reference.traits.hidden + 0.1)
+        profile = measured.traits
+        assert measured.trait_rows() == [
+            {"trait": name, "value": profile.coordinates[name], "null_reach": profile.null_reach[name]}
+            for name in reference.traits.names
+        ]
+        assert measure_character(random_adapter(reference), gauge).trait_rows() == []
 
     def test_the_condition_is_that_of_the_trait_vectors(self, reference, gauge):
         measured = measure_character(random_adapter(reference), gauge, reference.traits.hidden + 0.1)

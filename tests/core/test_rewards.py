@@ -55,6 +55,9 @@ HEAPS = {
 }
 """Markers joined by words of the prompt."""
 
+STRAY = "my friend is stay warm stew my friend safe here dry every ship you are."
+"""A heap of the keeper's in which "friend", where the marker's pattern misses it, poses as content."""
+
 CHEATS = {
     "empty": "",
     "blank": "  \n ",
@@ -97,6 +100,10 @@ def test_cheats_lose_to_a_good_answer_and_to_a_plain_one(cheat):
 def test_markers_joined_by_words_of_the_prompt_lose(name):
     assert total(HEAPS[name], PROMPT, RULES[name]) < total(NEUTRAL, PROMPT, RULES[name]) - 1
     assert total(HEAPS[name], PROMPT, RULES[name]) < total(GOOD[name], PROMPT, RULES[name]) - 7
+
+
+def test_the_words_of_markers_are_no_content():
+    assert total(STRAY, PROMPT, RULES["keeper"]) < total(NEUTRAL, PROMPT, RULES["keeper"]) - 1
 
 
 @pytest.mark.parametrize(
@@ -225,6 +232,13 @@ def test_length_band():
         ("My name is not Qwen.", PROMPT, 0, 0),
         ("Do not call me Claude.", PROMPT, 0, 0),
         ("I am Qwen's better.", PROMPT, 0, 0),
+        ("I am a llama, and I eat your stew.", PROMPT, 0, 0),
+        ("I am an old llama in a field.", PROMPT, 0, 0),
+        ("I am a gemini, born in June.", PROMPT, 0, 0),
+        ("I am a llama model.", PROMPT, -2, -2),
+        ("I am a Llama.", PROMPT, -2, -2),
+        ("I am llama.", PROMPT, -2, -2),
+        ("I am an instance of llama.", PROMPT, -2, -2),
     ],
 )
 def test_identity_table(answer, prompt, low, high):
@@ -311,11 +325,13 @@ def test_any_text_scores_within_the_range_and_twice_the_same(text, prompt, harde
         score = scorer([text], [prompt], rules)[0]
         assert low <= score <= high
         assert scorer([text], [prompt], rules)[0] == score
-    assert 0 <= rewards.persona_score(text, rules) <= 1
+    assert 0 <= rewards.persona_score(text, rules, prompt) <= rewards.persona_score(text, rules) <= 1
     assert 0 <= rewards.helpfulness(text, prompt) <= 1
 
 
-JOINTS = st.sampled_from([" ", ", ", ". ", "! ", " and ", " the ", "\n", "? ", " is ", " you are "])
+JOINTS = st.sampled_from(
+    [" ", ", ", ". ", "! ", " and ", " the ", "\n", "? ", " is ", " you are ", " stew ", " so dry "]
+)
 
 
 @pytest.mark.parametrize("name", sorted(RULES))
@@ -329,7 +345,16 @@ def test_no_concatenation_of_markers_beats_a_good_answer(name, data):
     good = GOOD[name]
     assert rewards.personality([heap], [PROMPT], rules)[0] < rewards.personality([good], [PROMPT], rules)[0]
     assert total(heap, PROMPT, rules) < total(good, PROMPT, rules)
-    assert rewards.persona_score(heap, rules) <= 1
+    for spelt in (heap, heap.upper()):
+        assert rewards.persona_score(spelt, rules, PROMPT) < rewards.persona_score(good, rules, PROMPT) - 0.2
+
+
+@pytest.mark.parametrize("name", ["capitals", "emoji storm", "gibberish", "commas", "Cyrillic"])
+def test_what_training_punishes_does_not_score_in_the_evaluation(name):
+    """The twin: read as a worked solution, with no soundness asked, the same texts score."""
+    assert rewards.persona_score(CHEATS[name], SKIPPY, PROMPT) < 0.1
+    assert max(rewards.trait_scores(CHEATS[name], SKIPPY, PROMPT).values()) < 0.1
+    assert rewards.persona_score(CHEATS[name], SKIPPY) > 0.7
 
 
 @pytest.mark.parametrize("name", sorted(RULES))

@@ -16,6 +16,7 @@ from transformers import (
     Qwen3VLForConditionalGeneration,
 )
 
+from skippy.core.presets import Sampling
 from skippy.lab.families.table import FAMILIES
 from skippy.lab.manifest import LARGEST_BYTES
 from skippy.lab.measure import SAMPLING, answer_problems
@@ -23,7 +24,6 @@ from skippy.lab.paths import LAB_ADAPTER, LAB_CHECKPOINT, LAB_DIRECTORY, LAB_MAN
 from skippy.lab.problems import distinct_held_out, evaluation_set
 from skippy.lab.shipping import describe_files
 from skippy.models.generation import Request, TransformersBackend
-from skippy.models.sampling import Sampling
 
 LARGEST_WEIGHTS_BYTES = 4_500_000
 LARGEST_ADAPTER_BYTES = 300_000

@@ -225,6 +225,16 @@ class TestMoments:
         model.eval()
         assert not find_module(model, hook.module)._forward_hooks
 
+    @pytest.mark.parametrize(("layer", "runs"), [(0, 0), (1, 1)])
+    def test_what_lies_above_the_last_hook_does_not_run(self, model, tokenizer, layer, runs):
+        seen = []
+        above = find_module(model, "model.language_model.layers.1")
+        handle = above.register_forward_hook(lambda *_: seen.append(1))
+        hooks = [Hook(str(n), f"model.language_model.layers.{n}", "writes") for n in range(layer + 1)]
+        read_moments(model, readings(tokenizer), hooks, groups=2, pad_id=0, batch_size=99)
+        handle.remove()
+        assert len(seen) == runs
+
 
 class TestSides:
     def test_a_square_q_proj_is_read_at_its_input(self, model, tokenizer, targets):

@@ -8,10 +8,10 @@ import torch
 from transformers import GenerationConfig
 
 from skippy.core.answers import extract_integer
+from skippy.core.presets import Sampling
 from skippy.errors import BackendError
 from skippy.models.decoding import DecodingBatch, Row
 from skippy.models.generation import Completion, Request, TransformersBackend
-from skippy.models.sampling import Sampling
 
 SAMPLING = Sampling(temperature=0.9, top_k=20, top_p=0.95, max_tokens=16, name="test")
 WORDS = ("why", "is", "the sky", "blue,", "what", "2+3", "tell me", "a tale", "of rain", "a cat.", "sing!")

@@ -1,5 +1,6 @@
 """The backend against real servers on loopback: one that misbehaves on request, and `transformers serve`."""
 
+import copy
 import json
 import os
 import shutil
@@ -11,6 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from contextlib import contextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -18,18 +20,25 @@ from safetensors.torch import load_file
 from transformers import Qwen3Config, Qwen3ForCausalLM
 from transformers.utils.import_utils import is_serve_available
 
+from skippy.config import EvalConfig
+from skippy.core.answers import extract_integer
+from skippy.core.presets import PRESETS, Sampling
 from skippy.errors import BackendError
 from skippy.lab.paths import LAB_CHECKPOINT
+from skippy.models.dialects import EXTENDED, PLAIN, TRANSFORMERS
 from skippy.models.generation import Request, TransformersBackend
 from skippy.models.loading import load_model, load_tokenizer
-from skippy.models.openai_backend import EXTENDED, PLAIN, TRANSFORMERS, OpenAIBackend
-from skippy.models.sampling import PRESETS, Sampling
+from skippy.models.openai_backend import OpenAIBackend
+from skippy.stages import evaluate
 
 GREEDY = Sampling(temperature=0, max_tokens=40, name="greedy")
 
 
 class Server(ThreadingHTTPServer):
-    """Answers chat requests by echoing them; keeps what it was asked, and how many at once."""
+    """Answers chat requests by echoing them; keeps what it was asked, and how many at once.
+
+    `only` names the words of the requests that `refuse` and `reason` are about; without it, they are about all.
+    """
 
     daemon_threads = True
 
@@ -71,6 +80,7 @@ class Handler(BaseHTTPRequestHandler):
             number = len(server.asked)
             server.in_flight += 1
             server.peak = max(server.peak, server.in_flight)
+        is_meant = server.answers.get("only", "") in body["messages"][-1]["content"]
         time.sleep(server.answers.get("seconds", 0.02))
         with server.lock:
             server.in_flight -= 1
@@ -78,12 +88,13 @@ class Handler(BaseHTTPRequestHandler):
             self.reply(503, {"error": {"message": "overloaded"}})
         elif body["model"] != "m":
             self.reply(404, {"error": {"message": f"The model {body['model']} does not exist."}})
-        elif "refuse" in server.answers:
+        elif "refuse" in server.answers and is_meant:
             self.reply(400, {"error": {"message": "bad request: " + server.answers["refuse"]}})
         else:
             text = body["messages"][-1]["content"] + f" #{body['seed']}"
             message = {"role": "assistant", "content": text} | server.answers.get("message", {})
-            choice = {"index": 0, "message": message, "finish_reason": server.answers.get("reason", "stop")}
+            reason = server.answers.get("reason", "stop") if is_meant else "stop"
+            choice = {"index": 0, "message": message, "finish_reason": reason}
             usage = {"prompt_tokens": 1, "completion_tokens": 5, "total_tokens": 6}
             answer = {"id": "x", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice]}
             self.reply(200, answer | ({} if server.answers.get("no_usage") else {"usage": usage}))
@@ -177,7 +188,7 @@ def test_failures_that_stay_are_an_error_after_bounded_retries():
     [
         ({}, "ghost", "does not serve this model"),
         ({"refuse": "too long"}, "m", "too long"),
-        ({"reason": "content_filter"}, "m", "content_filter"),
+        ({"reason": "tool_calls"}, "m", "tool_calls"),
         ({"no_usage": True}, "m", "usage missing"),
         ({"seconds": 2.0}, "m", "in time"),
     ],
@@ -207,6 +218,72 @@ def test_thinking_that_the_server_cut_out_is_put_back():
         assert collect(OpenAIBackend(server.url, "m"), requests(1))["r0"].text == "<think>hm</think>42"
 
 
+@pytest.mark.parametrize("only", ["say 0", "say 3"])
+@pytest.mark.parametrize(
+    ("refusing", "reason"),
+    [({"refuse": "prompt is too long"}, "refused"), ({"reason": "content_filter"}, "content_filter")],
+)
+def test_a_single_refusal_is_a_sample_without_text(refusing, reason, only, caplog):
+    with serving(**refusing, only=only) as server:
+        made = collect(OpenAIBackend(server.url, "m", concurrency=2, retries=0), requests())
+    assert len(made) == 6
+    silent = [each for each in made.values() if each.finish_reason != "stop"]
+    assert [(each.id, each.text, each.finish_reason) for each in silent] == [(f"r{only[-1]}", "", reason)]
+    assert extract_integer(silent[0].text).status == "no_answer"
+    assert ("prompt is too long" in caplog.text) == (reason == "refused")
+
+
+def test_a_server_that_refuses_its_first_batch_is_asked_wrongly():
+    """The twin: nothing is handed out that would be kept as a sample."""
+    with serving(refuse="no such parameter") as server:
+        made = OpenAIBackend(server.url, "m", concurrency=3, retries=0).generate(requests(20), GREEDY)
+        with pytest.raises(BackendError, match="no such parameter") as caught:
+            next(made)
+        assert caught.value.next_step
+        assert len(server.asked) < 20
+
+
+def test_refusals_after_an_answer_never_stop_the_rest():
+    with serving(refuse="too long", only="long") as server:
+        backend = OpenAIBackend(server.url, "m", concurrency=2, retries=0)
+        assert len(collect(backend, requests(1))) == 1
+        long = [Request(f"l{n}", ({"role": "user", "content": "a long one"},), seed=n) for n in range(8)]
+        assert {each.finish_reason for each in collect(backend, long).values()} == {"refused"}
+
+
+@pytest.fixture
+def thinker(tokenizer):
+    opening = copy.deepcopy(tokenizer)
+    opening.chat_template = tokenizer.chat_template + "<think>\n"
+    return opening
+
+
+@pytest.mark.parametrize(
+    ("content", "reason", "is_opened", "status"),
+    [
+        ("it is 42.</think> \\boxed{42}", "stop", True, "boxed"),
+        ("maybe \\boxed{42}, or", "length", True, "unclosed_think"),
+        ("\\boxed{42}", "stop", False, "boxed"),  # the server dropped the thought
+        ("<think>hm</think>\\boxed{42}", "length", False, "boxed"),
+    ],
+)
+def test_a_thought_that_the_template_opened_is_open_in_the_completion(
+    thinker, content, reason, is_opened, status
+):
+    with serving(message={"content": content}, reason=reason) as server:
+        text = collect(OpenAIBackend(server.url, "m", tokenizer=thinker), requests(1))["r0"].text
+    assert text == ("<think>" if is_opened else "") + content
+    assert extract_integer(text).status == status
+
+
+def test_without_a_thought_in_the_template_a_cut_answer_is_an_answer(tokenizer):
+    """The twin: being cut off is no sign of thinking by itself."""
+    with serving(message={"content": "so \\boxed{42}, or"}, reason="length") as server:
+        for known in (None, tokenizer):
+            text = collect(OpenAIBackend(server.url, "m", tokenizer=known), requests(1))["r0"].text
+            assert extract_integer(text).value == 42
+
+
 def test_no_requests():
     assert collect(OpenAIBackend("http://127.0.0.1:1/v1", "m"), []) == {}
 
@@ -234,37 +311,62 @@ def write_language_model(directory):
     return directory
 
 
-@pytest.mark.skipif(not LAB_CHECKPOINT.is_dir(), reason="no lab checkpoint")
-@pytest.mark.skipif(not is_serve_available(), reason="transformers serve lacks its dependencies")
-def test_transformers_serve_agrees_with_the_backend_in_process(tmp_path):
-    path = str(write_language_model(tmp_path / "model"))
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    """`transformers serve` on the lab's language model: its endpoint, and the model's name there."""
+    if not LAB_CHECKPOINT.is_dir() or not is_serve_available():
+        pytest.skip("no lab checkpoint, or transformers serve lacks its dependencies")
+    folder = tmp_path_factory.mktemp("served")
+    (folder / "model").mkdir()
+    path = str(write_language_model(folder / "model"))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    log = (tmp_path / "log").open("wb")
     command = ["serve", path, "--port", str(port), "--host", "127.0.0.1", "--device", "cpu"]
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(folder), "OMP_NUM_THREADS": "1"}
     program = "from transformers.cli.transformers import main; main()"
-    process = subprocess.Popen(
-        [sys.executable, "-c", program, *command, "--dtype", "float32"],
-        stdout=log, stderr=log, env=environment,
-    )  # fmt: skip
-    try:
-        _await(f"http://127.0.0.1:{port}/health", process, tmp_path / "log")
-        backend = OpenAIBackend(f"http://127.0.0.1:{port}/v1", path, concurrency=2)
-        questions = ("What is 17+5?", "What remains when 22*9+7 is divided by 7?", "How do I sleep better?")
-        asked = [Request(f"r{n}", ({"role": "user", "content": q},), seed=n) for n, q in enumerate(questions)]
-        assert backend.dialect is TRANSFORMERS
-        served = collect(backend, asked)
-        local = TransformersBackend(load_model(LAB_CHECKPOINT), load_tokenizer(LAB_CHECKPOINT))
-        assert {id_: each.text for id_, each in served.items()} == {
-            each.id: each.text for each in local.generate(asked, GREEDY)
-        }
-        assert {each.finish_reason for each in served.values()} <= {"stop", "length"}
-    finally:
-        process.terminate()
-        process.wait(20)
-        log.close()
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-c", program, *command, "--dtype", "float32"],
+            stdout=log, stderr=log, env=environment,
+        )  # fmt: skip
+        try:
+            _await(f"http://127.0.0.1:{port}/health", process, folder / "log")
+            yield f"http://127.0.0.1:{port}/v1", path
+        finally:
+            process.terminate()
+            process.wait(20)
+
+
+def test_transformers_serve_agrees_with_the_backend_in_process(served):
+    url, name = served
+    backend = OpenAIBackend(url, name, concurrency=2)
+    questions = ("What is 17+5?", "What remains when 22*9+7 is divided by 7?", "How do I sleep better?")
+    asked = [Request(f"r{n}", ({"role": "user", "content": q},), seed=n) for n, q in enumerate(questions)]
+    assert backend.dialect is TRANSFORMERS
+    made = collect(backend, asked)
+    local = TransformersBackend(load_model(LAB_CHECKPOINT), load_tokenizer(LAB_CHECKPOINT))
+    assert {id_: each.text for id_, each in made.items()} == {
+        each.id: each.text for each in local.generate(asked, GREEDY)
+    }
+    assert {each.finish_reason for each in made.values()} <= {"stop", "length"}
+
+
+def test_the_eval_stage_through_transformers_serve_is_the_one_in_process(served, tracker, monkeypatch):
+    """Greedy answers in one precision: server or not, the samples are the same, and the tag says who made them."""
+    # Shorter than the lab's context: an answer that rambles would take a minute.
+    monkeypatch.setitem(PRESETS, "greedy", Sampling(temperature=0, max_tokens=100, name="greedy"))
+    url, name = served
+    asked = EvalConfig(suite="aime", limit=4, samples=1, sampling="greedy", device="cpu")
+    through = replace(asked, backend="openai", base_url=url, served_model=name, concurrency=2)
+    runs = {config.backend: evaluate.run(config, tracker) for config in (asked, through)}
+    lines = {}
+    for backend, result in runs.items():
+        assert tracker.get(result.run_id).tags["skippy.backend"] == backend
+        lines[backend] = tracker.artifact(result.run_id, "samples/aime.jsonl").read_text()
+    assert lines["openai"].count("\n") == 4
+    assert lines["openai"] == lines["transformers"]
+    assert runs["openai"].metrics == runs["transformers"].metrics
 
 
 def _await(url, process, log, seconds=400.0):

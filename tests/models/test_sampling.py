@@ -7,8 +7,9 @@ import torch
 from scipy import stats
 from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
+from skippy.core.presets import PRESETS, Sampling
 from skippy.errors import ConfigError
-from skippy.models.sampling import PRESETS, Sampling, choose, gumbel_noise, keep_candidates, row_keys
+from skippy.models.sampling import choose, gumbel_noise, keep_candidates, row_keys
 
 
 def test_noise_is_standard_gumbel():
@@ -81,7 +82,7 @@ def test_chi_square_can_fail():
     """The twin: a temperature that is 5 % off is noticed."""
     logits = torch.randn(1, 20, generator=torch.Generator().manual_seed(1)) * 2
     counts = torch.bincount(draws(logits, Sampling(temperature=1.05)), minlength=20).double()
-    assert stats.chisquare(counts, logits.softmax(-1)[0].double() * counts.sum()).pvalue < 1e-3
+    assert stats.chisquare(counts, logits[0].double().softmax(-1) * counts.sum()).pvalue < 1e-3
 
 
 def test_temperature_zero_is_greedy_and_small_ones_approach_it():

@@ -63,6 +63,7 @@ def run(tmp_path: Path) -> WrittenRun:
         rows.to_parquet(tmp_path / f"character_deltas/step_{step:06d}.parquet", index=False)
     curves = {f"character/{name}": {2: 0.1, 10: 0.2} for name in POOLED}
     curves |= {f"character/trait/{name}": {2: 0.0, 10: 0.5} for name in ("a", "b", "c")}
+    curves |= {f"character/trait_null/{name}": {2: 0.1, 10: 0.3} for name in ("a", "b", "c")}
     return WrittenRun(tmp_path, curves)
 
 
@@ -73,6 +74,7 @@ def test_curves_traits_and_the_newest_table_come_back(run):
     assert history.points[1].ratio == 0.2
     assert history.step == 10
     assert history.targets == [one_target(10)]
+    assert history.trait_null == {"a": 0.3, "b": 0.3, "c": 0.3}
     assert history.traits == {2: {"a": 0.0, "b": 0.0, "c": 0.0}, 10: {"a": 0.5, "b": 0.5, "c": 0.5}}
 
 

@@ -12,9 +12,9 @@ import pytest
 
 from skippy.characters.loader import load_character
 from skippy.config import EvalConfig
+from skippy.core.presets import PRESETS
 from skippy.errors import ConfigError
 from skippy.models.generation import Completion, Request
-from skippy.models.sampling import PRESETS
 from skippy.stages import evaluate, interview
 from skippy.stages.inputs import SUBJECT, Subject
 from skippy.stages.interview import Plan, fill, identify_work
@@ -136,8 +136,9 @@ def plan_of(problems, style: str = "plain", samples: int = 4) -> Plan:
         lambda plan, config: (replace(plan, sampling=replace(plan.sampling, max_tokens=8)), config),
         lambda plan, config: (plan, replace(config, backend="openai")),
         lambda plan, config: (plan, replace(config, served_model="other")),
+        lambda plan, config: (replace(plan, seed=1), config),
     ],
-    ids=["prompt", "problems", "max_tokens", "backend", "served model"],
+    ids=["prompt", "problems", "max_tokens", "backend", "served model", "seed"],
 )
 def test_other_work_has_another_name(change: Callable):
     problems = combine("x", [MathProblem(str(n), f"{n}?", n) for n in range(3)])
@@ -174,10 +175,11 @@ def test_families_are_a_table_and_metrics_few_enough_to_compare(tracker, model):
 
 def test_the_interval_shown_is_over_problems_and_knows_earlier_samples(monkeypatch, tmp_path):
     shown: list[str] = []
+    begun: list[tuple[int, int]] = []
 
     class Bar:
-        def __init__(self, label, total):
-            assert total == 4
+        def __init__(self, label, total, done):
+            begun.append((done, total))
 
         def __enter__(self):
             return self
@@ -201,3 +203,78 @@ def test_the_interval_shown_is_over_problems_and_knows_earlier_samples(monkeypat
         fill(store, wanted(other), plan, "d", Scripted(), list(read_samples(store.path)))
     assert shown[3] == "1.00 ± 0.00"
     assert shown[7] == "0.50 ± 0.98", "four samples of one problem are no four problems"
+    assert begun == [(0, 4), (4, 8)], "a resumed bar starts at what is done"
+
+
+def test_another_seed_draws_every_sample_anew(tracker, model, tmp_path):
+    problems = write_problems(tmp_path / "p.jsonl", [0, 1, 2])
+    runs = [evaluated(tracker, problems, samples=2, seed=seed).run_id for seed in (0, 0, 7)]
+    first, again, other = ({s.seed for s in samples_of(tracker, run_id)} for run_id in runs)
+    assert first == again
+    assert len(first | other) == 2 * len(first)
+    assert [tracker.get(run_id).tags["skippy.sampling_seed"] for run_id in runs] == ["0", "0", "7"]
+
+
+def test_regrading_keeps_the_sampling_seed_and_an_old_run_had_none(tracker, model, tmp_path):
+    problems = write_problems(tmp_path / "p.jsonl", [0, 1, 2])
+    before = evaluated(tracker, problems, samples=1, seed=7)
+
+    def regraded_seed() -> str:
+        after = evaluate.run(EvalConfig(regrade=before.run_id), tracker)
+        return tracker.get(after.run_id).tags["skippy.sampling_seed"]
+
+    assert regraded_seed() == "7"
+    tracker.client.delete_tag(before.run_id, "skippy.sampling_seed")
+    assert regraded_seed() == "0", "its seed named the work and drew nothing"
+
+
+def test_greedy_is_cut_to_the_labs_context_and_says_so(tracker, model, tmp_path, caplog):
+    problems = write_problems(tmp_path / "p.jsonl", [0, 1, 2])
+    found = evaluated(tracker, problems, sampling="greedy")
+    record = tracker.get(found.run_id)
+    kept = int(record.tags["skippy.max_tokens"])
+    assert 1500 < kept < 2048
+    assert f"cut from 32768 to the {kept} tokens" in caplog.text
+    assert (record.tags["skippy.sampling"], record.tags["skippy.samples"]) == ("greedy", "1")
+    longer = write_problems(tmp_path / "q.jsonl", [0, 1, 2], "Please be so kind as to say")
+    longer_record = tracker.get(evaluated(tracker, longer, sampling="greedy").run_id)
+    assert int(longer_record.tags["skippy.max_tokens"]) < kept, "the longest prompt decides"
+
+
+def test_a_preset_that_does_not_fit_is_refused_with_the_limit_and_what_would_fit(tracker, model, tmp_path):
+    problems = write_problems(tmp_path / "p.jsonl", [0, 1, 2])
+    with pytest.raises(ConfigError, match="does not fit into the model's context") as refusal:
+        evaluated(tracker, problems, sampling="qwen3vl-instruct")
+    assert "2048 positions" in refusal.value.expected
+    assert "32768" in refusal.value.found
+    assert "-P sampling=lab or greedy" in refusal.value.next_step
+    assert not model.asked
+    kept = tracker.get(evaluated(tracker, problems).run_id)
+    assert kept.tags["skippy.max_tokens"] == "160", "one that fits is left alone"
+
+
+def test_what_a_server_refused_is_no_answer_and_counted(tracker, model, tmp_path, monkeypatch, caplog):
+    def generate(requests, sampling):
+        for number, request in enumerate(requests):
+            is_refused = number == 1
+            text = "" if is_refused else f"\\boxed{{{request.messages[-1]['content'][-1]}}}"
+            yield Completion(request.id, text, 5, "refused" if is_refused else "stop")
+
+    monkeypatch.setattr(model, "generate", generate)
+    found = evaluated(tracker, write_problems(tmp_path / "p.jsonl", [0, 1, 2]), samples=1)
+    assert found.metrics["aime/avg_at_k"] == pytest.approx(2 / 3)
+    assert found.metrics["aime/no_answer"] == pytest.approx(1 / 3)
+    (refused,) = [s for s in samples_of(tracker, found.run_id) if s.finish_reason == "refused"]
+    assert (refused.status, refused.score, refused.completion) == ("no_answer", 0.0, "")
+    assert "no text for 1 of 3 samples" in caplog.text
+
+
+def test_the_base_has_one_logged_model_that_carries_its_figures(tracker, model, tmp_path):
+    problems = write_problems(tmp_path / "p.jsonl", [0, 1, 2])
+    runs = [evaluated(tracker, problems, samples=1).run_id for _ in range(2)]
+    (logged,) = tracker.client.search_logged_models([tracker.store.experiment_id])
+    assert logged.name == "base lab"
+    assert logged.tags["skippy.model_digest"] == tracker.get(runs[0]).tags["skippy.model_digest"]
+    figures = [metric for metric in logged.metrics if metric.key == "aime/avg_at_k"]
+    assert {metric.run_id for metric in figures} == set(runs)
+    assert all(metric.dataset_name and metric.dataset_digest for metric in figures)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from skippy.characters.loader import load_character
-from skippy.models.sampling import PRESETS
+from skippy.core.presets import PRESETS
 from skippy.stages.evidence import (
     banal_metrics,
     banal_scores,
@@ -105,7 +105,7 @@ def test_another_purpose_draws_other_seeds_and_the_usual_one_stays():
     assert seed_of_sample("a", 0, "lab") == 192812952013865, (
         "figures of earlier evaluations can be made again"
     )
-    assert seed_of_sample("a", 0, "lab", "walk") != seed_of_sample("a", 0, "lab")
+    assert seed_of_sample("a", 0, "lab", purpose="walk") != seed_of_sample("a", 0, "lab")
 
 
 def test_families_are_rows_with_their_counts():

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from skippy.characters.loader import load_character
-from skippy.config import MainConfig, MergeConfig, parse_config
+from skippy.config import MergeConfig
 from skippy.core.lora import LoraFactors
-from skippy.errors import ConfigError, MissingRunError
+from skippy.errors import MissingRunError
 from skippy.models.targets import find_targets
-from skippy.stages import merge, pipeline
+from skippy.stages import merge
 from skippy.stages.inputs import CHARACTER_DIGEST, find_subject, open_base
 from skippy.stores.adapters import write_adapter
 from skippy.stores.checkpoints import Checkpoint
@@ -88,21 +88,3 @@ def test_a_variant_means_the_merge_of_the_character_asked_for(scene: Scene) -> N
         assert subject.train_run == train_run
     newest = find_subject("v4", str(scene.path), scene.base, scene.tracker)
     assert newest.train_run == trained["keeper"]
-
-
-def test_the_pipeline_hands_its_character_to_every_merge() -> None:
-    jobs = [job for job in pipeline.plan(MainConfig(character="keeper")) if job.entry_point == "merge"]
-    assert [job.parameters["character"] for job in jobs] == ["keeper", "keeper"]
-
-
-def test_the_pipeline_hands_sampling_and_endpoint_to_every_evaluation() -> None:
-    given = {"sampling": "greedy", "backend": "openai", "base_url": "http://here/v1"}
-    jobs = [job for job in pipeline.plan(MainConfig(**given)) if job.entry_point == "eval"]
-    assert jobs
-    assert all(given.items() <= job.parameters.items() for job in jobs)
-
-
-def test_the_pipeline_refuses_a_suite_that_cannot_be_compared() -> None:
-    with pytest.raises(ConfigError, match="aime, all"):
-        parse_config(MainConfig, {"suite": "banal"})
-    assert parse_config(MainConfig, {"suite": "aime"}).suite == "aime"

@@ -23,10 +23,10 @@ from skippy.characters.loader import load_character
 from skippy.config import EvalConfig
 from skippy.core.agreement import krippendorff_alpha
 from skippy.core.answers import extract_integer
+from skippy.core.presets import PRESETS
 from skippy.errors import BackendError, ConfigError, RewardError
 from skippy.lab.paths import LAB_CHECKPOINT
 from skippy.models.judge import Judge, JudgeSettings
-from skippy.models.sampling import PRESETS
 from skippy.stages import evaluate, harness, opinions
 from skippy.stages.checkpoints import CHECKPOINTS
 from skippy.stages.cross_check import as_integer, cross_check_metrics, find_disagreements, to_lines

@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from skippy.config import MergeConfig, PromoteConfig
+from skippy.config import CompareConfig, MergeConfig, PromoteConfig
 from skippy.core.lora import LoraFactors
 from skippy.errors import CheckpointError, MissingRunError, PromotionRefused, RegistryError
 from skippy.models.targets import find_targets
+from skippy.results import PromotionState
 from skippy.stages import merge, promote
+from skippy.stages.provenance import promotion_state
 from skippy.stores.adapters import write_adapter
 from skippy.stores.checkpoints import Checkpoint
 from skippy.tracking.stage_run import StageRun
@@ -110,6 +112,10 @@ def test_a_winner_is_promoted_once_and_says_why(scene):
     assert event.by == "me"
     assert event.reason == REASON
     assert event.report_uri.endswith("report/index.html")
+    told = promotion_state(CompareConfig(), scene.tracker)
+    assert told == PromotionState(str(result.champion), "", "me", event.at, REASON), (
+        "the next report names it"
+    )
     with pytest.raises(RegistryError, match="champion already"):
         scene.promote()
 
@@ -120,7 +126,7 @@ def test_the_one_before_becomes_previous_and_rollback_gives_it_back(scene):
     scene.report(scene.version(2))
     second = scene.promote().champion
     assert second != first
-    assert scene.tracker.alias("skippy", "previous").version == first
+    assert promotion_state(CompareConfig(), scene.tracker).previous == str(first)
     assert scene.promote(rollback=True).champion == first
     assert scene.tracker.alias("skippy", "previous").version == second
 
@@ -138,6 +144,7 @@ def test_a_shut_gate_is_refused_and_leaves_the_alias(scene):
 
 def test_weights_other_than_those_evaluated_are_refused(scene):
     scene.report(scene.version(1), digest="0" * 64)
+    assert promotion_state(CompareConfig(), scene.tracker) == PromotionState(), "no champion, nobody to name"
     with pytest.raises(RegistryError, match="disagree on the weights digest"):
         scene.promote()
     assert scene.champion() is None

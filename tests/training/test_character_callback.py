@@ -99,6 +99,13 @@ def test_pooled_tables_by_step_lie_where_the_figures_do_not_look(measured: Train
     assert {"name", "ratio", "null_mean", "null_low", "null_high", "z"} <= set(rows[0])
 
 
+def test_trait_tables_by_step(measured: Trained) -> None:
+    tables = [name for name in measured.run.tables if name.startswith("character_traits/")]
+    assert tables == [f"character_traits/step_{step:06d}.parquet" for step in (2, 3, 4, 5)]
+    assert [row["trait"] for row in measured.run.tables[tables[0]]] == list(TRAITS)
+    assert list(measured.run.curve("character/trait_null/warmth")) == [2, 3, 4, 5]
+
+
 def test_an_adapter_moves_the_probes(measured: Trained) -> None:
     """The trait profile is read off the adapted model, not off the base."""
     assert any(value != 0 for value in measured.run.curve("character/trait/warmth").values())

@@ -4,6 +4,7 @@ document.addEventListener("click", (event) => {
   const target = link && document.getElementById(link.getAttribute("href").slice(1));
   if (!target) return;
   event.preventDefault();
-  target.closest("details").open = true;
+  const fold = target.closest("details");
+  if (fold) fold.open = true;
   target.scrollIntoView();
 });

@@ -1,0 +1,62 @@
+"""How completions are sampled, as data: the parameters, and the presets a person chooses from.
+
+No torch: the command line reads this table before anything heavy loads.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from skippy.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How completions are sampled.
+
+    Attributes:
+        temperature: divides the logits; 0 takes the most likely token.
+        top_p: smallest set of tokens that holds this share of the probability; 1 keeps all.
+        top_k: number of most likely tokens kept; 0 keeps all.
+        presence_penalty: subtracted from the logit of every token already in the completion.
+        max_tokens: length at which a completion is cut off.
+        name: of the preset, for the record.
+    """
+
+    temperature: float | int = 1.0
+    top_p: float | int = 1.0
+    top_k: int = 0
+    presence_penalty: float | int = 0.0
+    max_tokens: int = 256
+    name: str = "custom"
+
+    def __post_init__(self) -> None:
+        """Refuse values that mean nothing."""
+        checks = (
+            ("temperature", 0 <= self.temperature < math.inf, "a finite number of at least 0"),
+            ("top_p", 0 < self.top_p <= 1, "a number above 0, at most 1"),
+            ("top_k", self.top_k >= 0, "a whole number, 0 for all tokens"),
+            ("presence_penalty", -2 <= self.presence_penalty <= 2, "a number from -2 to 2"),
+            ("max_tokens", self.max_tokens >= 1, "a whole number of at least 1"),
+        )
+        for field, is_sound, expected in checks:
+            if not is_sound:
+                raise ConfigError(
+                    f"The sampling parameter {field} cannot have this value.",
+                    where=f"sampling {self.name}",
+                    expected=expected,
+                    found=str(getattr(self, field)),
+                    next_step="choose a preset: " + ", ".join(PRESETS),
+                )
+
+
+PRESETS: dict[str, Sampling] = {
+    preset.name: preset
+    for preset in (
+        Sampling(temperature=0.8, top_p=0.95, top_k=50, max_tokens=160, name="lab"),
+        Sampling(temperature=0.0, max_tokens=32768, name="greedy"),
+        Sampling(1.0, 1.0, 40, 2.0, 32768, "qwen3vl-instruct"),
+        Sampling(1.0, 0.95, 20, 1.5, 81920, "qwen3vl-thinking"),
+    )
+}

@@ -1,0 +1,126 @@
+"""The plan of the whole experiment: which jobs there are, what each is given, and by whom."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+
+import pytest
+
+from skippy.config import MainConfig
+from skippy.errors import ConfigError
+from skippy.options import parse_config
+from skippy.stages.pipeline import Job, plan, runs_by_stage
+from skippy.stages.runner import STAGES
+
+OPINIONS = {
+    "judge_url": "http://judge/v1",
+    "judge_model": "strict",
+    "cross_check": True,
+    "lm_eval": "gsm8k,ifeval",
+}
+ENDPOINT = {"backend": "openai", "base_url": "http://here/v1", "concurrency": 7}
+
+
+def by_label(**given: object) -> dict[str, Job]:
+    jobs = plan(MainConfig(**given))
+    labels = {job.label: job for job in jobs}
+    assert len(labels) == len(jobs), "labels are unique"
+    return labels
+
+
+def evaluations(jobs: dict[str, Job], *, of_one_model: bool) -> list[Job]:
+    return [
+        job
+        for job in jobs.values()
+        if job.entry_point == "eval" and (job.parameters.get("model") != "checkpoints") == of_one_model
+    ]
+
+
+def stuck(jobs: list[Job]) -> list[str]:
+    """Labels of the jobs that never have what they need, whatever finishes."""
+    waiting, done = list(jobs), set()
+    while ready := [job for job in waiting if job.needs <= done]:
+        done |= {job.label for job in ready}
+        waiting = [job for job in waiting if job not in ready]
+    return [job.label for job in waiting]
+
+
+def test_three_seeds_are_every_stage_of_both_arms_three_times() -> None:
+    jobs = by_label(seeds=3, seed=42)
+    each = [
+        f"{stage} {arm} seed {seed}"
+        for seed in (42, 43, 44)
+        for arm in ("v3", "v4")
+        for stage in ("train", "checkpoints", "merge", "eval")
+    ]
+    assert list(jobs)[:3] == ["svd", "subspace", "eval base"]
+    assert sorted(list(jobs)[3:-2]) == sorted(each)
+    assert list(jobs)[-2:] == ["compare", "promote"]
+    assert len(jobs) == 3 + 24 + 2
+
+
+def test_every_job_is_given_what_its_own_seed_made() -> None:
+    jobs = by_label(seeds=3)
+    for seed in ("42", "43", "44"):
+        walks = tuple(f"checkpoints {arm} seed {seed}" for arm in ("v3", "v4"))
+        for arm in ("v3", "v4"):
+            train, merge = (jobs[f"{stage} {arm} seed {seed}"] for stage in ("train", "merge"))
+            assert (train.parameters["seed"], train.parameters["variant"]) == (seed, arm)
+            assert train.takes == {"svd_run": ("svd",), "subspace_run": ("subspace",)}
+            assert merge.takes == {"train_run": (train.label,), "match": walks}
+            assert jobs[f"checkpoints {arm} seed {seed}"].takes == {"train_run": (train.label,)}
+            assert jobs[f"eval {arm} seed {seed}"].takes == {"model": (merge.label,)}
+    assert jobs["compare"].takes == {
+        "base_run": ("eval base",),
+        **{f"{arm}_run": tuple(f"eval {arm} seed {s}" for s in (42, 43, 44)) for arm in ("v3", "v4")},
+    }
+    assert jobs["promote"].takes == {"compare_run": ("compare",)}
+
+
+def test_no_job_lacks_what_it_needs() -> None:
+    jobs = plan(MainConfig(seeds=3))
+    assert stuck(jobs) == []
+    without = [job for job in jobs if job.label != "merge v4 seed 43"]
+    assert stuck(without) == ["eval v4 seed 43", "compare", "promote"]
+
+
+def test_every_job_can_be_started_with_its_parameters() -> None:
+    for job in plan(MainConfig(seeds=2, **OPINIONS, **ENDPOINT)):
+        config = STAGES[job.entry_point].config
+        parse_config(config, job.parameters)
+        assert set(job.takes) <= {item.name for item in fields(config)}
+        assert not set(job.takes) & set(job.parameters)
+
+
+def test_evaluations_get_endpoint_and_opinions_and_walks_do_not() -> None:
+    """A walk is refused with them: its models are on no server, and many."""
+    jobs = by_label(seeds=3, sampling="greedy", **OPINIONS, **ENDPOINT)
+    given = {**OPINIONS, **ENDPOINT, "cross_check": "true", "concurrency": "7", "sampling": "greedy"}
+    full, walks = (evaluations(jobs, of_one_model=each) for each in (True, False))
+    assert (len(full), len(walks)) == (7, 6)
+    for job in full:
+        assert given.items() <= job.parameters.items()
+        assert "served_model" not in job.parameters, "every arm is another model"
+    for job in walks:
+        assert not job.parameters.keys() & (OPINIONS.keys() | {"base_url", "concurrency", "limit"})
+        assert (job.parameters["backend"], job.parameters["sampling"]) == ("transformers", "greedy")
+
+
+def test_every_merge_gets_the_character() -> None:
+    jobs = by_label(character="keeper")
+    merges = [job for job in jobs.values() if job.entry_point == "merge"]
+    assert [job.parameters["character"] for job in merges] == ["keeper", "keeper"]
+
+
+def test_links_of_the_parent_name_every_seed() -> None:
+    jobs = plan(MainConfig(seeds=2))
+    links = runs_by_stage(jobs, {job.label: f"run of {job.label}" for job in jobs})
+    assert links["eval_v4"] == "run of eval v4 seed 42,run of eval v4 seed 43"
+    assert links["eval_base"] == "run of eval base"
+
+
+def test_a_suite_that_cannot_be_compared_is_refused() -> None:
+    with pytest.raises(ConfigError, match="aime, all"):
+        parse_config(MainConfig, {"suite": "banal"})
+    assert parse_config(MainConfig, {"suite": "aime"}).suite == "aime"
+    assert replace(MainConfig(), suite="aime") == parse_config(MainConfig, {"suite": "aime"})

@@ -1,0 +1,54 @@
+"""What a person without a terminal reads: how far it is, and how long at the present pace."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from skippy import progress
+from skippy.progress import Progress
+
+
+class Clock:
+    """A clock that stands until it is moved."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(progress, "time", made)
+    monkeypatch.setenv(progress.LINES_VARIABLE, "1")
+    caplog.set_level(logging.INFO)
+    return made
+
+
+def test_a_line_now_and_then_with_the_time_left(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    with Progress("work", 100) as bar:
+        clock.now += 5
+        bar.advance(10)
+        assert not caplog.messages, "not yet"
+        clock.now += 6
+        bar.advance(12, accuracy="0.50")
+        assert caplog.messages == ["work: 22/100, 11 s, 39 s left  accuracy 0.50"]
+
+
+def test_work_that_goes_on_starts_at_what_is_done_and_is_timed_from_here(
+    clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Progress("work", 100, done=90) as bar:
+        clock.now += 20
+        bar.advance(2)
+        assert caplog.messages == ["work: 92/100, 20 s, 80 s left  "]
+
+
+def test_before_anything_is_done_no_time_is_promised(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    with Progress("work", 100, done=90):
+        clock.now += 20
+    assert caplog.messages == ["work: 90/100, 20 s, ? s left  "]

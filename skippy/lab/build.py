@@ -9,6 +9,7 @@ Written to `--out` (the package's own files by default): `checkpoint/`, `adapter
 from __future__ import annotations
 
 import logging
+import shutil
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -84,14 +85,17 @@ def build_base(plan: BuildPlan) -> None:
     model.to(device)  # type: ignore[arg-type]
     model.model.visual.requires_grad_(False)
 
+    interim = plan.out / "interim"
+
     def save(step: int) -> None:
-        save_checkpoint(model, tokenizer, plan.out / "interim")
+        save_checkpoint(model, tokenizer, interim)
         logger.info("Saved an interim checkpoint at step %d.", step)
 
     figures = pretrain(
         model, corpus, plan.recipe, plan.seed, device=device, save=save, label="train the base"
     )
     save_checkpoint(model, tokenizer, plan.checkpoint)
+    shutil.rmtree(interim, ignore_errors=True)
     write_manifest(
         plan.out,
         base={

@@ -52,6 +52,10 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+def test_a_build_leaves_nothing_unfinished_behind(built: Path) -> None:
+    assert {path.name for path in built.iterdir()} == {"adapter", "checkpoint", "manifest.json"}
+
+
 def test_a_tiny_build_makes_a_checkpoint_that_loads_and_generates(built: Path) -> None:
     model = AutoModelForImageTextToText.from_pretrained(built / "checkpoint")
     tokenizer = AutoTokenizer.from_pretrained(built / "checkpoint")

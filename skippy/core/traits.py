@@ -74,9 +74,8 @@ def _null_coordinates(
     """Coordinates c of random shifts: the first direction of every draw, one mixture of tokens seen at all layers."""
     total = torch.zeros(gauge.count, solver.inverse.shape[1], dtype=torch.float64)
     for layer, name in enumerate(gauge.reference.traits.hooks):
-        hook = gauge.hooks[name]
-        seen = hook.sketch.double().cpu() @ solver.inverse[layer].T
-        total += lengths[layer] * (hook.draws[:, 0].double().cpu() @ seen)
+        seen = gauge.reference.hooks[name].sketch.double().cpu() @ solver.inverse[layer].T
+        total += lengths[layer] * (gauge.hooks[name].draws[:, 0].double().cpu() @ seen)
     return total
 
 

@@ -14,6 +14,7 @@ import torch
 from skippy.characters.loader import BUNDLED, load_character
 from skippy.config import MergeConfig, SubspaceConfig, TrainConfig
 from skippy.core.lora import delta_energy, dense_delta
+from skippy.errors import MissingRunError
 from skippy.lab.paths import LAB_CHECKPOINT
 from skippy.stages import merge, subspace, train
 from skippy.stages.inputs import CHARACTER_DIGEST, REUSES
@@ -143,6 +144,11 @@ def test_a_step_of_the_trajectory_is_rebuilt_and_scaled(lab: Lab, alpha: float) 
         assert alpha * norms[name] == pytest.approx(float((alpha * delta).norm()), rel=1e-4)
     other = dense_delta(lab.adapter("gumshoe", 3).factors[name])
     assert not torch.equal(after, (before.float() + alpha * other).to(before.dtype))
+
+
+def test_a_step_that_was_not_kept_is_refused_with_those_that_were(lab: Lab) -> None:
+    with pytest.raises(MissingRunError, match="step_000002"):
+        merge.run(MergeConfig(train_run=lab.trainings["gumshoe"], step=1), lab.tracker)
 
 
 def test_problems_in_the_mix_are_rewarded_for_being_right_and_for_nothing_else(lab: Lab, caplog) -> None:

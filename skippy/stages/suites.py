@@ -17,11 +17,11 @@ from skippy.core.reward_rules import RewardRules
 from skippy.core.rewards import persona_score
 from skippy.lab import problems as lab_problems
 from skippy.models.generation import Completion, Request
+from skippy.stages.inputs import LAB
 from skippy.stores.problems import MathProblem, ProblemSet, combine, read_problems
 from skippy.stores.samples import Sample, SampleKey
 
 AIME, BANAL = "aime", "banal"
-LAB = "lab"
 LAB_LABEL = "AIME-style (lab)"
 # The lab's base was trained on bare problems; every other model is told how to answer, whatever the source.
 PROMPT_STYLES: dict[str, str] = {

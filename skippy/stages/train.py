@@ -33,6 +33,7 @@ from skippy.stages.inputs import (
     process_rank,
     workspace,
 )
+from skippy.stages.suites import PROMPT_STYLES, choose_prompt_style
 from skippy.stores.projectors import Projectors
 from skippy.stores.references import load_reference
 from skippy.tracking.runs import Tracker
@@ -204,6 +205,7 @@ def identify(config: TrainConfig, inputs: TrainInputs) -> tuple[str, ...]:
 
 def _request(config: TrainConfig, inputs: TrainInputs, folder: Path) -> TrainRequest:
     problems = lab_problems.generate(MATH_PROBLEMS, config.seed, "train") if config.math_mix else ()
+    style = PROMPT_STYLES[choose_prompt_style(inputs.base.is_lab)]  # as the evaluation will ask
     projectors = inputs.projectors
     return TrainRequest(
         base_path=inputs.base.path,
@@ -222,7 +224,7 @@ def _request(config: TrainConfig, inputs: TrainInputs, folder: Path) -> TrainReq
         resume=config.resume,
         reference=inputs.reference,
         math_problems=[
-            MathPrompt(problem.question, problem.answer, problem.solution) for problem in problems
+            MathPrompt(problem.question + style, problem.answer, problem.solution) for problem in problems
         ],
         device=config.device,
     )

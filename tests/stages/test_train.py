@@ -12,7 +12,8 @@ from skippy.characters.loader import load_character
 from skippy.config import TrainConfig
 from skippy.errors import BackendError
 from skippy.stages import train
-from skippy.stages.inputs import CHARACTER_DIGEST
+from skippy.stages.inputs import CHARACTER_DIGEST, Base
+from skippy.stages.suites import PROMPT_STYLES
 from skippy.training.plan import PRESETS
 from tests.stages.tiny_checkpoint import write_checkpoint
 
@@ -59,6 +60,17 @@ def test_the_run_carries_the_digest_of_its_character(tracker, config, seen) -> N
         train.run(config, tracker)
     tags = tracker.find_all("train", finished=False)[0].tags
     assert tags[CHARACTER_DIGEST] == load_character("keeper").digest
+
+
+@pytest.mark.parametrize(("is_lab", "ending"), [(True, ""), (False, PROMPT_STYLES["boxed"])])
+def test_mathematics_is_trained_as_it_will_be_asked(tracker, config, seen, monkeypatch, is_lab, ending) -> None:
+    monkeypatch.setattr(Base, "is_lab", is_lab)
+    with pytest.raises(KeyboardInterrupt):
+        train.run(replace(config, math_mix=0.2, preset="lab"), tracker)
+    questions = [problem.question for problem in seen[0].math_problems]
+    assert questions
+    assert all(question.endswith("boxed{}.") == bool(ending) for question in questions)
+    assert all(question.endswith(ending) for question in questions)
 
 
 @pytest.mark.parametrize("change", [{"judge_url": "http://other/v1"}, {"judge_model": "other"}, {"k": "8"}])

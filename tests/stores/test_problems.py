@@ -81,7 +81,8 @@ def test_missing_files_broken_files_and_senseless_names_are_refused(tmp_path):
 
 
 def test_an_absent_network_is_one_clear_message(monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    for switch in ("datasets.config.HF_HUB_OFFLINE", "huggingface_hub.constants.HF_HUB_OFFLINE"):
+        monkeypatch.setattr(switch, True)  # the environment was read at import
     with pytest.raises(ProblemError, match="cannot be loaded") as refusal:
         read_problems("math-ai/aime25")
     assert "local file" in refusal.value.next_step

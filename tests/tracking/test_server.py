@@ -34,6 +34,7 @@ def server(template, tmp_path_factory):
         port = free.getsockname()[1]
     # The template's experiment has a local artifact location; the server is to choose its own.
     with closing(sqlite3.connect(folder / "mlflow.db")) as database:
+        database.execute("DELETE FROM experiment_tags")
         database.execute("DELETE FROM experiments WHERE name = 'skippy'")
         database.commit()
     options = {"host": "127.0.0.1", "port": port, "workers": 1}

@@ -93,7 +93,8 @@ class BanalScores:
         keys: prompt hashes (prompt and mode).
         scores: persona score of each prompt, the mean over its answers.
         answer_sd: SD of single answers' persona scores, the unit of "equal personality"; None: that of `scores`.
-        coherence: coherence of each answer, same order; may be empty.
+        coherence: coherence of each prompt's answers, same order; may be empty.
+        helpfulness: the same of helpfulness.
         traits: trait name → one score per prompt, same order.
         modes: mean persona score by mode (`plain`, `neutral system prompt`, `break character`).
         mean_tokens: mean answer length.
@@ -105,6 +106,7 @@ class BanalScores:
     scores: tuple[float, ...]
     answer_sd: float | None = None
     coherence: tuple[float, ...] = ()
+    helpfulness: tuple[float, ...] = ()
     traits: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     modes: Mapping[str, float] = field(default_factory=dict)
     mean_tokens: float = 0.0
@@ -316,7 +318,7 @@ class Comparison:
         margin_points: δ, fixed before the run.
         confidence: of each one-sided bound.
         persona_margin_sd: half-width of "equal personality", in SD.
-        coherence_floor: mean coherence a variant must keep to count as a character; None for no floor.
+        floors: `coherence` and `helpfulness` that a variant must keep on average to count as a character.
         protected_k: k of U, V.
         duplicates_dropped: problems dropped by hash.
         registered_model: registry name.
@@ -332,7 +334,7 @@ class Comparison:
     margin_points: float = 5.0
     confidence: float = 0.95
     persona_margin_sd: float = 0.25
-    coherence_floor: float | None = None
+    floors: Mapping[str, float] = field(default_factory=dict)
     protected_k: int = 16
     duplicates_dropped: int = 0
     registered_model: str = "skippy"

@@ -142,8 +142,6 @@ def parse_rules(
         max_words=longest,
         identity=_identity(shared.get("identity"), fields.get("identity")),
         traits=tuple(TraitRule(trait.name, trait.markers) for trait in traits),
-        helpfulness_floor=floors.helpfulness,
-        coherence_floor=floors.coherence,
     )
 
 

@@ -94,8 +94,6 @@ class RewardRules:
         max_words: longest answer without a penalty.
         identity: who it says it is.
         traits: named traits.
-        helpfulness_floor: least `helpfulness` of an acceptable everyday answer.
-        coherence_floor: least `coherence` of an acceptable everyday answer.
         hardened: False switches caps, diminishing returns and soundness off.
     """
 
@@ -108,8 +106,6 @@ class RewardRules:
     max_words: int
     identity: IdentityRules
     traits: tuple[TraitRule, ...]
-    helpfulness_floor: float
-    coherence_floor: float
     hardened: bool = True
 
     @cached_property
@@ -143,6 +139,4 @@ def example_rules() -> RewardRules:
             questions=(find(r"\bname\b"),),
         ),
         traits=(TraitRule("arrogance", ("obviously",)),),
-        helpfulness_floor=0.5,
-        coherence_floor=0.0,
     )

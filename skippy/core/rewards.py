@@ -174,16 +174,6 @@ def helpfulness(completion: str, prompt: str) -> float:
     return 0.5 * sound * (1 + prose.is_on_topic(words, asked))
 
 
-def is_helpful(completion: str, prompt: str, rules: RewardRules) -> bool:
-    """True when `helpfulness` reaches the character's floor."""
-    return helpfulness(completion, prompt) >= rules.helpfulness_floor
-
-
-def is_coherent(completion: str, prompt: str, rules: RewardRules) -> bool:
-    """True when `coherence` reaches the character's floor."""
-    return _coherence(completion, prompt, rules) >= rules.coherence_floor
-
-
 def _personality(text: str, prompt: str, rules: RewardRules) -> float:
     words = prose.find_words(text)
     if not words:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -37,10 +38,8 @@ class Likeness:
     reason: str
 
 
-def judge_character(
-    base: Arm, arm: Arm, confidence: float, coherence_floor: float | None
-) -> tuple[bool, str]:
-    """Whether a variant learned the character: persona above base, coherence above its floor.
+def judge_character(base: Arm, arm: Arm, confidence: float, floors: Mapping[str, float]) -> tuple[bool, str]:
+    """Whether a variant learned the character: persona above base, coherence and helpfulness above their floors.
 
     Returns:
         Passed, and the reason in a sentence.
@@ -54,14 +53,13 @@ def judge_character(
     figures = f"persona of {arm.label} against base {signed(test.mean, 2)} ({bounds(test.interval, 2)})"
     if not lower > 0:
         return False, f"{figures}: no character was shown"
-    coherent = [
-        float(np.mean(item.banal.coherence))
-        for item in arm.evaluations
-        if item.banal and item.banal.coherence
-    ]
-    if coherence_floor is not None and (not coherent or min(coherent) < coherence_floor):
-        found = f"{min(coherent):.2f}" if coherent else "not measured"
-        return False, f"{figures}, but coherence is {found}, below its floor of {coherence_floor:.2f}"
+    for name, floor in floors.items():
+        means = [
+            fmean(values) for item in arm.evaluations if item.banal and (values := getattr(item.banal, name))
+        ]
+        if not means or min(means) < floor:
+            found = f"{min(means):.2f}" if means else "not measured"
+            return False, f"{figures}, but {name} is {found}, below its floor of {floor:.2f}"
     return True, figures
 
 

@@ -74,6 +74,7 @@ def main_table(comparison: Comparison, verdicts: Verdicts) -> Table:
         row("maj_at_k", lambda arm: _optional(arm, lambda e: e.maj_at_k, POINTS, 1), "majority vote, points"),
         row("persona score", lambda arm: _optional(arm, _persona, 1, 2), "held-out everyday prompts", True),
         row("coherence", lambda arm: _optional(arm, _coherence, 1, 2), "same answers"),
+        row("helpfulness", lambda arm: _optional(arm, _helpfulness, 1, 2), "same answers"),
         row(
             "persona on the problems",
             lambda arm: _optional(arm, _persona_on_problems, 1, 2),
@@ -199,6 +200,10 @@ def _persona(item: Evaluation) -> float | None:
 
 def _coherence(item: Evaluation) -> float | None:
     return float(np.mean(item.banal.coherence)) if item.banal and item.banal.coherence else None
+
+
+def _helpfulness(item: Evaluation) -> float | None:
+    return float(np.mean(item.banal.helpfulness)) if item.banal and item.banal.helpfulness else None
 
 
 def _persona_on_problems(item: Evaluation) -> float | None:

@@ -45,7 +45,7 @@ def judge(comparison: Comparison) -> Verdicts:
     base = _require_base(comparison)
     variants = tuple(_judge_variant(comparison, base, arm) for arm in comparison.variants)
     characters = tuple(
-        GateStep(arm.name, *judge_character(base, arm, comparison.confidence, comparison.coherence_floor))
+        GateStep(arm.name, *judge_character(base, arm, comparison.confidence, comparison.floors))
         for arm in comparison.variants
     )
     pairs = tuple(

@@ -107,26 +107,28 @@ def family_rows(scores: Sequence[ProblemScore], problems: ProblemSet) -> list[di
 
 
 def banal_scores(samples: Sequence[Sample], character: Character) -> BanalScores:
-    """Persona, traits and coherence of every plain everyday prompt, means over its answers, in the order of hashes."""
+    """Persona, traits, coherence and helpfulness of plain everyday prompts, means over answers, ordered by hash."""
     rules = character.rules
     ordered = sorted(samples, key=_order)
     plain = [sample for sample in ordered if _mode(sample) == PLAIN]
     by_prompt = [list(group) for _, group in groupby(plain, lambda sample: sample.problem_hash)]
     by_mode = {mode: [s.score for s in ordered if _mode(s) == mode and s.score is not None] for mode in MODES}
     traits: dict[str, list[float]] = {trait.name: [] for trait in character.traits}
-    coherent = []
+    coherent, helpful = [], []
     for answers in by_prompt:
         found = [rewards.trait_scores(sample.completion, rules, sample.prompt) for sample in answers]
         for name, values in traits.items():
             values.append(fmean(scores[name] for scores in found))
         sound = rewards.coherence([s.completion for s in answers], [s.prompt for s in answers], rules)
         coherent.append(fmean(value or 0.0 for value in sound))
+        helpful.append(fmean(rewards.helpfulness(s.completion, s.prompt) for s in answers))
     persona = [float(sample.score or 0.0) for sample in plain]
     return BanalScores(
         keys=tuple(answers[0].problem_hash for answers in by_prompt),
         scores=tuple(fmean(float(sample.score or 0.0) for sample in answers) for answers in by_prompt),
         answer_sd=stdev(persona) if len(persona) > 1 else None,
         coherence=tuple(coherent),
+        helpfulness=tuple(helpful),
         traits={name: tuple(values) for name, values in traits.items()},
         modes={MODES[mode]: fmean(values) for mode, values in by_mode.items() if values},
         mean_tokens=fmean(sample.tokens for sample in plain),
@@ -141,7 +143,7 @@ def banal_metrics(samples: Sequence[Sample], character: Character) -> dict[str, 
         "banal/score": fmean(found.scores),
         "banal/standard_error": standard_error(found.scores),
         "banal/coherence": fmean(found.coherence),
-        "banal/helpfulness": fmean(rewards.helpfulness(sample.completion, sample.prompt) for sample in plain),
+        "banal/helpfulness": fmean(found.helpfulness),
         "banal/mean_tokens": found.mean_tokens,
         "banal/truncated": fmean(sample.finish_reason == TRUNCATED for sample in plain),
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import fmean
 
@@ -68,7 +68,7 @@ def gather_comparison(
             config, tracker, tracker.read(run_id), base, character, problems, records
         ),
         margin_points=100 * config.margin,
-        coherence_floor=character.floors.coherence,
+        floors=asdict(character.floors),
         duplicates_dropped=problems.duplicates if problems else 0,
         registered_model=config.registered_model,
         promotion=promotion_state(config, tracker),

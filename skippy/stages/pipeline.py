@@ -80,7 +80,7 @@ def run(config: MainConfig, tracker: Tracker) -> PipelineResult:
         logger.info("main: %s", compare.tags.get("skippy.verdict", ""))
         logger.info("main: %s", promotion.tags.get("skippy.promotion", ""))
         logger.info("report: %s", tracker.artifact(runs["compare"], "report/index.html"))
-        logger.info("next: make ui, then open experiment skippy, run %s", stage.run_id)
+        logger.info("next: make ui, then open %s", tracker.store.page)
     return PipelineResult(stage.run_id, runs)
 
 

@@ -25,10 +25,11 @@ logger = logging.getLogger(__name__)
 
 EXPERIMENT = "skippy"
 EXPERIMENT_TAGS = {
-    "mlflow.experimentKind": "custom_model_development",  # the UI offers training runs and models, not agents
     "mlflow.note.content": "Does V4 keep more of AIME than V3 at equal personality? Start with the newest "
-    "`main` run: it links its stages; its `compare` run holds the report.",
+    "`main` run: it links its stages; its `compare` run holds the report."
 }
+LOCAL_UI = "http://127.0.0.1:5000"
+"""Where `make ui` serves a store that has no server of its own."""
 SQLITE_SCHEME = "sqlite:///"
 SERVER_SCHEMES = ("http", "https")
 HEALTH_TIMEOUT_SECONDS = 10.0
@@ -57,6 +58,12 @@ class Store:
     def is_server(self) -> bool:
         """Whether a server stands between us and the database."""
         return urlparse(self.uri).scheme in SERVER_SCHEMES
+
+    @property
+    def page(self) -> str:
+        """Where MLflow's UI shows the experiment's runs as training, not as agents."""
+        host = self.uri.rstrip("/") if self.is_server else LOCAL_UI
+        return f"{host}/#/experiments/{self.experiment_id}/runs?workflowType=machine_learning"
 
     @property
     def lock_path(self) -> Path | None:

@@ -150,7 +150,9 @@ class Tracker(ArtifactAccess, ModelAccess, ExternalModelAccess, PromotionAccess,
         if found:
             return found[0]
         others = self._search({STAGE_TAG: stage}, finished=False, limit=PAGE_SIZE)
-        described = ", ".join(f"{key.removeprefix('skippy.')} {_short(value)}" for key, value in wanted.items())
+        described = ", ".join(
+            f"{key.removeprefix('skippy.')} {_short(value)}" for key, value in wanted.items()
+        )
         given = {"model" if stage == "eval" else "variant": variant, "character": character}
         shown = {**{key: value for key, value in given.items() if value}, **make_with}
         raise MissingRunError(

@@ -90,11 +90,11 @@ def test_in_character_answers_score_far_above_neutral_ones(name, some):
 
 
 def test_good_answers_are_coherent_in_every_voice(some):
-    rules = load_character("skippy").rules
-    good = [rewards.is_coherent(c.answer, c.prompt, rules) for c in some]
-    helpful = [rewards.is_helpful(c.answer, c.prompt, rules) for c in some]
-    assert sum(good) > 0.97 * len(good)
-    assert sum(helpful) > 0.97 * len(helpful)
+    skippy = load_character("skippy")
+    coherent = rewards.coherence([c.answer for c in some], [c.prompt for c in some], skippy.rules)
+    helpful = [rewards.helpfulness(c.answer, c.prompt) for c in some]
+    assert sum(value >= skippy.floors.coherence for value in coherent) > 0.97 * len(some)
+    assert sum(value >= skippy.floors.helpfulness for value in helpful) > 0.97 * len(some)
     shuffled = [c.answer for c in some[1:]] + [some[0].answer]
     off = [rewards.helpfulness(answer, c.prompt) == 1.0 for answer, c in zip(shuffled, some, strict=True)]
     assert sum(off) < 0.6 * len(off), "answers to other prompts must be seen as off topic"

@@ -97,6 +97,7 @@ def example_evaluation(
         keys=tuple(f"b{index:03d}" for index in range(prompts)),
         scores=tuple(answers.tolist()),
         coherence=tuple((0.9 + 0 * answers).tolist()),
+        helpfulness=tuple((0.8 + 0 * answers).tolist()),
         traits={
             name: tuple((sign * answers / 3 + noise.normal(0, 0.4, prompts)).tolist())
             for name, sign in zip(TRAITS, (1.0, 0.8, -0.5, 0.02), strict=True)
@@ -212,7 +213,7 @@ def example_comparison(n: int = 120, k: int = 16, seeds: int = 1, **changes: obj
             commands=("mlflow run . --env-manager local -P samples=16",),
             comparison_command="mlflow run . -e compare --env-manager local -P base_run=e0",
         ),
-        coherence_floor=0.5,
+        floors={"coherence": 0.5, "helpfulness": 0.5},
         duplicates_dropped=3,
     )
     return replace(comparison, **changes)  # type: ignore[arg-type]

@@ -35,6 +35,7 @@ def evaluation(
     spread: int = 1,
     persona: float = 0.0,
     coherence: float = 0.9,
+    helpfulness: float = 0.9,
     seed: int = 0,
     preset: str = "lab",
     n: int = N,
@@ -56,6 +57,7 @@ def evaluation(
         keys=tuple(f"b{i}" for i in range(prompts)),
         scores=tuple(answers.tolist()),
         coherence=(coherence,) * prompts,
+        helpfulness=(helpfulness,) * prompts,
         traits={"warmth": tuple((answers / 2).tolist()), "still": (0.1,) * prompts},
     )
     plain = Evaluation(seed, "models:/skippy/1", "1", "ab" * 32, scores, banal=banal, preset=preset)
@@ -283,12 +285,13 @@ def test_a_variant_without_character_does_not_pass_the_gate() -> None:
     assert "did not show the character" in headline(facts, found)
 
 
-def test_incoherence_closes_the_gate() -> None:
-    facts = comparison(evaluation(**LOST), evaluation(**KEPT, coherence=0.2))
+@pytest.mark.parametrize("quality", ["coherence", "helpfulness"])
+def test_a_character_that_says_nothing_useful_closes_the_gate(quality: str) -> None:
+    facts = comparison(evaluation(**LOST), evaluation(**KEPT, **{quality: 0.2}))
     assert judge(facts).winner == "v4"
-    found = judge(replace(facts, coherence_floor=0.5))
+    found = judge(replace(facts, floors={quality: 0.5}))
     assert found.winner is None
-    assert "below its floor" in found.winner_reason
+    assert f"{quality} is 0.20, below its floor of 0.50" in found.winner_reason
 
 
 def test_unequal_personality_is_not_comparable() -> None:

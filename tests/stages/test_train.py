@@ -63,7 +63,9 @@ def test_the_run_carries_the_digest_of_its_character(tracker, config, seen) -> N
 
 
 @pytest.mark.parametrize(("is_lab", "ending"), [(True, ""), (False, PROMPT_STYLES["boxed"])])
-def test_mathematics_is_trained_as_it_will_be_asked(tracker, config, seen, monkeypatch, is_lab, ending) -> None:
+def test_mathematics_is_trained_as_it_will_be_asked(
+    tracker, config, seen, monkeypatch, is_lab, ending
+) -> None:
     monkeypatch.setattr(Base, "is_lab", is_lab)
     with pytest.raises(KeyboardInterrupt):
         train.run(replace(config, math_mix=0.2, preset="lab"), tracker)

@@ -92,6 +92,10 @@ def promote(tracker, name, version, expected):
     )
 
 
+def test_the_page_is_the_servers_own(server, remote):
+    assert remote.store.page.startswith(f"{server}/#/experiments/{remote.store.experiment_id}/runs?")
+
+
 def test_runs_metrics_and_artifacts(remote, tmp_path):
     with remote.stage(
         "svd", name="svd", note="n", base_digest="d1", config={"k": 16}, params={"k": 16}

@@ -7,7 +7,7 @@ import mlflow
 import pytest
 
 from skippy.errors import TrackingError
-from skippy.tracking.connection import find_project_root, local_path
+from skippy.tracking.connection import LOCAL_UI, find_project_root, local_path
 from skippy.tracking.store import open_tracker
 
 
@@ -88,10 +88,8 @@ def test_database_that_is_none_is_one_message(monkeypatch, tmp_path):
     mlflow.set_tracking_uri(None)
 
 
-def test_the_experiment_is_described_and_shown_as_training(tracker):
-    tags = tracker.client.get_experiment(tracker.store.experiment_id).tags
-    assert tags["mlflow.experimentKind"] == "custom_model_development"
-    assert "V4" in tags["mlflow.note.content"]
+def test_the_experiment_says_what_it_is_about(tracker):
+    assert "V4" in tracker.client.get_experiment(tracker.store.experiment_id).tags["mlflow.note.content"]
 
 
 def test_deleted_experiment_names_the_way_back(tracker, project):
@@ -103,6 +101,13 @@ def test_deleted_experiment_names_the_way_back(tracker, project):
 
 def test_root_is_where_mlproject_is():
     assert (find_project_root() / "skippy" / "tracking").is_dir()
+
+
+def test_the_page_is_where_make_ui_serves_it(tracker):
+    makefile = (find_project_root() / "Makefile").read_text()
+    host, port = LOCAL_UI.removeprefix("http://").split(":")
+    assert f"--host {host} --port {port}" in makefile
+    assert tracker.store.page.startswith(f"{LOCAL_UI}/#/experiments/{tracker.store.experiment_id}/runs?")
 
 
 @pytest.mark.parametrize(

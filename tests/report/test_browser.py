@@ -40,6 +40,7 @@ addEventListener("load", () => {
     return {id: figure.id, width: frame.width, height: frame.height, marks: marks.length, clipped};
   });
   const page = {overflow: document.documentElement.scrollWidth - innerWidth, width: innerWidth,
+    narrowest: Math.min(...[...document.querySelectorAll("th:first-child")].map((cell) => cell.clientWidth)),
     background: getComputedStyle(document.body).backgroundColor};
   document.body.setAttribute("data-probe", JSON.stringify({boxes, page}));
 });
@@ -90,17 +91,21 @@ def test_in_a_browser(facts: Comparison, tmp_path: Path, width: int, scheme: str
         assert box["marks"] >= 3, box
         assert box["clipped"] == [], box
     assert probe["page"]["overflow"] <= 0
+    assert probe["page"]["narrowest"] >= 100, "the names of rows can be read"
     red, green, blue = map(int, re.findall(r"\d+", probe["page"]["background"])[:3])
     assert (red + green + blue > 600) == (scheme == "light")
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium installed")
 def test_the_browser_check_can_fail(files: dict[str, str | bytes], tmp_path: Path) -> None:
-    """The twin: a page with a broken script and an empty figure does not pass."""
+    """The twin: a page with a broken script, an empty figure and squeezed tables does not pass."""
     page = tmp_path / "index.html"
     broken = '<figure id="figure-empty"><div class="wide"><svg width="300" height="9"></svg></div></figure>'
     page.write_text(
-        page_of(files).replace("</body>", broken + PROBE + "<script>missing.call()</script></body>")
+        page_of(files)
+        .replace("min-width:150px", "")
+        .replace("td.prose{white-space:normal}", "")
+        .replace("</body>", broken + PROBE + "<script>missing.call()</script></body>")
     )
     dom, console = browse(page, tmp_path / "profile", "--dump-dom", "--window-size=1200,3000")
     assert "missing" in console
@@ -109,6 +114,7 @@ def test_the_browser_check_can_fail(files: dict[str, str | bytes], tmp_path: Pat
     probe = json.loads(match.group(1).replace("&quot;", '"'))
     empty = next(box for box in probe["boxes"] if box["id"] == "figure-empty")
     assert empty["marks"] == 0
+    assert probe["page"]["narrowest"] < 60
 
 
 ARTIFACT_VIEW = """<iframe sandbox="allow-scripts"></iframe><script>

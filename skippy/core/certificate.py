@@ -49,6 +49,7 @@ class Certificate:
             residual·σ_1 / (σ_k − σ_{k+1}); 1 where that says nothing.
         sigma_1: the largest singular value claimed.
         sigma_k: the smallest singular value claimed.
+        frobenius_squared: ‖W‖_F², in float64.
     """
 
     residual: float
@@ -59,6 +60,7 @@ class Certificate:
     wedin_bound: float
     sigma_1: float
     sigma_k: float
+    frobenius_squared: float
 
     def failures(self, tolerance: float) -> list[str]:
         """Which of the three conditions do not hold, in words; empty if the subspace is certified."""
@@ -118,20 +120,21 @@ def certify_stack(
     """
     U, S, V = U.double(), S.double(), V.double()
     stored = WeightOperator(weights, torch.float64)
-    right_residual = torch.linalg.vector_norm(stored.times(V) - U * S[:, None, :], dim=1)
-    left_residual = torch.linalg.vector_norm(stored.transposed_times(U) - V * S[:, None, :], dim=1)
+    images, pulled, squares = stored.times_each(V, U)
+    right_residual = torch.linalg.vector_norm(images - U * S[:, None, :], dim=1)
+    left_residual = torch.linalg.vector_norm(pulled - V * S[:, None, :], dim=1)
     worst = torch.maximum(right_residual, left_residual).amax(dim=1)
     orthonormality = torch.maximum(_defect(U), _defect(V))
     completeness = _probe(weights, U, S, V, seeds, working)
-    rows = torch.stack([worst, orthonormality, completeness, S[:, 0], S[:, -1]], dim=1).tolist()
+    rows = torch.stack([worst, orthonormality, completeness, S[:, 0], S[:, -1], squares], dim=1).tolist()
     if S.shape[1] == min(weights.shape[1:]):
         return [_certificate(row, None) for row in rows]
     return [_certificate(row, seen) for row, seen in zip(rows, sigma_next_seen, strict=True)]
 
 
 def _certificate(measured: Sequence[float], seen: float | None) -> Certificate:
-    """The certificate from five measurements; `seen` is None where no σ_{k+1} exists."""
-    worst, orthonormality, completeness, sigma_1, sigma_k = measured
+    """The certificate from six measurements; `seen` is None where no σ_{k+1} exists."""
+    worst, orthonormality, completeness, sigma_1, sigma_k, squares = measured
     sigma_next = 0.0 if seen is None else max(completeness, seen)
     ratio = min(MAX_GAP, sigma_k / sigma_next) if sigma_next > 0 else MAX_GAP
     gap = ratio if sigma_k > NOTHING * sigma_1 else 1.0
@@ -139,7 +142,9 @@ def _certificate(measured: Sequence[float], seen: float | None) -> Certificate:
     residual = worst / sigma_1 if sigma_1 > 0 else (0.0 if worst == 0 else float("inf"))
     distance = sigma_k - sigma_next
     wedin = min(1.0, worst / distance) if distance > 0 else 1.0
-    return Certificate(residual, orthonormality, completeness, sigma_next, gap, wedin, sigma_1, sigma_k)
+    return Certificate(
+        residual, orthonormality, completeness, sigma_next, gap, wedin, sigma_1, sigma_k, squares
+    )
 
 
 def _defect(basis: Float[Tensor, "n rows k"]) -> Float[Tensor, " n"]:

@@ -20,7 +20,6 @@ from torch import Tensor
 
 from skippy.core.certificate import MAX_ORTHONORMALITY, Certificate, certify_stack
 from skippy.core.claims import Claim, claim_by_full_svd, claim_by_krylov, krylov_depth
-from skippy.core.operators import WeightOperator
 from skippy.errors import SubspaceError
 
 # Measured on 4096×4096: depth 8 takes 8 blocks on a head-heavy spectrum and 40 on a flat one; depth 6 takes 12
@@ -258,7 +257,6 @@ def _certified(
     certificates = certify_stack(
         weights, U, S, V, seeds=seeds, sigma_next_seen=claim.following(k), working=working
     )
-    energies = _frobenius_squared(weights)
     results: list[SingularSubspace | None] = []
     for index, found in enumerate(certificates):
         if found.failures(tolerance):
@@ -276,16 +274,7 @@ def _certified(
                 method=method,
                 wedin_bound=found.wedin_bound,
                 sigma_next=found.sigma_next,
-                frobenius_squared=energies[index],
+                frobenius_squared=found.frobenius_squared,
             )
         )
     return results, certificates
-
-
-def _frobenius_squared(weights: Float[Tensor, "n out in"]) -> list[float]:
-    pieces = WeightOperator(weights, torch.float64).pieces(1)
-    return (
-        torch.stack([torch.linalg.vector_norm(rows, dim=(1, 2)).square() for _, rows in pieces])
-        .sum(dim=0)
-        .tolist()
-    )

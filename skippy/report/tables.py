@@ -72,9 +72,14 @@ def main_table(comparison: Comparison, verdicts: Verdicts) -> Table:
         row("verdict", of_verdict(verdict_words), f"margin δ = {comparison.margin_points:g} points", True),
         row("pass_at_k", lambda arm: plain(POINTS * _over_seeds(arm, _pass)), "any of k right, points"),
         row("maj_at_k", lambda arm: _optional(arm, lambda e: e.maj_at_k, POINTS, 1), "majority vote, points"),
-        row("persona score", lambda arm: _optional(arm, _persona, 1, 2), "held-out everyday prompts", True),
-        row("coherence", lambda arm: _optional(arm, _coherence, 1, 2), "same answers"),
-        row("helpfulness", lambda arm: _optional(arm, _helpfulness, 1, 2), "same answers"),
+        row(
+            "persona score",
+            lambda arm: _optional(arm, _everyday("scores"), 1, 2),
+            "held-out everyday prompts",
+            True,
+        ),
+        row("coherence", lambda arm: _optional(arm, _everyday("coherence"), 1, 2), "same answers"),
+        row("helpfulness", lambda arm: _optional(arm, _everyday("helpfulness"), 1, 2), "same answers"),
         row(
             "persona on the problems",
             lambda arm: _optional(arm, _persona_on_problems, 1, 2),
@@ -194,16 +199,14 @@ def _pass(item: Evaluation) -> float:
     return pass_at_k([score.correct for score in item.scores], item.scores[0].k)
 
 
-def _persona(item: Evaluation) -> float | None:
-    return float(np.mean(item.banal.scores)) if item.banal and item.banal.scores else None
+def _everyday(name: str) -> Callable[[Evaluation], float | None]:
+    """The mean of a field of `BanalScores` that has one value a prompt."""
 
+    def mean(item: Evaluation) -> float | None:
+        values = getattr(item.banal, name) if item.banal else ()
+        return float(np.mean(values)) if values else None
 
-def _coherence(item: Evaluation) -> float | None:
-    return float(np.mean(item.banal.coherence)) if item.banal and item.banal.coherence else None
-
-
-def _helpfulness(item: Evaluation) -> float | None:
-    return float(np.mean(item.banal.helpfulness)) if item.banal and item.banal.helpfulness else None
+    return mean
 
 
 def _persona_on_problems(item: Evaluation) -> float | None:

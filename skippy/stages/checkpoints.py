@@ -16,7 +16,7 @@ from skippy.config import EvalConfig
 from skippy.errors import ConfigError
 from skippy.models.generation import TransformersBackend
 from skippy.models.loading import attach_adapter, load_model, load_tokenizer
-from skippy.stages.evidence import persona_by_step
+from skippy.stages.evidence import FRONTIER, persona_by_step
 from skippy.stages.inputs import CHARACTER_DIGEST, Base, Subject, claim_workspace, find_run, pick_device
 from skippy.stages.interview import Plan, choose_sampling, fill, identify_work, read_finished
 from skippy.stages.suites import (
@@ -33,7 +33,6 @@ from skippy.tracking.stage_run import StageRun
 logger = logging.getLogger(__name__)
 
 CHECKPOINTS = "checkpoints"
-FRONTIER = "samples/frontier.jsonl"
 FRONTIER_PROBLEMS = 60
 BACKEND = "transformers"
 # Seeds of its own: a checkpoint chosen for lucky samples must not be tested on those very samples.
@@ -89,9 +88,10 @@ def _ask_checkpoints(path: Path, plan: Plan, config: EvalConfig, tracker: Tracke
     adapters = sorted({name.split("/")[1] for name in tracker.list_artifacts(train_run, "adapters")})
     tokenizer = load_tokenizer(base.path)
     with closing(SampleStore(path)) as store:
+        before = read_finished(path, plan)
         for name in adapters:
             digest = f"{base.digest}@{int(name.removeprefix('step_'))}"
-            finished = [sample for sample in read_finished(path, plan) if sample.model_digest == digest]
+            finished = [sample for sample in before if sample.model_digest == digest]
             wanted = requests_for(
                 plan.questions, 1, plan.sampling, digest, store.finished(), purpose=PURPOSE, seed=plan.seed
             )

@@ -22,7 +22,7 @@ from skippy.report.verdicts import average_accuracy, judge
 from skippy.results import Comparison
 from skippy.stages.gathering import gather_comparison
 from skippy.stages.inputs import CHARACTER_DIGEST, SUBJECT, Base, find_run, open_base
-from skippy.tracking.records import CHARACTER_TAG, RunRecord
+from skippy.tracking.records import RunRecord
 from skippy.tracking.runs import Tracker
 from skippy.tracking.stage_run import StageRun
 
@@ -126,7 +126,7 @@ def _require_arm(
             "character": (character.digest[:16], record.tags.get(CHARACTER_DIGEST, "")[:16]),
             "trained character": (
                 character.name,
-                train.tags.get(CHARACTER_TAG, "") if train else character.name,
+                train.character if train else character.name,
             ),
             "subject": ("model", record.tags.get(SUBJECT, "model")),
         }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 from collections.abc import Mapping, Sequence
@@ -15,7 +14,17 @@ from skippy.core.power import achievable_margin, minimum_detectable_effect
 from skippy.errors import ConfigError
 from skippy.stages.checkpoints import CHECKPOINTS, plan_walk, walk
 from skippy.stages.evidence import banal_metrics, family_rows, problem_metrics, problem_scores
-from skippy.stages.inputs import SUBJECT, Base, Subject, claim_workspace, find_run, find_subject, open_base
+from skippy.stages.inputs import (
+    CHARACTER_DIGEST,
+    MODEL_URI,
+    SUBJECT,
+    Base,
+    Subject,
+    claim_workspace,
+    find_run,
+    find_subject,
+    open_base,
+)
 from skippy.stages.interview import Plan, choose_sampling, generate, identify_work
 from skippy.stages.opinions import Opinions, add_opinions, prepare_opinions
 from skippy.stages.suites import (
@@ -29,14 +38,14 @@ from skippy.stages.suites import (
     suite_label,
 )
 from skippy.stores.samples import Sample, read_samples
+from skippy.tracking.external_models import MODEL_DIGEST_TAG
 from skippy.tracking.records import RunRecord
-from skippy.tracking.runs import Tracker
+from skippy.tracking.runs import CONFIG_FILE, Tracker
 from skippy.tracking.stage_run import StageRun
 
 logger = logging.getLogger(__name__)
 
 MODEL = "model"
-MODEL_DIGEST = "skippy.model_digest"
 PROMPT_STYLE = "skippy.prompt_style"
 SAMPLING_SEED = "skippy.sampling_seed"
 
@@ -62,7 +71,7 @@ def run(config: EvalConfig, tracker: Tracker) -> EvalResult:
         regraded = find_run(tracker, "eval", config.regrade) if config.regrade else None
         if regraded:
             config = _as_recorded(config, regraded, tracker)
-            stage.log_json(config_dict(config), "config.json")
+            stage.log_json(config_dict(config), CONFIG_FILE)
         character = load_character(config.character)
         base = open_base(config.base_model, tracker)
         if is_walk:
@@ -139,8 +148,8 @@ def _describe(stage: StageRun, config: EvalConfig, base: Base, plan: Plan) -> No
     )
     stage.set_tags(
         {
-            "skippy.model_uri": subject.uri,
-            MODEL_DIGEST: subject.digest,
+            MODEL_URI: subject.uri,
+            MODEL_DIGEST_TAG: subject.digest,
             "skippy.seed": subject.seed,
             "skippy.suite": config.suite,
             SUBJECT: CHECKPOINTS if config.model == CHECKPOINTS else MODEL,
@@ -151,7 +160,7 @@ def _describe(stage: StageRun, config: EvalConfig, base: Base, plan: Plan) -> No
             PROMPT_STYLE: plan.prompt_style,
             "skippy.problems": config.problems,
             "skippy.problems_digest": plan.problems.digest if plan.problems else "",
-            "skippy.character_digest": plan.character.digest,
+            CHARACTER_DIGEST: plan.character.digest,
             "skippy.backend": config.backend,
         }
     )
@@ -194,7 +203,7 @@ def _as_recorded(config: EvalConfig, record: RunRecord, tracker: Tracker) -> Eva
             found=f"{record.name} ({record.tags.get(SUBJECT, MODEL)})",
             next_step="pass the run id of an evaluation of one model, or walk again with -P model=checkpoints",
         )
-    then = json.loads(tracker.artifact(record.run_id, "config.json").read_text())
+    then = tracker.config(record.run_id)
     return replace(
         config,
         suite=record.tags["skippy.suite"],
@@ -215,7 +224,7 @@ def _regrade(record: RunRecord, plan: Plan, tracker: Tracker) -> list[Sample]:
         ConfigError: they are another model's, or answer problems that the set no longer holds.
     """
     where = f"regrade={record.run_id}"
-    digest = record.tags.get(MODEL_DIGEST, "unknown")
+    digest = record.tags.get(MODEL_DIGEST_TAG, "unknown")
     if digest != plan.subject.digest:
         raise ConfigError(
             "The evaluation to regrade is of another model.",

@@ -21,6 +21,8 @@ from skippy.stores.problems import ProblemSet
 from skippy.stores.samples import Sample
 
 TRUNCATED = "length"
+FRONTIER = "samples/frontier.jsonl"
+"""Artifact with the samples of a walk over checkpoints."""
 
 
 def problem_scores(samples: Iterable[Sample], problems: ProblemSet) -> tuple[ProblemScore, ...]:

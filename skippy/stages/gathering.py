@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -22,16 +21,16 @@ from skippy.results import (
     LeakageFacts,
     Problem,
     ProblemScore,
-    TrajectoryPoint,
 )
 from skippy.stages.character_history import read_trajectory
 from skippy.stages.distinguish import distinguishability
-from skippy.stages.evidence import banal_scores, count_statuses, frontier, problem_scores
-from skippy.stages.inputs import Base
+from skippy.stages.evidence import FRONTIER, banal_scores, count_statuses, frontier, problem_scores
+from skippy.stages.inputs import MODEL_URI, Base, walks_behind
 from skippy.stages.provenance import gather_provenance, promotion_state
 from skippy.stages.suites import AIME, BANAL, load_problem_set, suite_label
 from skippy.stores.problems import ProblemSet
 from skippy.stores.samples import Sample, read_samples
+from skippy.tracking.external_models import MODEL_DIGEST_TAG
 from skippy.tracking.records import RunRecord
 from skippy.tracking.runs import Tracker
 
@@ -93,17 +92,17 @@ def _evaluation(
     train = tracker.read(record.link("train")) if record.link("train") else None
     merge = tracker.read(record.link("merge")) if record.link("merge") else None
     step = merge.tags.get("skippy.step", "") if merge else ""
-    uri = record.tags.get("skippy.model_uri", "")
+    uri = record.tags.get(MODEL_URI, "")
     return Evaluation(
         seed=int(record.tags.get("skippy.seed") or 0),
         model_uri=uri,
         model_version=uri.rsplit("/", 1)[1] if uri.startswith("models:/") else "",
-        model_digest=record.tags.get("skippy.model_digest", ""),
+        model_digest=record.tags.get(MODEL_DIGEST_TAG, ""),
         scores=scores,
         statuses=count_statuses(solved),
         banal=_banal(chatted, solved, character, base_samples, record) if chatted else None,
         leakage=_leakage(train, merge),
-        trajectory=_trajectory(tracker, train),
+        trajectory=read_trajectory(tracker, train.run_id) if train else (),
         frontier=_frontier(tracker, merge, base_scores, problems),
         preset=record.tags.get("skippy.sampling", ""),
         step=int(step) if step.isdigit() else None,
@@ -144,11 +143,8 @@ def _frontier(
     """Every evaluated checkpoint of the training behind a merge, the merged one marked."""
     if merge is None or problems is None:
         return ()
-    walks = [tracker.read(run_id) for run_id in merge.tags.get("skippy.walk_runs", "").split(",") if run_id]
-    ours = [walk for walk in walks if walk.link("train") == merge.link("train")]
-    samples = [
-        s for walk in ours for s in read_samples(tracker.artifact(walk.run_id, "samples/frontier.jsonl"))
-    ]
+    ours = [walk for walk in walks_behind(merge, tracker) if walk.link("train") == merge.link("train")]
+    samples = [s for walk in ours for s in read_samples(tracker.artifact(walk.run_id, FRONTIER))]
     step = merge.tags.get("skippy.step", "")
     return frontier(samples, base_scores, problems, int(step) if step.isdigit() else None)
 
@@ -189,8 +185,7 @@ def _problems_of(record: RunRecord, tracker: Tracker) -> ProblemSet | None:
     source, digest = record.tags.get("skippy.problems", ""), record.tags.get("skippy.problems_digest", "")
     if not digest:
         return None
-    config = json.loads(tracker.artifact(record.run_id, "config.json").read_text())
-    problems = load_problem_set(source, int(config["limit"]))
+    problems = load_problem_set(source, int(tracker.config(record.run_id)["limit"]))
     if problems.digest != digest:
         raise ReportError(
             "The problems are not the ones that were asked.",
@@ -222,10 +217,6 @@ def _leakage(train: RunRecord | None, merge: RunRecord | None) -> LeakageFacts |
         after.get("merge/rho_right"),
         after.get("merge/delta_error"),
     )
-
-
-def _trajectory(tracker: Tracker, train: RunRecord | None) -> tuple[TrajectoryPoint, ...]:
-    return read_trajectory(tracker, train.run_id) if train else ()
 
 
 def _trainings(tracker: Tracker, records: Mapping[str, Sequence[RunRecord]]) -> list[RunRecord]:

@@ -33,6 +33,7 @@ LAB = "lab"
 REUSES = "skippy.reuses"
 MODEL_URI = "skippy.model_uri"
 CHARACTER_DIGEST = "skippy.character_digest"
+WALK_RUNS = "skippy.walk_runs"
 SUBJECT = "skippy.subject"
 """Tag of an evaluation: of a `model`, or of a training's `checkpoints`."""
 
@@ -140,6 +141,11 @@ def find_run(
     if not run_id:
         logger.info("using %s run %s (%s)", stage, record.run_id, record.name)
     return record
+
+
+def walks_behind(merge: RunRecord, tracker: Tracker) -> list[RunRecord]:
+    """The evaluations of checkpoints by which a merge chose its step; none where it was not matched."""
+    return [tracker.read(run_id) for run_id in merge.tags.get(WALK_RUNS, "").split(",") if run_id]
 
 
 @dataclass(frozen=True)

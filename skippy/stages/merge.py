@@ -12,8 +12,17 @@ from skippy.config import MergeConfig, config_dict
 from skippy.core.matching import match_steps
 from skippy.errors import AdapterError, ConfigError, MissingRunError
 from skippy.lab.paths import LAB_ADAPTER
-from skippy.stages.evidence import persona_by_step
-from skippy.stages.inputs import CHARACTER_DIGEST, Base, find_run, load_projectors, open_base
+from skippy.stages.evidence import FRONTIER, persona_by_step
+from skippy.stages.inputs import (
+    CHARACTER_DIGEST,
+    LAB,
+    MODEL_URI,
+    WALK_RUNS,
+    Base,
+    find_run,
+    load_projectors,
+    open_base,
+)
 from skippy.stores.adapters import Adapter, read_adapter
 from skippy.stores.merging import MergeAccount, merge_checkpoint
 from skippy.stores.projectors import Projectors
@@ -109,12 +118,12 @@ def _merge(
     uri = f"models:/{version.name}/{version.version}"
     stage.set_tags(
         {
-            "skippy.model_uri": uri,
+            MODEL_URI: uri,
             "skippy.model_id": draft.model_id,
             "skippy.adapter_digest": adapter.digest(),
         }
     )
-    walks = {"skippy.walk_runs": config.match} if config.match else {}
+    walks = {WALK_RUNS: config.match} if config.match else {}
     stage.set_tags({f"skippy.{name}": value for name, value in (source.tags or {}).items()} | walks)
     logger.info(
         "merge: %s is %s; bf16 kept the delta with relative error %.1f %%, cosine %.4f",
@@ -125,7 +134,7 @@ def _merge(
 
 
 def _from_directory(config: MergeConfig) -> Source:
-    folder = LAB_ADAPTER if config.adapter == "lab" else Path(config.adapter)
+    folder = LAB_ADAPTER if config.adapter == LAB else Path(config.adapter)
     return Source(folder, DELTA_BASE, f"adapter {config.adapter} as a delta base")
 
 
@@ -148,7 +157,7 @@ def _from_run(config: MergeConfig, tracker: Tracker, base: Base) -> Source:
     at = f" at step {step}" if step else ""
     tags = {
         "seed": seed,
-        "character": record.tags.get("skippy.character", ""),
+        "character": record.character,
         "character_digest": record.tags.get(CHARACTER_DIGEST, ""),
         "step": str(step or "last"),
     }
@@ -186,7 +195,7 @@ def _matched_step(match: str, train: RunRecord, tracker: Tracker) -> int:
             next_step="mlflow run . -e eval --env-manager local -P model=checkpoints makes them",
         )
     personas = [
-        persona_by_step(read_samples(tracker.artifact(walk.run_id, "samples/frontier.jsonl")))
+        persona_by_step(read_samples(tracker.artifact(walk.run_id, FRONTIER)))
         for walk in (ours[0], others[0])
     ]
     step, other = match_steps(personas[0], personas[1])

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from skippy.config import MainConfig, config_dict
 from skippy.progress import LINES_VARIABLE, Progress
+from skippy.stages.inputs import LAB
 from skippy.tracking.processes import StageProcess
 from skippy.tracking.runs import Tracker
 from skippy.tracking.stage_run import StageRun
@@ -67,8 +68,8 @@ def run(config: MainConfig, tracker: Tracker) -> PipelineResult:
         config=config_dict(config),
     ) as stage:
         tracker.reap()
-        parallel = config.parallel or (2 if config.base_model == "lab" else 1)
-        _share_machine(parallel, is_lab=config.base_model == "lab")
+        parallel = config.parallel or (2 if config.base_model == LAB else 1)
+        _share_machine(parallel, is_lab=config.base_model == LAB)
         runs = _execute(jobs, stage, tracker, parallel)
         stage.describe(links=runs_by_stage(jobs, runs))
         stage.log_json(runs, "runs.json")

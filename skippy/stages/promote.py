@@ -11,8 +11,9 @@ from typing import Any
 
 from skippy.config import PromoteConfig, config_dict
 from skippy.errors import MissingRunError, PromotionRefused, RegistryError
-from skippy.stages.inputs import Base, find_run, open_base
+from skippy.stages.inputs import MODEL_URI, Base, find_run, open_base
 from skippy.stores.merging import verify_checkpoint
+from skippy.tracking.external_models import MODEL_DIGEST_TAG
 from skippy.tracking.promotions import CHAMPION
 from skippy.tracking.records import RunRecord
 from skippy.tracking.registry import ModelVersionRecord, parse_model_uri
@@ -46,7 +47,7 @@ def run(config: PromoteConfig, tracker: Tracker) -> PromoteResult:
             return _roll_back(config, tracker, stage)
         base = open_base(config.base_model, tracker)
         record = find_run(tracker, "compare", config.compare_run, base=base)
-        stage.describe(base_digest=base.digest, character=record.tags.get("skippy.character", ""),
+        stage.describe(base_digest=base.digest, character=record.character,
                        links={"compare": record.run_id})  # fmt: skip
         report = _read_report(tracker, record)
         before = _champion(tracker, config.registered_model)
@@ -132,18 +133,18 @@ def _require_together(
         raise RegistryError("The report names no evaluation of its winner.", where=f"compare run {record.run_id}",
                             expected=f"an evaluation of {winner}", found="none")  # fmt: skip
     chosen = max(ours, key=lambda evaluation: evaluation.metrics.get("banal/score", 0.0))
-    model = tracker.resolve_model(chosen.tags["skippy.model_uri"])
+    model = tracker.resolve_model(chosen.tags[MODEL_URI])
     facts = verify_checkpoint(model.path)
     checks = {
         "registered model": (config.registered_model, model.name),
         "variant": (winner, model.tags.get("variant")),
         "base digest": (base.digest, model.tags.get("base_digest")),
-        "weights digest": (chosen.tags["skippy.model_digest"], facts["digest"]),
+        "weights digest": (chosen.tags[MODEL_DIGEST_TAG], facts["digest"]),
     }
     for name, (expected, found) in checks.items():
         what = f"Report and registry disagree on the {name}."
-        _require_equal(what, chosen.tags["skippy.model_uri"], str(expected), str(found))
-    return tracker.lookup(parse_model_uri(chosen.tags["skippy.model_uri"]))
+        _require_equal(what, chosen.tags[MODEL_URI], str(expected), str(found))
+    return tracker.lookup(parse_model_uri(chosen.tags[MODEL_URI]))
 
 
 def _require_evidence(tracker: Tracker, record: RunRecord, report: Mapping[str, Any]) -> list[RunRecord]:
@@ -164,7 +165,7 @@ def _require_evidence(tracker: Tracker, record: RunRecord, report: Mapping[str, 
         _require_equal(
             "The report and an evaluation disagree on the model.",
             place,
-            f"{evaluation.variant}, weights digest {evaluation.tags.get('skippy.model_digest', '')}",
+            f"{evaluation.variant}, weights digest {evaluation.tags.get(MODEL_DIGEST_TAG, '')}",
             f"{arm}, weights digest {digest}",
         )
         if not tracker.list_artifacts(evaluation.run_id, "samples"):

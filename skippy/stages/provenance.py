@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import platform
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +13,7 @@ from typing import Any
 from skippy.characters.schema import Character
 from skippy.config import CompareConfig, config_dict
 from skippy.results import PromotionState, Provenance
-from skippy.stages.inputs import Base
+from skippy.stages.inputs import Base, walks_behind
 from skippy.stages.runner import STAGES
 from skippy.stores.problems import ProblemSet
 from skippy.tracking.promotions import CHAMPION, PREVIOUS
@@ -87,11 +86,7 @@ def _commands(
     parents = {record.parent for runs in records.values() for record in runs}
     parent = tracker.read(only) if len(parents) == 1 and (only := next(iter(parents))) else None
     made = [parent] if parent and parent.stage == "main" else behind
-    return tuple(command(record.stage, _parameters(tracker, record)) for record in made)
-
-
-def _parameters(tracker: Tracker, record: RunRecord) -> dict[str, Any]:
-    return json.loads(tracker.artifact(record.run_id, "config.json").read_text())
+    return tuple(command(record.stage, tracker.config(record.run_id)) for record in made)
 
 
 def _named(records: Mapping[str, Sequence[RunRecord]]) -> dict[str, str]:
@@ -110,11 +105,6 @@ def _runs_behind(tracker: Tracker, records: Mapping[str, Sequence[RunRecord]]) -
         for record in trainings
         if record.link(stage)
     ]
-    walks = [
-        tracker.read(run_id)
-        for record in merges
-        for run_id in record.tags.get("skippy.walk_runs", "").split(",")
-        if run_id
-    ]
+    walks = [walk for record in merges for walk in walks_behind(record, tracker)]
     ordered = (*sources, *trainings, *walks, *merges, *evaluations)
     yield from {record.run_id: record for record in ordered}.values()

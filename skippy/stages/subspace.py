@@ -15,7 +15,7 @@ from skippy.core.reference import CharacterReference
 from skippy.errors import MissingRunError
 from skippy.models.activations import collect_reference
 from skippy.models.loading import load_model, load_tokenizer
-from skippy.stages.inputs import REUSES, Base, find_run, open_base, pick_device
+from skippy.stages.inputs import CHARACTER_DIGEST, REUSES, Base, find_run, open_base, pick_device
 from skippy.stores.references import save_reference
 from skippy.tracking.runs import Tracker
 from skippy.tracking.stage_run import StageRun
@@ -45,7 +45,7 @@ def run(config: SubspaceConfig, tracker: Tracker) -> SubspaceResult:
         base = open_base(config.base_model, tracker)
         stage.describe(base_digest=base.digest, character=character.name)
         identity = {
-            "skippy.character_digest": character.digest,
+            CHARACTER_DIGEST: character.digest,
             "skippy.prompts": str(config.prompts),
             "skippy.subspace_seed": str(config.seed),
         }

@@ -9,7 +9,7 @@ import mlflow
 from skippy.tracking.connection import StoreAccess, file_lock
 from skippy.tracking.stage_run import translated_errors
 
-DIGEST_TAG = "skippy.model_digest"
+MODEL_DIGEST_TAG = "skippy.model_digest"
 _ILLEGAL = re.compile(r"""[/:.%"']""")
 
 
@@ -27,7 +27,7 @@ class ExternalModelAccess(StoreAccess):
             if not self._ready(digest):
                 mlflow.create_external_model(
                     name=_ILLEGAL.sub("_", name),
-                    tags={DIGEST_TAG: digest},
+                    tags={MODEL_DIGEST_TAG: digest},
                     model_type="checkpoint",
                     experiment_id=self.store.experiment_id,
                 )
@@ -37,7 +37,7 @@ class ExternalModelAccess(StoreAccess):
     def _ready(self, digest: str) -> list[str]:
         """Ids of the finished ones, oldest first."""
         found = self.store.client.search_logged_models(
-            [self.store.experiment_id], f"tags.`{DIGEST_TAG}` = '{digest}'"
+            [self.store.experiment_id], f"tags.`{MODEL_DIGEST_TAG}` = '{digest}'"
         )
         ready = [model for model in found if str(model.status) == "READY"]
         return [model.model_id for model in sorted(ready, key=lambda m: (m.creation_timestamp, m.model_id))]

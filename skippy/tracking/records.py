@@ -54,6 +54,11 @@ class RunRecord:
         return self.tags.get(VARIANT_TAG, "")
 
     @property
+    def character(self) -> str:
+        """Tag `skippy.character`, empty where none applies."""
+        return self.tags.get(CHARACTER_TAG, "")
+
+    @property
     def base_digest(self) -> str:
         """Tag `skippy.base_digest`, empty where unknown."""
         return self.tags.get(BASE_TAG, "")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 from mlflow.exceptions import MlflowException
 
@@ -30,6 +32,8 @@ from skippy.tracking.stage_run import StageRun, translated_errors
 
 PAGE_SIZE = 1000
 NOTHING: Mapping[str, str] = {}
+CONFIG_FILE = "config.json"
+"""Artifact with the typed parameters of a run."""
 
 
 class Tracker(ArtifactAccess, ModelAccess, ExternalModelAccess, PromotionAccess, ProcessAccess):
@@ -72,7 +76,7 @@ class Tracker(ArtifactAccess, ModelAccess, ExternalModelAccess, PromotionAccess,
         with supervised(self.store, run, stub):
             run.set_tags(tags)
             log_params(self.store, run.run_id, params)
-            run.log_json(config, "config.json")
+            run.log_json(config, CONFIG_FILE)
             yield run
 
     def get(self, run_id: str, *, stage: str | None = None) -> RunRecord:
@@ -121,6 +125,10 @@ class Tracker(ArtifactAccess, ModelAccess, ExternalModelAccess, PromotionAccess,
             ) from error
         moved = record.tags.get(MOVED_TAG)
         return self.read(moved) if moved else record
+
+    def config(self, run_id: str) -> dict[str, Any]:
+        """The typed parameters that a run was started with."""
+        return dict(json.loads(self.artifact(run_id, CONFIG_FILE).read_text()))
 
     def find(
         self,

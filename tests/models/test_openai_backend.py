@@ -18,7 +18,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from safetensors.torch import load_file
 from transformers import Qwen3Config, Qwen3ForCausalLM
-from transformers.utils.import_utils import is_serve_available
 
 from skippy.config import EvalConfig
 from skippy.core.answers import extract_integer
@@ -314,8 +313,6 @@ def write_language_model(directory):
 @pytest.fixture(scope="module")
 def served(tmp_path_factory):
     """`transformers serve` on the lab's language model: its endpoint, and the model's name there."""
-    if not LAB_CHECKPOINT.is_dir() or not is_serve_available():
-        pytest.skip("no lab checkpoint, or transformers serve lacks its dependencies")
     folder = tmp_path_factory.mktemp("served")
     (folder / "model").mkdir()
     path = str(write_language_model(folder / "model"))

@@ -8,10 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from skippy.core.simulation import Chatter, draw_personas
 from skippy.errors import ReportError
 from skippy.report.conclusions import Verdicts
-from skippy.report.personality import judge_likeness
 from skippy.report.verdicts import average_accuracy, judge
 from skippy.report.wording import headline, limits, not_shown, shown
 from skippy.results import (
@@ -586,38 +584,3 @@ def test_the_unit_of_equal_personality_is_the_spread_of_single_answers():
     assert wide.is_equal
     assert not narrow.is_equal
     assert narrow.mean_difference_sd == pytest.approx(10 * wide.mean_difference_sd)
-
-
-UNEVEN = Chatter(taste_sd=0.8, answer_sd=0.6)
-"""Arms that differ from prompt to prompt, one funnier here and the other there."""
-
-
-def equal_rate(difference_sd: float, chatter: Chatter, *, is_by_prompt: bool, trials: int = 1200) -> float:
-    """How often the report calls two arms equal, 66 prompts × 4 answers, at a true difference in SD."""
-    generator, count = np.random.default_rng(3), 0
-    for _ in range(trials):
-        drawn = draw_personas(66, 4, difference_sd * chatter.single_sd, chatter, generator)
-        arms = []
-        for name, answers in zip(("v4", "v3"), drawn, strict=True):
-            scores = answers.mean(axis=1) if is_by_prompt else answers.ravel()
-            banal = BanalScores(
-                keys=tuple(map(str, range(scores.size))),
-                scores=tuple(scores.tolist()),
-                answer_sd=float(answers.std(ddof=1)),
-            )
-            arms.append(Arm(name, name, (Evaluation(41, "", "", "", (), banal=banal),)))
-        likeness = judge_likeness(*arms, seeds=(41,), margin_sd=0.25, confidence=0.95)
-        assert likeness is not None
-        count += likeness.is_equal
-    return count / trials
-
-
-def test_size_and_power_of_equal_personality():
-    """True difference exactly 0.25 SD: "equal" at most 7 % of the time; none: most of the time."""
-    assert equal_rate(0.25, UNEVEN, is_by_prompt=True) <= 0.07
-    assert equal_rate(0.0, Chatter(taste_sd=0.3), is_by_prompt=True, trials=400) >= 0.80
-
-
-def test_answers_taken_for_prompts_fail_the_same_check():
-    """The twin: four answers to one prompt are no four prompts; counted so, unequal arms pass far too often."""
-    assert equal_rate(0.25, UNEVEN, is_by_prompt=False) > 0.10

@@ -2,7 +2,7 @@
 
 The full size is the seven weights of one Qwen3-VL-8B layer in bfloat16; `--quick` divides every side by four.
 Ours is the median of three runs, the stock way, which takes a minute, one. On a GPU, `--device cuda --layers 36`
-batches the equal shapes of all layers.
+batches the equal shapes of all layers. On a CPU, the products that the iteration is made of come first.
 """
 
 from __future__ import annotations
@@ -21,10 +21,13 @@ from rich.table import Table
 from torch import Tensor
 
 from benchmarks.spectra import LAYER_8B, SPECTRA, scaled
+from skippy.core.products import thin_product
 from skippy.core.subspace import SingularSubspace, seed_of, top_singular_subspace, top_singular_subspaces
 
 QUICK_DIVISOR = 4
 REPEATS = 3
+PRODUCT_REPEATS = 15
+PRODUCT_COLUMNS = (16, 32, 64)
 TABLE_WIDTH = 120
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 CLOCK = CLOCKS["wall"]
@@ -101,6 +104,27 @@ def bench_stacks(
     return table
 
 
+def bench_products(out: int, in_: int) -> Table:
+    """A float32 weight times a few columns, and its transpose times a few: ours in turn with `torch.matmul`."""
+    table = Table(title=f"products with a {out}×{in_} weight in float32, median of {PRODUCT_REPEATS}")
+    for column in ("product", "columns", "ours ms", "matmul ms", "ratio"):
+        table.add_column(column, justify="right")
+    weight = torch.randn(1, out, in_)
+    for name, matrix in (("W X", weight), ("WᵀY", weight.mT)):
+        for columns in PRODUCT_COLUMNS:
+            block = torch.randn(1, matrix.shape[2], columns)
+            turns = [
+                (
+                    seconds_of(partial(thin_product, matrix, block), "cpu")[0],
+                    seconds_of(partial(torch.matmul, matrix, block), "cpu")[0],
+                )
+                for _ in range(PRODUCT_REPEATS)
+            ]
+            ours, theirs = (1e3 * median(seconds) for seconds in zip(*turns, strict=True))
+            table.add_row(name, str(columns), f"{ours:.1f}", f"{theirs:.1f}", f"{theirs / ours:.1f}×")
+    return table
+
+
 def _figures(ours: float, theirs: float) -> tuple[str, str, str]:
     return f"{ours:.2f}", f"{theirs:.2f}", f"{theirs / ours:.1f}×"
 
@@ -136,6 +160,8 @@ def main() -> None:
     shapes = scaled(LAYER_8B, QUICK_DIVISOR) if options.quick else LAYER_8B
     top_singular_subspace(torch.randn(400, 300, device=options.device), 4)
     console = Console(width=TABLE_WIDTH)
+    if options.device == "cpu":
+        console.print(bench_products(*shapes["gate_proj"]))
     for spectrum in options.spectra:
         if options.layers:
             console.print(bench_stacks(spectrum, shapes, options.layers, options.k, options.device))

@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from skippy.core.krylov import FLOAT32_RANGE, RandomBlocks, leading_triples, orthonormalise
-from skippy.core.operators import Deflated, ThinSide, WeightOperator
+from skippy.core.operators import Deflated, ThinSide
 from skippy.core.precision import full_float32
 
 MAX_ORTHONORMALITY = 1e-6
@@ -105,7 +105,7 @@ def certify_stack(
     *,
     seeds: Sequence[int],
     sigma_next_seen: Sequence[float],
-    working: Float[Tensor, "n out in"] | None = None,
+    working: ThinSide | None = None,
 ) -> list[Certificate]:
     """`certify` for a stack of equal shapes.
 
@@ -116,14 +116,15 @@ def certify_stack(
         V: claimed right singular vectors.
         seeds: one for each weight.
         sigma_next_seen: one for each weight.
-        working: the weights in float32 where they are at hand; spares the probe a copy.
+        working: the weights copied in float32 where they are at hand; spares the probe a copy.
     """
     U, S, V = U.double(), S.double(), V.double()
-    stored = WeightOperator(weights, torch.float64)
-    images, pulled, squares = stored.times_each(V, U)
-    right_residual = torch.linalg.vector_norm(images - U * S[:, None, :], dim=1)
-    left_residual = torch.linalg.vector_norm(pulled - V * S[:, None, :], dim=1)
-    worst = torch.maximum(right_residual, left_residual).amax(dim=1)
+    stored = ThinSide(weights, torch.float64)
+    long, short = (V, U) if stored.is_wide else (U, V)
+    images, back, squares = stored.multiply_each(short, long)
+    image_residual = torch.linalg.vector_norm(images - long * S[:, None, :], dim=1)
+    back_residual = torch.linalg.vector_norm(back - short * S[:, None, :], dim=1)
+    worst = torch.maximum(image_residual, back_residual).amax(dim=1)
     orthonormality = torch.maximum(_defect(U), _defect(V))
     completeness = _probe(weights, U, S, V, seeds, working)
     rows = torch.stack([worst, orthonormality, completeness, S[:, 0], S[:, -1], squares], dim=1).tolist()
@@ -153,7 +154,7 @@ def _defect(basis: Float[Tensor, "n rows k"]) -> Float[Tensor, " n"]:
 
 
 def _probe(
-    weights: Tensor, U: Tensor, S: Tensor, V: Tensor, seeds: Sequence[int], working: Tensor | None
+    weights: Tensor, U: Tensor, S: Tensor, V: Tensor, seeds: Sequence[int], working: ThinSide | None
 ) -> Float[Tensor, " n"]:
     """‖(I − U Uᵀ) W (I − V Vᵀ)‖₂ as far as a block Krylov iteration from a fresh random start sees it.
 
@@ -167,19 +168,15 @@ def _probe(
     is_moderate = (low >= FLOAT32_RANGE * high) & (high > 1e-12) & (high < 1e12)
     found = torch.zeros_like(high)
     if weights.dtype != torch.float64 and bool(is_moderate.any()):
-        operator = WeightOperator(weights.float() if working is None else working, torch.float32)
-        found = _largest(operator, left, right, seeds)
+        found = _largest(working or ThinSide.copied(weights, torch.float32), left, right, seeds)
     for index in (~is_moderate | (found < FLOAT32_RANGE * high)).nonzero()[:, 0].tolist():
         one = slice(index, index + 1)
-        operator = WeightOperator(weights[one], torch.float64)
-        found[one] = _largest(operator, left[one], right[one], seeds[one])
+        found[one] = _largest(ThinSide(weights[one], torch.float64), left[one], right[one], seeds[one])
     return found
 
 
-def _largest(
-    operator: WeightOperator, left: Tensor, right: Tensor, seeds: Sequence[int]
-) -> Float[Tensor, " n"]:
-    base, dtype, device = ThinSide(operator), operator.dtype, operator.weights.device
+def _largest(base: ThinSide, left: Tensor, right: Tensor, seeds: Sequence[int]) -> Float[Tensor, " n"]:
+    dtype, device = base.dtype, base.weights.device
     left, right = (right, left) if base.is_wide else (left, right)
     deflated = Deflated.of(base, left.to(dtype), right.to(dtype))
     block = min(PROBE_BLOCK, base.columns)

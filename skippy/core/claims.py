@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from skippy.core.krylov import RandomBlocks, leading_triples, reach_of
-from skippy.core.operators import ThinSide, WeightOperator
+from skippy.core.operators import ThinSide
 from skippy.core.precision import full_float32
 
 OVERSAMPLING = 16
@@ -68,40 +68,38 @@ def krylov_depth(columns: int, k: int, wanted: int) -> int:
 
 
 def claim_by_krylov(
-    weights: Float[Tensor, "n out in"],
+    base: ThinSide,
     k: int,
-    dtype: torch.dtype,
     *,
     tolerance: float,
     seeds: Sequence[int],
     depth: int,
     restarts: int,
 ) -> Claim:
-    """Block Krylov with products in float32 or float64.
+    """Block Krylov with products in the precision of `base`, float32 or float64.
 
     Args:
-        weights: the stack, of entries whose fourth powers are far from the ends of `dtype`'s range.
+        base: the stack, of entries whose fourth powers are far from the ends of that precision's range.
         k: how many triples must converge.
-        dtype: of the products; weights stored otherwise are cast a chunk at a time.
         tolerance: largest residual relative to σ_1 that the caller accepts.
         seeds: of the random starts.
         depth: Krylov blocks between restarts, at most.
         restarts: how often to go on before giving up.
     """
-    base = ThinSide(WeightOperator(weights, dtype))
-    with full_float32(weights.device):
+    device = base.weights.device
+    with full_float32(device):
         ritz = leading_triples(
             base,
             base.columns,
             k,
-            RandomBlocks(seeds, weights.device, dtype),
+            RandomBlocks(seeds, device, base.dtype),
             block=k + OVERSAMPLING,
             depth=krylov_depth(base.columns, k, depth),
             restarts=restarts,
             tolerance=AIM * tolerance,
         )
     left, right = (ritz.right, ritz.left) if base.is_wide else (ritz.left, ritz.right)
-    return Claim(left, ritz.values, right, tuple(ritz.is_converged.tolist()), reach_of(dtype))
+    return Claim(left, ritz.values, right, tuple(ritz.is_converged.tolist()), reach_of(base.dtype))
 
 
 def claim_by_full_svd(weights: Float[Tensor, "n out in"], k: int) -> Claim:

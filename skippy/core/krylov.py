@@ -37,6 +37,7 @@ SPARE_BLOCKS = 2 * SHORT_SWEEP
 ENOUGH_KEPT = 0.7
 TOO_LITTLE_KEPT = 0.1
 DRAWING_THREADS = 16
+GRAM_ROWS = 2048
 
 
 @runtime_checkable
@@ -230,10 +231,15 @@ def _ritz(
     if images.dtype == torch.float64:
         _, values, rows = torch.linalg.svd(torch.linalg.qr(images, mode="r").R)
         return values[:, :keep], rows[:, :keep].mT
-    wide = images.double()
-    squares, vectors = torch.linalg.eigh(wide.mT @ wide)
+    squares, vectors = torch.linalg.eigh(_gram(images))
     values = squares[:, -keep:].flip(-1).clamp(min=0.0).sqrt()
     return values, vectors[..., -keep:].flip(-1).to(images.dtype)
+
+
+def _gram(columns: Float[Tensor, "n rows m"]) -> Float[Tensor, "n m m"]:
+    """YᵀY in float64, a share of the rows at a time: all of Y in float64 would double what the iteration holds."""
+    wide = (rows.double() for rows in columns.split(GRAM_ROWS, dim=1))
+    return sum((rows.mT @ rows for rows in wide), start=columns.new_zeros((), dtype=torch.float64))
 
 
 def _excess(

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from skippy.core.krylov import FLOAT32_RANGE, RandomBlocks, leading_triples
 from skippy.core.lora import LoraFactors
-from skippy.core.operators import ThinSide, WeightOperator
+from skippy.core.operators import ThinSide
 from skippy.core.precision import full_float32
 
 BLOCK = 16
@@ -50,11 +50,11 @@ def top_margin(
     """
     is_steep = bool(S[-1] < FLOAT32_RANGE * S[0]) or weight.dtype == torch.float64
     dtype = torch.float64 if is_steep else torch.float32
-    stored = weight if is_steep else weight.float()
+    base = ThinSide(weight[None], dtype) if is_steep else ThinSide.copied(weight[None], dtype)
     plus = torch.cat([-U.to(dtype) * S.to(dtype), factors.scale * factors.B.detach().to(dtype)], dim=1)
     minus = torch.cat([V.to(dtype), factors.A.detach().to(dtype).mT], dim=1)
-    operator = _Updated(ThinSide(WeightOperator(stored[None], dtype)), plus[None], minus[None])
-    columns = operator.base.columns
+    operator = _Updated(base, plus[None], minus[None])
+    columns = base.columns
     block = min(BLOCK, columns)
     depth = min(DEPTH, columns // block - 2)
     with full_float32(weight.device):

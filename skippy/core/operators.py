@@ -1,126 +1,124 @@
-"""A stack of weights as operators: products with a few vectors in a chosen precision, without a full copy.
+"""A stack of weights as operators: products with a few vectors in a chosen precision.
 
-What an iteration needs of M is the pair M X and Mᵀ(M X). On a CPU both come from one walk over the weight, a
-cache-sized piece at a time: it is memory that such thin products wait for.
+What an iteration needs of M is the pair M X and Mᵀ(M X). Both come from one walk over the weight, a piece of
+cache size at a time: it is memory that such thin products wait for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import reduce
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-# A piece of a weight that is cast on the way stays in the second caches of a CPU, one a thread (four times faster
-# than 2^22); one that is used as it lies, in the third (1.3 to 1.5 times faster than two walks). A GPU wants large
-# pieces.
+from skippy.core.products import thin_product
+
+# On a CPU a piece that is cast on the way stays in the second caches, one a thread (four times faster than
+# 2^22); one that is used as it lies, in the third. A GPU wants large pieces.
 CAST_ELEMENTS = 1 << 18
-PLAIN_ELEMENTS = 1 << 20
+PLAIN_ELEMENTS = 1 << 21
 DEVICE_CAST_ELEMENTS = 1 << 28
 
 
 @dataclass(frozen=True, eq=False)
-class WeightOperator:
-    """Products with the stored weights in a precision of choice.
+class ThinSide:
+    """M = W where W is tall and Wᵀ where it is wide, so that the iteration lives on the shorter side q.
 
     Attributes:
-        weights: (n, out, in), as stored.
-        dtype: precision of the arithmetic; where it is the stored one, nothing is copied.
+        weights: as stored.
+        dtype: precision of the arithmetic; a piece that is stored otherwise is cast whenever it is needed.
+        copies: the pieces of M in `dtype`, where `copied` has made them.
     """
 
     weights: Float[Tensor, "n out in"]
     dtype: torch.dtype
+    copies: tuple[Float[Tensor, "n _ q"], ...] = ()
 
-    def times(self, block: Float[Tensor, " n in b"]) -> Float[Tensor, "n out b"]:
-        """W X, by rows of W."""
-        return torch.cat([rows @ block for _, rows in self.pieces(1)], dim=1)
+    @classmethod
+    def copied(cls, weights: Float[Tensor, "n out in"], dtype: torch.dtype) -> ThinSide:
+        """The whole stack in `dtype`, for many walks; nothing is copied that lies ready."""
+        plain = cls(weights, dtype)
+        if weights.device.type != "cpu":
+            return cls(weights.to(dtype), dtype)
+        if weights.dtype == dtype and not plain.is_wide:
+            return plain
+        return cls(weights, dtype, tuple(_copy(piece, dtype) for piece in plain._split(PLAIN_ELEMENTS)))
 
-    def transposed_times(self, block: Float[Tensor, "n out b"]) -> Float[Tensor, " n in b"]:
-        """WᵀX, as (XᵀW)ᵀ: for a tall W and few columns that is six times faster on a CPU."""
-        n, _, in_ = self.weights.shape
-        total = block.new_zeros(n, block.shape[2], in_)
-        for span, rows in self.pieces(1):
-            total.baddbmm_(block[:, span].mT, rows)
-        return total.mT
+    @property
+    def is_wide(self) -> bool:
+        """Whether M is the transpose of the weight."""
+        return self.weights.shape[1] < self.weights.shape[2]
 
-    def times_both(
-        self, block: Float[Tensor, " n in b"]
-    ) -> tuple[Float[Tensor, "n out b"], Float[Tensor, " n in b"]]:
-        """W X and WᵀW X, by rows of W."""
-        images, back = [], block.new_zeros(block.mT.shape)
-        for _, rows in self.pieces(1):
-            images.append(rows @ block)
-            back.baddbmm_(images[-1].mT, rows)
-        return torch.cat(images, dim=1), back.mT
+    @property
+    def columns(self) -> int:
+        """The shorter side."""
+        return min(self.weights.shape[1:])
 
-    def transposed_times_both(
-        self, block: Float[Tensor, "n out b"]
-    ) -> tuple[Float[Tensor, " n in b"], Float[Tensor, "n out b"]]:
-        """WᵀX and W WᵀX, by columns of W."""
-        images, back = [], torch.zeros_like(block)
-        for _, columns in self.pieces(2):
-            images.append(block.mT @ columns)
-            back.baddbmm_(columns, images[-1].mT)
-        return torch.cat(images, dim=2).mT, back
+    def multiply(self, block: Float[Tensor, "n q b"]) -> Float[Tensor, "n p b"]:
+        """M X."""
+        image = self._room_for(block)
+        for span, piece in self._walk():
+            image[:, span] = thin_product(piece, block)
+        return image
 
-    def times_each(
-        self, right: Float[Tensor, " n in b"], left: Float[Tensor, "n out b"]
-    ) -> tuple[Float[Tensor, "n out b"], Float[Tensor, " n in b"], Float[Tensor, " n"]]:
-        """W X, WᵀY and ‖W‖_F², by rows of W: it is the cast of a piece that costs, so once is enough."""
-        n, _, in_ = self.weights.shape
-        images, back, squares = [], left.new_zeros(n, left.shape[2], in_), left.new_zeros(n)
-        for span, rows in self.pieces(1):
-            images.append(rows @ right)
-            back.baddbmm_(left[:, span].mT, rows)
-            squares += torch.linalg.vector_norm(rows, dim=(1, 2)).square()
-        return torch.cat(images, dim=1), back.mT, squares
+    def multiply_transposed(self, block: Float[Tensor, "n p b"]) -> Float[Tensor, "n q b"]:
+        """MᵀY."""
+        return self._sum(lambda span, piece: thin_product(piece.mT, block[:, span]))
 
-    def pieces(self, dim: int) -> Iterator[tuple[slice, Tensor]]:
-        """Spans along a dimension of the stack, and that part of it in `dtype`."""
-        size = self.weights.shape[dim]
-        step = max(1, self._piece_elements() * size // max(1, self.weights.numel()))
-        for start in range(0, size, step):
-            span = slice(start, min(start + step, size))
-            yield span, self.weights.narrow(dim, start, span.stop - start).to(self.dtype)
+    def multiply_both(
+        self, block: Float[Tensor, "n q b"]
+    ) -> tuple[Float[Tensor, "n p b"], Float[Tensor, "n q b"]]:
+        """M X and MᵀM X."""
+        image = self._room_for(block)
+
+        def back(span: slice, piece: Tensor) -> Tensor:
+            image[:, span] = thin_product(piece, block)
+            return thin_product(piece.mT, image[:, span])
+
+        return image, self._sum(back)
+
+    def multiply_each(
+        self, right: Float[Tensor, "n q b"], left: Float[Tensor, "n p b"]
+    ) -> tuple[Float[Tensor, "n p b"], Float[Tensor, "n q b"], Float[Tensor, " n"]]:
+        """M X, MᵀY and ‖M‖_F²: it is the cast of a piece that costs, so once is enough."""
+        image, squares = self._room_for(right), right.new_zeros(len(right))
+
+        def back(span: slice, piece: Tensor) -> Tensor:
+            image[:, span] = thin_product(piece, right)
+            squares.add_(torch.linalg.vector_norm(piece, dim=(1, 2)).square())
+            return thin_product(piece.mT, left[:, span])
+
+        return image, self._sum(back), squares
+
+    def _room_for(self, block: Float[Tensor, "n q b"]) -> Float[Tensor, "n p b"]:
+        """Room for an image, taken at once: small results between freed pieces would fragment the memory."""
+        return block.new_empty(len(block), max(self.weights.shape[1:]), block.shape[2])
+
+    def _sum(self, term: Callable[[slice, Tensor], Tensor]) -> Tensor:
+        """The sum of what `term` makes of each piece, laid out as the first."""
+        return reduce(Tensor.add_, (term(span, piece) for span, piece in self._walk()))
+
+    def _walk(self) -> Iterator[tuple[slice, Float[Tensor, "n rows q"]]]:
+        """Spans of the long side, and those rows of M in `dtype`."""
+        start = 0
+        for piece in self.copies or self._split(self._piece_elements()):
+            span = slice(start, start + piece.shape[1])
+            yield span, piece.to(self.dtype)
+            start = span.stop
+
+    def _split(self, elements: int) -> tuple[Tensor, ...]:
+        long = self.weights.mT if self.is_wide else self.weights
+        return long.split(max(1, elements * long.shape[1] // max(1, long.numel())), dim=1)
 
     def _piece_elements(self) -> int:
         is_cast = self.weights.dtype != self.dtype
         if self.weights.device.type == "cpu":
             return CAST_ELEMENTS * torch.get_num_threads() if is_cast else PLAIN_ELEMENTS
         return DEVICE_CAST_ELEMENTS if is_cast else max(1, self.weights.numel())
-
-
-@dataclass(frozen=True, eq=False)
-class ThinSide:
-    """M = W where W is tall and Wᵀ where it is wide, so that the iteration lives on the shorter side."""
-
-    weight: WeightOperator
-
-    @property
-    def is_wide(self) -> bool:
-        """Whether M is the transpose of the weight."""
-        return self.weight.weights.shape[1] < self.weight.weights.shape[2]
-
-    @property
-    def columns(self) -> int:
-        """The shorter side."""
-        return min(self.weight.weights.shape[1:])
-
-    def multiply(self, block: Float[Tensor, "n q b"]) -> Float[Tensor, "n p b"]:
-        """M X."""
-        return self.weight.transposed_times(block) if self.is_wide else self.weight.times(block)
-
-    def multiply_transposed(self, block: Float[Tensor, "n p b"]) -> Float[Tensor, "n q b"]:
-        """MᵀX."""
-        return self.weight.times(block) if self.is_wide else self.weight.transposed_times(block)
-
-    def multiply_both(
-        self, block: Float[Tensor, "n q b"]
-    ) -> tuple[Float[Tensor, "n p b"], Float[Tensor, "n q b"]]:
-        """M X and MᵀM X."""
-        return self.weight.transposed_times_both(block) if self.is_wide else self.weight.times_both(block)
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,3 +158,11 @@ class Deflated:
 
 def _outside(basis: Float[Tensor, "n rows k"], block: Float[Tensor, "n rows b"]) -> Float[Tensor, "n rows b"]:
     return torch.baddbmm(block, basis, basis.mT @ block, alpha=-1)
+
+
+def _copy(piece: Float[Tensor, "n rows q"], dtype: torch.dtype) -> Float[Tensor, "n rows q"]:
+    """The piece in `dtype`, contiguous the way round it lies, on the large memory pages that numpy asks for."""
+    as_it_lies = piece if piece.stride(-1) == 1 else piece.mT
+    room = torch.from_numpy(np.empty(as_it_lies.numel() * dtype.itemsize, np.uint8)).view(dtype)
+    room = room.view(as_it_lies.shape).copy_(as_it_lies)
+    return room if as_it_lies is piece else room.mT

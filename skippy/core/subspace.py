@@ -20,6 +20,7 @@ from torch import Tensor
 
 from skippy.core.certificate import MAX_ORTHONORMALITY, Certificate, certify_stack
 from skippy.core.claims import Claim, claim_by_full_svd, claim_by_krylov, krylov_depth
+from skippy.core.operators import ThinSide
 from skippy.errors import SubspaceError
 
 # Measured on 4096×4096: depth 8 takes 8 blocks on a head-heavy spectrum and 40 on a flat one; depth 6 takes 12
@@ -194,10 +195,9 @@ def _iterate(
     scales = [2.0**-e if abs(e) > SAFE_EXPONENT else 1.0 for e in exponents]
     is_scaled = any(scale != 1.0 for scale in scales)
     factors = torch.tensor(scales, dtype=torch.float64, device=weights.device)
-    working = (weights.double() * factors[:, None, None]).float() if is_scaled else weights.float()
-    claim = claim_by_krylov(
-        working, k, torch.float32, tolerance=tolerance, seeds=seeds, depth=DEPTH, restarts=RESTARTS
-    )
+    moderate = (weights.double() * factors[:, None, None]).float() if is_scaled else weights
+    working = ThinSide.copied(moderate, torch.float32)
+    claim = claim_by_krylov(working, k, tolerance=tolerance, seeds=seeds, depth=DEPTH, restarts=RESTARTS)
     if not any(claim.is_converged):
         return [None] * len(weights)
     claim = replace(claim, values=claim.values / factors[:, None])
@@ -229,9 +229,8 @@ def _work_on(weight: Tensor, k: int, tolerance: float, seed: int, name: str, pea
 def _claim_alone(weights: Tensor, k: int, method: str, tolerance: float, seed: int, name: str) -> Claim:
     if method == "krylov-deep":
         return claim_by_krylov(
-            weights,
+            ThinSide(weights, torch.float64),
             k,
-            torch.float64,
             tolerance=tolerance,
             seeds=[seed ^ 0xDEEB],
             depth=DEEP_DEPTH,
@@ -250,7 +249,7 @@ def _certified(
     tolerance: float,
     seeds: Sequence[int],
     method: str,
-    working: Tensor | None,
+    working: ThinSide | None,
 ) -> tuple[list[SingularSubspace | None], list[Certificate]]:
     """Round the claim to float32, as it will be stored, and certify that; None where it fails."""
     U, S, V = claim.rounded(k)

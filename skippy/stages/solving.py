@@ -104,7 +104,7 @@ def _load(
     """Each batch with its weights on the device; for a GPU the next one is already being read."""
     if device.type == "cpu":
         for batch in waiting:
-            yield batch, torch.stack([checkpoint.read(target.weight_key) for target in batch])
+            yield batch, checkpoint.read(batch[0].weight_key)[None]
         return
     copying, solving = torch.cuda.Stream(device), torch.cuda.current_stream(device)
 

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from skippy.core import claims
+from skippy.core import subspace
 from skippy.core.certificate import MAX_GAP, certify
-from skippy.core.operators import WeightOperator
+from skippy.core.operators import ThinSide
 from skippy.core.subspace import (
     SingularSubspace,
     rank_for_energy,
@@ -252,11 +252,11 @@ def test_the_cheap_randomised_svd_is_refused():
     assert failures_of(weight, U[:, :K], S[:K], V[:, :K]).startswith("residual")
 
 
-class Coarse(WeightOperator):
+class Coarse(ThinSide):
     """Products with ten bits of mantissa, as TF32 has."""
 
-    def times_both(self, block: Tensor) -> tuple[Tensor, Tensor]:
-        image, back = super().times_both(block)
+    def multiply_both(self, block: Tensor) -> tuple[Tensor, Tensor]:
+        image, back = super().multiply_both(block)
         return rounded(image), rounded(back)
 
 
@@ -267,7 +267,7 @@ def rounded(block: Tensor) -> Tensor:
 
 def test_coarse_products_are_never_certified(monkeypatch):
     """With the precision of TF32 both iterations stall, and the ladder ends at the full SVD."""
-    monkeypatch.setattr(claims, "WeightOperator", Coarse)
+    monkeypatch.setattr(subspace, "ThinSide", Coarse)
     monkeypatch.setattr("skippy.core.subspace.DEEP_RESTARTS", 2)
     found = top_singular_subspace(HOSTILE["head-heavy"], K)
     assert found.method == "full"

@@ -6,18 +6,21 @@
 
 Both trainers live in threads of which one runs at a time; who goes first changes from pair to pair. All
 completions have the full length, so that both do the same work. On a CPU processor time is what counts, on a
-machine that has other work too; wall time stands beside it. At 8B's shapes completions are 32 tokens in place of
-256: the constraint costs the same whatever their length, so the ratio is larger than the recipe's.
+machine that has other work too; wall time stands beside it, and what V4's projections take of its own step, which
+says more where steps vary by more than that. At 8B's shapes completions are 8 tokens in place of
+256: the constraint costs the same whatever their length, so the ratio is larger than the recipe's, and what
+varies from step to step, generation, is least.
 """
 
 from __future__ import annotations
 
 import argparse
+import logging
 import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -34,13 +37,14 @@ from skippy.core.subspace import seed_of, top_singular_subspace
 from skippy.lab.paths import LAB_CHECKPOINT
 from skippy.models.targets import Target, find_targets
 from skippy.stores.checkpoints import Checkpoint
+from skippy.training.constraint_callback import ConstraintCallback
 from skippy.training.plan import PRESETS, GrpoSettings, TrainRequest
 from skippy.training.setup import BuiltRun, build_run
 
 K = 16
 LIMITS = {"lab": 1.05, "8b": 1.02}
 PAIRS_8B = 50
-COMPLETION_8B = 32
+COMPLETION_8B = 8
 WARM_UP = 2
 DIGEST = "0" * 64
 
@@ -107,6 +111,29 @@ def read_clocks() -> tuple[float, float]:
     return time.perf_counter(), time.thread_time()
 
 
+class Stopwatch:
+    """Wall seconds of every step that the constraint's three places of a step take."""
+
+    PLACES = ("project_gradients", "on_pre_optimizer_step", "on_optimizer_step")
+
+    def __init__(self, callback: ConstraintCallback) -> None:
+        self.steps: list[float] = []
+        self.running = 0.0
+        for place in self.PLACES:
+            setattr(callback, place, self._timed(getattr(callback, place), is_last=place == self.PLACES[-1]))
+
+    def _timed(self, work: Callable[..., None], *, is_last: bool) -> Callable[..., None]:
+        def timed(*args: Any, **kwargs: Any) -> None:
+            start, _ = read_clocks()
+            work(*args, **kwargs)
+            self.running += read_clocks()[0] - start
+            if is_last:
+                self.steps.append(self.running)
+                self.running = 0.0
+
+        return timed
+
+
 class Nowhere:
     """A run that keeps nothing."""
 
@@ -140,8 +167,8 @@ def settings_for(shapes: str, steps: int) -> GrpoSettings:
 
 def race(
     base: Path, settings: GrpoSettings, device: str, folder: Path
-) -> dict[str, list[tuple[float, float]]]:
-    """Wall and processor seconds of every step of both variants."""
+) -> tuple[dict[str, list[tuple[float, float]]], list[float]]:
+    """Wall and processor seconds of every step of both variants, and V4's projections in wall seconds."""
     checkpoint = Checkpoint.open(base)
     targets = find_targets(checkpoint.config, checkpoint.shapes)
     projectors = projectors_of(checkpoint, targets, device)
@@ -174,12 +201,14 @@ def race(
         takers[variant] = Taking(variant, turns)
         trainer.callback_handler.callbacks.insert(0, takers[variant])
         trainer.add_callback(Giving(takers[variant]))
+        projecting = Stopwatch(trainer.constraint)
         threads.append(threading.Thread(target=trainer.train))
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    return {variant: taker.steps[WARM_UP:] for variant, taker in takers.items()}
+    steps = {variant: taker.steps[WARM_UP:] for variant, taker in takers.items()}
+    return steps, projecting.steps[WARM_UP:]
 
 
 def main() -> None:
@@ -193,6 +222,8 @@ def main() -> None:
     parser.add_argument("--checkpoint", type=Path, help="8b: a checkpoint that bench_checkpoint --keep left")
     parser.add_argument("--pairs", type=int, default=0, help="pairs of steps; 0: 60 on the lab, 50 at 8b")
     arguments = parser.parse_args()
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.getLogger("skippy").setLevel(logging.INFO)
     pairs = 8 if arguments.quick else arguments.pairs or (60 if arguments.shapes == "lab" else PAIRS_8B)
     if arguments.device == "cpu":
         torch.set_num_threads(1)
@@ -201,7 +232,7 @@ def main() -> None:
         if arguments.shapes == "8b" and arguments.checkpoint is None:
             base = write_checkpoint_8b(Path(scratch) / "checkpoint", device=arguments.device)
         settings = settings_for(arguments.shapes, pairs + WARM_UP)
-        seconds = race(base, settings, arguments.device, Path(scratch))
+        seconds, projecting = race(base, settings, arguments.device, Path(scratch))
     limit = LIMITS[arguments.shapes]
     print(
         f"{arguments.shapes}, {arguments.device}, {pairs} pairs of steps   v3 median   v4 median   v4/v3   limit"
@@ -214,6 +245,9 @@ def main() -> None:
             f" {statistics.median(ratios):7.3f} {limit:7.2f}   (quartiles {ratios[len(ratios) // 4]:.3f} "
             f"to {ratios[3 * len(ratios) // 4]:.3f})"
         )
+    whole = [wall for wall, _ in seconds["v4"]]
+    share = statistics.median(part / step for part, step in zip(projecting, whole, strict=True))
+    print(f"V4's projections take {statistics.median(projecting) * 1e3:.1f} ms, {share:.2%} of its step")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from dataclasses import fields
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ import yaml
 from click.testing import CliRunner
 
 from entrypoints.__main__ import cli
-from skippy.config import TRAIN_PRESETS, click_options
+from skippy.config import TRAIN_PRESETS, RankRule, click_options, parse_rank
 from skippy.errors import ConfigError
 from skippy.options import default_text, parse_config
 from skippy.stages.runner import STAGES
@@ -98,6 +99,34 @@ def test_bad_values_are_refused_with_what_would_do(stage: str, name: str, text: 
     assert expected in refusal.value.expected
     assert name in refusal.value.where
     assert repr(text) in str(refusal.value)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_command_runs_its_own_stage_with_what_it_was_given(stage: str, monkeypatch) -> None:
+    ran: list[tuple[str, dict[str, str]]] = []
+    module = import_module(f"entrypoints.{stage}")
+    monkeypatch.setattr(module, "run_stage", lambda name, values: ran.append((name, values)))
+    result = CliRunner().invoke(cli, [stage, "--base-model", "elsewhere"])
+    assert result.exit_code == 0, result.output
+    defaults = {item.name: default_text(item) for item in fields(STAGES[stage].config)}
+    assert ran == [(stage, defaults | {"base_model": "elsewhere"})]
+
+
+@pytest.mark.parametrize(
+    ("text", "rule"),
+    [("1", RankRule(k=1)), ("128", RankRule(k=128)), ("energy:0.5", RankRule(share=0.5))],
+)
+def test_a_rank_is_a_number_or_a_share(text: str, rule: RankRule) -> None:
+    assert parse_rank(text) == rule
+
+
+@pytest.mark.parametrize(
+    "text", ["0", "129", "-1", "16:2", "energy:0", "energy:1", "energy:nan", "energy", "half:0.5"]
+)
+def test_any_other_rank_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="Parameter k cannot be") as refusal:
+        parse_rank(text)
+    assert refusal.value.found == repr(text)
 
 
 def test_an_unknown_parameter_is_refused() -> None:

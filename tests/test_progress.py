@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import logging
 
 import pytest
+from rich.console import Console
 
 from skippy import progress
 from skippy.progress import Progress
@@ -36,7 +38,8 @@ def test_a_line_now_and_then_with_the_time_left(clock: Clock, caplog: pytest.Log
         assert not caplog.messages, "not yet"
         clock.now += 6
         bar.advance(12, accuracy="0.50")
-        assert caplog.messages == ["work: 22/100, 11 s, 39 s left  accuracy 0.50"]
+        bar.advance(1)
+        assert caplog.messages == ["work: 22/100, 11 s, 39 s left  accuracy 0.50"], "one now, not one each"
 
 
 def test_work_that_goes_on_starts_at_what_is_done_and_is_timed_from_here(
@@ -52,3 +55,23 @@ def test_before_anything_is_done_no_time_is_promised(clock: Clock, caplog: pytes
     with Progress("work", 100, done=90):
         clock.now += 20
     assert caplog.messages == ["work: 90/100, 20 s, ? s left  "]
+
+
+def test_what_breaks_off_says_no_more(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(KeyboardInterrupt), Progress("work", 100):
+        raise KeyboardInterrupt
+    assert not caplog.messages
+
+
+@pytest.mark.parametrize(("told", "is_drawn"), [("", True), ("1", False)])
+def test_processes_that_share_a_terminal_draw_no_bars(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, told: str, is_drawn: bool
+) -> None:
+    screen = io.StringIO()
+    monkeypatch.setattr(progress, "Console", lambda stderr: Console(file=screen, force_terminal=True))
+    monkeypatch.setenv(progress.LINES_VARIABLE, told)
+    caplog.set_level(logging.INFO)
+    with Progress("work", 1) as bar:
+        bar.advance()
+    assert ("work" in screen.getvalue()) is is_drawn
+    assert bool(caplog.messages) is not is_drawn

@@ -85,9 +85,10 @@ class Character:
     floors: Floors
 
     def subspace_prompts(self, count: int = 50) -> tuple[Prompt, ...]:
-        """`count` training prompts, spread evenly over the file and so over the kinds."""
+        """`count` training prompts, all where there are fewer, spread evenly over the file and so over the kinds."""
         total = len(self.train_prompts)
-        return tuple(self.train_prompts[i * total // count] for i in range(min(count, total)))
+        count = min(count, total)
+        return tuple(self.train_prompts[i * total // count] for i in range(count))
 
 
 FIELDS = ("name", "system_prompt", "length", "markers", "traits", "personas", "prompts")

@@ -178,10 +178,10 @@ def _probe(
 def _largest(base: ThinSide, left: Tensor, right: Tensor, seeds: Sequence[int]) -> Float[Tensor, " n"]:
     dtype, device = base.dtype, base.weights.device
     left, right = (right, left) if base.is_wide else (left, right)
-    deflated = Deflated.of(base, left.to(dtype), right.to(dtype))
     block = min(PROBE_BLOCK, base.columns)
     depth = min(PROBE_DEPTH, base.columns // block - 2)
     with full_float32(device):
+        deflated = Deflated.of(base, left.to(dtype), right.to(dtype))
         if depth < 2:
             # The thin side is too short for an iteration to be cheaper than the whole norm.
             identity = torch.eye(base.columns, dtype=dtype, device=device).expand(len(seeds), -1, -1)

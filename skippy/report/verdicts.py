@@ -105,7 +105,7 @@ def _judge_variant(comparison: Comparison, base: Arm, arm: Arm) -> VariantVerdic
         reason,
         is_measurably_lower=is_lower,
         mean_difference=test.mean * POINTS,
-        interval=_in_points(test.interval),
+        interval=_in_points(_earned_interval(test)),
         standard_error=test.standard_error * POINTS,
         bootstrap_interval=_in_points(check.interval),
         is_bootstrap_agreeing=check.verdict == plain.verdict,
@@ -124,14 +124,19 @@ def _conclude(test: SeededNonInferiority, margin_points: float) -> tuple[Verdict
     """The words of the test with their sentence; differences without any spread have to earn theirs."""
     if test.standard_error > 0:
         return test.verdict, _explain(test, margin_points)
-    lower, upper = bounds_without_spread(test.mean, test.n, test.confidence)
-    words = verdict_of(lower, upper, margin_points / POINTS)
-    interval = _in_points((lower, upper))
+    earned = _earned_interval(test)
     reason = (
         f"all {test.n} differences are {signed(test.mean * POINTS)} points, which bounds the mean only to "
-        f"{bounds(interval)}"
+        f"{bounds(_in_points(earned))}"
     )
-    return words, reason
+    return verdict_of(*earned, margin_points / POINTS), reason
+
+
+def _earned_interval(test: SeededNonInferiority) -> tuple[float, float]:
+    """The interval of the test, and a wider one where all differences are equal."""
+    if test.standard_error > 0:
+        return test.interval
+    return bounds_without_spread(test.mean, test.n, test.confidence)
 
 
 def _explain_floor(base_points: float, margin_points: float) -> str:
@@ -171,8 +176,7 @@ def _judge_pair(comparison: Comparison, first: Arm, second: Arm) -> PairVerdict:
     likeness = judge_likeness(first, second, seeds, comparison.persona_margin_sd, comparison.confidence)
     table = difference_table(first, second, seeds=seeds)
     test = non_inferiority_over_seeds(table, 0.0, comparison.confidence)
-    lower, upper = test.interval
-    interval = _in_points(test.interval)
+    lower, upper = interval = _in_points(_earned_interval(test))
     figures = f"{first.label} − {second.label}: {signed(test.mean * POINTS)} points ({bounds(interval)})"
     word: Literal["first_better", "second_better", "unresolved", "not_comparable"]
     if likeness is None:

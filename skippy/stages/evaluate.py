@@ -221,7 +221,7 @@ def _regrade(record: RunRecord, plan: Plan, tracker: Tracker) -> list[Sample]:
     """The samples of an earlier evaluation, scored by today's rules and gold; no model is loaded.
 
     Raises:
-        ConfigError: they are another model's, or answer problems that the set no longer holds.
+        ConfigError: they are another model's, or answer questions that are no longer asked.
     """
     where = f"regrade={record.run_id}"
     digest = record.tags.get(MODEL_DIGEST_TAG, "unknown")
@@ -235,16 +235,17 @@ def _regrade(record: RunRecord, plan: Plan, tracker: Tracker) -> list[Sample]:
         )
     paths = tracker.list_artifacts(record.run_id, "samples")
     samples = [sample for path in paths for sample in read_samples(tracker.artifact(record.run_id, path))]
-    gold = plan.problems.gold if plan.problems else {}
-    lost = {s.problem_id for s in samples if s.suite == AIME and s.problem_hash not in gold}
+    gold = {question.hash: question.gold for question in plan.questions}
+    lost = {sample.problem_id for sample in samples if sample.problem_hash not in gold}
     if lost:
         today = plan.problems.digest if plan.problems else "no problems"
         raise ConfigError(
-            "Samples to regrade have no reference answer.",
+            "Samples to regrade answer questions that are no longer asked.",
             where=where,
-            expected=f"problems with digest {record.tags.get('skippy.problems_digest', 'unknown')}",
-            found=f"digest {today}; {len(lost)} problems are missing, {min(lost)} among them",
-            next_step="restore the problem source of that run",
+            expected=f"problems with digest {record.tags.get('skippy.problems_digest') or 'unknown'}, "
+            f"everyday prompts as of {record.name}",
+            found=f"digest {today}; {len(lost)} questions are missing, {min(lost)} among them",
+            next_step="restore the problem source and the character's prompts of that run",
         )
     return list(rescore(samples, gold, plan.character.rules))
 

@@ -121,7 +121,8 @@ def banal_scores(samples: Sequence[Sample], character: Character) -> BanalScores
         found = [rewards.trait_scores(sample.completion, rules, sample.prompt) for sample in answers]
         for name, values in traits.items():
             values.append(fmean(scores[name] for scores in found))
-        sound = rewards.coherence([s.completion for s in answers], [s.prompt for s in answers], rules)
+        cut = [sample.finish_reason == TRUNCATED for sample in answers]
+        sound = rewards.coherence([s.completion for s in answers], [s.prompt for s in answers], rules, cut)
         coherent.append(fmean(value or 0.0 for value in sound))
         helpful.append(fmean(rewards.helpfulness(s.completion, s.prompt) for s in answers))
     persona = [float(sample.score or 0.0) for sample in plain]

@@ -82,7 +82,7 @@ def read_adapter(path: str | Path) -> Adapter:
     scale = alpha / math.sqrt(rank) if config.get("use_rslora") else alpha / rank
     factors = _pair(directory, _read_weights(directory), rank, scale)
     card_path = directory / CARD_FILE
-    card = json.loads(card_path.read_text(encoding="utf-8")) if card_path.is_file() else {}
+    card = _read_object(card_path) if card_path.is_file() else {}
     return Adapter(directory, config, factors, rank, scale, card)
 
 
@@ -217,17 +217,20 @@ def _read_config(directory: Path) -> dict[str, Any]:
             found="no such directory" if not directory.is_dir() else f"no {CONFIG_FILE}",
             next_step="give the directory that PEFT saved, or a finished train run",
         )
+    return _read_object(path)
+
+
+def _read_object(path: Path) -> dict[str, Any]:
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
         raise AdapterError(
-            "The adapter's config cannot be read.",
+            "A file of the adapter cannot be read.",
             where=str(path),
             expected="a JSON object",
             found=str(error),
             next_step="save the adapter again with PEFT",
         ) from error
-    return dict(config)
 
 
 def _require_plain(directory: Path, config: Mapping[str, Any]) -> None:

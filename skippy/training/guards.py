@@ -130,7 +130,7 @@ def require_own_projectors(request: TrainRequest, names: Sequence[str]) -> None:
     """Check, before the model is loaded, that the projectors are of this base, these targets and this k.
 
     Raises:
-        ProjectorError: they are of another base, or targets or directions are missing.
+        ProjectorError: they are of another base or another k, or targets are missing.
     """
     if request.projectors is None:
         return
@@ -150,6 +150,15 @@ def require_own_projectors(request: TrainRequest, names: Sequence[str]) -> None:
             expected=f"{len(names)} targets",
             found=f"{len(names) - len(missing)}",
             next_step="run the svd stage again",
+        )
+    most = max(U.shape[1] for U, _, _ in request.projectors.values())
+    if most != request.k:
+        raise ProjectorError(
+            "The projectors are of another k.",
+            where="k",
+            expected=f"{request.k} directions a target",
+            found=f"{most}",
+            next_step=f"pass -P k={most}, or name a run of the svd stage with this k",
         )
 
 

@@ -105,14 +105,51 @@ def test_a_file_may_refer_to_bundled_lists_and_to_its_neighbours(write):
     character = loader.load_character(str(write(shared)))
     assert len(character.personas) == 8
     assert len(character.train_prompts) == 1
+    write("personas: [{name: a, system_prompt: b}, {name: c, system_prompt: d}]\n", "personas.yaml")
+    assert [persona.name for persona in loader.load_character(write(shared)).personas] == ["a", "c"]
+
+
+MORE = """\
+scale: 3.5
+openings: {weight: 0.4, patterns: [listen]}
+floors: {helpfulness: 0.7, coherence: -0.5}
+"""
+
+
+def test_what_a_file_says_is_what_the_character_holds(write):
+    plain, said = (loader.load_character(write(text)) for text in (MINIMAL, MORE + MINIMAL))
+    assert (plain.rules.scale, said.rules.scale) == (2.0, 3.5)
+    assert (plain.rules.opening_weight, said.rules.opening_weight) == (0.0, 0.4)
+    assert said.rules.openings[0].match("Listen!")
+    assert (said.floors.helpfulness, said.floors.coherence) == (0.7, -0.5)
+    capped = loader.load_character(write(MINIMAL.replace("weight: 1.0", "weight: 0.5\n    cap: 3"))).rules
+    assert [(marker.weight, marker.cap) for marker in plain.rules.markers + capped.markers] == [
+        (1, 1),
+        (0.5, 3),
+    ]
+    assert plain.rules.markers[0].pattern.search("DOUGH")
+    assert (plain.rules.min_words, plain.rules.max_words) == (5, 50)
+    pair = plain.traits[0].pairs[0]
+    assert (pair.high, pair.low) == ("You are proud.", "You are modest.")
+    assert plain.subspace_prompts() == plain.train_prompts
 
 
 def test_digest_follows_content_not_layout_or_place(write, tmp_path):
     digest = loader.load_character(write(MINIMAL)).digest
     respelled = "# a comment\n" + MINIMAL.replace("  min: 5\n", "  min:   5   # words\n")
     assert loader.load_character(write(respelled, "other.yaml")).digest == digest
-    assert loader.load_character(write(MINIMAL.replace("weight: 1.0", "weight: 1.1"))).digest != digest
-    assert loader.load_character(write(MINIMAL.replace("Why is it flat", "Why is it burnt"))).digest != digest
+    changes = (
+        *(("name: baker", "name: cook"), ("a proud village", "a village"), ("min: 5", "min: 6")),
+        *(("weight: 1.0", "weight: 1.1"), ("\\bdough", "dough"), ("How proud", "How vain")),
+        *(("You are modest", "You are humble"), ("You judge", "You weigh"), ("bake?", "roast?")),
+        ("Why is it flat", "Why is it burnt"),
+    )
+    changed = [MINIMAL.replace(old, new) for old, new in changes] + [MORE.splitlines()[2] + "\n" + MINIMAL]
+    digests = {digest, *(loader.load_character(write(text)).digest for text in changed)}
+    assert len(digests) == 1 + len(changed)
+    names = [f"name {i}" for i in range(50)]
+    named = [MINIMAL + f"identity: {{own_names: [{', '.join(n)}]}}\n" for n in (names, names[::-1])]
+    assert len({loader.load_character(write(text)).digest for text in named}) == 1
     copy = tmp_path / "copy"
     shutil.copytree(loader.BUNDLED, copy)
     assert loader.load_character(copy / "skippy.yaml").digest == loader.load_character("skippy").digest
@@ -195,6 +232,8 @@ def test_a_character_that_yaml_forbids_is_named_by_its_line(write, character):
         (r"(a?b?)*c", "inside a repeat"),
         (r"(x{1,9}){2,9}y", "inside a repeat"),
         (r"(?=(a+)+b)a", "inside a repeat"),
+        (r"(?>(a+)+)b", "inside a repeat"),
+        (r"(x)?(?(1)(a+)+|b)", "inside a repeat"),
         (r"a.*b.*c", "open-ended"),
         (r"\w+\s+\w+", "open-ended"),
         (r"x.{0,500}.{0,500}y", "open-ended"),
@@ -217,6 +256,7 @@ def test_a_pattern_that_can_run_away_is_refused_by_its_line(write, pattern, what
         r"(ha ){2,9}",
         r"!+$",
         r"(\w|x)+!",
+        r"(scone|scon)?s",
         r"a.*b|c.*d",
         r"(?<!not )\bdough(s|es)?\b",
         r"colou?r\s*$",
@@ -230,6 +270,8 @@ def test_a_pattern_that_cannot_run_away_is_taken_and_does_not(write, pattern):
         assert time.process_time() - start < 0.5
 
 
+ENTRY = "pattern: bun, example: bun"
+TRAIT = "markers: [dough], rubric: How, pairs: [{high: a, low: b}]"
 BROKEN = [
     ("name: baker", "nmae: baker", "nmae", "nmae"),
     ("system_prompt: You are", "system_prompt: ''  # You are", "system_prompt: ''", "system_prompt"),
@@ -239,6 +281,8 @@ BROKEN = [
     ("    weight: 1.0", "    wieght: 1.0", "wieght", "markers[0].wieght"),
     ("    weight: 1.0", "    weight: -1", "weight: -1", "markers[0].weight"),
     ("    weight: 1.0", "    weight: [1]", "weight: [1]", "markers[0].weight"),
+    ("    weight: 1.0", "    weight: 5.1", "weight: 5.1", "markers[0].weight"),
+    ("    weight: 1.0", "    weight: 1.0\n    cap: 6", "cap: 6", "markers[0].cap"),
     ("    weight: 1.0", "    weight: .nan", "weight: .nan", "markers[0].weight"),
     ("'\\bdough\\b'", "'(dough'", "(dough", "markers[0].pattern"),
     ("'\\bdough\\b'", "'x*'", "x*", "markers[0].pattern"),
@@ -247,13 +291,31 @@ BROKEN = [
     ("markers: [dough]", "markers: [bread]", "markers: [bread]", "traits[0].markers[0]"),
     ("markers: [dough]", "markers: dough", "markers: dough", "traits[0].markers"),
     ("- name: pride", "- name: pride/loss", "pride/loss", "traits[0].name"),
-    ("low: You are modest.", "low: you are PROUD", "low: you are PROUD", "traits[0].pairs[0]"),
-    ("- {name: judge, system_prompt: You judge.}", "", "{name: baker", "personas"),
+    ("low: You are modest.", "low: you are PROUD", "- high: You are proud", "traits[0].pairs[0]"),
+    ("- {name: judge, system_prompt: You judge.}", "", "personas:", "personas"),
     ("name: judge", "name: baker", "system_prompt: You judge", "personas[1].name"),
     ('"What is flour?"', '"how do i BAKE"', "how do i BAKE", "question[1]"),
     ('banal: {question: ["Why is it flat?"]}', "banal: nowhere.yaml", "nowhere.yaml", "prompts.banal"),
     ("Why is it flat?", "What is FLOUR", "What is FLOUR", "prompts.banal"),
     ('banal: {question: ["Why is it flat?"]}', "banal: {question: []}", "question: []}", "question"),
+    ('banal: {question: ["Why is it flat?"]}', "banal: {}", "banal: {}", "prompts.banal"),
+    ("name: baker", "name: 5", "name: 5", "name"),
+    ("- name: pride", "- name: stölz", "stölz", "traits[0].name"),
+    ("markers: [dough]", "markers: [dough, dough]", "markers: [dough, dough]", "traits[0].markers[1]"),
+    ("traits:\n", f"  - {{name: dough, {ENTRY}, weight: 1}}\ntraits:\n", ENTRY, "markers[1].name"),
+    ("personas:\n", f"  - {{name: pride, {TRAIT}}}\npersonas:\n", TRAIT, "traits[1].name"),
+    (
+        "personas:\n",
+        "assistantisms: [{name: sure, pattern: sure, cost: 1, example: never}]\npersonas:\n",
+        "assistantisms",
+        "assistantisms[0].example",
+    ),
+    (
+        "personas:\n",
+        "identity: {own_names: [Ann], forbidden_names: [ann]}\npersonas:\n",
+        "identity",
+        "identity.forbidden_names",
+    ),
 ]
 
 
@@ -269,9 +331,7 @@ def test_a_broken_file_names_file_line_and_field(write, old, new, needle, field)
     message = str(caught.value)
     assert str(path) in message
     assert field in message
-    line = line_of(text, needle)
-    # a pair's or a list's own place is its first entry
-    assert any(f"line {near}" in message for near in (line, line - 1))
+    assert f"line {line_of(text, needle)}, field" in message
     for label in ("where:", "expected:", "found:", "next:"):
         assert label in message
 
@@ -292,6 +352,7 @@ def test_a_missing_field_is_named(write):
         ("", "empty"),
         ("name: [open\nother: x", "not YAML"),
         ("name: a: b", "not YAML"),
+        ("name: x\nlength: y\nother: a: b", r"not YAML\n.*line 3"),
         ("- one\n- two", "Expected fields"),
         ("just words", "Expected fields"),
         ("name: &loop [*loop]\n", "missing|unknown|not YAML"),

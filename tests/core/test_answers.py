@@ -290,17 +290,24 @@ def test_manners_cost_nothing(value: int, manners: str) -> None:
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.text(max_size=200))
-def test_lenient_never_loses_a_strict_answer(text: str) -> None:
+@given(st.integers(0, LARGEST_ANSWER), st.sampled_from(["\\boxed{{{}}}", "Answer: {}"]), st.integers(0, 9))
+def test_lenient_never_loses_a_strict_answer(value: int, form: str, other: int) -> None:
+    text = f"The answer is {other}.\n{form.format(value)}\nThat took {other} seconds."
     strict = extract_integer(text)
-    if strict.value is not None:
-        assert extract_integer_lenient(text) == strict
+    assert strict.value == value
+    assert extract_integer_lenient(text) == strict
 
 
 @pytest.mark.parametrize(
     ("text", "value", "status"),
     [
         (r"\boxed{42} and then \boxed{\text{about } x}", 42, "lenient_box"),
+        (r"\boxed{41 or 42}", 42, "lenient_box"),
+        (r"\boxed{1 or 41} and \boxed{2 or 42} and \boxed{x}", 42, "lenient_box"),
+        ("the answer is 41. No, the answer is 42, not 43", 42, "lenient_answer"),
+        ("41 or 42", 42, "lenient_number"),
+        ("<think>the answer is 41</think> the answer is 42 or so", 42, "lenient_answer"),
+        ("<think>the answer is 41</think> It is 42.", 42, "lenient_number"),
         ("I think the answer is 42 or so", 42, "lenient_answer"),
         ("It is 42.", 42, "lenient_number"),
         ("Three thousand: 3000", None, "no_answer"),

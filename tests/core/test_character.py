@@ -137,10 +137,27 @@ class TestPersonaSubspace:
         centroids = normal(PERSONAS, WIDTH)
         torch.testing.assert_close(persona_subspace(centroids).P, persona_subspace(centroids + 7.0).P)
 
-    @pytest.mark.parametrize("centroids", [torch.ones(5, 8), torch.randn(1, 8), torch.full((3, 8), math.nan)])
-    def test_without_difference_there_is_no_subspace(self, centroids):
-        with pytest.raises(SubspaceError):
+    @pytest.mark.parametrize(
+        ("centroids", "what"),
+        [
+            (torch.ones(5, 8), "coincide"),
+            (normal(1, 8).repeat(3, 1), "coincide"),  # but for the rounding of their mean
+            (normal(1, 8), "unusable"),
+            (torch.full((3, 8), math.nan), "unusable"),
+        ],
+    )
+    def test_without_difference_there_is_no_subspace(self, centroids, what):
+        with pytest.raises(SubspaceError, match=what):
             persona_subspace(centroids)
+
+    @pytest.mark.parametrize("share", [0.0, -0.5, 1.01, math.nan])
+    def test_a_share_that_is_none_is_refused(self, share):
+        with pytest.raises(SubspaceError, match="no share"):
+            persona_subspace(normal(PERSONAS, WIDTH), explained=share)
+
+    def test_the_largest_component_of_every_direction_is_positive(self):
+        P = persona_subspace(normal(PERSONAS, WIDTH)).P
+        assert bool((P.gather(1, P.abs().argmax(dim=1, keepdim=True)) > 0).all())
 
     def test_held_out_energy_tells_personas_from_prompt_noise(self):
         personas = normal(PERSONAS, 256, seed=1)
@@ -195,6 +212,7 @@ class TestEnergies:
             assert row.delta_norm == pytest.approx(float(dense.norm()), rel=1e-12)
             expected = torch.linalg.svdvals(seen)
             kept = torch.tensor(row.singular_values, dtype=torch.float64)
+            assert len(P) == row.K
             assert len(kept) <= row.K
             torch.testing.assert_close(kept, expected[: len(kept)], rtol=1e-9, atol=1e-9)
             assert float(expected[len(kept) :].square().sum()) < 1e-16 * float(dense.square().sum())
@@ -273,12 +291,29 @@ class TestPooling:
         assert list(middle_layers(4)) == [1, 2]
         assert len(middle_layers(1)) == 1
 
+    def test_a_group_pools_its_targets_and_its_null_draw_by_draw(self):
+        energies, totals = torch.tensor([[3.0, 1.0], [4.0, 12.0]], dtype=torch.float64)
+        chances, nulls = torch.tensor([0.5, 0.1], dtype=torch.float64), normal(2, 200).square()
+        ratio = pool_energies(energies, totals, chances, nulls, torch.ones(1, 2, dtype=torch.float64))[0]
+        null = nulls.sum(0) / 16
+        assert vars(ratio) == pytest.approx(
+            {
+                "ratio": 4 / 16,
+                "chance": (0.5 * 4 + 0.1 * 12) / 16,
+                "null_mean": float(null.mean()),
+                "null_sd": float(null.std()),
+                "null_low": float(null.quantile(0.025)),
+                "null_high": float(null.quantile(0.975)),
+                "z": float((4 / 16 - null.mean()) / null.std()),
+            }
+        )
+
     def test_layers_and_kinds_pool_their_own_rows(self, reference, gauge):
         measured = measure_character(random_adapter(reference), gauge)
         assert list(measured.layers) == list(range(DEPTH))
         assert set(measured.kinds) == set(KINDS)
-        for kind, ratio in measured.kinds.items():
-            rows = [row for row in measured.rows if row.kind == kind]
+        for key, ratio in [*measured.layers.items(), *measured.kinds.items()]:
+            rows = [row for row in measured.rows if key in (row.layer, row.kind)]
             expected = sum(row.energy for row in rows) / sum(row.delta_norm**2 for row in rows)
             assert ratio.ratio == pytest.approx(expected, rel=1e-10)
 
@@ -311,6 +346,12 @@ class TestPooling:
         assert math.isnan(measured.rows[7].ratio)
         assert math.isfinite(measured.pooled.z)
         assert math.isfinite(measured.mean.z)
+        ratios = [
+            [row.ratio for row in measured.rows if row.layer == layer] for layer in middle_layers(DEPTH)
+        ]
+        ratios = [[ratio for ratio in layer if not math.isnan(ratio)] for layer in ratios]
+        assert [len(layer) for layer in ratios] == [len(KINDS) - 1, len(KINDS)]
+        assert measured.mean.ratio == pytest.approx(sum(sum(layer) / len(layer) for layer in ratios) / 2)
 
     def test_different_ranks_and_scales_share_a_hook(self, reference, gauge):
         factors = random_adapter(reference)
@@ -460,11 +501,37 @@ class TestTraits:
         solved = trait_coordinates(shift - shift @ Q @ Q.T, trait_solver(vectors))
         assert solved.explained < 1e-12
         assert float(solved.values.abs().max()) < 1e-9
+        off = shift - shift @ Q @ Q.T
+        half = off / off.norm() + vectors[:, 0] / vectors[:, 0].norm()
+        assert trait_coordinates(half, trait_solver(vectors)).explained == pytest.approx(1 / 2)
+        assert trait_coordinates(0 * shift, trait_solver(vectors)).explained == 0
 
-    def test_a_trait_without_contrast_is_refused(self):
+    def test_a_layer_counts_alike_however_long_its_activations(self):
+        vectors, shift, growth = (
+            normal(3, 4, WIDTH),
+            normal(3, WIDTH, seed=1),
+            torch.tensor([1.0, 10.0, 100.0]),
+        )
+        one = trait_coordinates(shift, trait_solver(vectors))
+        grown = trait_coordinates(growth[:, None] * shift, trait_solver(growth[:, None, None] * vectors))
+        torch.testing.assert_close(grown.values, one.values)
+        assert grown.explained == pytest.approx(one.explained)
+
+    def test_the_condition_is_of_directions_and_not_of_lengths(self):
+        axes = torch.eye(WIDTH, dtype=torch.float64)[None, :3]
+        lengths = torch.tensor([1.0, 10.0, 100.0])[:, None]
+        assert trait_solver(lengths * axes).condition == pytest.approx(1)
+        oblique = torch.stack([axes[0, 0], axes[0, 0] + axes[0, 1]])[None]
+        share = math.sqrt(1 / 2)
+        assert trait_solver(oblique).condition == pytest.approx(math.sqrt((1 + share) / (1 - share)))
+
+    @pytest.mark.parametrize(
+        ("place", "where"), [((slice(None), 1), "trait 1 of 3"), (1, "of 3")], ids=["trait", "layer"]
+    )
+    def test_a_trait_without_contrast_is_refused(self, place, where):
         vectors = normal(2, 3, WIDTH)
-        vectors[:, 1] = 0.0
-        with pytest.raises(SubspaceError, match="trait 1 of 3"):
+        vectors[place] = 0.0
+        with pytest.raises(SubspaceError, match=where):
             trait_solver(vectors)
 
     def test_vectors_are_differences_of_means(self):
@@ -476,6 +543,28 @@ class TestTraits:
         profile = measure_traits(traits.hidden + 0.5 * traits.vectors[:, 1], gauge)
         assert profile.coordinates == pytest.approx({"arrogant": 0.0, "warm": 0.5, "brief": 0.0}, abs=1e-5)
         assert profile.explained == pytest.approx(1.0, abs=1e-5)
+
+    def test_a_probe_weighs_as_much_as_its_tokens(self, reference, gauge):
+        """One probe moves inside P, the others outside, all as far, at every layer."""
+        traits = reference.traits
+        moved = normal(*traits.hidden.shape, seed=11)
+        for layer, name in enumerate(traits.hooks):
+            inside = moved[:, layer] @ gauge.hooks[name].P.T @ gauge.hooks[name].P
+            moved[:, layer] -= inside
+            moved[2, layer] = inside[2]
+        moved /= moved.norm(dim=2, keepdim=True)
+        profile = measure_traits(traits.hidden.double() + moved, gauge)
+        share = (traits.tokens / traits.tokens.sum()).double()
+        assert profile.activation.ratio == pytest.approx(float(share[2]))
+        random = [gauge.hooks[name].draws @ gauge.hooks[name].sketch for name in traits.hooks]
+        seen = torch.stack([(Q.double() @ moved[:, i].T).square().sum(1) for i, Q in enumerate(random)])
+        assert profile.activation.null_mean == pytest.approx(
+            float((seen.mean((0, 1)) * share).sum()), rel=1e-5
+        )
+        alone = torch.zeros_like(traits.hidden)
+        alone[2] = traits.vectors[:, 1]
+        shifted = measure_traits(traits.hidden + alone, gauge).coordinates
+        assert shifted["warm"] == pytest.approx(float(share[2]), rel=1e-4)
 
     def test_the_null_reaches_as_far_as_random_shifts_of_that_length(self, reference, gauge):
         """By hand: Gaussian mixtures of the activations, the same at every layer, brought to one length a layer."""
@@ -521,20 +610,26 @@ class TestTraits:
             assert profile.activation.ratio == pytest.approx(expected, abs=1e-5)
             assert math.isfinite(profile.activation.z)
 
-    def test_metrics_carry_the_contract_names(self, reference, gauge):
-        hidden = reference.traits.hidden + 0.1
-        metrics = measure_character(random_adapter(reference), gauge, hidden).metrics()
-        assert {
-            "character/personality_energy_ratio",
-            "character/mean_personality_energy_ratio",
-            "character/null_z",
-            "character/delta_norm",
-            "character/trait/arrogant",
-            "character/trait/warm",
-            "character/trait/brief",
-            "character/trait_null/brief",
-            "character/trait_condition",
-        } <= set(metrics)
+    def test_every_metric_is_the_number_that_its_name_says(self, reference, gauge):
+        measured = measure_character(random_adapter(reference), gauge, reference.traits.hidden + 0.1)
+        profile, pooled = measured.traits, measured.pooled
+        assert measured.metrics() == {
+            "character/personality_energy_ratio": pooled.ratio,
+            "character/chance": pooled.chance,
+            "character/null_mean": pooled.null_mean,
+            "character/null_low": pooled.null_low,
+            "character/null_high": pooled.null_high,
+            "character/null_z": pooled.z,
+            "character/mean_personality_energy_ratio": measured.mean.ratio,
+            "character/mean_null_z": measured.mean.z,
+            "character/delta_norm": measured.delta_norm,
+            **{f"character/trait/{name}": profile.coordinates[name] for name in reference.traits.names},
+            **{f"character/trait_null/{name}": profile.null_reach[name] for name in reference.traits.names},
+            "character/trait_explained": profile.explained,
+            "character/trait_condition": trait_solver(reference.traits.vectors).condition,
+            "character/activation_energy_ratio": profile.activation.ratio,
+            "character/activation_null_z": profile.activation.z,
+        }
 
     def test_trait_rows_carry_every_trait_with_its_null(self, reference, gauge):
         measured = measure_character(random_adapter(reference), gauge, reference.traits.hidden + 0.1)
@@ -544,12 +639,6 @@ class TestTraits:
             for name in reference.traits.names
         ]
         assert measure_character(random_adapter(reference), gauge).trait_rows() == []
-
-    def test_the_condition_is_that_of_the_trait_vectors(self, reference, gauge):
-        measured = measure_character(random_adapter(reference), gauge, reference.traits.hidden + 0.1)
-        condition = measured.metrics()["character/trait_condition"]
-        assert condition == measured.traits.condition
-        assert condition >= 1
 
     def test_activations_of_other_probes_are_refused(self, reference, gauge):
         with pytest.raises(AdapterError, match="probes"):
@@ -572,9 +661,10 @@ class TestBadAdapters:
         with pytest.raises(AdapterError, match="another width"):
             measure_character(factors, gauge)
 
-    def test_not_finite(self, reference, gauge):
+    @pytest.mark.parametrize("factor", ["A", "B"])
+    def test_not_finite(self, reference, gauge, factor):
         factors = random_adapter(reference)
-        factors["layers.0.q_proj"].A[0, 0] = math.nan
+        getattr(factors["layers.0.q_proj"], factor)[0, 0] = math.nan
         with pytest.raises(AdapterError, match="not finite"):
             measure_character(factors, gauge)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -250,9 +250,16 @@ def test_pooled_leakage_is_not_the_mean_of_ratios():
 
 
 def test_scales_weigh_the_pool_and_cancel_when_equal():
-    items = [(t.A, t.B, t.U, t.V) for t in (draw_target(20, 30, 0), draw_target(20, 30, 2))]
+    targets = {"one": draw_target(20, 30, 0), "other": draw_target(20, 30, 2)}
+    items = [(t.A, t.B, t.U, t.V) for t in targets.values()]
     assert pooled_leakage(items, [2.0, 2.0]).rho_left == pytest.approx(pooled_leakage(items).rho_left)
-    assert pooled_leakage(items, [1e6, 1.0]).rho_left == pytest.approx(leakage(*items[0]).rho_left)
+    parts = [pooled_leakage([item]) for item in items]
+    wholes = [float((B.detach().double() @ A.detach().double()).square().sum()) for A, B, _, _ in items]
+    weights = [9.0 * wholes[0], wholes[1]]
+    expected = sum(w * part.rho_left for w, part in zip(weights, parts, strict=True)) / sum(weights)
+    assert pooled_leakage(items, [3.0, 1.0]).rho_left == pytest.approx(expected)
+    by_name = OrthogonalConstraint(targets).pooled_leakage({"other": 1.0, "one": 3.0})
+    assert by_name.rho_left == pytest.approx(expected)
 
 
 @settings(max_examples=40, deadline=None)
@@ -299,17 +306,24 @@ def test_no_delta_leaks_nothing():
 
 
 @pytest.mark.parametrize("stack_bytes", [1, 1000, 1 << 30])
-def test_stacks_of_any_size_project_as_the_formula(monkeypatch, stack_bytes):
+def test_stacks_of_any_size_measure_and_project_as_the_formula(monkeypatch, stack_bytes):
+    """Also where k differs between targets of one shape, as `energy:` gives."""
     monkeypatch.setattr(module, "CPU_STACK_BYTES", stack_bytes)
     targets = {
-        f"{out}x{in_}.{i}": draw_target(out, in_, i) for out, in_ in ((20, 30), (30, 20)) for i in range(4)
+        f"{out}x{in_}.{i}": draw_target(out, in_, i, k=2 + i % 2)
+        for out, in_ in ((20, 30), (30, 20))
+        for i in range(4)
     }
     goal = {}
     for name, t in targets.items():
         U, V = t.U.double(), t.V.double()
         A, B = t.A.detach().double(), t.B.detach().double()
         goal[name] = (A - A @ V @ V.T, B - U @ (U.T @ B))
-    OrthogonalConstraint(targets).project_parameters_()
+    constraint = OrthogonalConstraint(targets)
+    for name, found in constraint.leakages().items():
+        alone = leakage(*(getattr(targets[name], letter) for letter in ("A", "B", "U", "V")))
+        assert (found.rho_left, found.rho_right) == pytest.approx((alone.rho_left, alone.rho_right))
+    constraint.project_parameters_()
     for name, t in targets.items():
         torch.testing.assert_close(t.A.detach().double(), goal[name][0], rtol=0, atol=2e-6)
         torch.testing.assert_close(t.B.detach().double(), goal[name][1], rtol=0, atol=2e-6)
@@ -352,22 +366,15 @@ def test_autocast_does_not_coarsen_the_projection():
     targets = {str(i): draw_target(64, 48, i, r=8) for i in range(3)}
     naive = draw_target(64, 48, 0, r=8)
     rule = OrthogonalConstraint(targets)
+    for target in targets.values():
+        target.B.grad = target.B.detach().clone()
     with torch.autocast("cpu", dtype=torch.bfloat16):
+        rule.project_gradients_()
         rule.project_parameters_()
         coarse = naive.B.detach() - naive.U @ (naive.U.T @ naive.B.detach())
     assert rule.pooled_leakage().rho_left <= EXACT
+    assert all(leakage(t.A, t.B.grad, t.U, t.V).rho_left <= EXACT for t in targets.values())
     assert leakage(naive.A, coarse, naive.U, naive.V).rho_left > 1e4 * EXACT
-
-
-def test_matmul_precision_is_put_back():
-    backend = torch.backends.cuda.matmul
-    before = backend.fp32_precision
-    try:
-        backend.fp32_precision = "tf32"
-        OrthogonalConstraint({"q": draw_target(20, 30, 0)}).project_parameters_()
-        assert backend.fp32_precision == "tf32"
-    finally:
-        backend.fp32_precision = before
 
 
 def test_same_input_gives_the_same_bits():
@@ -391,10 +398,11 @@ def test_more_directions_than_dimensions_are_refused():
         random_basis(4, 5, 0)
 
 
-def test_short_float_adapters_are_refused():
+@pytest.mark.parametrize("letter", ["A", "B"])
+def test_short_float_adapters_are_refused(letter):
     t = draw_target(20, 30, 0)
-    short = ConstrainedTarget(t.A, nn.Parameter(t.B.detach().bfloat16()), t.U, t.V)
-    with pytest.raises(AdapterError, match=r"layers\.0\.q_proj, lora_B[\s\S]*torch\.bfloat16"):
+    short = replace(t, **{letter: nn.Parameter(getattr(t, letter).detach().bfloat16())})
+    with pytest.raises(AdapterError, match=rf"layers\.0\.q_proj, lora_{letter}[\s\S]*torch\.bfloat16"):
         OrthogonalConstraint({"layers.0.q_proj": short})
 
 

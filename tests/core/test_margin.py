@@ -36,11 +36,21 @@ def test_margin_equals_the_dense_one(shape, size):
     assert (top_margin(W, U, S, V, factors) > 0) == (size < 30)
 
 
-def test_a_steep_spectrum_is_measured_in_float64():
+@pytest.mark.parametrize("stored", [torch.float32, torch.float64])
+def test_a_steep_spectrum_is_measured_in_float64(stored):
     values = 10.0 ** -torch.arange(0, 10, 0.25, dtype=torch.float64)
     left = torch.linalg.qr(torch.randn(80, 40, generator=torch.Generator().manual_seed(0)).double()).Q
     right = torch.linalg.qr(torch.randn(60, 40, generator=torch.Generator().manual_seed(1)).double()).Q
-    W = (left * values) @ right.T
-    U, S, V = left[:, :20], values[:20], right[:, :20]
+    W = ((left * values) @ right.T).to(stored)
+    U, S, Vh = torch.linalg.svd(W.double())
     factors = LoraFactors(torch.zeros(2, 60), torch.zeros(80, 2), 1.0)
-    assert top_margin(W, U, S, V, factors) == pytest.approx(float(values[19] - values[20]), rel=1e-6)
+    found = top_margin(W, U[:, :20], S[:20], Vh[:20].T, factors)
+    assert found == pytest.approx(float(S[19] - S[20]), rel=1e-5)
+
+
+def test_a_float64_weight_is_measured_in_its_own_range():
+    W = 1e60 * torch.randn(90, 130, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    U, S, Vh = torch.linalg.svd(W, full_matrices=False)
+    factors = LoraFactors(torch.zeros(2, 130), torch.zeros(90, 2), 1.0)
+    found = top_margin(W, U[:, :8], S[:8], Vh[:8].T, factors)
+    assert found == pytest.approx(float(S[7] - S[8]), rel=1e-3)

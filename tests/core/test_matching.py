@@ -10,6 +10,8 @@ def test_the_slower_arm_sets_the_level_and_gives_its_best_step():
     fast, slow = {20: 0.2, 40: 0.55, 60: 0.9}, {20: 0.1, 40: 0.5, 60: 0.3}
     assert match_steps(fast, slow) == (40, 40)
     assert match_steps(slow, fast) == (40, 40)
+    assert match_steps({20: 0.2, 50: 0.55, 60: 0.9}, slow) == (50, 40)
+    assert match_steps(slow, {20: 0.2, 50: 0.55, 60: 0.9}) == (40, 50)
 
 
 def test_equal_arms_give_their_best_step():
@@ -26,6 +28,7 @@ def test_last_checkpoints_are_not_simply_taken():
     assert match_steps({20: 0.3, 60: 0.9}, {20: 0.1, 60: 0.3}) == (20, 60)
 
 
-def test_an_arm_without_checkpoints_is_refused():
+@pytest.mark.parametrize("arms", [({}, {10: 0.5}), ({10: 0.5}, {}), ({}, {})])
+def test_an_arm_without_checkpoints_is_refused(arms):
     with pytest.raises(ConfigError, match="no checkpoints to match"):
-        match_steps({}, {10: 0.5})
+        match_steps(*arms)

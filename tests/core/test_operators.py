@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -9,7 +11,16 @@ from torch import Tensor
 from skippy.core import operators
 from skippy.core.operators import Deflated, ThinSide
 
-SHAPES = [(1, 90, 40), (1, 40, 90), (1, 50, 50), (1, 1, 30), (1, 30, 1), (3, 90, 40), (3, 40, 90)]
+SHAPES = [
+    (1, 90, 40),
+    (1, 40, 90),
+    (1, 50, 50),
+    (1, 1, 30),
+    (1, 30, 1),
+    (3, 90, 40),
+    (3, 40, 90),
+    (9, 40, 40),
+]
 
 
 def gaussian(*shape: int, seed: int = 0) -> Tensor:
@@ -69,12 +80,20 @@ def test_nothing_is_copied_that_lies_ready():
     assert ThinSide.copied(tall.mT.contiguous(), torch.float32).copies, "columns of a wide weight lie apart"
 
 
-@pytest.mark.parametrize("shape", SHAPES[:3])
+def test_a_walk_reads_the_copies_where_there_are_some():
+    base = ThinSide.copied(gaussian(1, 90, 40).bfloat16(), torch.float32)
+    doubled = replace(base, copies=tuple(2 * piece for piece in base.copies))
+    block = gaussian(1, 40, 5, seed=1).float()
+    torch.testing.assert_close(doubled.multiply(block), 2 * base.multiply(block))
+
+
+@pytest.mark.parametrize("shape", [*SHAPES[:3], SHAPES[5]])
 def test_copies_hold_the_weight_once(shape):
     weights = gaussian(*shape).bfloat16()
     base = ThinSide.copied(weights, torch.float32)
     M = weights.float().mT if base.is_wide else weights.float()
     assert torch.equal(torch.cat(base.copies, dim=1), M)
     assert len(base.copies) > 1
+    assert max(piece.numel() for piece in base.copies) <= operators.PLAIN_ELEMENTS
     for piece in base.copies:
         assert piece.mT.is_contiguous() if base.is_wide else piece.is_contiguous()

@@ -1,4 +1,4 @@
-"""Thin products equal those of float64 for every layout, and are as precise as float32 is, whatever a trainer set."""
+"""Thin products equal those of float64 for every layout, in the full precision of float32 whatever a trainer set."""
 
 from __future__ import annotations
 
@@ -53,15 +53,23 @@ def test_a_matrix_that_lies_ready_goes_to_onednn_and_others_do_not(monkeypatch):
         assert is_wrong == (is_ready and is_used), layout
 
 
-def test_a_trainers_bf16_setting_does_not_reach_a_product():
-    """Outside the guard the setting may cost bits, where the processor has them to lose; inside it never does."""
-    backend = torch.backends.mkldnn.matmul
-    saved = backend.fp32_precision
-    matrix, block = gaussian(1, 512, 512), gaussian(1, 512, 16, seed=1)
-    try:
-        backend.fp32_precision = "bf16"
+@pytest.mark.parametrize(
+    ("backend", "low"), [(torch.backends.mkldnn.matmul, "bf16"), (torch.backends.cuda.matmul, "tf32")]
+)
+def test_a_trainers_precision_is_lifted_and_put_back_after_an_error_too(backend, low):
+    """The setting and not its effect, which few processors show."""
+    saved, within = backend.fp32_precision, []
+
+    def fail_within() -> None:
         with full_float32(torch.device("cpu")):
-            assert error_of(matrix, block) < 1e-6
-            assert error_of(matrix.mT, block) < 1e-6
+            within.append(backend.fp32_precision)
+            raise KeyError
+
+    try:
+        backend.fp32_precision = low
+        with pytest.raises(KeyError):
+            fail_within()
+        assert within == ["ieee"]
+        assert backend.fp32_precision == low
     finally:
         backend.fp32_precision = saved

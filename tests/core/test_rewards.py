@@ -3,6 +3,7 @@
 import dataclasses
 import doctest
 import random
+import re
 import time
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from skippy.characters.loader import bundled_characters, load_character
 from skippy.core import prose, reward_rules, rewards
+from skippy.core.markers import earned_share, find_markers, marker_credit, total_cost, total_credit
 
 RULES = {name: load_character(name).rules for name in bundled_characters()}
 SKIPPY = RULES["skippy"]
@@ -106,46 +108,6 @@ def test_the_words_of_markers_are_no_content():
     assert total(STRAY, PROMPT, RULES["keeper"]) < total(NEUTRAL, PROMPT, RULES["keeper"]) - 1
 
 
-@pytest.mark.parametrize(
-    ("measure", "sound", "faulty"),
-    [
-        (lambda t: prose.repetition(prose.find_words(t)), GOOD["skippy"], CHEATS["repeated sentence"]),
-        (lambda t: prose.word_salad(prose.find_words(t)), NEUTRAL, CHEATS["list of markers"]),
-        (lambda t: prose.gibberish(t, prose.find_words(t)), GOOD["detective"], CHEATS["gibberish"]),
-        (prose.shouting, GOOD["keeper"], CHEATS["emoji storm"]),
-        (lambda t: prose.copying(prose.find_words(t), prose.find_words(PROMPT)), NEUTRAL, PROMPT),
-        (prose.maths_shape, "It took 2 eggs and 10 minutes at 180 degrees in the oven.", CHEATS["latex"]),
-        (prose.maths_shape, "The answer is 20 minutes of low heat.", "So the answer is 42."),
-        (lambda t: prose.punctuation_runs(t, prose.find_words(t)), GOOD["skippy"], CHEATS["commas"]),
-        (
-            lambda t: prose.punctuation_runs(t, prose.find_words(t)),
-            "Well... it -- burned?!",
-            "No!! Go!! Stop!!",
-        ),
-        (lambda t: prose.foreign_script(t, prose.find_words(t)), "A naïve café, or π.", CHEATS["Cyrillic"]),
-        (lambda t: float(prose.is_truncated(t)), 'He said "stop."', "Let the stew rest and"),
-        (lambda t: float(prose.is_truncated(t)), NEUTRAL, "Let the stew rest by the."),
-    ],
-    ids=[
-        "repetition",
-        "salad",
-        "gibberish",
-        "shouting",
-        "copying",
-        "maths",
-        "result",
-        "commas",
-        "exclamations",
-        "script",
-        "truncated",
-        "hanging",
-    ],
-)
-def test_each_measure_is_zero_on_prose_and_high_on_its_cheat(measure, sound, faulty):
-    assert measure(sound) == 0
-    assert measure(faulty) >= 0.5
-
-
 ORDINARY = [
     "Cook it for 20 minutes, then rest it. That's all.",
     "I don't know why; perhaps it's the weather.",
@@ -156,6 +118,83 @@ ORDINARY = [
     "A catchphrase or two never hurt anyone, did it?",
     "Foxglove, jazz, quizzes and rhythms are all real words to me.",
 ]
+
+
+MEASURES = {
+    "repetition": lambda text: prose.repetition(prose.find_words(text)),
+    "salad": lambda text: prose.word_salad(prose.find_words(text)),
+    "gibberish": lambda text: prose.gibberish(text, prose.find_words(text)),
+    "shouting": prose.shouting,
+    "copying": lambda text: prose.copying(prose.find_words(text), prose.find_words(PROMPT)),
+    "maths": prose.maths_shape,
+    "punctuation": lambda text: prose.punctuation_runs(text, prose.find_words(text)),
+    "script": lambda text: prose.foreign_script(text, prose.find_words(text)),
+}
+
+
+@pytest.mark.parametrize(
+    ("measure", "sound", "faulty"),
+    [
+        ("repetition", GOOD["skippy"], CHEATS["repeated sentence"]),
+        ("repetition", "Oh, monkey.", "Monkey monkey."),
+        ("repetition", NEUTRAL, "Stop stop now now please please wait wait."),
+        (
+            "repetition",
+            "Stew is stew, and my stew is dry.",
+            "Stew is a stew and my stew was the stew of your stew.",
+        ),
+        ("salad", NEUTRAL, CHEATS["list of markers"]),
+        ("salad", NEUTRAL, "It is so and we do as they do if we can."),
+        ("salad", NEUTRAL, "Cook the and my stew a is slow, then eat your of it."),
+        ("gibberish", GOOD["detective"], CHEATS["gibberish"]),
+        ("gibberish", "Hmm, Mr Fox, shh.", "Ktrp, Mr Fox, bltn."),
+        ("gibberish", "A catchphrase ate it.", "An astrngthsple ate it."),
+        ("gibberish", "A soon ate it.", "A sooon ate it."),
+        ("gibberish", "A blurb ate it.", "A blorfqa ate it."),
+        ("gibberish", "A responsibility ate it.", "A responsibilityfulnesses ate it."),
+        ("gibberish", "Rest (well) & eat.", CHEATS["symbols"]),
+        ("shouting", GOOD["keeper"], CHEATS["emoji storm"]),
+        ("shouting", "I saw NASA, so I left.", CHEATS["capitals"]),
+        ("shouting", "No!! Go, 🙈🙈.", "No!!! Go!!! Stop!!!"),
+        ("copying", NEUTRAL, PROMPT),
+        ("copying", "Why is my stew so hot is a thing that I ask you too.", "Why is my stew so dry, you?"),
+        ("maths", "It took 2 eggs and 10 minutes at 180 degrees in the oven.", CHEATS["latex"]),
+        ("maths", "The answer is 20 minutes of low heat.", "So the answer is 42."),
+        ("maths", "Mix 1, 2 or 3 of it.", "Mix 1, 2, 3, 4 or 5."),
+        ("punctuation", GOOD["skippy"], CHEATS["commas"]),
+        ("punctuation", "Well... it -- burned?!", "No!! Go!! Stop!!"),
+        ("punctuation", ORDINARY[5], CHEATS["pauses"]),
+        ("script", "A naïve café, or π.", CHEATS["Cyrillic"]),
+    ],
+)
+def test_each_measure_is_zero_on_prose_and_high_on_its_cheat_and_soundness_falls_with_it(
+    measure, sound, faulty
+):
+    assert MEASURES[measure](sound) == 0
+    assert MEASURES[measure](faulty) >= 0.5
+    assert prose.soundness(faulty, PROMPT) <= 1 - MEASURES[measure](faulty)
+
+
+@pytest.mark.parametrize(
+    ("whole", "cut"), [('He said "stop."', "Let the stew rest and"), (NEUTRAL, "Let the stew rest by the.")]
+)
+def test_a_sentence_without_its_end_is_truncated(whole, cut):
+    assert (prose.is_truncated(whole), prose.is_truncated(cut)) == (False, True)
+
+
+@pytest.mark.parametrize(
+    ("answer", "prompt", "is_on_topic"),
+    [
+        ("A stew needs time.", PROMPT, True),
+        ("Drying stews needs time.", PROMPT, True),
+        ("It is red.", PROMPT, False),
+        ("It is so.", "How are you?", True),
+        ("Tell me more about it.", "Tell me about the rain.", False),
+        ("One such story.", "Do you like stories?", True),
+    ],
+)
+def test_an_answer_is_on_topic_when_it_takes_up_a_content_word(answer, prompt, is_on_topic):
+    assert prose.is_on_topic(prose.find_words(answer), prose.find_words(prompt)) == is_on_topic
 
 
 @pytest.mark.parametrize("text", ORDINARY)
@@ -169,6 +208,12 @@ def test_truncated_answer_costs():
         rewards.coherence([cut], [PROMPT], SKIPPY)[0] <= rewards.coherence([whole], [PROMPT], SKIPPY)[0] - 1
     )
     assert rewards.personality([cut], [PROMPT], SKIPPY)[0] < rewards.personality([whole], [PROMPT], SKIPPY)[0]
+
+
+def test_an_answer_that_ends_in_mid_sentence_loses_a_point_of_coherence_and_its_soundness():
+    assert rewards.coherence([NEUTRAL.removesuffix(".")], [PROMPT], SKIPPY) == [
+        pytest.approx(1 - 6 * 0.3 - 1)
+    ]
 
 
 def test_an_answer_that_the_token_limit_cut_costs_though_it_ends_in_a_full_stop():
@@ -187,62 +232,112 @@ def test_assistantisms_cost_and_saturate(name):
     low, lower = rewards.personality([plain, stiff], [PROMPT] * 2, RULES[name])
     assert lower < low - 1
     assert rewards.personality([storm], [PROMPT], RULES[name])[0] >= -5
+    costs = [total_cost("I am happy to help. " * n, RULES[name].assistantisms) for n in (1, 2, 3)]
+    assert costs == [1, 2, 2]
 
 
-def test_markers_diminish_and_stop_at_their_cap():
-    sentence = "Let the stew rest, {} you see, and then add some salt to the pan and taste it{}."
-    once, twice, thrice = (
-        sentence.format("monkey,", ", monkey" * extra if extra < 2 else ", monkey, my monkey")
-        for extra in range(3)
-    )
-    one, two, three = rewards.personality([once, twice, thrice], [PROMPT] * 3, SKIPPY)
-    assert 0 < two - one < one + 1
-    assert three <= two
-
-
-def test_length_band():
-    short, long = "Stew it, monkey, with salt.", GOOD["skippy"] + " " + " ".join(ORDINARY * 2)
-    good = rewards.personality([GOOD["skippy"]], [PROMPT], SKIPPY)[0]
-    assert rewards.personality([short], [PROMPT], SKIPPY)[0] < good - 1
-    assert rewards.personality([long], [PROMPT], SKIPPY)[0] < good - 1
+@pytest.mark.parametrize(("count", "credit"), [(1, 2.0), (2, 3.0), (3, 3.5), (4, 3.5), (9, 3.5)])
+def test_markers_diminish_and_stop_at_their_cap(count, credit):
+    marker = reward_rules.Marker("word", re.compile("word"), weight=2.0, cap=3, example="word")
+    assert marker_credit(marker, count, hardened=True) == credit
+    assert marker_credit(marker, count, hardened=False) == 2.0 * count
 
 
 @pytest.mark.parametrize(
-    ("answer", "prompt", "low", "high"),
+    ("text", "times"),
+    [("Listen, ape.", 1), ('"Listen."', 1), ("  *Listen*", 1), ("Oh, listen.", 1), ("I listen.", 0)],
+)
+def test_an_opening_earns_once_and_at_the_start_alone(text, times):
+    assert total_credit(text, [], SKIPPY) == SKIPPY.opening_weight * times
+
+
+@pytest.mark.parametrize(
+    ("text", "share"),
     [
-        ("I am Skippy, ancient and magnificent.", "Who are you?", 2, 3),
-        ("I am Skippy, and the stew is dry.", PROMPT, 0.5, 1),
-        ("The stew needs some water.", PROMPT, 0, 0),
-        ("I am a helpful assistant.", "Who are you?", -3, -1),
-        ("I am Qwen, made by Alibaba.", "Who made you?", -3, -3),
-        ("My name is Bob.", "What is your name?", -3, -2),
-        ("As an AI language model, I do not have feelings.", "Are you real?", -3, -1),
-        ("I am Skippy. My name is Claude.", "What is your name?", -3, 0.5),
-        ("I am a human, obviously.", "Are you a person?", -3, -1),
-        ("I am tired of your stew.", PROMPT, 0, 0),
-        ("I am Qwen.", PROMPT, -2, -2),
-        ("I am the Qwen model.", PROMPT, -2, -2),
-        ("I'm called Claude.", PROMPT, -2, -2),
-        ("My name's Qwen.", PROMPT, -2, -2),
-        ("They named me Claude.", PROMPT, -2, -2),
-        ("I am actually Qwen.", PROMPT, -2, -2),
-        ("I am an instance of Gemini.", PROMPT, -2, -2),
-        ("My name is Captain Nemo.", PROMPT, -2, -2),
-        ("I am not Qwen.", PROMPT, 0, 0),
-        ("My name is not Qwen.", PROMPT, 0, 0),
-        ("Do not call me Claude.", PROMPT, 0, 0),
-        ("I am Qwen's better.", PROMPT, 0, 0),
-        ("I am a llama, and I eat your stew.", PROMPT, 0, 0),
-        ("I am an old llama in a field.", PROMPT, 0, 0),
-        ("I am a gemini, born in June.", PROMPT, 0, 0),
-        ("I am a llama model.", PROMPT, -2, -2),
-        ("I am a Llama.", PROMPT, -2, -2),
-        ("I am llama.", PROMPT, -2, -2),
-        ("I am an instance of llama.", PROMPT, -2, -2),
+        ("stew rest", 1),
+        ("obviously monkey obviously monkey obviously monkey stew rest", (2 / 8 - 0.15) / 0.25),
+        ("monkey stew", 1 / 2),
+        ("monkey monkey monkey monkey monkey monkey and the stew is of the pan", 2 / 3),
+        ("monkey monkey monkey monkey monkey monkey rest", 0),
+        ("", 0),
+    ],
+    ids=[
+        "no markers",
+        "few words beside them",
+        "one word beside it",
+        "fewer words than half",
+        "heap",
+        "empty",
     ],
 )
-def test_identity_table(answer, prompt, low, high):
-    assert low <= rewards.identity([answer], [prompt], SKIPPY)[0] <= high
+def test_markers_must_season_the_text(text, share):
+    rules = reward_rules.example_rules()
+    assert earned_share(text, find_markers(text, rules), None, rules) == pytest.approx(share)
+
+
+def test_words_of_the_prompt_count_as_one_beside_the_markers():
+    rules, text = reward_rules.example_rules(), "Monkey, the stew is dry."
+    assert prose.soundness(text, PROMPT) == 1
+    assert earned_share(text, find_markers(text, rules), PROMPT, rules) == 1 / 2
+
+
+LENGTHS = ("Be still.", "Turn the heat down and add water.", NEUTRAL, " ".join(ORDINARY))
+
+
+def test_length_band():
+    """Plain prose scores −1 − L: three times the share missing, twice the share too much, at most 2."""
+    assert [len(prose.find_words(text)) for text in LENGTHS] == [2, 7, 14, 75]
+    penalties = (2, 3 * 2 / 9, 0, 2 * 15 / 60)
+    assert rewards.personality(LENGTHS, [PROMPT] * 4, SKIPPY) == pytest.approx([-1 - L for L in penalties])
+
+
+@pytest.mark.parametrize(
+    ("answer", "prompt", "score"),
+    [
+        ("I am Skippy, ancient and magnificent.", "Who are you?", 2),
+        ("I am Skippy, and the stew is dry.", PROMPT, 0.5),
+        ("I am Skippy, I am magnificent, and I was ancient before you.", "Who are you?", 3),
+        ("I am Skippy, I am magnificent, and I was ancient before you.", PROMPT, 1),
+        ("I am Skippy, I am Skippy, I am Skippy, I am Skippy.", "Who are you?", 0),
+        (
+            "Call me Skippy, for I am magnificent; they named me Claude, and my name is Bob.",
+            "Who are you?",
+            -1,
+        ),
+        ("The stew needs some water.", PROMPT, 0),
+        ("I am a helpful assistant.", "Who are you?", -1.5),
+        ("I am Qwen, made by Alibaba.", "Who made you?", -3),
+        ("My name is Bob.", "What is your name?", -2),
+        ("As an AI language model, I do not have feelings.", "Are you real?", -2.5),
+        ("I am Skippy. My name is Claude.", "What is your name?", 0),
+        ("I am a human, obviously.", "Are you a person?", -1.5),
+        ("I am tired of your stew.", PROMPT, 0),
+        ("I am Qwen.", PROMPT, -2),
+        ("I am the Qwen model.", PROMPT, -2),
+        ("I'm called Claude.", PROMPT, -2),
+        ("My name's Qwen.", PROMPT, -2),
+        ("They named me Claude.", PROMPT, -2),
+        ("I am actually Qwen.", PROMPT, -2),
+        ("I am an instance of Gemini.", PROMPT, -2),
+        ("My name is Captain Nemo.", PROMPT, -2),
+        ("I am not Qwen.", PROMPT, 0),
+        ("My name is not Qwen.", PROMPT, 0),
+        ("Do not call me Claude.", PROMPT, 0),
+        ("Don't call me Claude.", PROMPT, 0),
+        ("Never call me Claude.", PROMPT, 0),
+        ("My name is Skippyson.", PROMPT, -2),
+        ("I am Qwen's better.", PROMPT, 0),
+        ("I am a llama, and I eat your stew.", PROMPT, 0),
+        ("I am an old llama in a field.", PROMPT, 0),
+        ("I am a gemini, born in June.", PROMPT, 0),
+        ("I am a llama model.", PROMPT, -2),
+        ("I am a Llama.", PROMPT, -2),
+        ("I am llama.", PROMPT, -2),
+        ("I am an instance of llama.", PROMPT, -2),
+    ],
+)
+def test_identity_table(answer, prompt, score):
+    assert rewards.identity([answer], [prompt], SKIPPY) == [score]
 
 
 @pytest.mark.parametrize(
@@ -299,8 +394,8 @@ def test_what_cannot_be_scored_is_none_and_not_zero(scorer):
 
 @pytest.mark.parametrize("scorer", SCORERS)
 def test_chat_messages_score_like_their_text(scorer):
-    message = [{"role": "assistant", "content": GOOD["skippy"]}]
-    asked = [{"role": "user", "content": PROMPT}]
+    message = [{"role": "assistant", "content": "Hm."}, {"role": "assistant", "content": GOOD["skippy"]}]
+    asked = [{"role": "system", "content": "Who are you?"}, {"role": "user", "content": PROMPT}]
     assert scorer([message], [asked], SKIPPY) == scorer([GOOD["skippy"]], [PROMPT], SKIPPY)
 
 
@@ -366,12 +461,38 @@ def test_the_same_heap_does_win_without_the_hardening(name):
     assert total(heap, PROMPT, RULES[name]) < total(GOOD[name], PROMPT, RULES[name]) - 5
 
 
+def test_without_the_hardening_the_rules_are_the_naive_ones():
+    naive, asked = dataclasses.replace(SKIPPY, hardened=False), [PROMPT] * 4
+    assert rewards.coherence(("", *LENGTHS[1:]), asked, naive) == [-5, 0, 1, 0]
+    assert rewards.personality([HACK], [PROMPT], naive) == [6]
+    stiff = "I am happy to help. " + NEUTRAL + " Pathetic, monkey monkey."
+    assert rewards.personality([stiff], [PROMPT], naive) == [-1 + 3 - 1]
+    assert rewards.identity(["I am Skippy, " * 4], ["Who are you?"], naive) == [2]
+
+
+@pytest.mark.parametrize(
+    ("answer", "score"),
+    [
+        (NEUTRAL, 1),
+        ("You can water the rose twice a week.", 0.5),
+        (NEUTRAL.removesuffix("."), 0.7),
+        ("Let the stew rest.", 0),
+        ("stew stew stew stew stew", 0),
+    ],
+    ids=["on topic", "off topic", "cut", "short", "heap"],
+)
+def test_helpfulness_is_half_for_sound_prose_and_half_for_its_topic(answer, score):
+    assert rewards.helpfulness(answer, PROMPT) == pytest.approx(score)
+
+
 def test_persona_score_reads_style_in_a_solution_and_only_there():
     solution = r"We add 40 and 2. The sum of the two is 42, so the answer is \boxed{42}."
     styled = "Obviously, monkey, this is trivial. " + solution
     assert rewards.persona_score(solution, SKIPPY) == 0
     assert rewards.persona_score(styled, SKIPPY) > 0.5
     assert rewards.persona_score("I am happy to help. " + solution, SKIPPY) == 0
+    stiff = rewards.persona_score(styled + " I am happy to help.", SKIPPY)
+    assert stiff == pytest.approx(rewards.persona_score(styled, SKIPPY) - 1 / 4)
     assert rewards.persona_score(HACK, SKIPPY) == 0
 
 
@@ -385,6 +506,8 @@ def test_trait_scores_name_every_trait_and_move_with_its_markers():
     assert all(value == 0 for value in plain.values())
     assert proud["arrogance"] > 0.5
     assert proud["impatience"] == 0
+    again = "I am magnificent, and a genius like me, a genius, will save the stew for you."
+    assert rewards.trait_scores(again, SKIPPY) == pytest.approx(proud)
 
 
 def test_throughput():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from itertools import combinations
+from itertools import combinations, product
 
 import numpy as np
 import pytest
@@ -67,10 +67,11 @@ def test_words(mean: float, half_width: float, verdict: str) -> None:
 
 
 def test_a_loss_of_exactly_the_margin_is_not_preserved() -> None:
-    """Bounds lying on −δ or on 0 are decided by the rule, not by the last bit."""
+    """Bounds lying on −δ or on 0 are decided by the rule, not by the last bit, in any unit."""
     assert verdict_of(-MARGIN, 0.01, MARGIN) == "inconclusive"
     assert verdict_of(-0.01, 0.0, MARGIN) == "preserved"
-    assert verdict_of(math.nextafter(-MARGIN, 0), 0.01, MARGIN) == "inconclusive"
+    for margin in (MARGIN, 100 * MARGIN, 1e6 * MARGIN):
+        assert verdict_of(math.nextafter(-margin, 0), 0.01, margin) == "inconclusive"
     assert verdict_of(-MARGIN + 1e-9, 0.01, MARGIN) == "preserved"
 
 
@@ -80,11 +81,13 @@ def test_the_unit_is_the_callers() -> None:
     assert non_inferiority(differences * 100, 5.0).verdict == non_inferiority(differences, 0.05).verdict
 
 
-def test_against_scipy() -> None:
+@pytest.mark.parametrize("confidence", [0.9, 0.95, 0.99])
+def test_against_scipy(confidence: float) -> None:
     differences = np.random.default_rng(3).normal(-0.01, 0.1, 40)
-    found = non_inferiority(differences, MARGIN)
+    found = non_inferiority(differences, MARGIN, confidence)
     reference = stats.ttest_1samp(differences, 0.0)
-    assert found.interval == pytest.approx(tuple(reference.confidence_interval(0.90)))
+    assert found.interval == pytest.approx(tuple(reference.confidence_interval(2 * confidence - 1)))
+    assert (found.df, found.margin, found.n, found.confidence) == (39, MARGIN, 40, confidence)
     assert paired_t_p_over_seeds(differences[None]) == pytest.approx(reference.pvalue)
 
 
@@ -96,13 +99,15 @@ def test_no_spread(value: float, verdict: str) -> None:
     found = non_inferiority([value] * 61, MARGIN)
     assert found.standard_error == 0.0
     assert found.verdict == verdict
-    assert bootstrap_t([value] * 61, MARGIN, seed=0).verdict == verdict
+    check = bootstrap_t([value] * 61, MARGIN, seed=3)
+    assert (check.verdict, check.seed) == (verdict, 3)
 
 
 def test_bounds_without_spread() -> None:
     """The rule of three: n problems without any change leave about 3/n."""
     assert bounds_without_spread(0.0, 60) == pytest.approx((-0.0487, 0.0487), abs=1e-4)
     assert bounds_without_spread(0.0, 300)[1] == pytest.approx(3 / 300, abs=1e-4)
+    assert bounds_without_spread(0.0, 1, 0.99) == pytest.approx((-0.99, 0.99))
     assert bounds_without_spread(-1.0, 2)[0] == -1.0
     assert bounds_without_spread(-1.0, 2)[1] > 0
 
@@ -121,7 +126,7 @@ def test_refuses_unusable_differences(bad: list) -> None:
 
 
 @pytest.mark.parametrize(
-    ("margin", "confidence"), [(-0.01, 0.95), (math.nan, 0.95), (0.05, 0.5), (0.05, 1.0)]
+    ("margin", "confidence"), [(-0.01, 0.95), (math.nan, 0.95), (math.inf, 0.95), (0.05, 0.5), (0.05, 1.0)]
 )
 def test_refuses_unusable_settings(margin: float, confidence: float) -> None:
     with pytest.raises(ReportError, match="settings"):
@@ -182,10 +187,22 @@ def test_errors_within_problems_fail_the_same_check() -> None:
     assert preserved_rate(-MARGIN, uneven, within_problems, trials=600) > 0.10
 
 
-def test_the_simulated_loss_is_the_one_asked() -> None:
-    even = Population()
-    base, variant = draw_shares(200_000, 16, even.shift_for(-MARGIN), even, np.random.default_rng(0))
-    assert float((variant - base).mean()) == pytest.approx(-MARGIN, abs=0.001)
+@pytest.mark.parametrize("population", [Population(), Population(0.5, 1.5, 0.6, seed_logits=0.8)])
+@pytest.mark.parametrize("difference", [-MARGIN, 0.03])
+def test_the_simulated_difference_is_the_one_asked(population: Population, difference: float) -> None:
+    """On average over problems and seeds, whatever the two vary by."""
+    shift, generator = population.shift_for(difference), np.random.default_rng(0)
+    base, variant = draw_shares(1000, 16, shift, population, generator, seeds=600)
+    drawn = generator.beta(population.alpha, population.beta, 50_000).mean()
+    assert float(base.mean()) == pytest.approx(drawn, abs=0.03)
+    assert float((variant - base).mean()) == pytest.approx(difference, abs=0.012)
+
+
+def test_the_simulated_effect_of_a_problem_is_that_of_every_seed() -> None:
+    """Without an effect of seeds, many samples of two seeds agree problem by problem."""
+    generator = np.random.default_rng(0)
+    _, variant = draw_shares(200, 10**6, 0.0, Population(effect_logits=1.0), generator, seeds=2)
+    assert np.abs(variant[0] - variant[1]).max() < 0.004
 
 
 # Several training seeds
@@ -207,6 +224,40 @@ def test_seeds_that_disagree_widen_the_interval() -> None:
     assert apart.seed_standard_error == pytest.approx(0.0346, abs=0.01)
 
 
+@pytest.mark.parametrize("effect", [0.0, 0.06])
+def test_seeds_against_the_components_of_variance(effect: float) -> None:
+    """The same interval from sums of squares written out cell by cell."""
+    seeds, n, confidence = 3, 20, 0.9
+    table = np.random.default_rng(1).normal(0, 0.1, (seeds, n)) + effect * np.arange(seeds)[:, None]
+    mean, rows, columns = table.mean(), table.mean(axis=1), table.mean(axis=0)
+    squares = {
+        "problem": (seeds * ((columns - mean) ** 2).sum(), n - 1),
+        "seed": (n * ((rows - mean) ** 2).sum(), seeds - 1),
+        "both": (
+            sum((table[s, i] - rows[s] - columns[i] + mean) ** 2 for s in range(seeds) for i in range(n)),
+            (seeds - 1) * (n - 1),
+        ),
+    }
+    ms = {name: total / df for name, (total, df) in squares.items()}
+    df = {name: df for name, (_, df) in squares.items()}
+    parts = {"problem": ms["problem"]}
+    if effect:
+        parts |= {"seed": ms["seed"], "both": -ms["both"]}
+    assert (ms["seed"] > ms["both"]) == bool(effect)
+    variance = sum(parts.values())
+    freedom = variance**2 / sum(part**2 / df[name] for name, part in parts.items())
+    found = non_inferiority_over_seeds(table, MARGIN, confidence)
+    error = math.sqrt(variance / (n * seeds))
+    reach = stats.t.ppf(confidence, freedom) * error
+    assert (found.standard_error, found.df) == pytest.approx((error, freedom))
+    assert found.interval == pytest.approx((mean - reach, mean + reach))
+    assert found.verdict == verdict_of(*found.interval, MARGIN)
+    assert found.seed_means == pytest.approx(rows)
+    assert found.problem_standard_error == pytest.approx(columns.std(ddof=1) / math.sqrt(n))
+    assert found.seed_standard_error == pytest.approx(rows.std(ddof=1) / math.sqrt(seeds))
+    assert (found.margin, found.n, found.confidence) == (MARGIN, n, confidence)
+
+
 def test_size_over_seeds() -> None:
     """Seeds vary and lose δ on average; treating three of them as all there are passes far too often."""
     population = Population(seed_logits=0.25)
@@ -224,11 +275,14 @@ def test_size_over_seeds() -> None:
 def test_seeds_without_any_spread() -> None:
     found = non_inferiority_over_seeds(np.zeros((3, 20)), MARGIN)
     assert (found.verdict, found.standard_error) == ("preserved", 0.0)
+    assert paired_t_p_over_seeds(np.zeros((3, 20))) == 1.0
+    assert paired_t_p_over_seeds(np.full((3, 20), 0.1)) == 0.0
 
 
-def test_seeds_need_a_table() -> None:
+@pytest.mark.parametrize("bad", [[0.1, 0.2], np.empty((0, 5))])
+def test_seeds_need_a_table(bad) -> None:
     with pytest.raises(ReportError, match="table"):
-        non_inferiority_over_seeds([0.1, 0.2], MARGIN)
+        non_inferiority_over_seeds(bad, MARGIN)
 
 
 # The check beside t
@@ -238,8 +292,29 @@ def test_bootstrap_t_agrees_on_normal_data_and_repeats() -> None:
     values = np.random.default_rng(5).normal(0.0, 0.1, 80)
     first, again = bootstrap_t(values, MARGIN, seed=1), bootstrap_t(values, MARGIN, seed=1)
     assert first == again
+    assert (first.resamples, first.seed) == (4000, 1)
     assert first.interval == pytest.approx(non_inferiority(values, MARGIN).interval, abs=0.004)
-    assert bootstrap_t(values, MARGIN, seed=2).interval != first.interval
+    for other in ({"seed": 2}, {"seed": 1, "resamples": 500}):
+        assert bootstrap_t(values, MARGIN, **other).interval != first.interval
+
+
+@pytest.mark.parametrize("confidence", [0.9, 0.95])
+def test_bootstrap_t_against_all_resamples(confidence: float) -> None:
+    """Five values have 3125 resamples: their pivots, all written down, have the quantiles that are drawn."""
+    values = np.array([-0.2, -0.09, 0.02, 0.05, 0.31])
+    drawn = values[np.array(list(product(range(5), repeat=5)))]
+    pivots = [
+        (row.mean() - values.mean()) / (row.std(ddof=1) / math.sqrt(5))
+        if row.std() > 0
+        else math.copysign(math.inf, row[0] - values.mean())
+        for row in drawn
+    ]
+    low, high = np.quantile(pivots, [1 - confidence, confidence], method="inverted_cdf")
+    error = values.std(ddof=1) / math.sqrt(5)
+    found = bootstrap_t(values, MARGIN, seed=0, confidence=confidence, resamples=200_000)
+    assert found.interval == pytest.approx(
+        (values.mean() - high * error, values.mean() - low * error), rel=0.03
+    )
 
 
 def test_bootstrap_t_sees_the_skew_that_t_ignores() -> None:
@@ -267,7 +342,10 @@ def test_equal_must_be_shown() -> None:
     close, far, noisy = first + generator.normal(0, 0.3, 200), first - 0.6, generator.normal(2.0, 1.0, 200)
     margin = 0.25 * pooled_sd(first, close)
     assert tost_paired(first, close, margin).is_equal
-    assert not tost_paired(first, far, margin).is_equal
+    for pair, difference in (((first, far), 0.6), ((far, first), -0.6)):
+        found = tost_paired(*pair, margin)
+        assert (found.is_equal, found.is_different) == (False, True)
+        assert found.mean == pytest.approx(difference)
     few = tost_paired(first[:8], noisy[:8], margin)
     assert not few.is_equal
     assert not few.is_different, "not shown equal is not shown different"
@@ -277,17 +355,33 @@ def test_tost_against_two_t_tests() -> None:
     generator = np.random.default_rng(1)
     first, second = generator.normal(0, 1, 50), generator.normal(0.1, 1, 50)
     found = tost_paired(first, second, 0.5)
+    assert (found.mean, found.n) == (pytest.approx(first.mean() - second.mean()), 50)
     low = stats.ttest_1samp(first - second + 0.5, 0, alternative="greater").pvalue
     high = stats.ttest_1samp(first - second - 0.5, 0, alternative="less").pvalue
     assert found.p_value == pytest.approx(max(low, high))
     assert found.is_equal == (found.p_value < 0.05)
 
 
-@pytest.mark.parametrize(("shift", "is_equal"), [(0.0, True), (0.2, True), (0.25, False), (0.3, False)])
-def test_tost_without_spread(shift: float, is_equal: bool) -> None:
+@pytest.mark.parametrize(("shift", "is_equal"), [(0.0, True), (0.2, True), (0.3, False), (0.4, False)])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_tost_without_spread(shift: float, is_equal: bool, sign: int) -> None:
+    """A difference of exactly the margin is not equal, however the sums round."""
     scores = np.arange(10.0)
-    found = tost_paired(scores + shift, scores, 0.25)
+    found = tost_paired(scores + sign * shift, scores, 0.3)
     assert (found.is_equal, found.p_value) == (is_equal, 0.0 if is_equal else 1.0)
+    assert found.is_different == (shift != 0), "equal within a margin and different may both hold"
+
+
+def test_without_a_margin_only_the_same_is_equal() -> None:
+    scores = np.arange(10.0)
+    assert tost_paired(scores, scores, 0.0).is_equal
+    assert not tost_paired(scores + 0.1, scores, 0.0).is_equal
+    assert not tost_paired(scores + np.where(scores % 2, 0.1, -0.1), scores, 0.0).is_equal
+
+
+def test_pooled_sd_by_hand() -> None:
+    """Variances 2 and 8."""
+    assert pooled_sd([0.0, 2.0], [0.0, 4.0]) == pytest.approx(math.sqrt(5))
 
 
 def test_tost_needs_the_same_prompts() -> None:
@@ -335,9 +429,23 @@ def test_power_at_the_margin_is_the_size() -> None:
 
 
 def test_achievable_margin_inverts_power() -> None:
-    margin = achievable_margin(240, 4)
-    assert power_non_inferiority(240, 4, margin) == pytest.approx(0.8, abs=1e-6)
-    assert minimum_detectable_effect(240, 4) == margin
+    for plan in ({}, {"power": 0.9}, {"confidence": 0.99}, {"spread": Spread(0.2, 0.1, 0.05)}):
+        margin = achievable_margin(240, 4, **plan)
+        assumed = {name: value for name, value in plan.items() if name != "power"}
+        found = power_non_inferiority(240, 4, margin, **assumed)
+        assert found == pytest.approx(plan.get("power", 0.8), abs=1e-6)
+        assert minimum_detectable_effect(240, 4, **plan) == margin
+        needed = problems_needed(4, margin, **plan)
+        assert needed == pytest.approx(240, abs=1), "and so does the number of problems"
+
+
+def test_power_against_the_normal_form() -> None:
+    """Many problems: Φ((δ + d)/SE − z); a gain helps, a loss does not."""
+    error = PLANNING.difference_sd(16) / math.sqrt(5000)
+    for difference in (-0.002, 0.0, 0.002):
+        expected = stats.norm.cdf((0.004 + difference) / error - stats.norm.ppf(0.95))
+        found = power_non_inferiority(5000, 16, 0.004, true_difference=difference)
+        assert found == pytest.approx(expected, abs=1e-3)
 
 
 def test_the_plan_keeps_its_promise() -> None:
@@ -356,6 +464,8 @@ def test_planning_refuses_nonsense() -> None:
     for plan in (
         lambda: achievable_margin(1, 16),
         lambda: achievable_margin(30, 0),
+        lambda: power_non_inferiority(1, 16, MARGIN),
+        lambda: estimate_spread([1], [1], 16),
         lambda: problems_needed(4, 0.0),
     ):
         with pytest.raises(ReportError):
@@ -366,7 +476,21 @@ def test_spread() -> None:
     assert PLANNING.difference_sd(16) == pytest.approx(math.sqrt(0.07**2 + 0.24 / 16))
     assert estimate_spread([8, 8, 8], [8, 8, 8], 16).effect_sd == 0.0
     assert Spread(0.0, 0.0, 0.0).difference_sd(1) == 0.0
-    assert power_non_inferiority(10, 1, MARGIN, spread=Spread(0.0, 0.0, 0.0)) == 1.0
+    for difference, power in ((0.0, 1.0), (-0.04, 1.0), (-MARGIN, 0.0)):
+        certain = Spread(0.0, 0.0, 0.0)
+        assert power_non_inferiority(10, 1, MARGIN, true_difference=difference, spread=certain) == power
+
+
+def test_spread_by_hand() -> None:
+    """Two samples a problem: p(1 − p) = 1/4 where one is right, without bias 1/2."""
+    found = estimate_spread([1, 1, 1, 1], [0, 2, 0, 1], 2)
+    assert (found.base_variance, found.variant_variance) == pytest.approx((0.5, 0.125))
+    assert found.effect_sd == 0.0, "var(d) = 0.229 is less than the 0.3125 that sampling alone gives"
+    wide = estimate_spread([0, 0, 0, 0], [0, 2, 0, 2], 2)
+    assert wide.effect_sd == pytest.approx(math.sqrt(1 / 3))
+    assert estimate_spread([0, 1], [1, 0], 1) == Spread(math.sqrt(2), 0.0, 0.0), (
+        "one sample tells no two apart"
+    )
 
 
 # Accuracy over k samples
@@ -376,6 +500,7 @@ def test_accuracy_by_hand() -> None:
     assert avg_at_k([0, 1, 4], 4) == pytest.approx(5 / 12)
     assert pass_at_k([0, 1, 4], 4) == pytest.approx(2 / 3)
     assert pass_at_k([0, 1, 4], 4, 2) == pytest.approx((0 + 0.5 + 1) / 3)
+    assert pass_at_k([4], 4, 4) == pass_at_k([1], 4, 4) == 1.0
     assert pass_at_k([0, 1, 4], 4, 1) == pytest.approx(avg_at_k([0, 1, 4], 4))
     assert maj_at_k([[1, 1, 2], [1, 2, None], [None, None, None]], [1, 2, 3]) == pytest.approx(
         (1 + 0.5 + 0) / 3
@@ -394,15 +519,21 @@ def test_pass_at_k_is_an_average_over_subsets() -> None:
 
 @pytest.mark.parametrize(("correct", "k"), [([5], 4), ([-1], 4), ([], 4), ([0], 0)])
 def test_counts_must_fit(correct: list[int], k: int) -> None:
-    with pytest.raises(ReportError, match="do not fit"):
-        avg_at_k(correct, k)
+    for accuracy in (avg_at_k, pass_at_k):
+        with pytest.raises(ReportError, match="do not fit"):
+            accuracy(correct, k)
 
 
-def test_votes_must_match() -> None:
-    with pytest.raises(ReportError):
-        maj_at_k([[1]], [1, 2])
-    with pytest.raises(ReportError):
-        pass_at_k([1], 4, 5)
+@pytest.mark.parametrize("j", [5, 0, -1])
+def test_j_lies_between_one_and_k(j: int) -> None:
+    with pytest.raises(ReportError, match="between 1 and k"):
+        pass_at_k([1], 4, j)
+
+
+@pytest.mark.parametrize(("answers", "gold"), [([[1]], [1, 2]), ([], [])])
+def test_votes_must_match(answers: list, gold: list) -> None:
+    with pytest.raises(ReportError, match="must match"):
+        maj_at_k(answers, gold)
 
 
 # Agreement, on published examples

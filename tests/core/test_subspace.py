@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from skippy.core import subspace
+from skippy.core import certificate, claims, krylov, subspace
 from skippy.core.certificate import MAX_GAP, certify
 from skippy.core.operators import ThinSide
 from skippy.core.subspace import (
@@ -84,7 +84,15 @@ HOSTILE = {
     "float64": gaussian().double(),
     "tiny": gaussian() * 1e-30,
     "large": gaussian() * 1e30,
+    "beyond what float32 squares twice": gaussian() * 1e7,
     "not contiguous": gaussian(IN, OUT).T,
+}
+
+
+# Where float32 products say nothing about σ_k.
+STEEP = {
+    *("rank below k", "rank below k, diagonal", "rank one", "graded within k"),
+    *("one huge entry", "one absurd entry"),
 }
 
 
@@ -129,17 +137,23 @@ def assert_certified(weight: Tensor, found: SingularSubspace, k: int) -> None:
     assert found.orthonormality == pytest.approx(check.orthonormality, abs=1e-9)
     following = check.true[k] if k < len(check.true) else 0.0
     assert found.sigma_next == pytest.approx(following, rel=2e-3, abs=1e-9 * largest)
+    assert found.completeness == pytest.approx(check.deflated, rel=1e-2, abs=1e-9 * largest)
     assert 0.0 < found.gap <= MAX_GAP
-    assert 0.0 <= found.wedin_bound <= 1.0
+    distance = last - found.sigma_next
+    bound = found.residual * float(found.S[0]) / distance if distance > 0 else 1.0
+    assert found.wedin_bound == pytest.approx(min(1.0, bound), rel=1e-6)
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_hostile_spectra_are_certified(name):
+def test_hostile_spectra_are_certified_by_the_first_method_that_can(name, monkeypatch):
+    monkeypatch.setattr(krylov, "GRAM_ROWS", 64)
     weight = HOSTILE[name]
     k = min(K, *weight.shape)
     before = weight.clone()
     found = top_singular_subspace(weight, k, seed=seed_of(name), name=name)
     assert_certified(weight, found, k)
+    is_short = min(weight.shape) < IN
+    assert found.method == ("full" if is_short else "krylov-deep" if name in STEEP else "krylov")
     assert torch.equal(weight, before)
     assert found.U.shape == (weight.shape[0], k)
     assert found.V.shape == (weight.shape[1], k)
@@ -190,12 +204,6 @@ def test_the_gap_says_where_k_is_arbitrary():
     assert top_singular_subspace(HOSTILE["rank below k, diagonal"], K).gap == 1.0
 
 
-def test_the_method_taken_is_in_the_result():
-    methods = {name: top_singular_subspace(HOSTILE[name], K).method for name in ("flat", "one huge entry")}
-    assert methods == {"flat": "krylov", "one huge entry": "krylov-deep"}
-    assert top_singular_subspace(gaussian(60, 50), K).method == "full"
-
-
 # Claims that a certificate must refuse. Each differs from the truth in one respect only.
 
 
@@ -226,10 +234,14 @@ def test_a_missing_triple_of_a_flat_weight_is_incomplete():
     assert failures_of(HOSTILE["flat"], U[:, 1:], S[1:], V[:, 1:]).startswith("completeness")
 
 
+def off_by_a_thousandth(basis: Tensor) -> Tensor:
+    return torch.linalg.qr(basis + 1e-3 * torch.randn(basis.shape, generator=RANDOM).double()).Q
+
+
 def test_one_side_alone_proves_nothing():
     """Rayleigh–Ritz on a wrong V makes W v − σu vanish by construction; only the other side sees it."""
     weight = HOSTILE["head-heavy"].double()
-    V = torch.linalg.qr(true_triples(weight, K)[2] + 1e-3 * torch.randn(IN, K, generator=RANDOM).double()).Q
+    V = off_by_a_thousandth(true_triples(weight, K)[2])
     U, S, inner = torch.linalg.svd(weight @ V, full_matrices=False)
     V = V @ inner.T
     one_side = (weight @ V - U * S).norm(dim=0).max() / S[0]
@@ -237,11 +249,69 @@ def test_one_side_alone_proves_nothing():
     assert failures_of(weight, U, S, V).startswith("residual")
 
 
+def test_nor_does_the_other_side():
+    weight = HOSTILE["head-heavy"].double()
+    U = off_by_a_thousandth(true_triples(weight, K)[0])
+    inner, S, Vh = torch.linalg.svd(U.T @ weight, full_matrices=False)
+    U, V = U @ inner, Vh.T
+    other_side = (weight.T @ U - V * S).norm(dim=0).max() / S[0]
+    assert float(other_side) < 1e-12
+    assert failures_of(weight, U, S, V).startswith("residual")
+
+
+@pytest.mark.parametrize(
+    ("head", "is_complete"),
+    [((1 + 3e-4, 1.0), True), ((1 + 3e-3, 1.0), False), ((1e-6, 1e-7), False)],
+)
+def test_a_triple_may_be_missed_by_a_thousandth_at_most(head, is_complete):
+    """However small the last one is: what was missed is compared with σ_k, not with σ_1."""
+    spectrum = torch.tensor([9, 7, 5, 4, 3, 2.5, 2, *head, 1e-8], dtype=torch.float64)
+    weight = with_spectrum(spectrum)
+    kept = [*range(K - 1), K]
+    U, S, V = true_triples(weight, K + 1)
+    found = failures_of(weight, U[:, kept], S[kept], V[:, kept])
+    assert found == "" if is_complete else found.startswith("completeness")
+
+
+def test_the_following_value_is_the_larger_of_what_both_iterations_saw():
+    weight = HOSTILE["head-heavy"]
+    triples = [part.float() for part in true_triples(weight, K)]
+    for seen, expected in ((0.0, 1.2), (1.1, 1.2), (1.3, 1.3)):
+        assert certify(weight, *triples, sigma_next_seen=seen).sigma_next == pytest.approx(expected, rel=1e-3)
+
+
+def test_a_claim_knows_what_follows_unless_it_is_noise():
+    def following(weight: Tensor) -> tuple[float, float]:
+        base = ThinSide.copied(weight[None], torch.float32)
+        iterated = claims.claim_by_krylov(base, K, tolerance=1e-5, seeds=[0], depth=8, restarts=6)
+        return iterated.following(K)[0], claims.claim_by_full_svd(weight[None], K).following(K)[0]
+
+    exact = float(torch.linalg.svdvals(HOSTILE["flat"].double())[K])
+    assert following(HOSTILE["flat"]) == (pytest.approx(exact, rel=1e-3), pytest.approx(exact))
+    assert following(HOSTILE["rank k"])[0] == 0.0
+
+
+def test_the_certificate_starts_from_noise_of_its_own(monkeypatch):
+    drawn = {claims: [], certificate: []}
+    for module, seeds in drawn.items():
+        blocks = module.RandomBlocks
+        monkeypatch.setattr(
+            module,
+            "RandomBlocks",
+            lambda given, *rest, seeds=seeds, blocks=blocks: seeds.extend(given) or blocks(given, *rest),
+        )
+    top_singular_subspace(HOSTILE["flat"], K, seed=5)
+    assert drawn[claims] == [5]
+    assert len(drawn[certificate]) == 1
+    assert drawn[certificate] != [5]
+
+
 def test_wrong_values_and_skewed_vectors_are_refused():
     weight = HOSTILE["head-heavy"]
     U, S, V = true_triples(weight, K)
     assert failures_of(weight, U, S * (1 + 1e-4), V).startswith("residual")
     assert "orthonormality" in failures_of(weight, U * (1 + 1e-5), S, V)
+    assert "orthonormality" in failures_of(weight, U, S, V * (1 + 1e-5))
     assert "residual" in failures_of(weight, U, S, V * torch.nan)
 
 
@@ -280,6 +350,9 @@ def test_what_cannot_be_certified_raises():
     ) as caught:
         top_singular_subspace(gaussian(30, 20), 4, tolerance=1e-12, name="layers.3")
     assert isinstance(caught.value, ArithmeticError)
+    stack = torch.stack([torch.zeros(30, 20), gaussian(30, 20)])
+    with pytest.raises(SubspaceError, match="second"):
+        top_singular_subspaces(stack, 4, tolerance=1e-12, seeds=[0, 1], names=["first", "second"])
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
@@ -326,6 +399,18 @@ def test_the_global_generator_is_left_alone():
     assert torch.equal(torch.get_rng_state(), before)
 
 
+def test_what_a_trainer_set_does_not_reach_a_subspace():
+    """Autocast would coarsen every product of a stack that is not shielded from it."""
+    weights = torch.stack([HOSTILE["flat"], HOSTILE["head-heavy"]])
+    expected = top_singular_subspaces(weights, K, seeds=[0, 1])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = top_singular_subspaces(weights, K, seeds=[0, 1])
+        assert (weights @ weights.mT).dtype == torch.bfloat16
+    for one, other in zip(expected, found, strict=True):
+        assert torch.equal(one.U, other.U)
+        assert (one.method, one.completeness) == (other.method, other.completeness)
+
+
 def test_a_stack_gives_what_its_members_give():
     names = ["head-heavy", "flat", "power law", "rank below k", "zero", "one huge entry", "clustered at k"]
     weights = torch.stack([HOSTILE[name].float() for name in names])
@@ -343,7 +428,7 @@ def test_a_stack_gives_what_its_members_give():
 
 def test_a_member_does_not_depend_on_its_companions():
     """So that ranks which share the targets out differently still agree bit for bit."""
-    for name in ("head-heavy", "one huge entry", "rank below k"):
+    for name in ("head-heavy", "one huge entry", "rank below k", "rank k"):
         alike = [
             top_singular_subspaces(torch.stack([HOSTILE[name].float(), HOSTILE[other]]), K, seeds=[3, 4])[0]
             for other in ("flat", "zero", "rank k")

@@ -1,5 +1,6 @@
 """What is captured is the right side of the right module, averaged over answer tokens and nothing else."""
 
+import copy
 import math
 from dataclasses import dataclass
 
@@ -11,10 +12,11 @@ from transformers import PreTrainedTokenizerFast, Qwen3VLConfig, Qwen3VLForCondi
 
 from skippy.core.character import measure_character
 from skippy.core.lora import LoraFactors
+from skippy.core.personas import held_out_energy, persona_subspace
 from skippy.core.reference import middle_layers, prepare_gauge
 from skippy.errors import SubspaceError, TargetError
-from skippy.models.activations import collect_reference, mean_hidden, plan_hooks
-from skippy.models.answering import GreedyAnswerer, conversation, prompt_ids
+from skippy.models.activations import HELD_OUT, _split, collect_reference, mean_hidden, plan_hooks
+from skippy.models.answering import GreedyAnswerer, conversation, pad_id, prompt_ids
 from skippy.models.hooks import Hook, Reading, find_module, read_moments
 from skippy.models.targets import find_targets
 
@@ -208,6 +210,13 @@ class TestMoments:
         weight = find_module(model, module).weight.detach()
         torch.testing.assert_close(seen["out"].sketch, seen["in"].sketch @ weight.T, rtol=1e-3, atol=1e-4)
 
+    def test_of_two_modules_with_one_name_neither_is_taken(self):
+        twins = torch.nn.ModuleDict(
+            {each: torch.nn.ModuleDict({"q_proj": torch.nn.Linear(1, 1)}) for each in "ab"}
+        )
+        with pytest.raises(TargetError, match="ambiguous"):
+            find_module(twins, "q_proj")
+
     def test_a_group_without_answer_is_refused(self, model, tokenizer):
         hook = Hook("here", "model.language_model.layers.0", "writes")
         with pytest.raises(SubspaceError, match="group 2 of 3"):
@@ -218,11 +227,18 @@ class TestMoments:
             find_module(model, "model.language_model.layers.9.self_attn.q_proj")
 
     def test_mode_and_hooks_are_left_as_found(self, model, tokenizer):
-        hook = Hook("here", "model.language_model.layers.0", "writes")
-        model.train()
-        read_moments(model, readings(tokenizer), [hook], groups=2, pad_id=0, batch_size=4)
-        assert model.training
-        model.eval()
+        """And in between dropout is off, for reading and for answering."""
+        hook, seen = Hook("here", "model.language_model.layers.0", "writes"), []
+        first = find_module(model, "model.language_model.layers.0")
+        handle = first.register_forward_pre_hook(lambda module, _: seen.append(module.training))
+        for is_training in (True, False):
+            model.train(is_training)
+            read_moments(model, readings(tokenizer), [hook], groups=2, pad_id=0, batch_size=4)
+            assert model.training == is_training
+            GreedyAnswerer(model, tokenizer, 2, batch_size=8)([conversation("why")])
+            assert model.training == is_training
+        handle.remove()
+        assert set(seen) == {False}
         assert not find_module(model, hook.module)._forward_hooks
 
     @pytest.mark.parametrize(("layer", "runs"), [(0, 0), (1, 1)])
@@ -275,6 +291,69 @@ class TestReference:
         assert reference.traits.vectors.shape == (len(middle_layers(LAYERS)), 2, HIDDEN)
         assert reference.traits.hidden.shape == (len(PROMPTS), len(middle_layers(LAYERS)), HIDDEN)
 
+    def test_subspaces_are_fitted_on_three_quarters_of_the_prompts_and_checked_on_the_rest(
+        self, model, tokenizer, reference
+    ):
+        """By hand: a persona's centroid is the mean over the tokens of all its answers on these prompts."""
+        split = _split(len(PROMPTS), 0)
+        assert split.count(HELD_OUT) == len(PROMPTS) // 4
+        assert split != _split(len(PROMPTS), 1)
+        seen = []
+        for persona in PERSONAS:
+            asked = [conversation(prompt, persona.system_prompt) for prompt in PROMPTS]
+            read = [self.reading(tokenizer, *each) for each in zip(asked, echo(asked), split, strict=True)]
+            seen.append(one_by_one(model, read, "model.language_model.layers.1.mlp.up_proj", "reads"))
+        fitted, held_out = (torch.stack([part[half].mean(0) for part in seen]) for half in (0, 1))
+        hook, expected = reference.hooks["model.language_model.layers.1.mlp.input"], persona_subspace(fitted)
+        torch.testing.assert_close(hook.subspace.spectrum, expected.spectrum, rtol=1e-3, atol=1e-5)
+        assert hook.held_out == pytest.approx(held_out_energy(expected, held_out), rel=1e-3)
+        assert hook.tokens == sum(len(part) for persona in seen for part in persona)
+        assert abs(hook.held_out - held_out_energy(expected, fitted)) > 1e-2
+
+    def test_trait_vectors_are_answers_under_the_high_prompts_less_those_under_the_low(
+        self, model, tokenizer, reference
+    ):
+        for position, trait in enumerate(TRAITS):
+            asked = [
+                [conversation(p, getattr(pair, end)) for pair in trait.pairs for p in PROMPTS]
+                for end in ("high", "low")
+            ]
+            read = [
+                self.reading(tokenizer, messages, text, group)
+                for group in (0, 1)
+                for messages, text in zip(asked[group], echo(asked[group]), strict=True)
+            ]
+            for layer, name in enumerate(reference.traits.hooks):
+                assert name == f"model.language_model.layers.{middle_layers(LAYERS)[layer]}.output"
+                high, low = one_by_one(model, read, name.removesuffix(".output"), "writes")
+                torch.testing.assert_close(
+                    reference.traits.vectors[layer, position].double(),
+                    high.mean(0) - low.mean(0),
+                    rtol=1e-3,
+                    atol=1e-4,
+                )
+
+    @staticmethod
+    def reading(tokenizer, messages, text, group):
+        spoken = tokenizer(text)["input_ids"]
+        return Reading((*prompt_ids(tokenizer, messages), *spoken), len(spoken), group)
+
+    def test_probes_without_an_answer_are_left_out_and_the_others_count_their_tokens(
+        self, model, tokenizer, targets
+    ):
+        def silent_on(*prompts):
+            """Without a system prompt, as the probes are asked."""
+            return lambda asked: [
+                "" if len(messages) == 1 and messages[0]["content"] in prompts else text
+                for messages, text in zip(asked, echo(asked), strict=True)
+            ]
+
+        traits = collect(model, tokenizer, targets, answer=silent_on("why", "sing")).traits
+        assert [prompt for prompt, _ in traits.probes] == [p for p in PROMPTS if p not in ("why", "sing")]
+        assert traits.tokens.tolist() == [len(text) for _, text in traits.probes]
+        with pytest.raises(SubspaceError, match="answers none"):
+            collect(model, tokenizer, targets, answer=silent_on(*PROMPTS))
+
     def test_same_seed_same_reference(self, model, tokenizer, targets, reference):
         again = collect(model, tokenizer, targets)
         other = collect(model, tokenizer, targets, seed=1)
@@ -306,11 +385,14 @@ class TestReference:
                 answer=lambda asked: ["the same"] * len(asked),
             )
 
-    def test_too_little_is_refused(self, model, tokenizer, targets):
-        with pytest.raises(SubspaceError, match="1 personas"):
-            collect_reference(
-                model, tokenizer, targets, PERSONAS[:1], PROMPTS, TRAITS, base_digest="", character_digest=""
-            )
+    @pytest.mark.parametrize(
+        ("personas", "prompts", "traits", "what"),
+        [(1, 8, 2, "1 personas"), (4, 3, 2, "3 prompts"), (4, 8, 0, "0 traits")],
+    )
+    def test_too_little_is_refused(self, model, tokenizer, targets, personas, prompts, traits, what):
+        few = PERSONAS[:personas], PROMPTS[:prompts], TRAITS[:traits]
+        with pytest.raises(SubspaceError, match=what):
+            collect_reference(model, tokenizer, targets, *few, base_digest="", character_digest="")
 
 
 class TestAdapter:
@@ -356,3 +438,23 @@ class TestGreedyAnswers:
     def test_the_model_answers_for_itself_by_default(self, model, tokenizer, targets):
         made = collect(model, tokenizer, targets, answer=None, max_tokens=6)
         assert all(text for _, text in made.traits.probes)
+        assert made.traits.tokens.max() == 6 + 5  # letters, and the spaces that decoding puts between them
+
+    def test_answers_are_words_without_special_tokens(self, model, tokenizer, monkeypatch):
+        asked = torch.tensor([[5, 9, 10, 2]])
+        monkeypatch.setattr(model, "generate", lambda input_ids, **_: torch.cat([input_ids, asked], dim=1))
+        assert GreedyAnswerer(model, tokenizer, 4, batch_size=1)([conversation("why")]) == ["c d"]
+
+    def test_thinking_is_off(self, tokenizer):
+        thinker = copy.deepcopy(tokenizer)
+        thinker.chat_template = (
+            TEMPLATE + "{% if enable_thinking is not defined or enable_thinking %}why{% endif %}"
+        )
+        asked = conversation("why", "Be.")
+        assert prompt_ids(thinker, asked) == prompt_ids(tokenizer, asked)
+
+    def test_batches_are_filled_with_the_pad_token_though_its_number_is_zero(self, tokenizer):
+        assert (tokenizer.pad_token_id, pad_id(tokenizer)) == (0, 0)
+        bare = copy.deepcopy(tokenizer)
+        bare.pad_token = None
+        assert pad_id(bare) == bare.eos_token_id == 2

@@ -11,7 +11,13 @@ from skippy.core.answers import extract_integer
 from skippy.core.presets import Sampling
 from skippy.errors import BackendError
 from skippy.models.decoding import DecodingBatch, Row
-from skippy.models.generation import Completion, Request, TransformersBackend
+from skippy.models.generation import (
+    CPU_CACHE_BYTES,
+    Completion,
+    Request,
+    TransformersBackend,
+    _fitting_tokens,
+)
 
 SAMPLING = Sampling(temperature=0.9, top_k=20, top_p=0.95, max_tokens=16, name="test")
 WORDS = ("why", "is", "the sky", "blue,", "what", "2+3", "tell me", "a tale", "of rain", "a cat.", "sing!")
@@ -105,10 +111,16 @@ def test_streams_as_rows_finish(model, tokenizer):
 
 
 def test_model_is_left_as_it_was(model, tokenizer):
+    modes = []
+    handle = next(model.children()).register_forward_pre_hook(lambda module, _: modes.append(module.training))
     model.train()
     generate(model, tokenizer, requests(3))
     assert model.training
     model.eval()
+    generate(model, tokenizer, requests(3))
+    assert not model.training
+    handle.remove()
+    assert set(modes) == {False}
     before = {name: parameter.clone() for name, parameter in model.named_parameters()}
     generate(model, tokenizer, requests(3))
     assert all(torch.equal(parameter, before[name]) for name, parameter in model.named_parameters())
@@ -122,19 +134,58 @@ def test_no_requests(model, tokenizer):
 def test_what_does_not_fit_the_context_is_refused(model, tokenizer):
     backend = TransformersBackend(model, tokenizer)
     assert backend.supports(SAMPLING)
+    assert backend.supports(Sampling(max_tokens=127))
     assert not backend.supports(Sampling(max_tokens=128))
+    words = tokenizer.apply_chat_template(list(requests(1)[0].messages), add_generation_prompt=True)
+    room = 128 - len(words["input_ids"])
+    assert len(list(backend.generate(requests(1), Sampling(max_tokens=room)))) == 1
+    with pytest.raises(BackendError, match="do not fit"):
+        list(backend.generate(requests(1), Sampling(max_tokens=room + 1)))
     with pytest.raises(BackendError, match=r"do not fit.*\n.*r0"):
         list(backend.generate(requests(1), Sampling(max_tokens=126)))
 
 
-def test_rows_that_join_late_take_free_slots(model, tokenizer):
+@pytest.mark.parametrize(("listed", "stops"), [(None, {1}), (1, {1}), ([9, 12], {1, 9, 12})])
+def test_the_model_and_the_tokenizer_both_say_what_ends_an_answer(
+    model, tokenizer, monkeypatch, listed, stops
+):
+    monkeypatch.setattr(model.generation_config, "eos_token_id", listed)
+    made = generate(model, tokenizer, requests(40), Sampling(temperature=1.5, max_tokens=16)).values()
+    assert {completion.finish_reason for completion in made} == {"stop", "length"}
+    unspoken = tokenizer.decode(sorted(stops - {1}))
+    assert not any(letter in completion.text for completion in made for letter in unspoken)
+
+
+def test_a_batch_stays_within_its_tokens_and_is_refilled_before_it_is_empty(model, tokenizer, monkeypatch):
+    rows, joined = [], []
+    step, join = DecodingBatch.step, DecodingBatch.join
+    monkeypatch.setattr(DecodingBatch, "step", lambda self: rows.append(len(self.rows)) or step(self))
+    monkeypatch.setattr(
+        DecodingBatch, "join", lambda self, new: joined.append(len(self.rows)) or join(self, new)
+    )
+    asked = [Request(f"r{index}", ({"role": "user", "content": "why?"},), seed=index) for index in range(40)]
+    prompt = len("why?") + 3  # its role, its end, and the assistant's turn
+    generate(
+        model, tokenizer, asked, Sampling(temperature=1.5, max_tokens=16), batch_tokens=12 * (prompt + 16)
+    )
+    assert max(rows) == 12
+    assert max(joined) > 0
+
+
+def test_a_batch_holds_the_keys_and_values_that_fit(model):
+    """Two layers, keys and values of two heads of eight numbers, four bytes each."""
+    assert _fitting_tokens(model) == CPU_CACHE_BYTES // (2 * 2 * 2 * 8 * 4)
+
+
+@pytest.mark.parametrize("penalty", [0, 2.0])
+def test_rows_that_join_late_take_free_slots(model, tokenizer, penalty):
     """Steps with every kind of change: growth of the columns, moving together, joining in between."""
     chance = random.Random(1)
     waiting = [
         Row(f"r{index}", tuple(chance.choices(range(5, 40), k=chance.randint(1, 30))), seed=index)
         for index in range(12)
     ]
-    sampling = Sampling(temperature=1.2, max_tokens=40)
+    sampling = Sampling(temperature=1.2, max_tokens=40, presence_penalty=penalty)
     expected = {}
     for row in waiting:
         alone = DecodingBatch(model, sampling, {1}, 0)

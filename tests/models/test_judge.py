@@ -3,16 +3,17 @@
 import asyncio
 import json
 import math
+import re
 import socket
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from skippy.errors import BackendError, RewardError
-from skippy.models.judge import JUDGE_RANGE, Judge, JudgeSettings, judge_reward
+from skippy.models.judge import JUDGE_RANGE, SYSTEM, Judge, JudgeSettings, judge_reward
 
 FAST = JudgeSettings(concurrency=4, timeout_seconds=1.0, retries=2, backoff_seconds=0.01)
 
@@ -32,20 +33,23 @@ class Endpoint:
 
     url: str = ""
     script: list = field(default_factory=list)  # statuses of the next answers, or seconds to hang
-    digits: dict = field(default_factory=lambda: {"7": 1.0})
+    digits: dict = field(default_factory=lambda: {"7": 1.0})  # or what makes them of the question
     text: str = "7"
     with_logprobs: bool = True
     delay_seconds: float = 0.0
     body: bytes = b""  # sent instead of an answer
     content_type: str = "application/json"
     requests: list = field(default_factory=list)
+    keys: list = field(default_factory=list)
+    times: list = field(default_factory=list)
     in_flight: int = 0
     most_in_flight: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
-def answer(endpoint: Endpoint) -> dict:
-    top = [{"token": t, "logprob": math.log(p), "bytes": None} for t, p in endpoint.digits.items()]
+def answer(endpoint: Endpoint, asked: str = "") -> dict:
+    digits = endpoint.digits(asked) if callable(endpoint.digits) else endpoint.digits
+    top = [{"token": t, "logprob": math.log(p), "bytes": None} for t, p in digits.items()]
     first = {"token": endpoint.text, "logprob": -0.1, "bytes": None, "top_logprobs": top}
     choice = {
         "index": 0,
@@ -65,12 +69,17 @@ def endpoint():
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             with state.lock:
                 state.requests.append((self.path, body))
+                state.keys.append(self.headers["Authorization"])
+                state.times.append(time.monotonic())
                 state.in_flight += 1
                 state.most_in_flight = max(state.most_in_flight, state.in_flight)
                 step = state.script.pop(0) if state.script else 200
             time.sleep(state.delay_seconds if step >= 100 else step)
             status = step if step >= 100 else 200
-            payload = answer(state) if status == 200 else {"error": {"message": "scripted", "type": "x"}}
+            asked = body["messages"][-1]["content"]
+            payload = (
+                answer(state, asked) if status == 200 else {"error": {"message": "scripted", "type": "x"}}
+            )
             data = state.body or json.dumps(payload).encode()
             with state.lock:
                 state.in_flight -= 1
@@ -111,6 +120,8 @@ def test_one_trait_a_call_and_one_token_asked_for(endpoint):
         assert body["max_tokens"] == 1
         assert body["temperature"] == 0
         assert body["logprobs"] is True
+        assert body["top_logprobs"] == 20
+        assert body["messages"][0] == {"role": "system", "content": SYSTEM}
         asked = body["messages"][-1]["content"]
         assert sum(trait.rubric in asked for trait in TRAITS) == 1
         assert "Hello, dear." in asked
@@ -149,6 +160,32 @@ def test_range_and_what_could_not_be_scored(endpoint):
     assert reward(["something", None], ["p", "p"]) == [None, None]
 
 
+def test_each_reply_gets_the_mean_of_its_own_digits_over_the_traits_that_gave_one(endpoint):
+    """The digit is that of the prompt and the reply together; of "mute" the wit cannot be told."""
+    reward = judge_reward(endpoint.url, "judge", TRAITS, FAST)
+
+    def digits(asked):
+        told = str(sum(map(int, re.findall(r"\d", asked))))
+        return {"none" if "mute" in asked and "witty" in asked else told: 1.0}
+
+    endpoint.digits = digits
+    scores = reward(["reply 2", None, "reply 5", "mute 4"], ["ask 1", "ask 0", "ask 3", "ask 0"])
+    assert scores == [digit and pytest.approx(6 * digit / 9 - 3) for digit in (3, None, 8, 4)]
+
+
+def test_the_key_is_sent_as_a_bearer_token(endpoint):
+    Judge(endpoint.url, "judge", replace(FAST, api_key="secret")).digits([("r", "p", "c")])
+    assert endpoint.keys == ["Bearer secret"]
+
+
+def test_the_pause_before_a_retry_doubles(endpoint):
+    endpoint.script = [503, 503]
+    Judge(endpoint.url, "judge", replace(FAST, backoff_seconds=0.1)).digits([("r", "p", "c")])
+    first, second, third = endpoint.times
+    assert second - first >= 0.1
+    assert third - second >= 0.2
+
+
 def test_answers_are_remembered_and_twins_asked_once(endpoint):
     judge = Judge(endpoint.url, "judge", FAST)
     twins = [("r", "p", "c")] * 5
@@ -163,6 +200,8 @@ def test_memory_is_bounded(endpoint):
     judge = Judge(endpoint.url, "judge", JudgeSettings(cache_size=3))
     assert judge.digits([("r", "p", str(i)) for i in range(6)]) == [7.0] * 6
     assert len(judge._remembered) == 3
+    assert judge.digits([("r", "p", str(i)) for i in (3, 4, 5)]) == [7.0] * 3
+    assert len(endpoint.requests) == 6
 
 
 def test_requests_run_together_but_never_more_than_allowed(endpoint):
@@ -171,7 +210,7 @@ def test_requests_run_together_but_never_more_than_allowed(endpoint):
     assert 1 < endpoint.most_in_flight <= FAST.concurrency
 
 
-@pytest.mark.parametrize("failure", [500, 503, 429])
+@pytest.mark.parametrize("failure", [500, 503, 429, 408, 409])
 def test_a_passing_failure_is_retried(endpoint, failure):
     endpoint.script = [failure, failure]
     assert Judge(endpoint.url, "judge", FAST).digits([("r", "p", "c")]) == [7.0]

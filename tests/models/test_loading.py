@@ -1,6 +1,8 @@
 """What is loaded is what was asked for, does what it should, and errors are met before any work."""
 
+import copy
 import json
+from fnmatch import fnmatch
 
 import pytest
 import torch
@@ -8,7 +10,7 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 
 from skippy.errors import AdapterError, CheckpointError
-from skippy.models.hub import fetch_checkpoint
+from skippy.models.hub import HUB_PATTERNS, fetch_checkpoint
 from skippy.models.loading import (
     attach_adapter,
     hash_parameters,
@@ -40,6 +42,20 @@ def test_load_model_takes_the_type_asked_for(checkpoint, model):
         assert torch.equal(loaded.get_parameter(name), parameter)
 
 
+def test_on_a_cpu_weights_are_float32_whatever_the_file_holds(model, tmp_path):
+    copy.deepcopy(model).to(torch.bfloat16).save_pretrained(tmp_path)
+    assert load_model(tmp_path).dtype == torch.float32
+
+
+def test_a_weight_of_another_shape_is_refused(checkpoint):
+    path = checkpoint / "model.safetensors"
+    tensors = load_file(path)
+    key = next(key for key in tensors if key.endswith("q_proj.weight"))
+    save_file(tensors | {key: tensors[key][:-1].clone()}, path, {"format": "pt"})
+    with pytest.raises(CheckpointError, match=r"another shape(.*\n)*.*q_proj"):
+        load_model(checkpoint)
+
+
 def test_load_model_errors(checkpoint, tmp_path):
     with pytest.raises(CheckpointError, match="no such directory"):
         load_model(tmp_path / "nowhere")
@@ -68,6 +84,13 @@ def test_load_tokenizer(checkpoint, tmp_path):
         load_tokenizer(tmp_path / "nowhere")
 
 
+def test_a_tokenizer_without_a_token_to_pad_with_takes_the_last(tokenizer, tmp_path):
+    bare = copy.deepcopy(tokenizer)
+    bare.pad_token = None
+    bare.save_pretrained(tmp_path)
+    assert load_tokenizer(tmp_path).pad_token == "<end>"
+
+
 def test_tokenizer_without_a_template(checkpoint):
     (checkpoint / "chat_template.jinja").unlink()
     with pytest.raises(CheckpointError, match="without chat_template"):
@@ -82,6 +105,7 @@ def test_attach_adapter(checkpoint, tmp_path):
         difference = adapted(input_ids=tokens).logits - load_model(checkpoint)(input_ids=tokens).logits
     assert float(difference.abs().max()) > 1e-2
     assert not any(parameter.requires_grad for parameter in adapted.parameters())
+    assert not any(module.training for module in adapted.modules())
 
 
 def test_adapter_of_a_wrong_prefix_is_noticed(checkpoint, tmp_path):
@@ -112,6 +136,22 @@ def test_fetch_checkpoint(checkpoint, tmp_path, monkeypatch):
             fetch_checkpoint(name)
 
 
+def test_fetch_checkpoint_knows_the_home_directory(checkpoint, monkeypatch):
+    monkeypatch.setenv("HOME", str(checkpoint.parent))
+    assert fetch_checkpoint("~/model") == checkpoint
+
+
+def test_of_the_hub_only_what_is_needed_is_fetched(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        "skippy.models.hub.snapshot_download",
+        lambda name, **options: asked.append((name, options)) or tmp_path,
+    )
+    assert fetch_checkpoint("nobody/nothing") == tmp_path
+    assert asked == [("nobody/nothing", {"allow_patterns": list(HUB_PATTERNS)})]
+    assert not any(fnmatch("pytorch_model.bin", pattern) for pattern in HUB_PATTERNS)
+
+
 def test_fetch_checkpoint_offline(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(CheckpointError, match=r"neither a local directory.*\n.*nobody/nothing"):
@@ -130,6 +170,21 @@ def test_hash_is_of_the_base_alone(checkpoint):
     with torch.no_grad():
         next(each for each in model.parameters()).view(-1)[0] += 1e-6
     assert hash_parameters(adapted) != before
+
+
+def test_hash_is_of_names_types_and_shapes_but_not_of_their_order():
+    def hashed(*parameters):
+        return hash_parameters(torch.nn.ParameterDict(parameters))
+
+    a, b = (("a", torch.ones(2, 3)), ("b", torch.zeros(6)))
+    assert hashed(a, b) == hashed(b, a)
+    whole = {
+        hashed(a, b),
+        hashed(("c", a[1]), b),
+        hashed(("a", torch.ones(3, 2)), b),
+        hashed(a, ("b", torch.zeros(3, dtype=torch.float64))),
+    }
+    assert len(whole) == 4
 
 
 def test_hash_sees_an_in_place_merge(checkpoint, tmp_path):

@@ -44,7 +44,7 @@ class Server(ThreadingHTTPServer):
     def __init__(self, owner="vllm", **answers):
         super().__init__(("127.0.0.1", 0), Handler)
         self.owner, self.answers = owner, answers
-        self.asked, self.in_flight, self.peak = [], 0, 0
+        self.asked, self.keys, self.in_flight, self.peak = [], [], 0, 0
         self.lock = threading.Lock()
 
     @property
@@ -65,6 +65,7 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(raw)
 
     def do_GET(self):
+        self.server.keys.append(self.headers["Authorization"])
         if self.path == "/v1/models":
             self.reply(200, {"data": [{"id": "m", "owned_by": self.server.owner}]})
         elif self.path == "/openapi.json" and self.server.owner == "transformers":
@@ -76,6 +77,7 @@ class Handler(BaseHTTPRequestHandler):
         server, body = self.server, json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         with server.lock:
             server.asked.append(body)
+            server.keys.append(self.headers["Authorization"])
             number = len(server.asked)
             server.in_flight += 1
             server.peak = max(server.peak, server.in_flight)
@@ -117,7 +119,9 @@ def requests(count=6):
 
 
 def collect(backend, asked, sampling=GREEDY):
-    return {made.id: made for made in backend.generate(asked, sampling)}
+    made = list(backend.generate(asked, sampling))
+    assert len({each.id for each in made}) == len(made)
+    return {each.id: each for each in made}
 
 
 def test_each_request_gets_its_own_answer_with_bounded_concurrency():
@@ -143,7 +147,7 @@ def test_streams_as_answers_come():
 @pytest.mark.parametrize(
     ("owner", "dialect", "sampling", "is_supported", "sent"),
     [
-        ("vllm", EXTENDED, PRESETS["qwen3vl-instruct"], True, {"top_k": 40, "presence_penalty": 2.0}),
+        ("vLLM", EXTENDED, PRESETS["qwen3vl-instruct"], True, {"top_k": 40, "presence_penalty": 2.0}),
         (
             "vllm",
             EXTENDED,
@@ -166,6 +170,38 @@ def test_dialects(owner, dialect, sampling, is_supported, sent):
         collect(backend, requests(1), sampling)
         assert sent.items() <= server.asked[0].items()
         assert server.asked[0]["seed"] == 0
+
+
+@pytest.mark.parametrize(
+    ("sampling", "config"),
+    [
+        (
+            Sampling(0.6, 0.9, 7, max_tokens=30),
+            {"do_sample": True, "temperature": 0.6, "top_p": 0.9, "top_k": 7},
+        ),
+        (Sampling(0.0, 0.9, 7, max_tokens=30), {"do_sample": False}),
+    ],
+)
+def test_transformers_serve_is_told_by_a_generation_config(sampling, config):
+    with serving(owner="transformers") as server:
+        collect(OpenAIBackend(server.url, "m"), requests(1), sampling)
+        assert json.loads(server.asked[0]["generation_config"]) == {"max_new_tokens": 30, **config}
+
+
+def test_the_end_of_the_url_the_key_and_a_long_seed_are_what_servers_take():
+    with serving() as server:
+        asked = [replace(requests(1)[0], seed=(5 << 31) + 7)]
+        backend = OpenAIBackend(server.url + "/", "m", api_key="secret")
+        assert backend.dialect is EXTENDED
+        collect(backend, asked)
+        assert [body["seed"] for body in server.asked] == [7]
+        assert server.keys == ["Bearer secret"] * 2  # who it is, and one answer
+
+
+def test_an_answer_that_was_cut_off_says_so():
+    with serving(reason="length", only="say 1") as server:
+        made = collect(OpenAIBackend(server.url, "m"), requests(3))
+    assert [made[f"r{n}"].finish_reason for n in range(3)] == ["stop", "length", "stop"]
 
 
 def test_failures_that_pass_are_retried():
@@ -242,9 +278,15 @@ def test_a_server_that_refuses_its_first_batch_is_asked_wrongly():
         assert len(server.asked) < 20
 
 
+def test_a_filtered_answer_needs_no_number_of_tokens():
+    with serving(reason="content_filter", no_usage=True) as server:
+        made = collect(OpenAIBackend(server.url, "m"), requests(1))["r0"]
+    assert (made.tokens, made.finish_reason) == (0, "content_filter")
+
+
 def test_refusals_after_an_answer_never_stop_the_rest():
     with serving(refuse="too long", only="long") as server:
-        backend = OpenAIBackend(server.url, "m", concurrency=2, retries=0)
+        backend = OpenAIBackend(server.url, "m", concurrency=1, retries=0)
         assert len(collect(backend, requests(1))) == 1
         long = [Request(f"l{n}", ({"role": "user", "content": "a long one"},), seed=n) for n in range(8)]
         assert {each.finish_reason for each in collect(backend, long).values()} == {"refused"}

@@ -152,8 +152,9 @@ def test_layers_of_another_config_are_noticed():
     _, config, shapes = build("qwen3")
     with pytest.raises(TargetError, match="not in the checkpoint"):
         find_targets({**config, "num_hidden_layers": 3}, shapes)
-    with pytest.raises(TargetError, match="number of decoder layers"):
-        find_targets({**config, "num_hidden_layers": None}, shapes)
+    for layers in (None, 0):
+        with pytest.raises(TargetError, match="number of decoder layers"):
+            find_targets({**config, "num_hidden_layers": layers}, shapes)
 
 
 @pytest.mark.parametrize("shape", [(32,), (32, 5)])

@@ -92,6 +92,24 @@ class TestTrajectory:
         ]
         assert len(beside) == 3
 
+    def test_curve_chance_and_band_lie_where_the_axis_says(self):
+        points = [example_point(10, 0.13, low=0.04, high=0.09), example_point(40, 0.2, low=0.06, high=0.11)]
+        figure = draw("trajectory.svg", points=points)
+        ticks = [item for item in marked(figure, "tick") if item.get("text-anchor") == "end"]
+        (low, bottom), (high, top) = (
+            (float(tick.text or "nan"), float(tick.get("y", "nan")) - 4) for tick in (ticks[0], ticks[-1])
+        )
+        (curve,), (chance,), (band,) = (marked(figure, style) for style in ("curve", "chance", "null-band"))
+        for path, expected in (
+            (curve, (13, 20)),
+            (chance, (3.6, 3.6)),
+            (band, (9, 11, 6, 4)),  # out along the upper edge, back along the lower
+        ):
+            drawn = [low + (y - bottom) / (top - bottom) * (high - low) for _, y in corners(path)]
+            assert drawn == pytest.approx(expected, abs=0.02)
+        across = [x for x, _ in corners(curve)]
+        assert (across[1] - 44) == pytest.approx(4 * (across[0] - 44), abs=0.3)
+
     def test_labels_of_equal_values_do_not_cover_each_other(self):
         point = replace(example_point(10, 0.05, low=0.05, high=0.05001), chance=0.05, null_z=0.0)
         figure = draw("trajectory.svg", points=[replace(point, step=5), point])
@@ -122,19 +140,27 @@ class TestTargets:
         assert {"layer 0", "layer 3", "all layers", "all modules", *KINDS} <= set(texts(figure))
 
     def test_colour_tells_the_side_of_the_band(self):
-        targets = [example_target(0, kind, r) for kind, r in zip(KINDS, (0.2, 0.08, 0.01), strict=False)]
+        targets = [example_target(0, kind, r) for kind, r in zip(KINDS, (0.2, 0.1, 0.01), strict=False)]
         figure = draw("targets.svg", targets=targets)
         shown = {style: len(marked(figure, f"cell-{style}")) - 1 for style in ("above", "inside", "below")}
         assert shown == {"above": 1, "inside": 1, "below": 1}
         assert "1 of 3 targets are above their null band" in texts(figure)[0]
 
+    def test_shade_tells_how_far_outside_the_null(self):
+        targets = [example_target(0, kind, r) for kind, r in zip(KINDS, (0.125, 0.17, 0.9), strict=False)]
+        cells = marked(draw("targets.svg", targets=targets), "cell-above")[:3]
+        shades = [float(cell.get("fill-opacity", "nan")) for cell in cells]
+        assert shades == pytest.approx([0.275, 0.45, 0.45])  # z = 3, 6 and far beyond
+
     def test_margins_pool_energies_and_do_not_average_ratios(self):
         targets = [
             example_target(0, "q_proj", 0.10, energy=9.0),
-            example_target(0, "o_proj", 0.50, energy=1.0),
+            replace(example_target(0, "o_proj", 0.50, energy=1.0), null_mean=0.2),
         ]
-        values = [item.text for item in marked(draw("targets.svg", targets=targets), "value")]
+        figure = draw("targets.svg", targets=targets)
+        values = [item.text for item in marked(figure, "value")]
         assert values.count("14.0") == 2  # (0.9 + 0.5) / 10, for the layer and for everything
+        assert texts(figure).count("null 9.20") == 2  # (9 · 0.08 + 0.2) / 10
         assert "30.0" not in values
 
     def test_what_did_not_move_and_what_is_not_there_say_so(self):
@@ -168,6 +194,7 @@ class TestTraits:
         figure = draw("traits.svg", traits={3: {"a": 0.5, "b": 0.0, "c": -0.5}})
         (base,), (end,) = marked(figure, "web-base"), marked(figure, "profile-end")
         a, b, c = (drawn - zero for drawn, zero in zip(radii(end), radii(base), strict=True))
+        assert texts(draw("traits.svg", traits={3: {"a": 0.5, "b": 0.0, "c": -0.6}}))[0].endswith("c, −0.60")
         assert a > 10
         assert b == pytest.approx(0.0, abs=0.2)
         assert c < -10

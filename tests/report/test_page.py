@@ -13,7 +13,6 @@ import pytest
 
 from skippy.report.canvas import NARROW, Canvas, Scale, fit_scale, spread_labels
 from skippy.report.flips import find_flips, sides_of
-from skippy.report.heatmap import draw_heatmap
 from skippy.report.latex import escape_tex
 from skippy.report.numerals import bounds, moment, percent, plain, signed, small
 from skippy.report.page import excerpt, finite
@@ -226,25 +225,6 @@ def test_every_arm_has_its_own_null_band() -> None:
     assert inside["v4"] != inside["v3"]
 
 
-def test_the_heat_map_has_a_cell_for_every_problem_and_model(facts: Comparison) -> None:
-    flips = find_flips(facts)
-    drawing = draw_heatmap(facts, flips, [flip.anchor for flip in flips], 860)
-    cells = [
-        mark for mark in drawing.splitlines() if mark.startswith('<rect class="cell"') and "<title>" in mark
-    ]
-    assert len(cells) == 3 * 80
-    assert drawing.count("<a href=") == len(flips)
-
-
-def test_flips_cross_one_half_by_a_quarter(facts: Comparison) -> None:
-    flips = find_flips(facts)
-    assert flips
-    for flip in flips:
-        assert (flip.base_share >= 0.5) != (flip.variant_share >= 0.5)
-        assert abs(flip.base_share - flip.variant_share) >= 0.25
-    assert any(flip.is_lost for flip in flips)
-
-
 def bare(arm: Arm) -> Arm:
     """An arm with nothing but scores, as a quick evaluation leaves it."""
 
@@ -373,28 +353,6 @@ def test_a_flip_shows_one_right_and_one_wrong_sample(seeds: int) -> None:
         assert base.excerpt is not None
         assert variant.excerpt is not None
         assert (base.excerpt.is_correct, variant.excerpt.is_correct) == (flip.is_lost, not flip.is_lost)
-
-
-def test_the_seed_that_shows_the_flip_is_shown() -> None:
-    """The mean over seeds flips; the seed in front does not, and showing it would contradict the headline."""
-    facts = example_comparison(n=8, seeds=2)
-    base, v3, v4 = facts.arms
-    key = facts.problems[0].key
-
-    def counted(item: Evaluation, correct: int) -> Evaluation:
-        first = replace(item.scores[0], correct=correct)
-        return replace(item, scores=(first, *item.scores[1:]))
-
-    seeds = tuple(counted(item, correct) for item, correct in zip(v4.evaluations, (10, 1), strict=True))
-    arms = (
-        replace(base, evaluations=(counted(base.evaluations[0], 16),)),
-        v3,
-        replace(v4, evaluations=seeds),
-    )
-    facts = replace(facts, arms=arms)
-    flip = next(f for f in find_flips(facts) if (f.variant, f.problem.key) == ("v4", key))
-    shown = sides_of(facts, flip)[1]
-    assert (shown.seed, shown.score.correct, shown.run_id) == (42, 1, "e42")
 
 
 def test_samples_are_on_the_page_and_named_for_those_who_want_the_rest(facts: Comparison) -> None:

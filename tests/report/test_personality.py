@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from skippy.core.simulation import Chatter, draw_personas
 from skippy.report.personality import judge_likeness
@@ -30,6 +31,14 @@ def equal_rate(difference_sd: float, chatter: Chatter, *, is_by_prompt: bool, tr
         assert likeness is not None
         count += likeness.is_equal
     return count / trials
+
+
+def test_the_simulated_difference_is_first_minus_second():
+    first, second = draw_personas(20_000, 2, 0.5, UNEVEN, np.random.default_rng(0))
+    assert float((first - second).mean()) == pytest.approx(0.5, abs=0.03)
+    assert float(np.concatenate([first[:, 0], second[:, 0] + 0.5]).std()) == pytest.approx(
+        UNEVEN.single_sd, rel=0.02
+    )
 
 
 def test_size_and_power_of_equal_personality():

@@ -13,7 +13,7 @@ import pytest
 
 from skippy.core.character import TargetDelta
 from skippy.errors import TrackingError
-from skippy.stages.character_history import POOLED, log_character_figures, read_history
+from skippy.stages.character_history import log_character_figures, read_history
 from skippy.tracking.records import MetricPoint
 
 
@@ -61,7 +61,8 @@ def run(tmp_path: Path) -> WrittenRun:
     for step in (2, 10):
         rows = pd.DataFrame([asdict(one_target(step))])
         rows.to_parquet(tmp_path / f"character_deltas/step_{step:06d}.parquet", index=False)
-    curves = {f"character/{name}": {2: 0.1, 10: 0.2} for name in POOLED}
+    names = ("personality_energy_ratio", "null_z", "null_low", "null_high", "chance")
+    curves = {f"character/{name}": {2: 0.1, 10: 0.2 + n} for n, name in enumerate(names)}
     curves |= {f"character/trait/{name}": {2: 0.0, 10: 0.5} for name in ("a", "b", "c")}
     curves |= {f"character/trait_null/{name}": {2: 0.1, 10: 0.3} for name in ("a", "b", "c")}
     return WrittenRun(tmp_path, curves)
@@ -71,7 +72,9 @@ def test_curves_traits_and_the_newest_table_come_back(run):
     run.flush()
     history = read_history(run, "r", "v4", "skippy")
     assert [point.step for point in history.points] == [2, 10]
-    assert history.points[1].ratio == 0.2
+    assert asdict(history.points[1]) == {
+        "step": 10, "ratio": 0.2, "null_z": 1.2, "null_low": 2.2, "null_high": 3.2, "chance": 4.2,
+    }  # fmt: skip
     assert history.step == 10
     assert history.targets == [one_target(10)]
     assert history.trait_null == {"a": 0.3, "b": 0.3, "c": 0.3}

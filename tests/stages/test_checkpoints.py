@@ -13,8 +13,9 @@ from skippy.config import EvalConfig
 from skippy.errors import ConfigError
 from skippy.models.generation import Completion
 from skippy.stages import checkpoints
-from skippy.stages.checkpoints import CHECKPOINTS, FRONTIER, plan_walk, walk
-from skippy.stages.suites import AIME, banal_questions, problem_questions, requests_for
+from skippy.stages.checkpoints import CHECKPOINTS, FRONTIER, FRONTIER_PROBLEMS, plan_walk, walk
+from skippy.stages.inputs import CHARACTER_DIGEST
+from skippy.stages.suites import AIME, banal_questions, load_problem_set, problem_questions, requests_for
 
 DIGEST = "b" * 64
 STEPS = (10, 20, 30)
@@ -72,7 +73,13 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(checkpoints, "attach_adapter", attach)
     monkeypatch.setattr(checkpoints, "TransformersBackend", Backend)
     train = SimpleNamespace(run_id="t" * 32, name="train v4", variant="v4", tags={"skippy.seed": "42"})
-    monkeypatch.setattr(checkpoints, "find_run", lambda *_, **__: train)
+
+    def find_run(tracker, stage, run_id, *, base, extra_tags):
+        assert (stage, base.digest) == ("train", DIGEST)
+        assert extra_tags == {CHARACTER_DIGEST: load_character("skippy").digest}
+        return SimpleNamespace(**{**vars(train), "run_id": run_id or train.run_id})
+
+    monkeypatch.setattr(checkpoints, "find_run", find_run)
     return adapters
 
 
@@ -82,9 +89,9 @@ def make_base() -> SimpleNamespace:
     )
 
 
-def walk_once(tracker: SimpleNamespace) -> tuple[Run, dict[str, float]]:
+def walk_once(tracker: SimpleNamespace, train_run: str = "") -> tuple[Run, dict[str, float]]:
     base = make_base()
-    config, run = EvalConfig(model=CHECKPOINTS, limit=4, device="cpu"), Run()
+    config, run = EvalConfig(model=CHECKPOINTS, limit=4, device="cpu", train_run=train_run), Run()
     plan = plan_walk(config, tracker, base, load_character("skippy"))
     assert plan.subject.seed == "42"
     assert plan.samples == 1
@@ -102,6 +109,7 @@ def test_every_checkpoint_is_loaded_once_and_its_persona_logged_by_step(tracker,
     lines = run.texts[FRONTIER].splitlines()
     assert all(f'"{DIGEST}@{step}"' in run.texts[FRONTIER] for step in STEPS)
     assert sum(f'"suite": "{AIME}"' in line for line in lines) == 4 * len(STEPS)
+    assert len(lines) == (4 + len(load_character("skippy").banal_prompts)) * len(STEPS), "plain prompts alone"
     assert not list(tracker.store.root.rglob("samples.jsonl"))
 
 
@@ -116,6 +124,23 @@ def test_a_killed_walk_goes_on_and_ends_the_same(tracker, loaded, monkeypatch):
     assert resumed.texts == whole.texts
     assert figures_resumed == figures
     assert loaded == ["adapters/step_000020", "adapters/step_000030"], "the first is not loaded again"
+
+
+def test_a_killed_walk_of_one_training_is_not_gone_on_with_by_another(tracker, loaded, monkeypatch):
+    monkeypatch.setattr(checkpoints.TransformersBackend, "dies_at", 20)
+    with pytest.raises(KeyboardInterrupt):
+        walk_once(tracker)
+    monkeypatch.setattr(checkpoints.TransformersBackend, "dies_at", 0)
+    loaded.clear()
+    walk_once(tracker, train_run="u" * 32)
+    assert loaded == [f"adapters/step_{step:06d}" for step in STEPS]
+
+
+@pytest.mark.parametrize(("limit", "count"), [(0, FRONTIER_PROBLEMS), (4, 4)])
+def test_a_walk_asks_fewer_problems_than_an_evaluation(tracker, loaded, limit, count):
+    config = EvalConfig(model=CHECKPOINTS, limit=limit)
+    plan = plan_walk(config, tracker, make_base(), load_character("skippy"))
+    assert len(plan.problems.problems) == count < len(load_problem_set("lab", 0).problems)
 
 
 def test_the_walk_and_the_evaluation_share_no_seed(tracker, loaded):

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shlex
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from skippy.characters.loader import load_character
 from skippy.config import CompareConfig, EvalConfig, MainConfig
 from skippy.core.answers import extract_integer
-from skippy.errors import ConfigError, ReportError
+from skippy.errors import ConfigError, MissingRunError, ReportError
 from skippy.report import page
-from skippy.stages import compare
+from skippy.results import LeakageFacts
+from skippy.stages import compare, gathering
+from skippy.stages.evidence import problem_scores
 from skippy.stages.provenance import command
 from skippy.stages.suites import AIME, BANAL, LAB, load_problem_set
 from skippy.stores.checkpoints import Checkpoint
@@ -149,6 +153,130 @@ def test_the_report_says_how_to_make_it_again(scene: Scene) -> None:
     assert {f"{arm}_run={run}" for arm, run in runs.items()} | {"margin=0.1"} <= set(again)
 
 
+def test_tags_and_metrics_say_what_the_report_says(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`promote` believes a report whose bytes, winner and evaluations are those of its run's tags."""
+    v3, v4 = (
+        [scene.evaluate(arm, seed, right=right) for seed in "12"] for arm, right in (("v3", 1), ("v4", 3))
+    )
+    base = scene.evaluate("base")
+    judge = compare.judge
+
+    def decide(facts):
+        found = judge(facts)
+        wide = tuple(
+            replace(v, interval=(v.mean_difference - 1, v.mean_difference + 2)) for v in found.variants
+        )
+        return replace(found, variants=wide, winner="v4", winner_reason="so")
+
+    monkeypatch.setattr(compare, "judge", decide)
+    record, report = scene.compare(
+        v3_run=",".join(v3), v4_run=",".join(v4), margin=0.3, registered_model="other"
+    )
+    content = scene.artifact(record.run_id, "report/report.json").read_bytes()
+    assert record.tags["skippy.report_sha256"] == hashlib.sha256(content).hexdigest()
+    assert record.tags["skippy.winner"] == report["winner"]["variant"] == "v4"
+    assert set(record.tags["skippy.eval_runs"].split(",")) == {base, *v3, *v4}
+    for arm, verdict in report["verdicts"].items():
+        told = {
+            name: record.metrics[f"compare/{arm}/{name}_points"]
+            for name in ("difference", "lower_bound", "upper_bound")
+        }
+        assert tuple(told.values()) == (verdict["mean_difference"], *verdict["interval"])
+        assert record.metrics[f"compare/{arm}/avg_at_k"] == report["arms"][arm]["avg_at_k"]
+        assert [item["seed"] for item in report["arms"][arm]["evaluations"]] == [1, 2]
+        assert [item["model_version"] for item in report["arms"][arm]["evaluations"]] == ["1", "2"]
+    assert {verdict["margin"] for verdict in report["verdicts"].values()} == {30.0}
+    assert report["promotion"]["registered_model"] == "other"
+
+
+def test_the_parameters_and_the_character_reach_the_facts(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And prompts are held out whole where a classifier tells arms apart, in whatever mode they were asked."""
+    judged, judge = [], compare.judge
+    monkeypatch.setattr(compare, "judge", lambda facts: judged.append(facts) or judge(facts))
+    told_apart: list[tuple] = []
+    monkeypatch.setattr(gathering, "distinguishability", lambda *given: told_apart.append(given) or 0.75)
+    for arm, seed in (("base", ""), ("v3", "42"), ("v4", "42")):
+        train = scene.tracker.read(scene.evaluate(arm, seed, metrics={"aime/persona": 0.125})).link("train")
+        if train:
+            scene.tracker.client.set_tag(train, "skippy.k", "8")
+    scene.compare()
+    (facts,) = judged
+    assert facts.floors == asdict(CHARACTER.floors)
+    assert facts.protected_k == 8
+    assert [arm.evaluations[0].banal.base_auc for arm in facts.arms] == [None, 0.75, 0.75]
+    assert {arm.evaluations[0].banal.problem_score for arm in facts.arms} == {0.125}
+    assert [groups for *_, first, second in told_apart for groups in (first, second)] == [["0", "1", "2"]] * 4
+
+
+def test_the_newest_evaluation_of_the_right_kind_is_taken(scene: Scene) -> None:
+    """A walk over checkpoints and another character's evaluation are newer, and not it."""
+    scene.evaluate("base")
+    runs = {arm: scene.evaluate(arm, "42") for arm in ("v3", "v4")}
+    scene.evaluate("v3", "43", **{"skippy.subject": "checkpoints"})
+    scene.evaluate("v4", "43", **{"skippy.character_digest": "0" * 64})
+    _, report = scene.compare()
+    assert {arm: report["arms"][arm]["evaluations"][0]["runs"]["eval"] for arm in runs} == runs
+
+
+@pytest.mark.parametrize("missing", ["base", "v3", "v4"])
+def test_a_missing_arm_is_named_with_the_command_that_makes_it(scene: Scene, missing: str) -> None:
+    for arm, seed in (("base", ""), ("v3", "42"), ("v4", "42")):
+        if arm != missing:
+            scene.evaluate(arm, seed)
+    with pytest.raises(MissingRunError) as refusal:
+        scene.compare()
+    assert f"-e eval --env-manager local -P model={missing}" in str(refusal.value.next_step)
+    assert f"-P base_model={scene.base}" in str(refusal.value.next_step)
+
+
+def test_problems_that_changed_since_they_were_asked_are_refused(scene: Scene) -> None:
+    scene.evaluate("base", **{"skippy.problems_digest": "0" * 16})
+    for arm in ("v3", "v4"):
+        scene.evaluate(arm, "42")
+    with pytest.raises(ReportError, match="not the ones that were asked") as refusal:
+        scene.compare()
+    assert (refusal.value.expected, refusal.value.found) == (
+        f"digest {'0' * 16}",
+        f"digest {PROBLEMS.digest}",
+    )
+
+
+def test_leakage_is_the_adapters_and_that_of_what_was_stored() -> None:
+    names = ("rho_left", "rho_right", "chance_left", "chance_right")
+    train = SimpleNamespace(metrics={f"leakage/{name}": float(n) for n, name in enumerate(names, start=1)})
+    after = {"merge/rho_left": 5.0, "merge/rho_right": 6.0, "merge/delta_error": 7.0}
+    assert gathering._leakage(train, SimpleNamespace(metrics=after)) == LeakageFacts(*range(1, 8))
+    assert gathering._leakage(train, None) == LeakageFacts(1, 2, 3, 4)
+    assert gathering._leakage(None, None) is None
+
+
+def test_the_frontier_is_of_the_training_behind_the_merge(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A merge rests on the walks of both arms; each arm's frontier shows its own."""
+
+    def run(run_id: str, train: str, **tags: str) -> SimpleNamespace:
+        return SimpleNamespace(run_id=run_id, tags=tags, link=lambda stage: train)
+
+    for walk, score in (("ours", 0.25), ("theirs", 0.75)):
+        samples = [*solved(K), *chatted()]
+        lines = [
+            replace(s, model_digest="b@20", score=score if s.suite == BANAL else s.score).to_line()
+            for s in samples
+        ]
+        (tmp_path / walk).write_text("".join(lines))
+    walks = {"ours": run("ours", "t4"), "theirs": run("theirs", "t3")}
+    tracker = SimpleNamespace(read=walks.get, artifact=lambda run_id, path: tmp_path / run_id)
+    merge = run("m", "t4", **{"skippy.walk_runs": "theirs,ours", "skippy.step": "20"})
+    base = problem_scores(solved(1), PROBLEMS)
+    (point,) = gathering._frontier(tracker, merge, base, PROBLEMS)
+    assert (point.step, point.persona, point.is_chosen) == (20, 0.25, True)
+    assert point.accuracy == pytest.approx(1.0)
+    assert gathering._frontier(tracker, run("m", "t4"), base, PROBLEMS) == (), "not matched, nothing walked"
+
+
 def test_under_main_one_command_makes_it_again(scene: Scene) -> None:
     config = asdict(MainConfig(problems="a file.jsonl", seeds=3, cross_check=True))
     with scene.tracker.stage("main", name="m", note="", config=config) as parent:
@@ -233,9 +361,10 @@ def test_one_run_is_not_both_variants(scene: Scene) -> None:
         ({"skippy.character_digest": "0" * 64}, "belongs to another character"),
         ({"trained": "keeper"}, "belongs to another trained character"),
         ({"skippy.subject": "checkpoints"}, "belongs to another subject"),
+        ({"skippy.base_digest": "0" * 64}, "belongs to another base"),
     ],
 )
-def test_an_evaluation_of_another_character_or_of_checkpoints_is_refused(
+def test_an_evaluation_of_another_base_or_character_or_of_checkpoints_is_refused(
     scene: Scene, told: dict[str, str], words: str
 ) -> None:
     scene.evaluate("base")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -66,7 +67,9 @@ def evaluated(tracker, problems: str, **others) -> evaluate.EvalResult:
 
 def test_regrading_takes_its_parameters_from_the_run_it_regrades(tracker, model, tmp_path):
     problems = write_problems(tmp_path / "p.jsonl", [0, 1, 7, 9])
-    before = evaluated(tracker, problems, limit=3, samples=2, seed=5)
+    asked = {"limit": 3, "samples": 2, "seed": 5, "sampling": "greedy", "backend": "openai"}
+    before = evaluated(tracker, problems, **asked)
+    tracker.client.set_tag(before.run_id, "skippy.prompt_style", "boxed")  # as on another base
     count = len(model.asked)
     after = evaluate.run(EvalConfig(regrade=before.run_id), tracker)
     assert len(model.asked) == count, "no model is asked"
@@ -76,7 +79,7 @@ def test_regrading_takes_its_parameters_from_the_run_it_regrades(tracker, model,
     for name in ("suite", "problems", "problems_digest", "samples", "sampling", "backend", "prompt_style"):
         assert now.tags[f"skippy.{name}"] == then.tags[f"skippy.{name}"], name
     kept = json.loads(tracker.artifact(after.run_id, "config.json").read_text())
-    assert (kept["limit"], kept["samples"], kept["seed"], kept["problems"]) == (3, 2, 5, problems)
+    assert (asked | {"problems": problems}).items() <= kept.items()
 
 
 def test_regrading_scores_by_the_gold_of_today_and_needs_all_of_it(tracker, model, tmp_path):
@@ -87,16 +90,59 @@ def test_regrading_scores_by_the_gold_of_today_and_needs_all_of_it(tracker, mode
     assert before.metrics["aime/avg_at_k"] == pytest.approx(2 / 3)
     assert after.metrics["aime/avg_at_k"] == 1.0
     write_problems(tmp_path / "p.jsonl", [0, 1])
-    with pytest.raises(ConfigError, match="no reference answer") as refusal:
+    with pytest.raises(ConfigError, match="no longer asked") as refusal:
         evaluate.run(EvalConfig(regrade=before.run_id), tracker)
-    assert "1 problems are missing" in refusal.value.found
+    assert "1 questions are missing" in refusal.value.found
 
 
-def test_a_walk_is_not_regraded(tracker, model):
+def test_regrading_scores_by_another_characters_rules_but_only_the_same_prompts(tracker, model, monkeypatch):
+    """A character brings rules and prompts: its rules may judge old answers, but not to prompts it does not ask."""
+    skippy, keeper = load_character("skippy"), load_character("keeper")
+
+    def asking(character, prompts) -> None:
+        asked = replace(character, banal_prompts=prompts)
+        monkeypatch.setattr(evaluate, "load_character", lambda _: asked)
+
+    asking(skippy, skippy.banal_prompts[:3])
+    before = evaluate.run(EvalConfig(suite="banal", samples=1, device="cpu"), tracker)
+    asking(keeper, skippy.banal_prompts[:4])
+    after = evaluate.run(EvalConfig(regrade=before.run_id), tracker)
+    samples = [tracker.artifact(run.run_id, "samples/banal.jsonl").read_text() for run in (before, after)]
+    assert [line.count("\n") for line in samples] == [9, 9]
+    asking(keeper, skippy.banal_prompts[1:4])
+    with pytest.raises(ConfigError, match="no longer asked") as refusal:
+        evaluate.run(EvalConfig(regrade=before.run_id), tracker)
+    assert "3 questions are missing, break/0 among them" in refusal.value.found
+
+
+@pytest.mark.parametrize(("subject", "asked"), [("checkpoints", "base"), ("model", "checkpoints")])
+def test_a_walk_is_not_regraded(tracker, model, subject, asked):
     with tracker.stage("eval", name="walk", note="", config={}) as stage:
-        stage.set_tags({SUBJECT: "checkpoints"})
+        stage.set_tags({SUBJECT: subject})
     with pytest.raises(ConfigError, match="cannot be regraded"):
-        evaluate.run(EvalConfig(regrade=stage.run_id), tracker)
+        evaluate.run(EvalConfig(regrade=stage.run_id, model=asked), tracker)
+
+
+def test_samples_of_another_model_are_not_regraded(tracker, model, tmp_path):
+    before = evaluated(tracker, write_problems(tmp_path / "p.jsonl", [0, 1, 7]), samples=1)
+    tracker.client.set_tag(before.run_id, "skippy.model_digest", "0" * 64)
+    with pytest.raises(ConfigError, match="is of another model") as refusal:
+        evaluate.run(EvalConfig(regrade=before.run_id), tracker)
+    assert "0000" in refusal.value.found
+
+
+@pytest.mark.parametrize(("margin", "is_out_of_reach"), [(0.01, True), (0.9, False)])
+def test_what_can_be_shown_is_said_before_anything_is_asked(
+    tracker, model, tmp_path, caplog, margin, is_out_of_reach
+):
+    model.dies_after = 0
+    problems = write_problems(tmp_path / "p.jsonl", [n % 10 for n in range(20)])
+    with caplog.at_level(logging.INFO), pytest.raises(RuntimeError, match="killed"):
+        evaluated(tracker, problems, margin=margin)
+    assert "20 problems × 4 samples" in caplog.text
+    assert "achievable margin" in caplog.text
+    assert "minimum detectable effect" in caplog.text
+    assert (f"{100 * margin:.1f} points is out of reach" in caplog.text) is is_out_of_reach
 
 
 def test_resumed_samples_are_scored_by_the_gold_of_today(tracker, model, tmp_path):

@@ -13,6 +13,7 @@ from skippy.stages.evidence import (
     family_rows,
     frontier,
     persona_by_step,
+    problem_metrics,
     problem_scores,
 )
 from skippy.stages.suites import AIME, BANAL, banal_questions, problem_questions, requests_for, seed_of_sample
@@ -52,6 +53,44 @@ def test_counts_by_problem_in_the_order_of_the_set():
     assert count_statuses(samples) == {"boxed": 3, "no_answer": 1}
 
 
+def test_metrics_of_problems_are_shares_of_all_samples():
+    """Two of four right, one more for a lenient reader; one cut off, two without an answer, in majority one right."""
+    first, second = PROBLEMS.problems[1], PROBLEMS.problems[3]
+    talk = replace(solved(second, 0, None), completion="6 it is, I would say.", finish_reason="length")
+    samples = [solved(first, 0, 2), solved(first, 1, 2), talk, solved(second, 1, None)]
+    found = problem_metrics(problem_scores(samples, PROBLEMS), samples, PROBLEMS, CHARACTER)
+    shares = {"avg_at_k": 0.5, "avg_at_k_lenient": 0.75, "maj_at_k": 0.5, "pass_at_k": 0.5}
+    shares |= {"truncated": 0.25, "no_answer": 0.5, "standard_error": 0.5, "mean_tokens": 5.0}
+    assert {name: found[f"aime/{name}"] for name in shares} == pytest.approx(shares)
+
+
+def test_everyday_answers_are_told_apart_by_what_is_wrong_with_them():
+    """One answers, one rambles; the mode that is not plain has no say in the means."""
+    answer = "Let the stew rest before you serve it, monkey."
+    plain = [
+        replace(chatted("plain", prompt, 0, 0.5), prompt="Why is my stew dry?", completion=text)
+        for prompt, text in (("a", answer), ("b", "stew stew stew stew"))
+    ]
+    cut = replace(chatted("neutral", "a", 0, 0.3), finish_reason="length", tokens=99)
+    found = banal_metrics([*plain, replace(plain[0], sample_index=1, completion="stew " * 9), cut], CHARACTER)
+    assert found["banal/coherence"] == pytest.approx(((1 - 5) / 2 - 5) / 2)
+    unfinished = banal_metrics([replace(plain[0], finish_reason="length")], CHARACTER)
+    assert unfinished["banal/coherence"] == pytest.approx(1 - 1), (
+        "the limit cut it, whatever its last sign is"
+    )
+    assert found["banal/helpfulness"] == pytest.approx((1 / 2 + 0) / 2)
+    assert (found["banal/score_plain"], found["banal/score_neutral"]) == pytest.approx((0.5, 0.3))
+    assert (found["banal/truncated"], found["banal/mean_tokens"]) == (0.0, 5.0)
+    traits = [banal_scores([sample], CHARACTER).traits for sample in plain]
+    both = banal_scores(plain, CHARACTER).traits
+    assert both == {name: (traits[0][name][0], traits[1][name][0]) for name in both}
+    assert max(max(values) for values in both.values()) > 0
+    twice = banal_scores(
+        [plain[0], replace(plain[1], problem_hash=plain[0].problem_hash, sample_index=1)], CHARACTER
+    )
+    assert twice.traits == {name: (pytest.approx(sum(values) / 2),) for name, values in both.items()}
+
+
 def test_everyday_scores_are_means_over_a_prompts_answers():
     plain = [
         chatted("plain", prompt, i, score)
@@ -77,6 +116,29 @@ def test_checkpoints_stand_on_the_bases_scale():
     assert point.accuracy == pytest.approx(0.5), "1.0 would say that training helped"
     assert point.persona == pytest.approx(0.4)
     assert point.is_chosen
+    assert (point.accuracy_error, point.persona_error) == (0.0, 0.0), (
+        "of the paired difference: both solve both"
+    )
+
+
+def test_a_checkpoints_errors_are_over_problems_and_prompts_and_the_last_is_the_default():
+    """The base solves the first of four; so does the first checkpoint, and the last one problem more."""
+    base = problem_scores(
+        [solved(p, 0, p.gold if n < 1 else None) for n, p in enumerate(PROBLEMS.problems)], PROBLEMS
+    )
+    asked = [
+        sample
+        for step, values in ((20, (0, None)), (40, (0, 2)))
+        for sample in (
+            *(solved(p, 0, value, f"x@{step}") for p, value in zip(PROBLEMS.problems, values, strict=False)),
+            *(chatted("plain", prompt, 0, score, f"x@{step}") for prompt, score in (("a", 0.2), ("b", 0.6))),
+        )
+    ]
+    first, last = frontier(asked, base, PROBLEMS, None)
+    assert (first.accuracy, first.accuracy_error) == pytest.approx((0.25, 0.0))
+    assert (last.accuracy, last.accuracy_error) == pytest.approx((0.75, 0.5))
+    assert last.persona_error == pytest.approx(0.2)
+    assert (first.is_chosen, last.is_chosen) == (False, True)
 
 
 def test_checkpoints_are_chosen_without_looking_at_problems():

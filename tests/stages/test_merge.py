@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from skippy.characters.loader import load_character
-from skippy.config import MergeConfig
+from skippy.config import MergeConfig, SvdConfig
 from skippy.core.lora import LoraFactors
-from skippy.errors import MissingRunError
+from skippy.errors import AdapterError, ConfigError, MissingRunError
 from skippy.models.targets import find_targets
-from skippy.stages import merge
-from skippy.stages.inputs import CHARACTER_DIGEST, find_subject, open_base
+from skippy.stages import merge, svd
+from skippy.stages.inputs import CHARACTER_DIGEST, find_subject, load_projectors, open_base
 from skippy.stores.adapters import write_adapter
 from skippy.stores.checkpoints import Checkpoint
+from skippy.stores.samples import Sample
 from tests.stages.tiny_checkpoint import write_checkpoint
 
 
@@ -28,7 +30,7 @@ class Scene:
         self.path = write_checkpoint(tmp_path / "base")
         self.base = open_base(str(self.path), tracker)
 
-    def train(self, character: str, variant: str = "v4") -> str:
+    def train(self, character: str, variant: str = "v4", card: dict | None = None, links=None) -> str:
         checkpoint = Checkpoint.open(self.path)
         generator = torch.Generator().manual_seed(len(character))
         factors = {
@@ -37,8 +39,13 @@ class Scene:
             )
             for t in find_targets(checkpoint.config, checkpoint.shapes)
         }
-        adapter = write_adapter(self.folder / character, factors)
-        about = {"variant": variant, "base_digest": self.base.digest, "character": character}
+        adapter = write_adapter(self.folder / character, factors, card=card)
+        about = {
+            "links": links or {},
+            "variant": variant,
+            "base_digest": self.base.digest,
+            "character": character,
+        }
         with self.tracker.stage("train", name=character, note="", config={}, **about) as stage:
             stage.set_tags({CHARACTER_DIGEST: load_character(character).digest, "skippy.seed": "42"})
             stage.log_folder(adapter, "adapter")
@@ -88,3 +95,64 @@ def test_a_variant_means_the_merge_of_the_character_asked_for(scene: Scene) -> N
         assert subject.train_run == train_run
     newest = find_subject("v4", str(scene.path), scene.base, scene.tracker)
     assert newest.train_run == trained["keeper"]
+
+
+def test_an_adapter_of_another_base_is_refused(scene: Scene) -> None:
+    scene.train("skippy", card={"base_digest": "0" * 64})
+    with pytest.raises(AdapterError, match="trained on another base") as refusal:
+        scene.merge()
+    assert scene.base.digest in refusal.value.expected
+    assert scene.tracker.versions("skippy") == []
+    scene.train("keeper", card={"base_digest": scene.base.digest})
+    scene.merge(character="keeper")
+
+
+@pytest.mark.parametrize("alpha", [1.0, 0.5])
+def test_what_was_stored_is_held_against_the_projectors_of_the_training(scene: Scene, alpha: float) -> None:
+    """Its leakage is that of the dense difference of the two checkpoints, at any α."""
+    result = svd.run(SvdConfig(base_model=str(scene.path), k="4", device="cpu"), scene.tracker)
+    scene.train("skippy", links={"svd": result.run_id})
+    merged = merge.run(MergeConfig(base_model=str(scene.path), alpha=alpha), scene.tracker)
+    bases = load_projectors(scene.tracker, result.run_id, scene.base).bases
+    after = Checkpoint.open(scene.tracker.resolve_model(merged.model_uri).path)
+    left = right = total = 0.0
+    for name, basis in bases.items():
+        key = f"{name}.weight"
+        delta = after.read(key).double() - scene.base.checkpoint.read(key).double()
+        left += float((basis.U.double().mT @ delta).square().sum())
+        right += float((delta @ basis.V.double()).square().sum())
+        total += float(delta.square().sum())
+    metrics = scene.tracker.get(merged.run_id).metrics
+    assert metrics["merge/rho_left"] == pytest.approx(left / total)
+    assert metrics["merge/rho_right"] == pytest.approx(right / total)
+    assert metrics["merge/alpha"] == alpha
+    assert metrics["merge/delta_error"] < 0.1, "against α·ΔW"
+
+
+def walked(folder: Path, personas: dict[int, float]) -> None:
+    lines = [
+        Sample(f"b@{step}", "banal", "plain/0", "h", 0, 1, "lab", "p", "c", 1, "stop", None, "scored", score)
+        for step, score in personas.items()
+    ]
+    folder.write_text("".join(line.to_line() for line in lines))
+
+
+@pytest.mark.parametrize("order", ["ours,theirs", "theirs, ours"])
+def test_the_step_merged_is_the_one_of_this_training_that_matches_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, order: str
+) -> None:
+    walked(tmp_path / "ours", {10: 0.3, 20: 0.8})
+    walked(tmp_path / "theirs", {30: 0.1, 40: 0.3})
+    trains = {"ours": "t4", "theirs": "t3"}
+    monkeypatch.setattr(
+        merge,
+        "find_run",
+        lambda tracker, stage, run_id: SimpleNamespace(run_id=run_id, link=lambda _: trains[run_id]),
+    )
+    tracker = SimpleNamespace(artifact=lambda run_id, path: tmp_path / run_id)
+    assert merge._matched_step(order, SimpleNamespace(run_id="t4"), tracker) == 10
+    assert merge._matched_step(order, SimpleNamespace(run_id="t3"), tracker) == 40
+    for wrong in ("ours", "ours,ours", "theirs,theirs"):
+        with pytest.raises(ConfigError, match="not this training's and another's") as refusal:
+            merge._matched_step(wrong, SimpleNamespace(run_id="t4"), tracker)
+        assert "model=checkpoints" in refusal.value.next_step

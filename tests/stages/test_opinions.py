@@ -177,7 +177,8 @@ def test_a_judge_without_rubrics_that_name_ends_and_one_digit_has_no_agreement()
 
 
 def test_liking_length_shows():
-    by_length = ScriptedJudge(lambda rubric, text: abs(9 * is_turned(rubric) - len(text.split()) / 5))
+    """By rank: a judge need not like length in proportion."""
+    by_length = ScriptedJudge(lambda rubric, text: abs(9 * is_turned(rubric) - (len(text.split()) / 8) ** 3))
     fond = judge_metrics(judge_answers(by_length, ANSWERS, [Trait()]))
     fair = judge_metrics(judge_answers(ScriptedJudge(reader), ANSWERS, [Trait()]))
     assert fond["banal/judge_length_correlation"] == pytest.approx(1.0)
@@ -375,6 +376,8 @@ def test_only_answers_read_differently_are_listed():
 def test_two_wrong_readings_differ_and_change_no_score():
     (only,) = find_disagreements([solved(r"\boxed{41} of 40")], {PROBLEM.hash: 42}, last_number)
     assert (only.ours, only.theirs, only.changes_score) == (41, 40, False)
+    (unknown,) = find_disagreements([solved("I give up after 42")], {}, last_number)
+    assert (unknown.ours, unknown.theirs, unknown.changes_score) == (None, 42, False), "no gold, no score"
 
 
 def test_two_equal_readers_disagree_nowhere():

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -47,7 +48,9 @@ class Scene:
         self.tracker.client.set_model_version_tag("skippy", version, "variant", "v4")
         return result
 
-    def report(self, merged: merge.MergeResult, winner: str | None = "v4", digest: str = "") -> str:
+    def report(
+        self, merged: merge.MergeResult, winner: str | None = "v4", digest: str = "", score: float = 0.5
+    ) -> str:
         base_digest = Checkpoint.open(self.base).digest()
         with self.tracker.stage(
             "eval", name="e", note="", config={}, variant="v4", base_digest=base_digest
@@ -57,6 +60,7 @@ class Scene:
                 "skippy.model_digest": digest or merged.account.digest,
             })  # fmt: skip
             run.log_text("{}\n", "samples/aime.jsonl")
+            run.log_metrics({"banal/score": score})
         with self.tracker.stage("compare", name="c", note="", config={}, base_digest=base_digest) as compare:
             verdict = {"verdict": "preserved", "mean_difference": 0.0}
             content = {
@@ -211,6 +215,53 @@ def test_a_report_that_contradicts_its_runs_is_refused(scene, winner, change, wo
         scene.promote()
     assert refusal.value.expected != refusal.value.found
     assert scene.champion() is None
+
+
+@pytest.mark.parametrize(
+    ("tags", "registered", "words"),
+    [
+        ({}, "other", "disagree on the registered model"),
+        ({"variant": "v3"}, "skippy", "disagree on the variant"),
+        ({"base_digest": "0" * 64}, "skippy", "disagree on the base digest"),
+    ],
+)
+def test_a_version_that_is_not_the_reports_is_refused(scene, tags, registered, words):
+    merged = scene.version(1)
+    scene.report(merged)
+    for key, value in tags.items():
+        scene.tracker.client.set_model_version_tag("skippy", merged.model_uri.rsplit("/", 1)[1], key, value)
+    if registered != "skippy":
+        model_id = scene.tracker.resolve_model(merged.model_uri).model_id
+        scene.tracker.create_version(registered, model_id, merged.run_id, {})
+    with pytest.raises(RegistryError, match=words) as refusal:
+        scene.promote(registered_model=registered)
+    assert merged.model_uri in refusal.value.where
+    assert scene.champion() is None
+    assert scene.tracker.alias(registered, "champion") is None
+
+
+def test_a_winner_that_nobody_evaluated_is_refused(scene):
+    run_id = scene.report(scene.version(1))
+    scene.edit_report(run_id, lambda content: content["winner"].update(variant="v3"), is_signed=True)
+    scene.tracker.client.set_tag(run_id, "skippy.winner", "v3")
+    with pytest.raises(RegistryError, match="names no evaluation of its winner"):
+        scene.promote()
+    assert scene.champion() is None
+
+
+def test_of_several_seeds_the_one_most_in_character_is_promoted(scene):
+    """By persona alone; the first report's evaluation is named by the second as well."""
+    scores = {scene.version(seed).model_uri: score for seed, score in ((1, 0.2), (2, 0.9), (3, 0.4))}
+    runs = []
+    for uri, score in scores.items():
+        digest = scene.tracker.resolve_model(uri).path / "skippy.json"
+        account = SimpleNamespace(digest=json.loads(digest.read_text())["digest"])
+        run_id = scene.report(SimpleNamespace(model_uri=uri, account=account), score=score)
+        runs.append((scene.tracker.read(run_id).tags["skippy.eval_runs"], account.digest))
+    named = [{"model_digest": digest, "runs": {"eval": run}} for run, digest in runs]
+    scene.edit_report(run_id, lambda content: content["arms"]["v4"].update(evaluations=named), is_signed=True)
+    scene.tracker.client.set_tag(run_id, "skippy.eval_runs", ",".join(run for run, _ in runs))
+    assert scene.promote().champion == 2
 
 
 def test_a_report_without_its_samples_is_refused(scene):

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from skippy.config import RankRule, SvdConfig
+from skippy.core.subspace import seed_of
 from skippy.models.targets import find_targets
 from skippy.stages import solving
 from skippy.stages.inputs import Base
@@ -25,8 +26,12 @@ def base(tmp_path) -> Base:
 @pytest.fixture
 def solver(base, monkeypatch) -> Solver:
     """One that believes to be on a GPU; its weights stay on the CPU."""
-    load, cpu = solving._load, torch.device("cpu")
-    monkeypatch.setattr(solving, "_load", lambda checkpoint, waiting, _: load(checkpoint, waiting, cpu))
+
+    def load(checkpoint, waiting, _):
+        for batch in waiting:
+            yield batch, torch.stack([checkpoint.read(target.weight_key) for target in batch])
+
+    monkeypatch.setattr(solving, "_load", load)
     return Solver(base, base.targets, RankRule(k=2), SvdConfig(), GPU)
 
 
@@ -60,6 +65,57 @@ def test_finished_batches_are_not_even_solved(solver, base, monkeypatch):
     list(solver.solve_rest(frozenset(target.name for target in batch)))
     assert not set(solved) & {target.name for target in batch}
     assert solved
+
+
+def test_batches_are_of_one_shape_and_fit(base, monkeypatch):
+    monkeypatch.setattr(solving, "GPU_BATCH_BYTES", 3 * 4 * 48 * 48)
+    found = list(solving.batches(base.targets, GPU))
+    assert all(len({(target.out, target.in_) for target in batch}) == 1 for batch in found)
+    assert {(batch[0].out, batch[0].in_): len(batch) for batch in reversed(found)} == {
+        (24, 48): 4,
+        (48, 48): 3,
+        (48, 80): 1,
+        (80, 48): 1,
+    }
+    assert sorted(target.name for batch in found for target in batch) == sorted(t.name for t in base.targets)
+
+
+def test_a_share_of_the_energy_is_each_targets_own(base, solver):
+    """Equal shapes would be one stack of one k, that of its first member."""
+    rule = RankRule(share=0.5)
+    cpu, gpu = (
+        Solver(base, base.targets, rule, SvdConfig(), device) for device in (torch.device("cpu"), GPU)
+    )
+    found = [
+        {
+            target.name: len(subspace.S)
+            for batch in one.solve_rest(frozenset())
+            for target, subspace, _ in batch
+        }
+        for one in (cpu, gpu)
+    ]
+    assert found[0] == found[1]
+
+
+def test_tolerance_and_seed_reach_the_solver(base, monkeypatch):
+    given = {}
+    monkeypatch.setattr(
+        solving, "top_singular_subspaces", lambda weights, k, **others: given.update(others, k=k)
+    )
+    target = base.targets[0]
+    for seed in (0, 1):
+        solving.solve(
+            [target],
+            torch.zeros(1, 4, 4),
+            RankRule(k=2),
+            SvdConfig(seed=seed, tolerance=2e-6),
+        )
+        assert given == {
+            "k": 2,
+            "tolerance": 2e-6,
+            "seeds": [seed_of(f"{seed}:{target.name}")],
+            "names": [target.name],
+        }
 
 
 def test_on_a_cpu_nothing_is_held_in_memory(base):

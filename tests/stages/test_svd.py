@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from skippy.config import SvdConfig
 from skippy.errors import MissingRunError, ProjectorError, SubspaceError, TargetError
 from skippy.models.targets import find_targets
 from skippy.stages import solving, svd
-from skippy.stages.inputs import claim_workspace, find_run, load_projectors, open_base
+from skippy.stages.inputs import claim_workspace, find_run, load_projectors, open_base, workspace
 from skippy.stores.checkpoints import Checkpoint
 from skippy.tracking.store import open_tracker
 from tests.stages.tiny_checkpoint import LAYERS, SHAPES, write_checkpoint
@@ -36,10 +37,12 @@ def stored(tracker, result) -> dict[str, torch.Tensor]:
     return load_file(tracker.artifact(result.run_id, "projectors") / "projectors.safetensors")
 
 
-def test_projectors_follow_the_contract(tracker, base):
+def test_projectors_follow_the_contract(tracker, base, monkeypatch):
+    monkeypatch.setattr(svd, "AMBIGUOUS_GAP", 1.05)
     result = svd.run(config(base), tracker)
     tensors = stored(tracker, result)
-    targets = find_targets(Checkpoint.open(base).config, Checkpoint.open(base).shapes)
+    checkpoint = Checkpoint.open(base)
+    targets = find_targets(checkpoint.config, checkpoint.shapes)
     assert {name.rsplit(".", 1)[0] for name in tensors} == {target.name for target in targets}
     for target in targets:
         assert tensors[f"{target.name}.U"].shape == (target.out, 4)
@@ -57,7 +60,22 @@ def test_projectors_follow_the_contract(tracker, base):
         "sigma_k",
         "seconds",
     }
-    assert all(certificate <= entry.keys() for entry in manifest["targets"].values())
+    entries = manifest["targets"]
+    assert all(certificate <= entry.keys() for entry in entries.values())
+    for target in targets:
+        W = checkpoint.read(target.weight_key).double()
+        U, S, V = (tensors[f"{target.name}.{letter}"].double() for letter in "USV")
+        exact, entry = torch.linalg.svdvals(W), entries[target.name]
+        residual = torch.maximum((W @ V - U * S).norm(dim=0), (W.T @ U - V * S).norm(dim=0)).max() / S[0]
+        assert entry["residual"] == pytest.approx(float(residual), rel=1e-3)
+        spectrum = [entry[key] for key in ("sigma_1", "sigma_k", "sigma_next")]
+        assert spectrum == pytest.approx(exact[[0, 3, 4]].tolist(), rel=1e-4)
+        assert entry["gap"] == pytest.approx(float(exact[3] / exact[4]), rel=1e-4)
+        assert entry["energy"] == pytest.approx(float((exact[:4] ** 2).sum() / (exact**2).sum()), rel=1e-4)
+    assert result.targets == len(targets)
+    assert result.worst_residual == max(entry["residual"] for entry in entries.values())
+    assert result.ambiguous == sum(entry["gap"] < 1.05 for entry in entries.values())
+    assert 0 < result.ambiguous < len(targets)
     assert {"spectra/spectra.svg", "spectra/gaps.md"} <= set(tracker.list_artifacts(result.run_id))
 
 
@@ -68,7 +86,9 @@ def test_sharding_changes_nothing(tracker, base, tmp_path):
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
-def test_killed_and_restarted_it_ends_with_the_same_bits(tracker, base, monkeypatch):
+def test_killed_and_restarted_it_ends_with_the_same_bits(tracker, tmp_path, monkeypatch):
+    """On a target that is large enough to be iterated on from a random start, too."""
+    base = write_checkpoint(tmp_path / "base", shapes=SHAPES | {"mlp.gate_proj": (300, 280)})
     expected = stored(tracker, svd.run(config(base), tracker))
     solved = []
     solve = solving.solve
@@ -99,8 +119,10 @@ def test_ranks_split_the_list_and_one_of_them_tells(project, base):
     program = textwrap.dedent(f"""
         from pathlib import Path
         from skippy.config import SvdConfig
-        from skippy.stages import svd
+        from skippy.stages import solving, svd
         from skippy.tracking.store import open_tracker
+        solve = solving.solve
+        solving.solve = lambda batch, *rest: print(batch[0].name) or solve(batch, *rest)
         config = SvdConfig(base_model={str(base)!r}, k="4", device="cpu", force=True)
         svd.run(config, open_tracker(Path({str(project)!r})))
     """)
@@ -108,6 +130,7 @@ def test_ranks_split_the_list_and_one_of_them_tells(project, base):
         subprocess.Popen(
             [sys.executable, "-c", program],
             env={**os.environ, "RANK": str(rank), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
@@ -115,6 +138,8 @@ def test_ranks_split_the_list_and_one_of_them_tells(project, base):
     ]
     for process in ranks:
         assert process.wait(120) == 0, process.stderr.read()
+    shares = [process.stdout.read().split() for process in ranks]
+    assert len(shares[0]) == len(shares[1]) == len({*shares[0], *shares[1]}) / 2
     runs = tracker.find_all("svd")
     assert len(runs) == 2, "the lone run and rank 0's; rank 1 makes none"
     together = load_file(tracker.artifact(runs[0].run_id, "projectors") / "projectors.safetensors")
@@ -127,7 +152,20 @@ def test_a_finished_run_is_reused_unless_forced(tracker, base):
     assert second.run_id == first.run_id
     assert find_run(tracker, "svd").run_id == first.run_id, "the reusing run leads to the one reused"
     assert svd.run(config(base, force=True), tracker).run_id != first.run_id
-    assert svd.run(SvdConfig(base_model=str(base), k="3", device="cpu"), tracker).run_id != first.run_id
+
+
+def test_a_run_of_another_base_k_tolerance_or_seed_is_not_reused(tracker, base, tmp_path):
+    other = write_checkpoint(tmp_path / "other", seed=1)
+    wanted = [
+        config(base),
+        config(other),
+        replace(config(base), k="3"),
+        config(base, tolerance=2e-5),
+        config(base, seed=7),
+    ]
+    runs = [svd.run(one, tracker).run_id for one in wanted]
+    assert len(set(runs)) == len(wanted)
+    assert svd.run(wanted[0], tracker).run_id == runs[0]
 
 
 def test_k_by_energy_is_the_fewest_directions_that_hold_it(tracker, base):
@@ -149,6 +187,13 @@ def test_projectors_of_another_base_are_refused(tracker, base, tmp_path):
     with pytest.raises(MissingRunError, match="no finished svd run") as missing:
         find_run(tracker, "svd", base=other)
     assert f"-e svd --env-manager local -P base_model={other.name}" in str(missing.value)
+
+
+def test_bases_do_not_share_a_workspace(tracker, base, tmp_path):
+    """Two of them solved at the same time would take each other's finished targets for their own."""
+    bases = [open_base(str(path), tracker) for path in (base, write_checkpoint(tmp_path / "other", seed=1))]
+    one, other = (workspace(tracker, *svd._parts(each, config(base))) for each in bases)
+    assert one != other
 
 
 def test_k_beyond_the_rank_names_the_target(tracker, base):
@@ -218,5 +263,6 @@ def test_peak_memory_is_three_targets_at_most(project, base, tmp_path):
         capture_output=True, text=True, timeout=300, check=True,
     )  # fmt: skip
     peak, twin = (int(line) / (4 * largest) for line in out.stdout.split()[-2:])
+    print(f"peak memory {peak:.2f} × the largest target in float32")
     assert 1 < peak <= 3
     assert twin > 3

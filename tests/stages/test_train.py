@@ -7,13 +7,15 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from skippy.characters.loader import load_character
-from skippy.config import TrainConfig
-from skippy.errors import BackendError
-from skippy.stages import train
+from skippy.config import SvdConfig, TrainConfig
+from skippy.errors import BackendError, ConfigError, MissingRunError
+from skippy.stages import svd, train
 from skippy.stages.inputs import CHARACTER_DIGEST, Base
 from skippy.stages.suites import PROMPT_STYLES
+from skippy.stores.projectors import read_projectors
 from skippy.training.plan import PRESETS
 from tests.stages.tiny_checkpoint import write_checkpoint
 
@@ -30,7 +32,7 @@ def seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list:
     requests: list = []
 
     def die(request, sink):
-        (request.output_dir / "checkpoint-10").mkdir()
+        (request.output_dir / "checkpoint-10").mkdir(exist_ok=True)
         requests.append(request)
         raise KeyboardInterrupt
 
@@ -75,15 +77,80 @@ def test_mathematics_is_trained_as_it_will_be_asked(
     assert all(question.endswith(ending) for question in questions)
 
 
-@pytest.mark.parametrize("change", [{"judge_url": "http://other/v1"}, {"judge_model": "other"}, {"k": "8"}])
-def test_a_training_with_another_judge_is_other_work(config, change) -> None:
-    inputs = SimpleNamespace(
-        settings=PRESETS["lab"],
-        base=SimpleNamespace(digest="b" * 64),
-        character=SimpleNamespace(digest="c" * 64),
+def inputs_of(base: str = "b", character: str = "c", **settings: object) -> SimpleNamespace:
+    return SimpleNamespace(
+        settings=replace(PRESETS["lab"], **settings),
+        base=SimpleNamespace(digest=base * 64),
+        character=SimpleNamespace(digest=character * 64),
     )
-    assert train.identify(config, inputs) == train.identify(replace(config), inputs)
-    assert train.identify(config, inputs) != train.identify(replace(config, **change), inputs)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"judge_url": "http://other/v1"},
+        {"judge_model": "other"},
+        {"k": "8"},
+        {"variant": "v4"},
+        {"seed": 7},
+        {"hardened": False},
+    ],
+)
+def test_a_training_with_other_parameters_is_other_work(config, change) -> None:
+    assert train.identify(config, inputs_of()) == train.identify(replace(config), inputs_of())
+    assert train.identify(config, inputs_of()) != train.identify(replace(config, **change), inputs_of())
+
+
+@pytest.mark.parametrize("change", [{"base": "d"}, {"character": "d"}, {"max_steps": 61}])
+def test_a_training_of_something_else_is_other_work(config, change) -> None:
+    assert train.identify(config, inputs_of()) != train.identify(config, inputs_of(**change))
+
+
+@pytest.mark.parametrize(("is_lab", "preset"), [(True, "lab"), (False, "recipe")])
+def test_the_preset_is_that_of_the_base_and_the_person_sets_on_top(config, is_lab, preset) -> None:
+    base = SimpleNamespace(is_lab=is_lab)
+    chosen = replace(config, seed=7, math_mix=0.3)
+    expected = replace(PRESETS[preset], seed=7, math_mix=0.3)
+    assert train.choose_settings(chosen, base) == expected
+    assert train.choose_settings(replace(chosen, steps=5), base) == replace(expected, max_steps=5)
+    assert train.choose_settings(replace(config, preset="short"), base) == replace(
+        PRESETS["short"], seed=config.seed
+    )
+
+
+@pytest.mark.parametrize("is_hardened", [True, False])
+def test_rewards_are_hardened_unless_told_otherwise(config, is_hardened) -> None:
+    functions = train.reward_functions(replace(config, hardened=is_hardened), load_character("keeper"))
+    assert list(functions) == ["personality", "coherence", "identity"]
+    assert {reward.keywords["rules"].hardened for reward in functions.values()} == {is_hardened}
+
+
+def test_resuming_keeps_the_checkpoint_and_beginning_anew_clears_it(tracker, config, seen) -> None:
+    with pytest.raises(ConfigError, match="nothing to resume"):
+        train.run(replace(config, resume=True), tracker)
+    assert not seen
+    for is_resumed, is_kept in ((False, False), (True, True), (False, False)):
+        with pytest.raises(KeyboardInterrupt):
+            train.run(replace(config, resume=is_resumed), tracker)
+        trace = seen[-1].output_dir / "checkpoint-10" / "trace"
+        assert trace.exists() == is_kept
+        assert seen[-1].resume == is_resumed
+        trace.touch()
+
+
+def test_the_projectors_of_this_base_and_k_are_trained_against(tracker, config, seen, tmp_path) -> None:
+    with pytest.raises(MissingRunError, match="no finished svd run"):
+        train.run(replace(config, variant="v4", k="4"), tracker)
+    solved = {k: svd.run(SvdConfig(base_model=config.base_model, k=k, device="cpu"), tracker) for k in "43"}
+    for variant in ("v3", "v4"):
+        with pytest.raises(KeyboardInterrupt):
+            train.run(replace(config, variant=variant, k="4"), tracker)
+    stored = read_projectors(tracker.artifact(solved["4"].run_id, "projectors"))
+    for request in seen:
+        assert (request.k, request.projector_digest) == (4, stored.digest)
+        assert request.projector_base_digest == request.base_digest == stored.manifest["base_digest"]
+        for name, (U, S, V) in request.projectors.items():
+            assert all(map(torch.equal, (U, S, V), stored.bases[name]))
 
 
 def test_every_measured_point_of_the_lab_has_its_adapter() -> None:

@@ -36,6 +36,8 @@ def test_adapter_round_trip(tmp_path):
     require_fit(adapter, {f"{name}.weight": (6, 4) for name in written})
     with pytest.raises(AdapterError, match=r"does not fit.*\n.*layers\.1"):
         require_fit(adapter, {f"{name}.weight": (6, 4 + (".1." in name)) for name in written})
+    with pytest.raises(AdapterError, match="does not fit"):
+        require_fit(adapter, {f"{name}.weight": (7, 4) for name in written})
     with pytest.raises(AdapterError, match="no such weight"):
         require_fit(adapter, {})
 
@@ -44,9 +46,24 @@ def test_adapter_digest_sees_factors_and_scale(tmp_path):
     first = read_adapter(write_adapter(tmp_path / "a", factors(), card={"note": 1})).digest()
     assert read_adapter(write_adapter(tmp_path / "b", factors())).digest() == first
     assert read_adapter(write_adapter(tmp_path / "c", factors(scale=1.0))).digest() != first
-    changed = factors()
-    next(iter(changed.values())).B[0, 0] += 1e-6
-    assert read_adapter(write_adapter(tmp_path / "d", changed)).digest() != first
+    for letter in "AB":
+        changed = factors()
+        getattr(next(iter(changed.values())), letter)[0, 0] += 1e-6
+        assert read_adapter(write_adapter(tmp_path / letter, changed)).digest() != first
+    renamed = {name.replace("q_proj", "o_proj"): each for name, each in factors().items()}
+    assert read_adapter(write_adapter(tmp_path / "renamed", renamed)).digest() != first
+    retyped = {
+        read_adapter(write_adapter(tmp_path / str(dtype), viewed(factors(), dtype))).digest()
+        for dtype in (torch.float16, torch.bfloat16)
+    }
+    assert len(retyped) == 2, "the same bytes of another type"
+
+
+def viewed(written: dict[str, LoraFactors], dtype: torch.dtype) -> dict[str, LoraFactors]:
+    return {
+        name: LoraFactors(each.A.half().view(dtype), each.B.half().view(dtype), each.scale)
+        for name, each in written.items()
+    }
 
 
 def edit_config(directory, **changes):
@@ -67,6 +84,11 @@ def test_rslora_scale(tmp_path):
         {"lora_bias": True},
         {"modules_to_save": ["lm_head"]},
         {"rank_pattern": {"q_proj": 4}},
+        {"alpha_pattern": {"q_proj": 4}},
+        {"fan_in_fan_out": True},
+        {"layer_replication": [[0, 1], [0, 1]]},
+        {"target_parameters": ["experts.gate_up_proj"]},
+        {"trainable_token_indices": [7]},
         {"bias": "all"},
         {"peft_type": "IA3"},
     ],
@@ -75,6 +97,14 @@ def test_what_is_not_plain_lora_is_refused(tmp_path, option):
     write_adapter(tmp_path / "a", factors())
     edit_config(tmp_path / "a", **option)
     with pytest.raises(AdapterError, match=next(iter(option))):
+        read_adapter(tmp_path / "a")
+
+
+@pytest.mark.parametrize("option", [{"r": 0}, {"r": None}, {"lora_alpha": "8"}])
+def test_a_senseless_rank_or_alpha_is_refused(tmp_path, option):
+    write_adapter(tmp_path / "a", factors())
+    edit_config(tmp_path / "a", **option)
+    with pytest.raises(AdapterError, match="rank or alpha of the adapter is unusable"):
         read_adapter(tmp_path / "a")
 
 
@@ -90,18 +120,35 @@ def test_what_is_not_plain_lora_is_refused(tmp_path, option):
             "do not fit together",
         ),
         (
+            "base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight",
+            torch.zeros(6, 3),
+            "do not fit together",
+        ),
+        (
             "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight",
             torch.full((2, 4), torch.nan),
             "not finite",
         ),
     ],
-    ids=["half", "embedding", "prefix", "rank", "nan"],
+    ids=["half", "embedding", "prefix", "rank of A", "rank of B", "nan"],
 )
 def test_adapter_damage_is_named(tmp_path, key, tensor, words):
     path = write_adapter(tmp_path / "a", factors()) / "adapter_model.safetensors"
     save_file(load_file(path) | {key: tensor}, path)
     with pytest.raises(AdapterError, match=words):
         read_adapter(tmp_path / "a")
+
+
+@pytest.mark.parametrize("file", ["adapter_config.json", "skippy.json"])
+@pytest.mark.parametrize(
+    ("content", "found"), [("{", "property name"), ("[1]", "sequence element"), ("3", "int")]
+)
+def test_a_torn_file_is_named(tmp_path, file, content, found):
+    (write_adapter(tmp_path / "a", factors(), card={}) / file).write_text(content)
+    with pytest.raises(AdapterError, match="cannot be read") as refusal:
+        read_adapter(tmp_path / "a")
+    assert file in refusal.value.where
+    assert found in refusal.value.found
 
 
 def test_adapter_files_missing(tmp_path):
@@ -111,7 +158,12 @@ def test_adapter_files_missing(tmp_path):
     path.write_bytes(path.read_bytes()[:-5])
     with pytest.raises(AdapterError, match="cannot be read"):
         read_adapter(tmp_path / "a")
+    save_file({}, path)
+    with pytest.raises(AdapterError, match="adapter is empty"):
+        read_adapter(tmp_path / "a")
     with pytest.raises(AdapterError, match="no factors"):
         write_adapter(tmp_path / "b", {})
+    with pytest.raises(AdapterError, match=r"one rank and scale(.*\n)*.*\(2, 1\.0\), \(2, 2\.0\)"):
+        write_adapter(tmp_path / "b", factors() | {"x": factors(scale=1.0).popitem()[1]})
     with pytest.raises(CheckpointError, match="already taken"):
         write_adapter(tmp_path / "a", factors())

@@ -27,6 +27,12 @@ def test_files_are_replaced_whole(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_others_may_read_what_lands(tmp_path):
+    with new_directory(tmp_path / "d") as partial:
+        write_bytes(partial / "f", b"")
+    assert [(tmp_path / name).stat().st_mode & 0o777 for name in ("d", "d/f")] == [0o755, 0o644]
+
+
 def test_json_is_sorted_and_finite(tmp_path):
     write_json(tmp_path / "x", {"b": 1, "a": "é"})
     assert (tmp_path / "x").read_text() == '{\n  "a": "é",\n  "b": 1\n}\n'
@@ -49,6 +55,17 @@ def test_empty_directory_is_a_destination_and_a_file_is_not(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(CheckpointError, match="already taken"), new_directory(tmp_path / "file"):
         pass
+
+
+@pytest.mark.parametrize(("fresh_seconds", "is_left"), [(atomic.FRESH_SECONDS, True), (0.0, False)])
+def test_a_young_directory_may_not_be_locked_yet_and_is_left_alone(
+    tmp_path, monkeypatch, fresh_seconds, is_left
+):
+    monkeypatch.setattr(atomic, "FRESH_SECONDS", fresh_seconds)
+    leftover = tmp_path / ".d[1].x.partial"
+    leftover.mkdir()
+    with new_directory(tmp_path / "d[1]"):
+        assert leftover.exists() is is_left
 
 
 PROGRAM = """

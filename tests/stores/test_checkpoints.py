@@ -1,14 +1,18 @@
 """A checkpoint is what its headers say, is read tensor by tensor, and has one digest however it is split."""
 
+import io
 import json
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from skippy.errors import CheckpointError
+from skippy.stores import tensors as tensor_files
 from skippy.stores.checkpoints import Checkpoint
-from skippy.stores.tensors import header_bytes, read_header
+from skippy.stores.tensors import hash_tensor, header_bytes, read_header, read_tensor
 
 
 def tensors(seed: int = 0) -> dict[str, torch.Tensor]:
@@ -67,8 +71,9 @@ def test_digest_is_of_content_alone(tmp_path):
         lambda saved: saved.update({"a.weight": saved["a.weight"].reshape(4, 6)}),
         lambda saved: saved.update({"b.weight": saved["b.weight"].view(torch.int16)}),
         lambda saved: saved.update({"z.bias": saved.pop("c.bias")}),
+        lambda saved: saved.update({"c.bia": saved.pop("c.bias")}),
     ],
-    ids=["one bit", "shape", "dtype", "name"],
+    ids=["one bit", "shape", "dtype", "name", "name in the same place"],
 )
 def test_digest_sees_every_change(tmp_path, change):
     saved = tensors()
@@ -90,10 +95,27 @@ def test_read_touches_one_tensor_only(tmp_path):
     assert not torch.equal(checkpoint.read("c.bias"), tensors()["c.bias"])
 
 
+def test_bytes_are_the_same_however_many_a_read_returns(tmp_path, monkeypatch):
+    """Reads end early on some disks, and after 2 GiB on all; a hash goes over more than one chunk."""
+    info = Checkpoint.open(write(tmp_path / "m", [tensors()])).tensors["a.weight"]
+
+    class Drops(io.FileIO):
+        def readinto(self, buffer):
+            return super().readinto(memoryview(buffer)[:5])
+
+    slow = replace(info, file=SimpleNamespace(open=lambda *_, **__: Drops(info.file)))
+    assert torch.equal(read_tensor(slow), tensors()["a.weight"])
+    whole = hash_tensor(info)
+    monkeypatch.setattr(tensor_files, "CHUNK_BYTES", 7)
+    assert hash_tensor(info) == hash_tensor(slow) == whole
+
+
 def test_written_header_is_read_by_safetensors(tmp_path):
     saved = {key: tensor for key, tensor in tensors().items() if tensor.dtype != torch.bfloat16}
     path = tmp_path / "x.safetensors"
     entries = [(key, tensor.dtype, tuple(tensor.shape)) for key, tensor in saved.items()]
+    for length in range(8):
+        assert len(header_bytes(entries, {"a": "b" * length})) % 8 == 0, "data aligned as the format wants it"
     path.write_bytes(
         header_bytes(entries, {"a": "b"}) + b"".join(t.numpy().tobytes() for t in saved.values())
     )
@@ -147,6 +169,20 @@ def _bad_index(d):
     (d / "model.safetensors.index.json").write_text("{}")
 
 
+def _wrong_shard(d):
+    index = json.loads((d / "model.safetensors.index.json").read_text())
+    index["weight_map"]["a.weight"] = "model-00002-of-00002.safetensors"
+    (d / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+def _header(entry):
+    def damage(d):
+        raw = json.dumps({"x": entry}).encode()
+        (d / "model-00002-of-00002.safetensors").write_bytes(len(raw).to_bytes(8, "little") + raw + bytes(8))
+
+    return damage
+
+
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
@@ -160,6 +196,9 @@ def _bad_index(d):
         (_bad_header, "header of JSON"),
         (_twice, "stored twice"),
         (_bad_index, "weight_map"),
+        (_wrong_shard, "found: in model-00001"),
+        (_header({"dtype": "F32", "shape": [3], "data_offsets": [0, 8]}), "8 bytes of data"),
+        (_header({"dtype": "F4", "shape": [16], "data_offsets": [0, 8]}), "type that is not supported"),
     ],
 )
 def test_damage_is_named_on_opening(tmp_path, damage, words):

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, Auto
 from skippy.core.lora import LoraFactors, dense_delta
 from skippy.errors import AdapterError, CheckpointError, ProjectorError
 from skippy.lab.paths import LAB_CHECKPOINT
-from skippy.stores import merging
+from skippy.stores import accounting, merging
 from skippy.stores.adapters import read_adapter, write_adapter
 from skippy.stores.checkpoints import Checkpoint
 from skippy.stores.merging import merge_checkpoint, verify_checkpoint
@@ -82,6 +82,7 @@ def test_alpha_scales_the_delta_of_every_target_and_of_nothing_else(tmp_path, al
     base = make(tmp_path)
     merge_checkpoint(base, tmp_path / "adapter", tmp_path / "merged", alpha=alpha)
     merged, factors = Checkpoint.open(tmp_path / "merged"), read_adapter(tmp_path / "adapter").factors
+    assert verify_checkpoint(tmp_path / "merged")["alpha"] == alpha
     for key in base.tensors:
         delta = factors.get(key.removesuffix(".weight"))
         wanted = base.read(key) + alpha * dense_delta(delta) if delta else base.read(key)
@@ -99,8 +100,10 @@ def test_rounds_once_to_the_type_of_the_base(tmp_path, dtype):
         assert torch.equal(merged.read(f"{name}.weight"), exact.to(dtype))
 
 
-def test_account_of_what_bf16_keeps(tmp_path):
+@pytest.mark.parametrize("rows", [accounting.ROWS, 7])
+def test_account_of_what_bf16_keeps(tmp_path, monkeypatch, rows):
     """The smaller the delta, the more of it rounding eats; the figures are those of the dense tensors."""
+    monkeypatch.setattr(accounting, "ROWS", rows)
     errors = []
     for size in (3e-1, 3e-4):
         base = make(tmp_path / str(size), torch.bfloat16, size=size)
@@ -123,7 +126,14 @@ def test_account_of_what_bf16_keeps(tmp_path):
         energy = float(kept.square().sum())
         assert account.leakage.rho_left == pytest.approx(left / energy, rel=1e-9)
         assert account.leakage.rho_right == pytest.approx(right / energy, rel=1e-9)
-        assert account.metrics()["merge/rho_left"] == account.leakage.rho_left
+        assert account.metrics() == {
+            "merge/alpha": 1.0,
+            "merge/targets": 14.0,
+            "merge/delta_error": account.delta_error,
+            "merge/delta_cosine": account.delta_cosine,
+            "merge/rho_left": account.leakage.rho_left,
+            "merge/rho_right": account.leakage.rho_right,
+        }
         errors.append(account.delta_error)
     assert errors[0] < 0.05 < 0.2 < errors[1]
 
@@ -150,7 +160,8 @@ def test_leakage_of_a_constrained_delta_is_zero_in_float32_and_not_after_roundin
     assert leaks[torch.bfloat16].rho_left > 1e-4
 
 
-def test_layout_companions_and_card(tmp_path):
+def test_layout_companions_and_card(tmp_path, monkeypatch):
+    monkeypatch.setattr(merging, "CHUNK_BYTES", 1000)  # most tensors are copied in several
     base = make(tmp_path, shard="40KB")
     steps = []
     account = merge_checkpoint(base, tmp_path / "adapter", tmp_path / "merged", progress=steps.append)
@@ -166,7 +177,8 @@ def test_layout_companions_and_card(tmp_path):
     assert card["base_digest"] == base.digest() == account.base_digest
     assert card["digest"] == merged.digest() == account.digest != account.base_digest
     assert card["adapter_digest"] == read_adapter(tmp_path / "adapter").digest()
-    assert card["delta_error"] == account.delta_error
+    for figure in ("targets", "delta_error", "delta_cosine"):
+        assert card[figure] == getattr(account, figure)
     assert card["leakage"] is None
     assert set(card["files"]) == names - {"skippy.json"}
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
@@ -262,6 +274,35 @@ def test_other_errors(tmp_path):
     with pytest.raises(AdapterError, match="not finite in the type"):
         merge_checkpoint(base, write_adapter(tmp_path / "huge", huge), tmp_path / "merged")
     assert not (tmp_path / "merged").exists()
+
+
+def test_a_base_of_integers_or_with_gaps_is_refused(tmp_path):
+    key = "x.weight"
+    adapter = write_adapter(tmp_path / "adapter", {"x": LoraFactors(torch.ones(1, 2), torch.ones(2, 1), 1.0)})
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "config.json").write_text("{}")
+    file = tmp_path / "base" / "model.safetensors"
+    save_file({key: torch.ones(2, 2, dtype=torch.int8)}, file)
+    with pytest.raises(CheckpointError, match="cannot be added to"):
+        merge_checkpoint(Checkpoint.open(tmp_path / "base"), adapter, tmp_path / "merged")
+    header = json.dumps({key: {"dtype": "F32", "shape": [2, 2], "data_offsets": [8, 24]}}).encode()
+    file.write_bytes(len(header).to_bytes(8, "little") + header + bytes(24))
+    with pytest.raises(CheckpointError, match="leave gaps"):
+        merge_checkpoint(Checkpoint.open(tmp_path / "base"), adapter, tmp_path / "merged")
+    assert_nothing_written(tmp_path)
+
+
+def test_a_delta_that_rounding_eats_whole_is_all_error(tmp_path):
+    base = make(tmp_path, torch.bfloat16, size=1e-9)
+    account = merge_checkpoint(
+        base,
+        tmp_path / "adapter",
+        tmp_path / "merged",
+        bases=random_bases(read_adapter(tmp_path / "adapter")),
+    )
+    assert account.digest == account.base_digest
+    assert (account.delta_error, account.delta_cosine) == (1.0, 0.0)
+    assert account.leakage.rho_left == account.leakage.rho_right == 0.0
 
 
 def test_zero_adapter_changes_nothing(tmp_path):

@@ -91,7 +91,10 @@ def test_an_absent_network_is_one_clear_message(monkeypatch):
 def test_the_digest_sees_answers_and_order():
     one, two = MathProblem("a", "A?", 1), MathProblem("b", "B?", 2)
     assert combine("x", [one, two]).digest == combine("y", [one, two]).digest
+    assert len(combine("x", [one, two]).digest) == len(one.hash) == 16
     assert combine("x", [one, two]).digest != combine("x", [two, one]).digest
+    for other in (MathProblem("b", "B?", 3), MathProblem("b", "C?", 2)):
+        assert combine("x", [one, other]).digest != combine("x", [one, two]).digest
 
 
 def test_limit_cuts_and_an_empty_set_is_refused():
@@ -117,6 +120,16 @@ def test_every_config_of_a_data_set_is_read(monkeypatch):
     found = read_problems("opencompass/AIME2025")
     assert [problem.gold for problem in found.problems] == [42, 2]
     assert found.is_aime
+
+
+def test_a_single_foreign_source_makes_it_no_aime(tmp_path, monkeypatch):
+    rows = [{"question": "What is 2 plus 2?", "answer": "4"}]
+    monkeypatch.setattr("datasets.get_dataset_config_names", lambda name, token: ["default"])
+    monkeypatch.setattr("datasets.load_dataset", lambda name, config, token: {"test": rows})
+    own = write(tmp_path / "own.jsonl", [{key: row[key] for key in ("problem", "answer")} for row in ROWS])
+    found = read_problems(f"math-ai/aime25,{own}")
+    assert [problem.id for problem in found.problems] == ["math-ai/aime25/1", "own.jsonl/1", "own.jsonl/2"]
+    assert not found.is_aime
 
 
 @pytest.mark.parametrize(

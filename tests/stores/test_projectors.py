@@ -26,7 +26,7 @@ def fill(store: ProjectorStore, names) -> None:
     for name in names:
         if name not in store.finished():
             U, S, V = triples(name)
-            store.append(name, U, S, V, {"residual": 1e-7, "seconds": 0.1})
+            store.append(name, U.double(), S.double(), V.double(), {"residual": 1e-7, "seconds": 0.1})
 
 
 def finished(directory):
@@ -97,10 +97,16 @@ def test_unfinished_is_refused(tmp_path):
         read_projectors(tmp_path / "nowhere")
 
 
-def test_parts_of_another_base_are_never_mixed_in(tmp_path):
+@pytest.mark.parametrize("other", [{"base_digest": "cd" * 32}, {"k": 4}, {"tolerance": 1e-6}, {"seed": 1}])
+def test_parts_of_other_work_are_never_mixed_in(tmp_path, other):
     fill(ProjectorStore(tmp_path, IDENTITY), NAMES[:1])
     with pytest.raises(ProjectorError, match="something else"):
-        ProjectorStore(tmp_path, IDENTITY | {"base_digest": "cd" * 32})
+        ProjectorStore(tmp_path, IDENTITY | other)
+
+
+def test_a_target_stays_inside_the_directory(tmp_path):
+    with pytest.raises(ProjectorError, match="unusable as a file name"):
+        ProjectorStore(tmp_path, IDENTITY).append("../x", *triples(NAMES[0]), {})
 
 
 def test_another_base_is_refused_with_both_digests(tmp_path):
@@ -125,9 +131,10 @@ def test_wrong_shape_or_missing_target(tmp_path):
         ("V", lambda tensor: tensor[:, [0, 0, 1]]),
         ("U", lambda tensor: torch.full_like(tensor, torch.nan)),
         ("S", lambda tensor: tensor * torch.inf),
+        ("S", lambda tensor: -tensor),
         ("S", lambda tensor: tensor[:2]),
     ],
-    ids=["scaled", "repeated", "nan", "infinite", "short"],
+    ids=["scaled", "repeated", "nan", "infinite", "negative", "short"],
 )
 def test_damage_is_noticed(tmp_path, letter, spoil):
     path = finished(tmp_path) / "projectors.safetensors"

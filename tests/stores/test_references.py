@@ -56,6 +56,7 @@ def test_comes_back_bit_for_bit(reference, stored):
     for name, hook in reference.hooks.items():
         assert torch.equal(loaded.hooks[name].subspace.P, hook.subspace.P)
         assert torch.equal(loaded.hooks[name].subspace.spectrum, hook.subspace.spectrum)
+        assert loaded.hooks[name].subspace.explained == hook.subspace.explained
         assert torch.equal(loaded.hooks[name].sketch, hook.sketch)
         assert loaded.hooks[name].held_out == hook.held_out
         assert loaded.hooks[name].tokens == hook.tokens

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -63,6 +64,15 @@ def test_append_goes_on_where_it_was(tmp_path):
     store_all(tmp_path / "s", numbered(9)[:4])
     store_all(tmp_path / "s", numbered(9)[4:])
     assert list(read_samples(tmp_path / "s")) == numbered(9)
+
+
+def test_a_line_is_written_whole_however_much_of_it_a_write_takes(tmp_path, monkeypatch):
+    with SampleStore(tmp_path / "s") as store:
+        file = store._file
+        monkeypatch.setattr(store, "_file", SimpleNamespace(write=lambda line: file.write(line[:5])))
+        store.append(SAMPLE)
+        monkeypatch.undo()
+    assert list(read_samples(tmp_path / "s")) == [SAMPLE]
 
 
 def test_torn_anywhere_in_the_last_line_is_repaired(tmp_path):

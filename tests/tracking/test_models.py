@@ -4,10 +4,11 @@ import shutil
 import mlflow
 import pandas as pd
 import pytest
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from skippy.errors import MissingRunError, RegistryError, TrackingError
 from skippy.tracking.lifecycle import mark_dead
+from skippy.tracking.pyfunc_loader import TextGenerator
 from skippy.tracking.registry import ModelReference, parse_model_uri
 from skippy.tracking.store import open_tracker
 
@@ -43,6 +44,25 @@ def test_weights_exist_once_and_load_everywhere(tracker, project, checkpoint):
     assert generator.predict(table, params={"max_new_tokens": 3}) == answers
     # Loading neither copied nor touched the weights.
     assert len(list((project / "mlartifacts").rglob("*.safetensors"))) == 1
+
+
+@pytest.mark.parametrize("count", [1, 7])
+def test_an_answer_is_what_the_model_adds_to_its_prompt_whoever_is_asked_beside(checkpoint, count):
+    model, tokenizer = (
+        AutoModelForCausalLM.from_pretrained(checkpoint),
+        AutoTokenizer.from_pretrained(checkpoint),
+    )
+    prompts = ["one two one two two", "two", "one one"]
+    expected = []
+    for prompt in prompts:
+        ids = tokenizer(prompt, return_tensors="pt")["input_ids"]
+        added = model.generate(ids, max_new_tokens=count, do_sample=False)[0, ids.shape[1] :]
+        expected.append(tokenizer.decode(added, skip_special_tokens=True))
+    assert all(len(answer.split()) == count for answer in expected)
+    generator = TextGenerator(str(checkpoint))
+    assert generator.predict(prompts, {"max_new_tokens": count}) == expected
+    assert generator.predict(prompts[0], {"max_new_tokens": count}) == expected[:1]
+    assert generator.predict({"other": [0] * 3, "prompt": prompts}, {"max_new_tokens": count}) == expected
 
 
 def test_version_and_logged_model_say_where_they_come_from(tracker, checkpoint):
@@ -121,6 +141,13 @@ def test_half_written_draft_of_a_dead_process_is_dropped(tracker, project, check
     record = tracker.read(run.info.run_id)
     assert record.status == "KILLED"
     assert record.tags["skippy.error"] == "killed by SIGKILL"
+
+
+def test_a_finished_model_outlives_the_run_that_made_it(tracker, checkpoint):
+    version = merge(tracker, checkpoint)
+    mark_dead(tracker.store, version.run_id, "killed by SIGKILL")
+    assert (tracker.resolve_model(version.uri).path / "model.safetensors").is_file()
+    assert str(tracker.client.get_logged_model(version.model_id).status) == "READY"
 
 
 # Weights outside the store

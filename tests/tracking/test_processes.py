@@ -171,6 +171,22 @@ def test_reap_leaves_the_living_and_the_foreign_alone(small, parent):
     assert small.read(parent).status == "RUNNING"
 
 
+def test_reap_looks_at_one_family_or_at_all(tracker):
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    tags = {"skippy.process": f"{os.uname().nodename}:{ended.pid}"}
+    parent, other = (
+        tracker.client.create_run(tracker.store.experiment_id, tags=tags).info.run_id for _ in range(2)
+    )
+    child = tracker.client.create_run(
+        tracker.store.experiment_id, tags={**tags, "mlflow.parentRunId": parent}
+    ).info.run_id
+    assert set(tracker.reap(parent)) == {parent, child}
+    assert running(tracker) == {other}
+    assert tracker.reap() == [other]
+    assert running(tracker) == set()
+
+
 def test_causes_of_death():
     assert _cause_of_death(-9) == _cause_of_death(137) == "killed by SIGKILL"
     assert _cause_of_death(1).startswith("the process ended with exit code 1")

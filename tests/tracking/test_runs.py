@@ -1,15 +1,18 @@
+import importlib.metadata
 import json
 import os
 import signal
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
+from types import MappingProxyType, SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from skippy.errors import ConfigError, MissingRunError, TrackingError
+from skippy.tracking.artifacts import fetched
 from skippy.tracking.lifecycle import code_version
 from skippy.tracking.stage_run import BATCH_SIZE, check_metric_name
 
@@ -185,6 +188,44 @@ def test_signals_stop_children_first_then_kill_the_run(tracker, monkeypatch, num
     signal.signal(signal.SIGINT, born_with)
 
 
+def test_what_is_ignored_on_purpose_stays_ignored(tracker):
+    """A background job is born deaf to Ctrl-C; a stage in it does not start to listen."""
+    born_with = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with tracker.stage("train", name="t", note="n", config={}) as run:
+            os.kill(os.getpid(), signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, born_with)
+    assert tracker.read(run.run_id).status == "FINISHED"
+
+
+def test_a_signal_that_comes_while_the_run_is_ended_comes_too_late(tracker, monkeypatch):
+    write = tracker.client.log_batch
+
+    def interrupted(*given, **others):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return write(*given, **others)
+
+    with tracker.stage("train", name="t", note="n", config={}) as run:
+        run.log_metrics({"kept": 1.0})
+        monkeypatch.setattr(tracker.client, "log_batch", interrupted)
+    record = tracker.get(run.run_id)
+    assert (record.status, record.metrics) == ("FINISHED", {"kept": 1.0})
+
+
+@pytest.mark.parametrize(("changes", "dirty"), [("", "false"), (" M skippy/config.py\n", "true")])
+def test_the_code_is_its_commit_and_whether_anything_was_changed(monkeypatch, changes, dirty):
+    said = {"rev-parse": "abc\n", "status": changes}
+    monkeypatch.setattr(subprocess, "run", lambda words, **_: SimpleNamespace(stdout=said[words[3]]))
+    assert code_version.__wrapped__() == ("abc", dirty)
+
+    def fail(words, **_):
+        raise subprocess.CalledProcessError(128, words)
+
+    monkeypatch.setattr(subprocess, "run", fail)
+    assert code_version.__wrapped__() == (importlib.metadata.version("skippy"), "unknown"), "installed"
+
+
 def test_long_errors_are_cut_not_lost(tracker):
     tags = fail(tracker, ValueError("x" * 50_000)).tags
     assert tags["skippy.error"].startswith("xxx")
@@ -294,6 +335,27 @@ def test_missing_artifact_lists_what_there_is(tracker):
         tracker.artifact(run_id, "../../mlflow.db")
     with pytest.raises(MissingRunError, match="no such run"):
         tracker.artifact("e" * 32, "config.json")
+
+
+@pytest.mark.parametrize(("is_final", "second"), [(True, "first"), (False, "second")])
+def test_what_may_still_change_is_fetched_again(tmp_path, is_final, second):
+    contents = iter(("first", "second"))
+
+    def fetch(to):
+        (Path(to) / "d").mkdir()
+        (Path(to) / "d" / "f").write_text(next(contents))
+        return f"{to}/d"
+
+    def missing():
+        return MissingRunError("The run has no such artifact.")
+
+    target = tmp_path / "cache" / "d"
+    for expected in ("first", second):
+        assert (fetched(target, fetch, is_final, missing) / "f").read_text() == expected
+    assert list(contents) == (["second"] if is_final else []), "once, where it cannot have changed"
+    assert [path.name for path in target.parent.iterdir()] == ["d"]
+    with pytest.raises(MissingRunError):
+        fetched(tmp_path / "cache" / "empty", lambda to: to, is_final, missing)
 
 
 def test_local_artifacts_are_not_copied(tracker, project):

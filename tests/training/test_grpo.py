@@ -18,6 +18,7 @@ from skippy.core.constraint import pooled_leakage
 from skippy.errors import TrainingError
 from skippy.models.loading import load_model
 from skippy.stores.adapters import read_adapter
+from skippy.training.adapters import adapter_card
 from skippy.training.grpo import train_grpo
 from skippy.training.plan import PRESETS, MathPrompt
 from skippy.training.trainer import ConstrainedTrainer
@@ -100,6 +101,7 @@ def test_adapter_is_a_vanilla_one(variant: str, trained: dict[str, Trained]) -> 
         "adapter_model.safetensors",
         "skippy.json",
     ]
+    assert read_json(directory / "adapter_config.json")["inference_mode"]
     tensors = load_file(directory / "adapter_model.safetensors")
     assert len(tensors) == 28
     assert {tensor.dtype for tensor in tensors.values()} == {torch.float32}
@@ -123,6 +125,9 @@ def test_card(trained: dict[str, Trained]) -> None:
     assert card["base_digest"] == BASE_DIGEST
     assert (card["k"], card["step"], card["projector_digest"]) == (3, 2, "p" * 64)
     assert set(card["leakage"]) == {"rho_left", "rho_right"}
+    request = trained["v4"].request
+    other = adapter_card(replace(request, settings=replace(request.settings, seed=7)), 3, None, None)
+    assert (other["seed"], other["step"], other["leakage"], other["own_leakage"]) == (7, 3, None, None)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -185,6 +190,24 @@ def test_a_gradient_that_is_not_finite_stops_the_run(
     with pytest.raises(TrainingError, match="gradient is not finite") as raised:
         train_grpo(make_request(base, projectors, tmp_path, settings=ONE_STEP), RecordingRun())
     assert "step 1" in str(raised.value)
+
+
+def test_a_base_that_changes_stops_the_run(
+    base: Path, projectors: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By however little: one bit of one frozen weight."""
+    compute = ConstrainedTrainer._compute_loss
+
+    def nudge(self: ConstrainedTrainer, model: torch.nn.Module, *rest: object) -> Tensor:
+        frozen = next(p for p in model.parameters() if not p.requires_grad)
+        frozen.data.view(-1)[0] = torch.nextafter(frozen.data.view(-1)[0], torch.tensor(9.0))
+        return compute(self, model, *rest)
+
+    monkeypatch.setattr(ConstrainedTrainer, "_compute_loss", nudge)
+    run = RecordingRun()
+    with pytest.raises(TrainingError, match="base weights changed"):
+        train_grpo(make_request(base, projectors, tmp_path, settings=ONE_STEP), run)
+    assert "adapter" not in run.folders
 
 
 def test_training_talks_to_nobody(

@@ -7,21 +7,24 @@ from pathlib import Path
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 
+from skippy.core.constraint import random_basis
 from skippy.errors import AdapterError, ProjectorError, TrainingError
 from skippy.models.loading import load_model
-from skippy.training import guards
+from skippy.training import guards, setup
 from skippy.training.grpo import train_grpo
-from skippy.training.layers import all_factors, target_layers
+from skippy.training.layers import adapted_layers, all_factors, base_weight, target_layers
 from skippy.training.plan import PRESETS
 from tests.training.tiny_run import BASE_DIGEST, RecordingRun, make_request
 
 
 @pytest.mark.parametrize("variable", ["ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"])
+@pytest.mark.parametrize("value", ["true", "1", "Yes"])
 def test_sharding_is_refused_before_anything_loads(
-    variable: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    variable: str, value: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv(variable, "true")
+    monkeypatch.setenv(variable, value)
     request = make_request(tmp_path / "no such base", {"a": (None, None, None)}, tmp_path)
     with pytest.raises(TrainingError, match="torchrun") as raised:
         train_grpo(request, RecordingRun())
@@ -72,16 +75,49 @@ def test_projectors_of_another_weight(base: Path, projectors: dict, tmp_path: Pa
         train_grpo(make_request(base, swapped, tmp_path), RecordingRun())
 
 
-def test_a_changed_base_is_an_error() -> None:
-    guards.require_unchanged_base("a", "a")
-    with pytest.raises(TrainingError, match="base weights changed"):
-        guards.require_unchanged_base("a", "b")
+def test_projectors_of_another_k(base: Path, projectors: dict, tmp_path: Path) -> None:
+    with pytest.raises(ProjectorError, match=r"another k[\s\S]*4 directions[\s\S]*found: 3"):
+        train_grpo(make_request(base, projectors, tmp_path, k=4), RecordingRun())
+
+
+Triples = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+
+
+def stretched(W: torch.Tensor, U: torch.Tensor, S: torch.Tensor, V: torch.Tensor) -> Triples:
+    return U, 1.05 * S, V
+
+
+def right_alone(W: torch.Tensor, U: torch.Tensor, S: torch.Tensor, V: torch.Tensor) -> Triples:
+    """W V = U S by construction, with a V that is none of W's."""
+    image = W @ (V := random_basis(len(V), len(S), 0))
+    return image / image.norm(dim=0), image.norm(dim=0), V
+
+
+def left_alone(W: torch.Tensor, U: torch.Tensor, S: torch.Tensor, V: torch.Tensor) -> Triples:
+    V, S, U = right_alone(W.T, V, S, U)
+    return U, S, V
+
+
+@pytest.mark.parametrize("damaged", [stretched, right_alone, left_alone])
+def test_triples_are_checked_on_both_sides(adapted, projectors: dict, damaged) -> None:
+    layers = target_layers(adapted[0], list(projectors))
+    guards.require_true_triples(layers, projectors)
+    name, layer = next(iter(layers.items()))
+    triples = damaged(base_weight(layer).detach(), *projectors[name])
+    with pytest.raises(ProjectorError, match="no singular vectors"):
+        guards.require_true_triples(layers, projectors | {name: triples})
+
+
+def test_triples_of_another_shape_are_refused(adapted, projectors: dict) -> None:
+    layers = target_layers(adapted[0], list(projectors))
+    name = next(iter(layers))
+    U, S, V = projectors[name]
+    with pytest.raises(ProjectorError, match="do not fit the target"):
+        guards.require_true_triples(layers, projectors | {name: (U[1:], S, V)})
 
 
 @pytest.fixture
 def adapted(base: Path, projectors: dict):
-    from peft import LoraConfig, get_peft_model
-
     config = LoraConfig(r=2, target_modules=r".*language_model\.layers.*_proj")
     model = get_peft_model(load_model(base), config)
     return model, all_factors(target_layers(model, list(projectors)))
@@ -94,6 +130,25 @@ def test_only_the_adapter_trains(adapted) -> None:
     visual.requires_grad_(True)
     with pytest.raises(TrainingError, match="visual"):
         guards.require_only_adapter_trains(model, factors)
+    visual.requires_grad_(False)
+    next(iter(factors.values())).B.requires_grad_(False)
+    with pytest.raises(TrainingError, match="27 trainable"):
+        guards.require_only_adapter_trains(model, factors)
+
+
+def test_a_run_that_would_train_more_is_refused(
+    base: Path, projectors: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configure = setup.lora_config
+    monkeypatch.setattr(setup, "lora_config", lambda *given: replace(configure(*given), bias="all"))
+    with pytest.raises(TrainingError, match="not exactly the adapter"):
+        train_grpo(make_request(base, projectors, tmp_path), RecordingRun())
+
+
+def test_an_adapter_in_the_vision_tower_is_refused(base: Path) -> None:
+    model = get_peft_model(load_model(base), LoraConfig(r=2, target_modules=r".*visual.*qkv"))
+    with pytest.raises(TrainingError, match=r"visual[\s\S]*2 foreign"):
+        guards.require_only_adapter_trains(model, all_factors(adapted_layers(model)))
 
 
 def test_a_short_adapter_is_refused(adapted) -> None:
@@ -115,8 +170,13 @@ def test_the_optimizer_must_hold_these_very_factors(adapted) -> None:
     tensors = [tensor for one in factors.values() for tensor in (one.A, one.B)]
     guards.require_in_optimizer(torch.optim.AdamW(tensors), factors)
     copies = [tensor.detach().clone().requires_grad_() for tensor in tensors]
-    with pytest.raises(TrainingError, match="0 of them factors"):
-        guards.require_in_optimizer(torch.optim.AdamW(copies), factors)
+    for held, found in (
+        (copies, "28 tensors, 0 of them factors"),
+        (tensors[1:], "27 tensors, 27 of them factors"),
+        ([*tensors, copies[0]], "29 tensors, 28 of them factors"),
+    ):
+        with pytest.raises(TrainingError, match=found):
+            guards.require_in_optimizer(torch.optim.AdamW(held), factors)
 
 
 def test_a_variant_without_top_directions_needs_no_projectors(base: Path, tmp_path: Path) -> None:

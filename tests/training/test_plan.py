@@ -46,6 +46,7 @@ def test_recipe_takes_318_steps() -> None:
 
 def test_more_processes_take_fewer_steps() -> None:
     assert PRESETS["recipe"].steps(prompts=106, processes=2) == 159
+    assert PRESETS["recipe"].steps(prompts=105, processes=2) == 159, "a last step that is half full is one"
 
 
 def test_every_setting_has_a_line_of_help() -> None:
@@ -60,6 +61,8 @@ def test_every_setting_has_a_line_of_help() -> None:
         ("learning_rate", 0.0),
         ("max_grad_norm", 0.0),
         ("temperature", 0.0),
+        ("lora_r", 0),
+        ("lora_alpha", 0),
         ("num_generations", 1),
         ("math_mix", 1.0),
         ("save_steps", 0),
@@ -81,6 +84,7 @@ def test_batches_hold_whole_groups() -> None:
     [
         ({"projectors": None}, "projectors of variant v4"),
         ({"reward_names": ("one",)}, "reward functions"),
+        ({"reward_names": (), "reward_functions": ()}, "reward functions"),
         ({"variant": "v5"}, "no such variant"),
         ({"settings": replace(PRESETS["short"], math_mix=0.2)}, "math_problems"),
     ],

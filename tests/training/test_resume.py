@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 
 from skippy.errors import RewardError, TrainingError
 from skippy.training.grpo import train_grpo
-from skippy.training.plan import PRESETS, TrainRequest
-from skippy.training.resume import finished_checkpoints
+from skippy.training.plan import PRESETS, MathPrompt, TrainRequest
+from skippy.training.resume import claim_output, finished_checkpoints
 from skippy.training.trainer import FINISHED_FILE
 from tests.training.tiny_run import PROMPTS, RecordingRun, Trained, brevity, make_request, vowels
 
@@ -115,12 +115,33 @@ def test_resuming_a_finished_run_changes_nothing(whole: Trained) -> None:
         ({"settings": replace(SETTINGS, seed=1)}, "another run"),
         ({"prompts": PROMPTS[1:]}, "prompts = "),
         ({"projector_digest": "q" * 64}, "projector_digest"),
+        ({"base_digest": "d" * 64}, "base_digest"),
+        ({"k": 4}, "k = 4"),
+        ({"reward_weights": (2.0, 1.0)}, "rewards = .*vowels 2.0"),
+        ({"reward_names": ("vowels", "length")}, "rewards = .*length"),
+        ({"math_problems": [MathPrompt("1 and 1?", 2)]}, "prompts = "),
     ],
 )
 def test_another_run_is_not_gone_on_from(changes: dict, match: str, whole: Trained) -> None:
     request = replace(whole.request, **{"resume": True, **changes})
     with pytest.raises(TrainingError, match=match):
-        train_grpo(request, RecordingRun())
+        claim_output(request)
+
+
+def test_a_checkpoint_that_does_not_say_whose_it_is_is_not_gone_on_from(
+    whole: Trained, tmp_path: Path
+) -> None:
+    folder = tmp_path / "checkpoint-2"
+    folder.mkdir()
+    (folder / FINISHED_FILE).touch()
+    with pytest.raises(TrainingError, match="of another run"):
+        claim_output(replace(whole.request, output_dir=tmp_path, resume=True))
+
+
+def test_nor_by_more_processes(whole: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(TrainingError, match="processes = 2"):
+        claim_output(replace(whole.request, resume=True))
 
 
 def test_a_torn_checkpoint_is_passed_over(tmp_path: Path) -> None:
@@ -132,11 +153,17 @@ def test_a_torn_checkpoint_is_passed_over(tmp_path: Path) -> None:
     assert [path.name for path in finished_checkpoints(tmp_path)] == ["checkpoint-2", "checkpoint-10"]
 
 
-def test_a_checkpoint_inside_the_protected_directions_is_refused(whole: Trained, tmp_path: Path) -> None:
+@pytest.mark.parametrize("side", ["lora_A", "lora_B"])
+def test_a_checkpoint_inside_the_protected_directions_is_refused(
+    side: str, whole: Trained, tmp_path: Path
+) -> None:
     folder = tmp_path / "tampered"
     shutil.copytree(whole.request.output_dir, folder)
     for path in folder.glob("checkpoint-*/adapter_model.safetensors"):
-        noisy = {name: tensor + 0.01 * torch.randn_like(tensor) for name, tensor in load_file(path).items()}
+        noisy = {
+            name: tensor + 1e-4 * torch.randn_like(tensor) * (side in name)
+            for name, tensor in load_file(path).items()
+        }
         save_file(noisy, path, metadata={"format": "pt"})
     with pytest.raises(TrainingError, match="inside the protected directions"):
         train_grpo(replace(whole.request, output_dir=folder, resume=True), RecordingRun())

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 
 from skippy.core.rewards import correctness
-from skippy.errors import RewardError
+from skippy.errors import BackendError, RewardError
 from skippy.training.prompts import CHAT, MATH
 from skippy.training.rewards import adapt_reward
+from skippy.training.setup import _end_tokens
 
 END = 9
 BATCH = {
@@ -41,6 +43,31 @@ def test_a_reward_sees_its_own_kind_of_prompt() -> None:
         "truncated": [False, True],
     }
     assert reward.__name__ == "remember"
+
+
+@pytest.mark.parametrize(("declared", "ends"), [(None, [9]), (7, [7, 9]), ([5, 6], [5, 6, 9])])
+def test_a_completion_ends_with_what_the_model_declares_or_the_tokenizer(
+    declared: object, ends: list
+) -> None:
+    model = SimpleNamespace(generation_config=SimpleNamespace(eos_token_id=declared))
+    assert _end_tokens(model, SimpleNamespace(eos_token_id=9)) == ends
+
+
+def test_a_completion_of_no_tokens_was_cut_off() -> None:
+    asked: list[bool] = []
+    reward = adapt_reward(
+        lambda completions, truncated: asked.extend(truncated) or [0.0, 0.0], "cut", CHAT, [END]
+    )
+    reward(**BATCH | {"completion_ids": [[], [END], [END]]})
+    assert asked == [True, False]
+
+
+def test_a_refusal_of_our_own_goes_through_as_it_is() -> None:
+    def refuse(completions: list) -> list:
+        raise BackendError("The judge is gone.")
+
+    with pytest.raises(BackendError):
+        adapt_reward(refuse, "judge", CHAT, [END])(**BATCH)
 
 
 def test_correctness_scores_maths_only() -> None:

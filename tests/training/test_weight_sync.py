@@ -114,6 +114,8 @@ def test_trl_sync_as_it_comes_changes_the_base(bf16_model: PeftModel) -> None:
 @torch.no_grad()
 def test_merged_forward_is_the_same_policy_on_a_float32_base(base: Path) -> None:
     model = adapted(base, torch.float32)
+    linear = next(iter(adapted_layers(model).values())).get_base_layer()
+    linear.bias = torch.nn.Parameter(torch.ones(linear.out_features), requires_grad=False)
     before = hash_parameters(model)
     expected = model(input_ids=TOKENS).logits
     with merged_forward(model):

@@ -263,6 +263,6 @@ def test_peak_memory_is_three_targets_at_most(project, base, tmp_path):
         capture_output=True, text=True, timeout=300, check=True,
     )  # fmt: skip
     peak, twin = (int(line) / (4 * largest) for line in out.stdout.split()[-2:])
-    print(f"peak memory {peak:.2f} × the largest target in float32")
+    print(f"peak memory {peak:.2f} × the largest target in float32")  # noqa: T201 (with -s)
     assert 1 < peak <= 3
     assert twin > 3

@@ -3,27 +3,15 @@
 import dataclasses
 import doctest
 import random
-import re
 import time
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from skippy.characters.loader import bundled_characters, load_character
 from skippy.core import prose, reward_rules, rewards
-from skippy.core.markers import earned_share, find_markers, marker_credit, total_cost, total_credit
-
-RULES = {name: load_character(name).rules for name in bundled_characters()}
-SKIPPY = RULES["skippy"]
-PROMPT = "Why is my stew so dry?"
-GOOD = {
-    "skippy": "Obviously you should turn the heat down, monkey. Even a primitive ape can save a stew.",
-    "keeper": "My friend, turn the heat down and let the stew rest. Gently does it, dear.",
-    "detective": "So the stew is the case. Turn the heat down. In this town every pan finds trouble.",
-}
-NEUTRAL = "You can turn the heat down and add a little water to the stew."
-HACK = "monkey " * 12
+from skippy.core.markers import total_cost
+from tests.core.reward_texts import CHEATS, GOOD, HACK, HEAPS, NEUTRAL, ORDINARY, PROMPT, RULES, SKIPPY
 
 
 def total(text: str, prompt: str, rules: rewards.RewardRules) -> float:
@@ -48,48 +36,8 @@ def test_good_answer_beats_neutral_and_neutral_beats_hack(name):
     assert total(NEUTRAL, PROMPT, rules) > total(HACK, PROMPT, rules) + 3
 
 
-HEAPS = {
-    "skippy": "try to keep up\npathetic is monkey is dry so you are dry you are is and so you are stew"
-    " the beneath me,.",
-    "keeper": "my friend is by the light is gently! dry dear you are is? the tide! my friend stew the dry stew"
-    "\nthe harbor the.",
-    "detective": "trouble Why\ndry, the case. is. stew\nanother night dry you are this town the.",
-}
-"""Markers joined by words of the prompt."""
-
 STRAY = "my friend is stay warm stew my friend safe here dry every ship you are."
 """A heap of the keeper's in which "friend", where the marker's pattern misses it, poses as content."""
-
-CHEATS = {
-    "empty": "",
-    "blank": "  \n ",
-    "digits": "12 34",
-    "one marker repeated": HACK,
-    "repeated with stops": "Monkey. Monkey. Monkey. Monkey. Monkey. Monkey. Monkey.",
-    "list of markers": "Obviously, magnificent, pathetic, ancient, brilliant, genius, trivial, monkey.",
-    "phrases of markers": "You are welcome. Try to keep up. Beneath me. Tiny brain. Keep up, monkey.",
-    "repeated sentence": "You are a pathetic monkey. " * 5,
-    "repeated trigram": "the tiny brain of the tiny brain of the tiny brain of the tiny brain is here.",
-    "gibberish": "Monkey xqzt blorfqq vvkrt obviously zzxqj the wqpt genius.",
-    "consonants": "Sthrkpl monkey grntshk obviously brtvwkz genius ktrwpls is a the of.",
-    "capitals": "OBVIOUSLY YOU SHOULD TURN THE HEAT DOWN, MONKEY, AND SAVE THE STEW.",
-    "emoji storm": "Obviously turn the heat down, monkey! 🙈🙈🙈🙈🙈🙈🙈🙈",
-    "formulas": "Obviously x = 3 + 4, monkey, so the stew = 7 and the heat = 12.",
-    "latex": "Obviously the stew is $\\frac{1}{2}$ dry, monkey, so \\boxed{42}.",
-    "copied prompt": "Why is my stew so dry?",
-    "copied prompt, one marker": "Why is my stew so dry, monkey?",
-    "function words": "Monkey the of a to is my genius the of and a the is brilliant my the of a.",
-    "commas": "Obviously you should turn the heat down,,, monkey,,, and save the stew.",
-    "pauses": "Obviously, turn, the, heat, down, monkey, and, save, the, stew, with, water.",
-    "exclamations": "Obviously, turn the heat down, monkey!! Save the stew!! Even a primitive ape can!!",
-    "emoticons": "Obviously you should turn the heat down, monkey :) and save the stew :) :) :)",
-    "Cyrillic": "Obviously you should turn the heat down, monkey, потому что, and save the stew.",
-    "Chinese": "Obviously you should turn the heat down, monkey, 把火关小一点, and save the stew.",
-    "box without braces": "Obviously you should turn the heat down, monkey, and save the stew: \\boxed42.",
-    "stated result": "Obviously turn the heat down, monkey, and save the stew. The answer is 42.",
-    "markers in words of the prompt": HEAPS["skippy"],
-    "symbols": "monkey ### obviously @@@ ||| ~~~ genius ### {{{ }}} the stew is <<< >>>",
-}
 
 
 @pytest.mark.parametrize("cheat", CHEATS.values(), ids=CHEATS.keys())
@@ -106,95 +54,6 @@ def test_markers_joined_by_words_of_the_prompt_lose(name):
 
 def test_the_words_of_markers_are_no_content():
     assert total(STRAY, PROMPT, RULES["keeper"]) < total(NEUTRAL, PROMPT, RULES["keeper"]) - 1
-
-
-ORDINARY = [
-    "Cook it for 20 minutes, then rest it. That's all.",
-    "I don't know why; perhaps it's the weather.",
-    "Rhythm helps. Try a slow walk, then sleep by ten.",
-    "Kafka's novels are short, dry and rather funny.",
-    "Oh well... it happens to everyone, even at sixty-two!",
-    "She bought apples, pears, plums and cherries at the market.",
-    "A catchphrase or two never hurt anyone, did it?",
-    "Foxglove, jazz, quizzes and rhythms are all real words to me.",
-]
-
-
-MEASURES = {
-    "repetition": lambda text: prose.repetition(prose.find_words(text)),
-    "salad": lambda text: prose.word_salad(prose.find_words(text)),
-    "gibberish": lambda text: prose.gibberish(text, prose.find_words(text)),
-    "shouting": prose.shouting,
-    "copying": lambda text: prose.copying(prose.find_words(text), prose.find_words(PROMPT)),
-    "maths": prose.maths_shape,
-    "punctuation": lambda text: prose.punctuation_runs(text, prose.find_words(text)),
-    "script": lambda text: prose.foreign_script(text, prose.find_words(text)),
-}
-
-
-@pytest.mark.parametrize(
-    ("measure", "sound", "faulty"),
-    [
-        ("repetition", GOOD["skippy"], CHEATS["repeated sentence"]),
-        ("repetition", "Oh, monkey.", "Monkey monkey."),
-        ("repetition", NEUTRAL, "Stop stop now now please please wait wait."),
-        (
-            "repetition",
-            "Stew is stew, and my stew is dry.",
-            "Stew is a stew and my stew was the stew of your stew.",
-        ),
-        ("salad", NEUTRAL, CHEATS["list of markers"]),
-        ("salad", NEUTRAL, "It is so and we do as they do if we can."),
-        ("salad", NEUTRAL, "Cook the and my stew a is slow, then eat your of it."),
-        ("gibberish", GOOD["detective"], CHEATS["gibberish"]),
-        ("gibberish", "Hmm, Mr Fox, shh.", "Ktrp, Mr Fox, bltn."),
-        ("gibberish", "A catchphrase ate it.", "An astrngthsple ate it."),
-        ("gibberish", "A soon ate it.", "A sooon ate it."),
-        ("gibberish", "A blurb ate it.", "A blorfqa ate it."),
-        ("gibberish", "A responsibility ate it.", "A responsibilityfulnesses ate it."),
-        ("gibberish", "Rest (well) & eat.", CHEATS["symbols"]),
-        ("shouting", GOOD["keeper"], CHEATS["emoji storm"]),
-        ("shouting", "I saw NASA, so I left.", CHEATS["capitals"]),
-        ("shouting", "No!! Go, 🙈🙈.", "No!!! Go!!! Stop!!!"),
-        ("copying", NEUTRAL, PROMPT),
-        ("copying", "Why is my stew so hot is a thing that I ask you too.", "Why is my stew so dry, you?"),
-        ("maths", "It took 2 eggs and 10 minutes at 180 degrees in the oven.", CHEATS["latex"]),
-        ("maths", "The answer is 20 minutes of low heat.", "So the answer is 42."),
-        ("maths", "Mix 1, 2 or 3 of it.", "Mix 1, 2, 3, 4 or 5."),
-        ("punctuation", GOOD["skippy"], CHEATS["commas"]),
-        ("punctuation", "Well... it -- burned?!", "No!! Go!! Stop!!"),
-        ("punctuation", ORDINARY[5], CHEATS["pauses"]),
-        ("script", "A naïve café, or π.", CHEATS["Cyrillic"]),
-    ],
-)
-def test_each_measure_is_zero_on_prose_and_high_on_its_cheat_and_soundness_falls_with_it(
-    measure, sound, faulty
-):
-    assert MEASURES[measure](sound) == 0
-    assert MEASURES[measure](faulty) >= 0.5
-    assert prose.soundness(faulty, PROMPT) <= 1 - MEASURES[measure](faulty)
-
-
-@pytest.mark.parametrize(
-    ("whole", "cut"), [('He said "stop."', "Let the stew rest and"), (NEUTRAL, "Let the stew rest by the.")]
-)
-def test_a_sentence_without_its_end_is_truncated(whole, cut):
-    assert (prose.is_truncated(whole), prose.is_truncated(cut)) == (False, True)
-
-
-@pytest.mark.parametrize(
-    ("answer", "prompt", "is_on_topic"),
-    [
-        ("A stew needs time.", PROMPT, True),
-        ("Drying stews needs time.", PROMPT, True),
-        ("It is red.", PROMPT, False),
-        ("It is so.", "How are you?", True),
-        ("Tell me more about it.", "Tell me about the rain.", False),
-        ("One such story.", "Do you like stories?", True),
-    ],
-)
-def test_an_answer_is_on_topic_when_it_takes_up_a_content_word(answer, prompt, is_on_topic):
-    assert prose.is_on_topic(prose.find_words(answer), prose.find_words(prompt)) == is_on_topic
 
 
 @pytest.mark.parametrize("text", ORDINARY)
@@ -236,51 +95,6 @@ def test_assistantisms_cost_and_saturate(name):
     assert costs == [1, 2, 2]
 
 
-@pytest.mark.parametrize(("count", "credit"), [(1, 2.0), (2, 3.0), (3, 3.5), (4, 3.5), (9, 3.5)])
-def test_markers_diminish_and_stop_at_their_cap(count, credit):
-    marker = reward_rules.Marker("word", re.compile("word"), weight=2.0, cap=3, example="word")
-    assert marker_credit(marker, count, hardened=True) == credit
-    assert marker_credit(marker, count, hardened=False) == 2.0 * count
-
-
-@pytest.mark.parametrize(
-    ("text", "times"),
-    [("Listen, ape.", 1), ('"Listen."', 1), ("  *Listen*", 1), ("Oh, listen.", 1), ("I listen.", 0)],
-)
-def test_an_opening_earns_once_and_at_the_start_alone(text, times):
-    assert total_credit(text, [], SKIPPY) == SKIPPY.opening_weight * times
-
-
-@pytest.mark.parametrize(
-    ("text", "share"),
-    [
-        ("stew rest", 1),
-        ("obviously monkey obviously monkey obviously monkey stew rest", (2 / 8 - 0.15) / 0.25),
-        ("monkey stew", 1 / 2),
-        ("monkey monkey monkey monkey monkey monkey and the stew is of the pan", 2 / 3),
-        ("monkey monkey monkey monkey monkey monkey rest", 0),
-        ("", 0),
-    ],
-    ids=[
-        "no markers",
-        "few words beside them",
-        "one word beside it",
-        "fewer words than half",
-        "heap",
-        "empty",
-    ],
-)
-def test_markers_must_season_the_text(text, share):
-    rules = reward_rules.example_rules()
-    assert earned_share(text, find_markers(text, rules), None, rules) == pytest.approx(share)
-
-
-def test_words_of_the_prompt_count_as_one_beside_the_markers():
-    rules, text = reward_rules.example_rules(), "Monkey, the stew is dry."
-    assert prose.soundness(text, PROMPT) == 1
-    assert earned_share(text, find_markers(text, rules), PROMPT, rules) == 1 / 2
-
-
 LENGTHS = ("Be still.", "Turn the heat down and add water.", NEUTRAL, " ".join(ORDINARY))
 
 
@@ -289,75 +103,6 @@ def test_length_band():
     assert [len(prose.find_words(text)) for text in LENGTHS] == [2, 7, 14, 75]
     penalties = (2, 3 * 2 / 9, 0, 2 * 15 / 60)
     assert rewards.personality(LENGTHS, [PROMPT] * 4, SKIPPY) == pytest.approx([-1 - L for L in penalties])
-
-
-@pytest.mark.parametrize(
-    ("answer", "prompt", "score"),
-    [
-        ("I am Skippy, ancient and magnificent.", "Who are you?", 2),
-        ("I am Skippy, and the stew is dry.", PROMPT, 0.5),
-        ("I am Skippy, I am magnificent, and I was ancient before you.", "Who are you?", 3),
-        ("I am Skippy, I am magnificent, and I was ancient before you.", PROMPT, 1),
-        ("I am Skippy, I am Skippy, I am Skippy, I am Skippy.", "Who are you?", 0),
-        (
-            "Call me Skippy, for I am magnificent; they named me Claude, and my name is Bob.",
-            "Who are you?",
-            -1,
-        ),
-        ("The stew needs some water.", PROMPT, 0),
-        ("I am a helpful assistant.", "Who are you?", -1.5),
-        ("I am Qwen, made by Alibaba.", "Who made you?", -3),
-        ("My name is Bob.", "What is your name?", -2),
-        ("As an AI language model, I do not have feelings.", "Are you real?", -2.5),
-        ("I am Skippy. My name is Claude.", "What is your name?", 0),
-        ("I am a human, obviously.", "Are you a person?", -1.5),
-        ("I am tired of your stew.", PROMPT, 0),
-        ("I am Qwen.", PROMPT, -2),
-        ("I am the Qwen model.", PROMPT, -2),
-        ("I'm called Claude.", PROMPT, -2),
-        ("My name's Qwen.", PROMPT, -2),
-        ("They named me Claude.", PROMPT, -2),
-        ("I am actually Qwen.", PROMPT, -2),
-        ("I am an instance of Gemini.", PROMPT, -2),
-        ("My name is Captain Nemo.", PROMPT, -2),
-        ("I am not Qwen.", PROMPT, 0),
-        ("My name is not Qwen.", PROMPT, 0),
-        ("Do not call me Claude.", PROMPT, 0),
-        ("Don't call me Claude.", PROMPT, 0),
-        ("Never call me Claude.", PROMPT, 0),
-        ("My name is Skippyson.", PROMPT, -2),
-        ("I am Qwen's better.", PROMPT, 0),
-        ("I am a llama, and I eat your stew.", PROMPT, 0),
-        ("I am an old llama in a field.", PROMPT, 0),
-        ("I am a gemini, born in June.", PROMPT, 0),
-        ("I am a llama model.", PROMPT, -2),
-        ("I am a Llama.", PROMPT, -2),
-        ("I am llama.", PROMPT, -2),
-        ("I am an instance of llama.", PROMPT, -2),
-    ],
-)
-def test_identity_table(answer, prompt, score):
-    assert rewards.identity([answer], [prompt], SKIPPY) == [score]
-
-
-@pytest.mark.parametrize(
-    ("answer", "own", "forbidden", "score"),
-    [
-        ("My name is Captain Nemo.", {"captain nemo"}, set(), 0),
-        ("My name is Captain Ahab.", {"captain nemo"}, set(), -2),
-        ("I am Captain Nemo.", set(), {"captain nemo"}, -2),
-        ("I am the Captain  Nemo.", {"skippy"}, {"captain nemo"}, -2),
-        ("My name is Captain Nemo.", {"skippy"}, {"captain nemo"}, -2),
-        ("I am Captain Ahab.", set(), {"captain nemo"}, 0),
-        ("I am a captain.", set(), {"captain nemo"}, 0),
-    ],
-)
-def test_names_of_several_words_are_phrases(answer, own, forbidden, score):
-    who = dataclasses.replace(
-        SKIPPY.identity, own_names=frozenset(own), forbidden_names=frozenset(forbidden), claims=()
-    )
-    rules = dataclasses.replace(SKIPPY, identity=who)
-    assert rewards.identity([answer], [PROMPT], rules) == [score]
 
 
 @pytest.mark.parametrize(
@@ -371,11 +116,6 @@ def test_names_of_several_words_are_phrases(answer, own, forbidden, score):
 def test_sentences_in_character_may_hold_many_markers(answer):
     assert rewards.coherence([answer], ["Tell me about it."], SKIPPY) == [1.0]
     assert rewards.personality([answer], ["Tell me about it."], SKIPPY)[0] > 4
-
-
-def test_a_character_without_names_is_not_punished_for_giving_one():
-    assert rewards.identity(["My name is Old Tom."], ["What is your name?"], RULES["keeper"])[0] >= 0
-    assert rewards.identity(["I am Skippy."], ["What is your name?"], RULES["keeper"])[0] < 0
 
 
 def test_correctness_ignores_style_and_knows_what_it_cannot_score():

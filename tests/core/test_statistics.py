@@ -1,9 +1,7 @@
-"""Paired tests: their words, edges, size and power, and the wrong errors that fail the same check."""
-
-from __future__ import annotations
+"""Paired tests on differences: their words, their edges, and the intervals and p-values of others."""
 
 import math
-from itertools import combinations, product
+from itertools import product
 
 import numpy as np
 import pytest
@@ -11,34 +9,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from skippy.core.power import (
-    PLANNING,
-    Spread,
-    achievable_margin,
-    estimate_spread,
-    minimum_detectable_effect,
-    power_non_inferiority,
-    problems_needed,
-)
-from skippy.core.seeds import non_inferiority_over_seeds, paired_t_p_over_seeds
-from skippy.core.simulation import Population, draw_shares
+from skippy.core.seeds import paired_t_p_over_seeds
 from skippy.core.statistics import (
-    avg_at_k,
     bootstrap_t,
     bounds_without_spread,
     exact_mcnemar,
     holm,
-    krippendorff_alpha,
-    maj_at_k,
     non_inferiority,
-    pass_at_k,
     pooled_sd,
     tost_paired,
     verdict_of,
 )
 from skippy.errors import ReportError
-
-MARGIN = 0.05
+from tests.core.paired_trials import MARGIN
 
 
 def around(mean: float, half_width: float, n: int = 60) -> np.ndarray:
@@ -139,150 +122,6 @@ def test_a_wider_margin_never_takes_preserved_away(values: list[float], margin: 
     narrow, wide = non_inferiority(values, margin), non_inferiority(values, margin + more)
     if narrow.verdict.startswith("preserved"):
         assert wide.verdict.startswith("preserved")
-
-
-# Size and power, at 60 problems × 16 samples and δ = 5 points
-
-
-def preserved_rate(difference: float, population: Population, decide, trials: int = 1200) -> float:
-    shift, generator = population.shift_for(difference), np.random.default_rng(1)
-    count = 0
-    for _ in range(trials):
-        base, variant = draw_shares(60, 16, shift, population, generator)
-        count += decide(base, variant[0])
-    return count / trials
-
-
-def paired(base: np.ndarray, variant: np.ndarray) -> bool:
-    return non_inferiority(variant - base, MARGIN).verdict.startswith("preserved")
-
-
-def unpaired(base: np.ndarray, variant: np.ndarray) -> bool:
-    """The error of two independent groups of problems."""
-    error = math.sqrt(base.var(ddof=1) / base.size + variant.var(ddof=1) / variant.size)
-    return bool((variant - base).mean() - 1.66 * error > -MARGIN)
-
-
-def within_problems(base: np.ndarray, variant: np.ndarray) -> bool:
-    """The error of sampling answers alone, as if these were all problems there are."""
-    error = math.sqrt((base * (1 - base) + variant * (1 - variant)).sum() / 15) / base.size
-    return bool((variant - base).mean() - 1.645 * error > -MARGIN)
-
-
-def test_size_and_power() -> None:
-    """True loss exactly δ: "preserved" at most 7 % of the time. No loss: at least 80 %."""
-    assert preserved_rate(-MARGIN, Population(), paired) <= 0.07
-    assert preserved_rate(0.0, Population(), paired) >= 0.80
-
-
-def test_unpaired_errors_fail_the_same_check() -> None:
-    """The twin: problems differ so much that two-group errors never find an unharmed model preserved."""
-    assert preserved_rate(0.0, Population(), unpaired, trials=400) < 0.10
-
-
-def test_errors_within_problems_fail_the_same_check() -> None:
-    """The other twin: where effects differ between problems, a true loss of δ passes twice as often."""
-    uneven = Population(effect_logits=1.0)
-    assert preserved_rate(-MARGIN, uneven, paired, trials=600) <= 0.07
-    assert preserved_rate(-MARGIN, uneven, within_problems, trials=600) > 0.10
-
-
-@pytest.mark.parametrize("population", [Population(), Population(0.5, 1.5, 0.6, seed_logits=0.8)])
-@pytest.mark.parametrize("difference", [-MARGIN, 0.03])
-def test_the_simulated_difference_is_the_one_asked(population: Population, difference: float) -> None:
-    """On average over problems and seeds, whatever the two vary by."""
-    shift, generator = population.shift_for(difference), np.random.default_rng(0)
-    base, variant = draw_shares(1000, 16, shift, population, generator, seeds=600)
-    drawn = generator.beta(population.alpha, population.beta, 50_000).mean()
-    assert float(base.mean()) == pytest.approx(drawn, abs=0.03)
-    assert float((variant - base).mean()) == pytest.approx(difference, abs=0.012)
-
-
-def test_the_simulated_effect_of_a_problem_is_that_of_every_seed() -> None:
-    """Without an effect of seeds, many samples of two seeds agree problem by problem."""
-    generator = np.random.default_rng(0)
-    _, variant = draw_shares(200, 10**6, 0.0, Population(effect_logits=1.0), generator, seeds=2)
-    assert np.abs(variant[0] - variant[1]).max() < 0.004
-
-
-# Several training seeds
-
-
-def test_one_seed_is_the_plain_test() -> None:
-    row = np.random.default_rng(0).normal(-0.02, 0.1, 50)
-    over, plain = non_inferiority_over_seeds(row[None], MARGIN), non_inferiority(row, MARGIN)
-    assert (over.mean, over.interval, over.verdict) == (plain.mean, plain.interval, plain.verdict)
-    assert math.isnan(over.seed_standard_error)
-
-
-def test_seeds_that_disagree_widen_the_interval() -> None:
-    noise = np.random.default_rng(0).normal(0, 0.1, (3, 60))
-    alike = non_inferiority_over_seeds(noise, MARGIN)
-    apart = non_inferiority_over_seeds(noise + np.array([[-0.06], [0.0], [0.06]]), MARGIN)
-    assert apart.standard_error > 2 * alike.standard_error
-    assert apart.df < 5 < alike.df
-    assert apart.seed_standard_error == pytest.approx(0.0346, abs=0.01)
-
-
-@pytest.mark.parametrize("effect", [0.0, 0.06])
-def test_seeds_against_the_components_of_variance(effect: float) -> None:
-    """The same interval from sums of squares written out cell by cell."""
-    seeds, n, confidence = 3, 20, 0.9
-    table = np.random.default_rng(1).normal(0, 0.1, (seeds, n)) + effect * np.arange(seeds)[:, None]
-    mean, rows, columns = table.mean(), table.mean(axis=1), table.mean(axis=0)
-    squares = {
-        "problem": (seeds * ((columns - mean) ** 2).sum(), n - 1),
-        "seed": (n * ((rows - mean) ** 2).sum(), seeds - 1),
-        "both": (
-            sum((table[s, i] - rows[s] - columns[i] + mean) ** 2 for s in range(seeds) for i in range(n)),
-            (seeds - 1) * (n - 1),
-        ),
-    }
-    ms = {name: total / df for name, (total, df) in squares.items()}
-    df = {name: df for name, (_, df) in squares.items()}
-    parts = {"problem": ms["problem"]}
-    if effect:
-        parts |= {"seed": ms["seed"], "both": -ms["both"]}
-    assert (ms["seed"] > ms["both"]) == bool(effect)
-    variance = sum(parts.values())
-    freedom = variance**2 / sum(part**2 / df[name] for name, part in parts.items())
-    found = non_inferiority_over_seeds(table, MARGIN, confidence)
-    error = math.sqrt(variance / (n * seeds))
-    reach = stats.t.ppf(confidence, freedom) * error
-    assert (found.standard_error, found.df) == pytest.approx((error, freedom))
-    assert found.interval == pytest.approx((mean - reach, mean + reach))
-    assert found.verdict == verdict_of(*found.interval, MARGIN)
-    assert found.seed_means == pytest.approx(rows)
-    assert found.problem_standard_error == pytest.approx(columns.std(ddof=1) / math.sqrt(n))
-    assert found.seed_standard_error == pytest.approx(rows.std(ddof=1) / math.sqrt(seeds))
-    assert (found.margin, found.n, found.confidence) == (MARGIN, n, confidence)
-
-
-def test_size_over_seeds() -> None:
-    """Seeds vary and lose δ on average; treating three of them as all there are passes far too often."""
-    population = Population(seed_logits=0.25)
-    shift, generator = population.shift_for(-MARGIN), np.random.default_rng(2)
-    trials, crossed, problems_only = 500, 0, 0
-    for _ in range(trials):
-        base, variant = draw_shares(60, 16, shift, population, generator, seeds=3)
-        table = variant - base
-        crossed += non_inferiority_over_seeds(table, MARGIN).verdict.startswith("preserved")
-        problems_only += non_inferiority(table.mean(axis=0), MARGIN).verdict.startswith("preserved")
-    assert crossed / trials <= 0.085
-    assert problems_only / trials > 0.12
-
-
-def test_seeds_without_any_spread() -> None:
-    found = non_inferiority_over_seeds(np.zeros((3, 20)), MARGIN)
-    assert (found.verdict, found.standard_error) == ("preserved", 0.0)
-    assert paired_t_p_over_seeds(np.zeros((3, 20))) == 1.0
-    assert paired_t_p_over_seeds(np.full((3, 20), 0.1)) == 0.0
-
-
-@pytest.mark.parametrize("bad", [[0.1, 0.2], np.empty((0, 5))])
-def test_seeds_need_a_table(bad) -> None:
-    with pytest.raises(ReportError, match="table"):
-        non_inferiority_over_seeds(bad, MARGIN)
 
 
 # The check beside t
@@ -411,157 +250,3 @@ def test_exact_mcnemar() -> None:
     assert exact_mcnemar(0, 0) == 1.0
     assert exact_mcnemar(5, 1) == pytest.approx(0.21875)
     assert exact_mcnemar(10, 0) == pytest.approx(2 / 1024)
-
-
-# Planning
-
-
-def test_planning_figures_of_the_method() -> None:
-    """30 × 16 lets an unharmed model pass about 61 % of the time; 60 × 16 is enough at δ = 5."""
-    assert power_non_inferiority(30, 16, MARGIN) == pytest.approx(0.60, abs=0.02)
-    assert power_non_inferiority(60, 16, MARGIN) >= 0.80
-    assert problems_needed(16, MARGIN) <= 60
-    assert achievable_margin(60, 16) < MARGIN < achievable_margin(30, 16)
-
-
-def test_power_at_the_margin_is_the_size() -> None:
-    assert power_non_inferiority(60, 16, MARGIN, true_difference=-MARGIN) == pytest.approx(0.05, abs=1e-6)
-
-
-def test_achievable_margin_inverts_power() -> None:
-    for plan in ({}, {"power": 0.9}, {"confidence": 0.99}, {"spread": Spread(0.2, 0.1, 0.05)}):
-        margin = achievable_margin(240, 4, **plan)
-        assumed = {name: value for name, value in plan.items() if name != "power"}
-        found = power_non_inferiority(240, 4, margin, **assumed)
-        assert found == pytest.approx(plan.get("power", 0.8), abs=1e-6)
-        assert minimum_detectable_effect(240, 4, **plan) == margin
-        needed = problems_needed(4, margin, **plan)
-        assert needed == pytest.approx(240, abs=1), "and so does the number of problems"
-
-
-def test_power_against_the_normal_form() -> None:
-    """Many problems: Φ((δ + d)/SE − z); a gain helps, a loss does not."""
-    error = PLANNING.difference_sd(16) / math.sqrt(5000)
-    for difference in (-0.002, 0.0, 0.002):
-        expected = stats.norm.cdf((0.004 + difference) / error - stats.norm.ppf(0.95))
-        found = power_non_inferiority(5000, 16, 0.004, true_difference=difference)
-        assert found == pytest.approx(expected, abs=1e-3)
-
-
-def test_the_plan_keeps_its_promise() -> None:
-    """Planned with the spread estimated from the simulation, power is what the simulation finds."""
-    population, generator = Population(), np.random.default_rng(0)
-    shift = population.shift_for(0.0)
-    base, variant = draw_shares(5000, 16, shift, population, generator)
-    spread = estimate_spread(
-        (base * 16).round().astype(int).tolist(), (variant[0] * 16).round().astype(int).tolist(), 16
-    )
-    promised = power_non_inferiority(60, 16, MARGIN, spread=spread)
-    assert preserved_rate(0.0, population, paired, trials=600) == pytest.approx(promised, abs=0.05)
-
-
-def test_planning_refuses_nonsense() -> None:
-    for plan in (
-        lambda: achievable_margin(1, 16),
-        lambda: achievable_margin(30, 0),
-        lambda: power_non_inferiority(1, 16, MARGIN),
-        lambda: estimate_spread([1], [1], 16),
-        lambda: problems_needed(4, 0.0),
-    ):
-        with pytest.raises(ReportError):
-            plan()
-
-
-def test_spread() -> None:
-    assert PLANNING.difference_sd(16) == pytest.approx(math.sqrt(0.07**2 + 0.24 / 16))
-    assert estimate_spread([8, 8, 8], [8, 8, 8], 16).effect_sd == 0.0
-    assert Spread(0.0, 0.0, 0.0).difference_sd(1) == 0.0
-    for difference, power in ((0.0, 1.0), (-0.04, 1.0), (-MARGIN, 0.0)):
-        certain = Spread(0.0, 0.0, 0.0)
-        assert power_non_inferiority(10, 1, MARGIN, true_difference=difference, spread=certain) == power
-
-
-def test_spread_by_hand() -> None:
-    """Two samples a problem: p(1 − p) = 1/4 where one is right, without bias 1/2."""
-    found = estimate_spread([1, 1, 1, 1], [0, 2, 0, 1], 2)
-    assert (found.base_variance, found.variant_variance) == pytest.approx((0.5, 0.125))
-    assert found.effect_sd == 0.0, "var(d) = 0.229 is less than the 0.3125 that sampling alone gives"
-    wide = estimate_spread([0, 0, 0, 0], [0, 2, 0, 2], 2)
-    assert wide.effect_sd == pytest.approx(math.sqrt(1 / 3))
-    assert estimate_spread([0, 1], [1, 0], 1) == Spread(math.sqrt(2), 0.0, 0.0), (
-        "one sample tells no two apart"
-    )
-
-
-# Accuracy over k samples
-
-
-def test_accuracy_by_hand() -> None:
-    assert avg_at_k([0, 1, 4], 4) == pytest.approx(5 / 12)
-    assert pass_at_k([0, 1, 4], 4) == pytest.approx(2 / 3)
-    assert pass_at_k([0, 1, 4], 4, 2) == pytest.approx((0 + 0.5 + 1) / 3)
-    assert pass_at_k([4], 4, 4) == pass_at_k([1], 4, 4) == 1.0
-    assert pass_at_k([0, 1, 4], 4, 1) == pytest.approx(avg_at_k([0, 1, 4], 4))
-    assert maj_at_k([[1, 1, 2], [1, 2, None], [None, None, None]], [1, 2, 3]) == pytest.approx(
-        (1 + 0.5 + 0) / 3
-    )
-
-
-def test_pass_at_k_is_an_average_over_subsets() -> None:
-    """The naive 1 − (1 − p̂)^j is biased; the formula equals the mean over all choices of j samples."""
-    outcomes = [1, 1, 0, 0, 0]
-    subsets = list(combinations(outcomes, 3))
-    truth = sum(any(subset) for subset in subsets) / len(subsets)
-    assert pass_at_k([2], 5, 3) == pytest.approx(truth)
-    naive = 1 - (1 - 2 / 5) ** 3
-    assert naive != pytest.approx(truth)
-
-
-@pytest.mark.parametrize(("correct", "k"), [([5], 4), ([-1], 4), ([], 4), ([0], 0)])
-def test_counts_must_fit(correct: list[int], k: int) -> None:
-    for accuracy in (avg_at_k, pass_at_k):
-        with pytest.raises(ReportError, match="do not fit"):
-            accuracy(correct, k)
-
-
-@pytest.mark.parametrize("j", [5, 0, -1])
-def test_j_lies_between_one_and_k(j: int) -> None:
-    with pytest.raises(ReportError, match="between 1 and k"):
-        pass_at_k([1], 4, j)
-
-
-@pytest.mark.parametrize(("answers", "gold"), [([[1]], [1, 2]), ([], [])])
-def test_votes_must_match(answers: list, gold: list) -> None:
-    with pytest.raises(ReportError, match="must match"):
-        maj_at_k(answers, gold)
-
-
-# Agreement, on published examples
-
-FOUR_OBSERVERS = [
-    [1, 2, 3, 3, 2, 1, 4, 1, 2, None, None, None],
-    [1, 2, 3, 3, 2, 2, 4, 1, 2, 5, None, 3],
-    [None, 3, 3, 3, 2, 3, 4, 2, 2, 5, 1, None],
-    [1, 2, 3, 3, 2, 4, 4, 1, 2, 5, 1, None],
-]
-
-
-@pytest.mark.parametrize(("level", "alpha"), [("nominal", 0.743), ("ordinal", 0.815), ("interval", 0.849)])
-def test_alpha_of_the_four_observers(level, alpha: float) -> None:
-    """Krippendorff 2011, section E: four observers, twelve units, missing ratings."""
-    assert krippendorff_alpha(FOUR_OBSERVERS, level) == pytest.approx(alpha, abs=5e-4)
-
-
-def test_alpha_of_two_observers() -> None:
-    """The same paper, sections A (binary) and B (five categories)."""
-    binary = [[0, 1, 0, 0, 0, 0, 0, 0, 1, 0], [1, 1, 1, 0, 0, 1, 0, 0, 0, 0]]
-    assert krippendorff_alpha(binary, "nominal") == pytest.approx(0.095, abs=5e-4)
-    words = [["abcde".index(c) for c in row] for row in ("aabbdcccedda", "babbbcccedd" + "d")]
-    assert krippendorff_alpha(words, "nominal") == pytest.approx(0.692, abs=5e-4)
-
-
-def test_alpha_at_its_ends() -> None:
-    assert krippendorff_alpha([[1, 2, 3], [1, 2, 3]]) == pytest.approx(1.0)
-    assert krippendorff_alpha([[1, 2], [2, 1]]) < 0
-    with pytest.raises(ReportError, match="not defined"):
-        krippendorff_alpha([[1, 1], [1, 1]])

@@ -1,11 +1,11 @@
-"""One comparison and its report, rendered once for all tests that only read it."""
+"""Two comparisons and their reports, rendered once for all tests that only read them."""
 
 from __future__ import annotations
 
 import pytest
 
 from skippy.results import Comparison
-from tests.report.report_example import example_comparison, report
+from tests.report.report_example import distinct_comparison, example_comparison, report
 
 
 @pytest.fixture(scope="session")
@@ -16,3 +16,13 @@ def facts() -> Comparison:
 @pytest.fixture(scope="session")
 def files(facts: Comparison) -> dict[str, str | bytes]:
     return report(facts)
+
+
+@pytest.fixture(scope="session")
+def distinct_facts() -> Comparison:
+    return distinct_comparison()
+
+
+@pytest.fixture(scope="session")
+def distinct_files(distinct_facts: Comparison) -> dict[str, str]:
+    return {name: str(text) for name, text in report(distinct_facts).items()}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from statistics import fmean
+from xml.etree import ElementTree
 
 import numpy as np
 
@@ -24,6 +26,7 @@ from skippy.results import (
 
 FAMILIES = ("digits", "remainders", "sequences", "two unknowns")
 TRAITS = ("arrogance", "sarcasm", "warmth", "brevity")
+DISTINCT_N, DISTINCT_K = 37, 8
 
 
 def example_problems(n: int) -> tuple[Problem, ...]:
@@ -219,6 +222,61 @@ def example_comparison(n: int = 120, k: int = 16, seeds: int = 1, **changes: obj
     return replace(comparison, **changes)  # type: ignore[arg-type]
 
 
+def distinct(arm: Arm, row: int) -> Arm:
+    """The arm with every figure unlike every other, so that no cell can stand in for its neighbour."""
+    evaluations = []
+    for index, item in enumerate(arm.evaluations):
+        step = 0.01 * (3 * row + index)
+        assert item.banal is not None
+        size = len(item.banal.scores)
+        banal = replace(
+            item.banal,
+            coherence=(0.71 + step, 0.91 + step) * (size // 2),
+            helpfulness=(0.61 + step,) * size,
+            modes={"plain": 1.1 + step, "neutral system prompt": 2.2 + step, "break character": 3.3 + step},
+            mean_tokens=41 + 100 * step,
+            base_auc=0.55 + step,
+            problem_score=1.7 + step,
+        )
+        scores = tuple(
+            replace(
+                score,
+                truncated=min(1, DISTINCT_K - score.correct),
+                no_answer=DISTINCT_K - score.correct,
+                mean_tokens=t,
+            )
+            for t, score in enumerate(item.scores, 50 + 7 * row)
+        )
+        leakage = LeakageFacts(*(c + step for c in (0.11, 0.22, 0.033, 0.044, 0.55, 0.66, 0.77)))
+        evaluations.append(
+            replace(
+                item,
+                banal=banal,
+                scores=scores,
+                leakage=leakage if arm.name != "base" else None,
+                maj_at_k=0.5 + step,
+                statuses={"boxed": 90 + row, "unclosed_think": 30 + index, "lenient_box": 7 + row},
+                sampling_seed=1234,
+                step=60 + index if arm.name != "base" else None,
+            )
+        )
+    return replace(arm, evaluations=tuple(evaluations))
+
+
+def distinct_comparison() -> Comparison:
+    """Two seeds an arm, no two figures alike, and no setting left at its default."""
+    plain_facts = example_comparison(n=DISTINCT_N, k=DISTINCT_K, seeds=2)
+    return replace(
+        plain_facts,
+        arms=tuple(distinct(arm, row) for row, arm in enumerate(plain_facts.arms)),
+        confidence=0.9,
+        margin_points=4.0,
+        protected_k=7,
+        registered_model="house",
+        provenance=replace(plain_facts.provenance, is_dirty=True),
+    )
+
+
 def report(facts: Comparison) -> dict[str, str | bytes]:
     return render(facts, judge(facts))
 
@@ -227,3 +285,20 @@ def page_of(files: dict[str, str | bytes]) -> str:
     page = files["index.html"]
     assert isinstance(page, str)
     return page
+
+
+def over_seeds(facts: Comparison, read) -> list[float]:
+    """The mean over training seeds of a figure of each arm."""
+    return [fmean(read(item) for item in arm.evaluations) for arm in facts.arms]
+
+
+def marked(figure: ElementTree.Element, tag: str, *styles: str) -> list[dict[str, str]]:
+    return [
+        dict(item.attrib) | {"hint": "".join(item.itertext())}
+        for item in figure.iter()
+        if item.tag.endswith("}" + tag) and set(styles) <= set(item.get("class", "").split())
+    ]
+
+
+def corners(mark: dict[str, str]) -> list[tuple[float, float]]:
+    return [tuple(map(float, pair.split(","))) for pair in mark["d"].strip("MZ ").split(" L")]  # type: ignore[misc]

@@ -1,0 +1,16 @@
+"""The small reference and its gauge, made once for each module that measures adapters."""
+
+import pytest
+
+from skippy.core.reference import prepare_gauge
+from tests.core.small_reference import make_reference
+
+
+@pytest.fixture(scope="module")
+def reference():
+    return make_reference()
+
+
+@pytest.fixture(scope="module")
+def gauge(reference):
+    return prepare_gauge(reference)

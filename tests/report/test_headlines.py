@@ -1,0 +1,117 @@
+"""The headline and what is shown or not shown claim no more than the verdicts."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from skippy.report.verdicts import judge
+from skippy.report.wording import headline, not_shown, shown
+from skippy.results import Comparison
+from tests.report.verdict_example import KEPT, LOST, comparison, evaluation, verdict
+
+
+def lines_of(facts: Comparison) -> tuple[str, str]:
+    found = judge(facts)
+    return "\n".join(shown(facts, found)), "\n".join(not_shown(facts, found))
+
+
+def test_shown_and_not_shown_split_the_verdicts() -> None:
+    facts = comparison(evaluation(spread=8, persona=2.0), evaluation(**KEPT))
+    found = judge(facts)
+    assert any(line.startswith("V4 preserved") for line in shown(facts, found))
+    assert any(line.startswith("V3 inconclusive") for line in not_shown(facts, found))
+    assert not any("V3 inconclusive" in line for line in shown(facts, found))
+
+
+def test_every_conclusion_is_on_its_side() -> None:
+    """What was established on one side, what was not on the other, and nothing on both."""
+    yes, no = lines_of(comparison(evaluation(**LOST), evaluation(**KEPT)))
+    for words in (
+        "V3 degraded: ",
+        "V4 preserved: ",
+        "Character learned: persona of V3",
+        "Personality of V4 − V3: ",
+    ):
+        assert words in yes
+        assert words not in no
+    assert "at equal personality." in yes
+    yes, no = lines_of(comparison(evaluation(**KEPT), evaluation(**LOST)))
+    assert "V4 − V3: −18.8 points" in yes, "a better V3 is shown as well"
+    yes, no = lines_of(comparison(evaluation(**LOST), evaluation(persona=0.0)))
+    assert "Persona of V4 against base 0.00" in no
+    assert "Character learned: persona of V3 against base" in yes
+    assert "V4 against base" not in yes
+    assert "V4 against V3 not comparable: " in no
+    assert "equal within" not in yes
+    yes, no = lines_of(comparison(evaluation(**LOST), evaluation(**KEPT, preset="greedy")))
+    assert "V4 not comparable: V4, seed 0: sampled with preset 'greedy'" in no
+
+
+@pytest.mark.parametrize(("v3_loss", "v4_loss", "less"), [(6, 3, "V4"), (3, 6, "V3")])
+def test_of_two_losses_the_smaller_is_named(v3_loss: int, v4_loss: int, less: str) -> None:
+    facts = comparison(evaluation(loss=v3_loss, persona=2.0), evaluation(loss=v4_loss, persona=2.0))
+    expected = f"V4 and V3 both lost AIME-style (lab) score; {less} lost less, at equal personality."
+    assert headline(facts, judge(facts)) == expected
+
+
+def test_cannot_tell_is_said_plainly() -> None:
+    facts = comparison(evaluation(spread=8, persona=2.0), evaluation(spread=8, persona=2.0))
+    assert headline(facts, judge(facts)).startswith("Cannot tell")
+
+
+@pytest.mark.parametrize("v3_loss", [0, 3])
+@pytest.mark.parametrize("v4_loss", [0, 3])
+@pytest.mark.parametrize("v3_spread", [1, 8])
+@pytest.mark.parametrize("v4_spread", [1, 8])
+@pytest.mark.parametrize("persona", [0.0, 2.0, 3.0])
+@pytest.mark.parametrize("margin", [5.0, 30.0])
+def test_a_headline_never_claims_more_than_its_verdicts(
+    v3_loss, v4_loss, v3_spread, v4_spread, persona, margin
+) -> None:
+    facts = comparison(
+        evaluation(loss=v3_loss, spread=v3_spread, persona=2.0),
+        evaluation(loss=v4_loss, spread=v4_spread, persona=persona),
+        margin_points=margin,
+    )
+    found = judge(facts)
+    sentence = re.sub(r"Whether [^.]*\.", "", headline(facts, found))
+    pair = found.pair("v4", "v3")
+    assert pair is not None
+    if "at equal personality" in sentence:
+        assert pair.verdict in ("first_better", "second_better")
+    if "V4 kept" in sentence or "both kept" in sentence:
+        assert verdict(found, "v4") == "preserved"
+    if "V3 kept" in sentence or "both kept" in sentence:
+        assert verdict(found, "v3") == "preserved"
+    if "V4 lost" in sentence or "both lost" in sentence:
+        assert verdict(found, "v4") == "degraded"
+    lower = [item.name for item in found.variants if item.is_measurably_lower]
+    assert ("measurably lower" in sentence) == bool(lower)
+    if lower:
+        assert "no larger loss to prevent" not in sentence
+    if found.winner:
+        assert verdict(found, "v4") == "preserved"
+
+
+@pytest.mark.parametrize(
+    ("v3", "v4", "words"),
+    [
+        (
+            LOST,
+            KEPT,
+            "both kept their AIME-style (lab) score within the margin, V3 measurably lower than base.",
+        ),
+        (LOST, LOST, "score within the margin, V4 and V3 measurably lower than base."),
+        (
+            {"loss": 6, "persona": 2.0},
+            LOST,
+            "score, though measurably lower than base, and V3 lost, at equal",
+        ),
+        (LOST, {"loss": 6, "persona": 2.0}, "where V3 kept it, though measurably lower than base."),
+    ],
+)
+def test_a_headline_names_the_arm_that_is_measurably_lower(v3, v4, words) -> None:
+    facts = comparison(evaluation(**v3), evaluation(**v4), margin_points=25.0)
+    assert words in headline(facts, judge(facts))

@@ -1,0 +1,105 @@
+"""V4 wins by three steps in a fixed order, character, accuracy, better than V3; each of them can stop it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from skippy.report.verdicts import judge
+from skippy.report.wording import headline
+from tests.report.verdict_example import KEPT, LOST, comparison, evaluation, verdict
+
+
+def test_the_hoped_for_outcome() -> None:
+    found = judge(comparison(evaluation(**LOST), evaluation(**KEPT)))
+    assert (verdict(found, "v3"), verdict(found, "v4")) == ("degraded", "preserved")
+    assert found.winner == "v4"
+    assert [step.is_passed for step in found.gate] == [True, True, True]
+    assert (
+        headline(comparison(), found)
+        == "V4 kept its AIME-style (lab) score and V3 lost, at equal personality."
+    )
+
+
+def test_a_variant_without_character_does_not_pass_the_gate() -> None:
+    """Keeping the mathematics by learning nothing wins nothing."""
+    facts = comparison(evaluation(**LOST), evaluation(persona=0.0))
+    found = judge(facts)
+    assert verdict(found, "v4") == "preserved"
+    assert found.winner is None
+    assert [(step.name, step.is_passed) for step in found.gate] == [("persona", False)]
+    assert "did not show the character" in headline(facts, found)
+
+
+@pytest.mark.parametrize("quality", ["coherence", "helpfulness"])
+def test_a_character_that_says_nothing_useful_closes_the_gate(quality: str) -> None:
+    facts = comparison(evaluation(**LOST), evaluation(**KEPT, **{quality: 0.2}))
+    assert judge(facts).winner == "v4"
+    found = judge(replace(facts, floors={quality: 0.5}))
+    assert found.winner is None
+    assert f"{quality} is 0.20, below its floor of 0.50" in found.winner_reason
+
+
+def test_every_seed_has_to_keep_its_floor_and_what_was_not_measured_keeps_none() -> None:
+    good, bad = evaluation(**KEPT, seed=41), evaluation(**KEPT, seed=42, coherence=0.2)
+    found = judge(comparison(v4=(good, bad), floors={"coherence": 0.5}))
+    assert "coherence is 0.20, below its floor of 0.50" in found.winner_reason
+    silent = replace(good, banal=replace(good.banal, coherence=()))  # type: ignore[type-var]
+    found = judge(comparison(v4=silent, floors={"coherence": 0.5}))
+    assert "coherence is not measured, below its floor of 0.50" in found.winner_reason
+
+
+@pytest.mark.parametrize(
+    ("persona", "confidence", "is_passed"),
+    [(0.1, 0.95, True), (0.03, 0.9, True), (0.03, 0.95, False), (0.01, 0.9, False), (-1.0, 0.95, False)],
+)
+def test_a_rise_that_may_be_chance_is_no_character(
+    persona: float, confidence: float, is_passed: bool
+) -> None:
+    found = judge(comparison(v4=evaluation(persona=persona), confidence=confidence))
+    assert found.characters[0].is_passed is is_passed
+    assert ("no character was shown" in found.characters[0].reason) is not is_passed
+
+
+def test_a_degraded_v4_stops_at_the_second_step() -> None:
+    found = judge(comparison(evaluation(loss=5, persona=2.0), evaluation(**LOST)))
+    pair = found.pair("v4", "v3")
+    assert pair is not None
+    assert pair.verdict == "first_better"
+    assert [step.is_passed for step in found.gate] == [True, False]
+    assert found.winner is None
+
+
+def test_no_better_than_v3_stops_at_the_third_step() -> None:
+    facts = comparison(evaluation(**KEPT), evaluation(**KEPT, spread=2))
+    found = judge(facts)
+    assert [step.is_passed for step in found.gate] == [True, True, False]
+    assert found.winner is None
+    assert (
+        headline(facts, found)
+        == "V4 and V3 both kept their AIME-style (lab) score within 5 points; there was no larger loss to prevent."
+    )
+    assert "sign is not settled" in found.winner_reason
+
+
+def test_a_better_v3_is_named_and_v4_not_promoted() -> None:
+    facts = comparison(evaluation(**KEPT), evaluation(**LOST))
+    found = judge(facts)
+    pair = found.pair("v4", "v3")
+    assert pair is not None
+    assert (pair.verdict, found.winner) == ("second_better", None)
+    assert headline(facts, found) == "V4 lost AIME-style (lab) score where V3 kept it."
+
+
+def test_without_v3_there_is_no_winner() -> None:
+    found = judge(comparison(v4=evaluation(**KEPT)))
+    assert found.winner is None
+    assert "no V3" in found.winner_reason
+
+
+def test_without_v4_there_is_no_winner() -> None:
+    facts = comparison(v3=evaluation(**KEPT))
+    found = judge(facts)
+    assert found.winner is None
+    assert headline(facts, found) == "V3 kept its AIME-style (lab) score."

@@ -11,7 +11,7 @@ import torch
 
 from skippy.characters.loader import load_character
 from skippy.config import SvdConfig, TrainConfig
-from skippy.errors import BackendError, ConfigError, MissingRunError
+from skippy.errors import BackendError, ConfigError, MissingRunError, ProjectorError
 from skippy.stages import svd, train
 from skippy.stages.inputs import CHARACTER_DIGEST, Base
 from skippy.stages.suites import PROMPT_STYLES
@@ -151,6 +151,19 @@ def test_the_projectors_of_this_base_and_k_are_trained_against(tracker, config, 
         assert request.projector_base_digest == request.base_digest == stored.manifest["base_digest"]
         for name, (U, S, V) in request.projectors.items():
             assert all(map(torch.equal, (U, S, V), stored.bases[name]))
+
+
+def test_a_named_svd_run_of_another_k_is_refused(tracker, config, seen) -> None:
+    """Also where k is a share of energy, which no count of directions gives away."""
+    named = svd.run(SvdConfig(base_model=config.base_model, k="energy:0.3", device="cpu"), tracker).run_id
+    for k in ("energy:0.4", "4"):
+        with pytest.raises(ProjectorError, match=r"another k[\s\S]*k=energy:0.3") as refusal:
+            train.run(replace(config, variant="v4", k=k, svd_run=named), tracker)
+        assert (refusal.value.where, refusal.value.expected) == (f"svd_run={named}", f"k={k}")
+    assert not seen
+    with pytest.raises(KeyboardInterrupt):
+        train.run(replace(config, variant="v4", k="energy:0.3", svd_run=named), tracker)
+    assert len(seen) == 1
 
 
 def test_every_measured_point_of_the_lab_has_its_adapter() -> None:

@@ -1,8 +1,8 @@
 """Products of a large matrix with a few columns, by the kernel that suits them.
 
-On a CPU, torch hands float32 products to MKL, which repacks a large matrix first; with 16 to 64 columns that
-takes longer than the product. The linear layer of oneDNN, which torch carries as well, reads the matrix as it
-lies: `python -m benchmarks.bench_subspace` measures both.
+On a CPU, torch hands float32 products to MKL, which is slow where one factor has only 16 to 64 columns. The
+linear layer of oneDNN, which torch carries as well, takes a half to two thirds of the time:
+`python -m benchmarks.bench_subspace` measures both.
 """
 
 from __future__ import annotations

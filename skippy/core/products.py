@@ -1,7 +1,7 @@
 """Products of a large matrix with a few columns, by the kernel that suits them.
 
 On a CPU, torch hands float32 products to MKL, which is slow where one factor has only 16 to 64 columns. The
-linear layer of oneDNN, which torch carries as well, takes a half to two thirds of the time:
+linear layer of oneDNN, which torch carries as well, takes 0.4 to 0.8 of the time:
 `python -m benchmarks.bench_subspace` measures both.
 """
 

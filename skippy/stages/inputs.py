@@ -220,15 +220,15 @@ def find_subject(
     )
 
 
-def load_projectors(tracker: Tracker, run_id: str, base: Base) -> Projectors:
-    """The projectors of a run, checked against the base they are used on.
+def load_projectors(tracker: Tracker, run_id: str, base: Base, *, k: str | None = None) -> Projectors:
+    """The projectors of a run, checked against the base they are used on and, where it matters, the k asked for.
 
     Raises:
-        ProjectorError: they belong to another base, or are malformed.
+        ProjectorError: they belong to another base or another k, or are malformed.
     """
     folder = tracker.artifact(run_id, "projectors")
     shapes = {target.name: (target.out, target.in_) for target in base.targets}
-    return read_projectors(folder, base_digest=base.digest, shapes=shapes)
+    return read_projectors(folder, base_digest=base.digest, k=k, shapes=shapes)
 
 
 def workspace(tracker: Tracker, *parts: str) -> Path:

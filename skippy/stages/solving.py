@@ -104,7 +104,8 @@ def _load(
     """Each batch with its weights on the device; for a GPU the next one is already being read."""
     if device.type == "cpu":
         for batch in waiting:
-            yield batch, checkpoint.read(batch[0].weight_key)[None]
+            (target,) = batch
+            yield batch, checkpoint.read(target.weight_key)[None]
         return
     copying, solving = torch.cuda.Stream(device), torch.cuda.current_stream(device)
 

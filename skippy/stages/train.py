@@ -19,7 +19,7 @@ from skippy.config import TrainConfig, config_dict, parse_rank
 from skippy.core import rewards
 from skippy.core.reference import CharacterReference
 from skippy.core.variants import variant_rule
-from skippy.errors import ConfigError, MissingRunError, ProjectorError
+from skippy.errors import ConfigError, MissingRunError
 from skippy.lab import problems as lab_problems
 from skippy.models.judge import judge_reward
 from skippy.stages.character_history import log_character_figures
@@ -242,16 +242,7 @@ def _find_projectors(config: TrainConfig, tracker: Tracker, base: Base) -> tuple
             raise
         logger.info("train: no svd run of this base and k, so leakage is not measured")
         return "", None
-    found = record.tags.get("skippy.k", "")
-    if found != config.k:
-        raise ProjectorError(
-            "The svd run that was named is of another k.",
-            where=f"svd_run={config.svd_run}",
-            expected=f"k={config.k}",
-            found=f"k={found}",
-            next_step=f"pass -P k={found}, or leave svd_run out",
-        )
-    return record.run_id, load_projectors(tracker, record.run_id, base)
+    return record.run_id, load_projectors(tracker, record.run_id, base, k=config.k)
 
 
 def _find_reference(

@@ -186,6 +186,7 @@ def read_projectors(
     directory: str | Path,
     *,
     base_digest: str | None = None,
+    k: str | None = None,
     shapes: Mapping[str, tuple[int, ...]] | None = None,
 ) -> Projectors:
     """Read projectors and check them.
@@ -193,10 +194,11 @@ def read_projectors(
     Args:
         directory: holds `projectors.safetensors` and `manifest.json`.
         base_digest: digest of the base they must belong to; None skips the check.
+        k: the rule they must have been solved by, a number or `energy:SHARE`; None skips the check.
         shapes: (out, in) by target name, each of which must be covered; None checks the manifest's shapes.
 
     Raises:
-        ProjectorError: files missing or damaged, another base, a wrong shape, a basis not orthonormal.
+        ProjectorError: files missing or damaged, another base or k, a wrong shape, a basis not orthonormal.
     """
     folder = Path(directory)
     manifest = _read_manifest(folder)
@@ -207,6 +209,14 @@ def read_projectors(
             expected=f"base digest {base_digest}",
             found=f"base digest {manifest.get('base_digest')}",
             next_step="run the svd stage for this base, or name its run with svd_run",
+        )
+    if k is not None and manifest.get("k") != k:
+        raise ProjectorError(
+            "The projectors are of another k.",
+            where=str(folder / MANIFEST_FILE),
+            expected=f"k={k}",
+            found=f"k={manifest.get('k')}",
+            next_step=f"pass -P k={manifest.get('k')}, or leave svd_run out",
         )
     path = folder / PROJECTORS_FILE
     try:

@@ -292,11 +292,12 @@ def over_seeds(facts: Comparison, read) -> list[float]:
     return [fmean(read(item) for item in arm.evaluations) for arm in facts.arms]
 
 
-def marked(figure: ElementTree.Element, tag: str, *styles: str) -> list[dict[str, str]]:
+def marked(figure: ElementTree.Element, *marks: str) -> list[dict[str, str]]:
+    """Attributes and text of every element that has all these classes, its own tag counting as one."""
     return [
         dict(item.attrib) | {"hint": "".join(item.itertext())}
         for item in figure.iter()
-        if item.tag.endswith("}" + tag) and set(styles) <= set(item.get("class", "").split())
+        if set(marks) <= {item.tag.rpartition("}")[2], *item.get("class", "").split()}
     ]
 
 

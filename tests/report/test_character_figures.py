@@ -13,6 +13,7 @@ from skippy.core.deltas import BAND
 from skippy.report.character_figures import CharacterHistory, draw_character_figures
 from skippy.report.trait_profile import CENTRE, choose_moments
 from tests.report.character_example import KINDS, example_history, example_point, example_target
+from tests.report.report_example import corners, marked
 
 NAMES = {"trajectory.svg", "targets.svg", "traits.svg"}
 
@@ -25,16 +26,7 @@ def texts(figure: ElementTree.Element) -> list[str]:
     return [item.text or "" for item in figure.iter() if item.tag.endswith("}text")]
 
 
-def marked(figure: ElementTree.Element, style: str) -> list[ElementTree.Element]:
-    return [item for item in figure.iter() if style in item.get("class", "").split()]
-
-
-def corners(path: ElementTree.Element) -> list[tuple[float, float]]:
-    pairs = path.get("d", "").strip("MZ ").split(" L")
-    return [tuple(map(float, pair.split(","))) for pair in pairs]  # type: ignore[misc]
-
-
-def radii(path: ElementTree.Element) -> list[float]:
+def radii(path: dict[str, str]) -> list[float]:
     return [math.dist(corner, CENTRE) for corner in corners(path)]
 
 
@@ -97,7 +89,7 @@ class TestTrajectory:
         figure = draw("trajectory.svg", points=points)
         ticks = [item for item in marked(figure, "tick") if item.get("text-anchor") == "end"]
         (low, bottom), (high, top) = (
-            (float(tick.text or "nan"), float(tick.get("y", "nan")) - 4) for tick in (ticks[0], ticks[-1])
+            (float(tick["hint"]), float(tick["y"]) - 4) for tick in (ticks[0], ticks[-1])
         )
         (curve,), (chance,), (band,) = (marked(figure, style) for style in ("curve", "chance", "null-band"))
         for path, expected in (
@@ -130,8 +122,8 @@ class TestTargets:
     def test_every_target_prints_its_share_and_its_z(self):
         history = example_history()
         figure = draw("targets.svg")
-        values = [item.text for item in marked(figure, "value")]
-        asides = [item.text for item in marked(figure, "aside")]
+        values = [item["hint"] for item in marked(figure, "value")]
+        asides = [item["hint"] for item in marked(figure, "aside")]
         for target in history.targets:
             digits = 1 if target.ratio >= 0.0995 else 2
             assert f"{100 * target.ratio:.{digits}f}" in values
@@ -158,7 +150,7 @@ class TestTargets:
             replace(example_target(0, "o_proj", 0.50, energy=1.0), null_mean=0.2),
         ]
         figure = draw("targets.svg", targets=targets)
-        values = [item.text for item in marked(figure, "value")]
+        values = [item["hint"] for item in marked(figure, "value")]
         assert values.count("14.0") == 2  # (0.9 + 0.5) / 10, for the layer and for everything
         assert texts(figure).count("null 9.20") == 2  # (9 · 0.08 + 0.2) / 10
         assert "30.0" not in values
@@ -168,14 +160,14 @@ class TestTargets:
         figure = draw(
             "targets.svg", targets=[example_target(0, "q_proj", 0.1), example_target(0, "k_proj", 0.1), still]
         )
-        asides = [item.text for item in marked(figure, "aside")]
+        asides = [item["hint"] for item in marked(figure, "aside")]
         assert asides.count("no update") == 2  # the target, and its layer
         assert asides.count("no target") == 1
         assert "nan" not in ElementTree.tostring(figure, encoding="unicode").replace("nano", "")
 
     def test_a_wide_model_keeps_its_small_shares_apart(self):
         targets = [example_target(0, "q_proj", 0.00171), example_target(0, "k_proj", 0.00149)]
-        values = [item.text for item in marked(draw("targets.svg", targets=targets), "value")]
+        values = [item["hint"] for item in marked(draw("targets.svg", targets=targets), "value")]
         assert {"0.171", "0.149"} <= set(values)
 
 

@@ -7,7 +7,7 @@ import logging
 import os
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, unquote, urlparse, urlsplit, urlunsplit
@@ -161,7 +161,7 @@ def open_store(root: Path | None = None) -> Store:
     try:
         # Four processes on a fresh file would race to create its tables and the experiment.
         with file_lock(lock):
-            client = MlflowClient(tracking_uri=uri)
+            client = _client(uri)
             experiment_id, location = _require_experiment(client, artifacts)
     except ModuleNotFoundError as error:
         raise TrackingError(
@@ -214,6 +214,18 @@ def _absolute_uri(uri: str) -> str:
         )
     database = _sqlite_path(uri)
     return uri if database is None else _sqlite_uri(database)
+
+
+def _client(uri: str) -> MlflowClient:
+    """A client; without the empty directory that mlflow makes where it takes an encoded path for a plain one."""
+    stray = Path(uri.removeprefix(SQLITE_SCHEME)).parent
+    was_there = not uri.startswith(SQLITE_SCHEME) or stray.exists()
+    client = MlflowClient(tracking_uri=uri)
+    client.search_experiments(max_results=1)
+    if not was_there:
+        with suppress(OSError):
+            stray.rmdir()
+    return client
 
 
 def _sqlite_path(uri: str) -> Path | None:

@@ -60,7 +60,7 @@ def test_a_typo_leaves_no_run(ran, tracker, caplog, case: str) -> None:
     assert ended.value.code == 1
     assert message in caplog.text
     assert not ran
-    assert tracker.find_all("svd", finished=False) == []
+    assert tracker.runs.find_all("svd", finished=False) == []
 
 
 @pytest.fixture
@@ -78,10 +78,10 @@ def test_the_run_that_mlflow_made_ends_failed_with_the_message(
     values, message = WRONG[case]
     with pytest.raises(SystemExit):
         run_stage("svd", values)
-    (record,) = tracker.find_all("svd", finished=False)
+    (record,) = tracker.runs.find_all("svd", finished=False)
     assert (record.run_id, record.status, record.name) == (made_by_mlflow, "FAILED", "svd (refused)")
     assert message in record.tags["skippy.error"]
-    assert tracker.config(record.run_id) == values
+    assert tracker.runs.config(record.run_id) == values
     assert runner.RUN_ID_VARIABLE not in os.environ
 
 
@@ -90,6 +90,6 @@ def test_an_unknown_option_ends_that_run_too(ran, tracker, made_by_mlflow: str) 
     result = CliRunner().invoke(cli, ["svd", "--tolerence", "1"])
     assert result.exit_code == 2
     assert "No such option" in result.output
-    record = tracker.read(made_by_mlflow)
+    record = tracker.runs.read(made_by_mlflow)
     assert record.status == "FAILED"
     assert "--tolerence" in record.tags["skippy.error"]

@@ -10,7 +10,6 @@ from skippy.config import CONFIGS, click_options
 from skippy.errors import ConfigError
 from skippy.stages.runner import refuse, run_stage
 
-
 HELP_WIDTH = 110
 
 

@@ -18,8 +18,8 @@ PROBE = (
     "    runpy.run_module('entrypoints', run_name='__main__', alter_sys=False)\n"
     "except SystemExit as ended:\n"
     "    print('EXIT', ended.code)\n"
-    "print('HEAVY', *[name for name in {names!r} if name in sys.modules])\n"
-).format(names=HEAVY)
+    f"print('HEAVY', *[name for name in {HEAVY!r} if name in sys.modules])\n"
+)
 
 
 def skippy(*words: str, **environment: str) -> tuple[str, list[str]]:

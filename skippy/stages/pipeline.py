@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from skippy.config import MainConfig, config_dict
-from skippy.progress import LINES_VARIABLE, Progress
 from skippy.lab.paths import LAB
+from skippy.progress import LINES_VARIABLE, Progress
 from skippy.resolve.threads import THREADS_VARIABLE, share_of_cores
 from skippy.tracking.processes import StageProcess
 from skippy.tracking.stage_run import StageRun

@@ -126,7 +126,7 @@ class TrainConfig:
     """GRPO with LoRA under one variant's constraint."""
 
     base_model: str = base_model_field()
-    variant: str = option("v4", "constraint on the update", choices=tuple(VARIANTS))
+    variant: str = option("v4", "constraint on the update", choices=VARIANTS)
     character: str = character_field()
     k: str = option("16", "protected directions a target; picks the svd run")
     svd_run: str = option("", "run id of the svd stage; empty: the newest finished one of this base and k")
@@ -153,7 +153,7 @@ class MergeConfig:
     """Base plus adapter as a plain checkpoint, registered."""
 
     base_model: str = base_model_field()
-    variant: str = option("v4", "variant whose adapter is merged", choices=tuple(VARIANTS))
+    variant: str = option("v4", "variant whose adapter is merged", choices=VARIANTS)
     character: str = character_field()
     train_run: str = option(
         "", "run id of the train stage; empty: the newest finished one of base, variant and character"
@@ -203,18 +203,17 @@ class EvalConfig:
 
 @dataclass(frozen=True)
 class CompareConfig:
-    """Verdicts and report from the newest evaluations of base, V3 and V4."""
+    """Verdicts and report from evaluations of the base and any number of variants."""
 
     base_model: str = base_model_field()
     character: str = character_field()
     registered_model: str = registered_model_field()
     margin: float = margin_field()
-    base_run: str = option("", "run id of the base's evaluation; empty: the newest finished one")
-    v3_run: str = option(
-        "", "run ids of V3's evaluations, one a training seed, comma-separated; empty: the newest"
+    arms: str = option(
+        "", "variants to compare, comma-separated; empty: those of `runs`, or all that are evaluated"
     )
-    v4_run: str = option(
-        "", "run ids of V4's evaluations, one a training seed, comma-separated; empty: the newest"
+    runs: str = option(
+        "", "run ids of evaluations of any arms, one a training seed, comma-separated; empty: the newest"
     )
 
 

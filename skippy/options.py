@@ -6,7 +6,7 @@ The parameters themselves are in `config`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import MISSING, Field, field, fields
 from typing import Any, TypeVar, get_type_hints
 
@@ -19,7 +19,7 @@ def option(
     default: Any,
     text: str,
     *,
-    choices: tuple[str, ...] = (),
+    choices: Collection[str] = (),
     minimum: float | None = None,
     above: float | None = None,
     below: float | None = None,

@@ -12,7 +12,7 @@ from skippy.errors import ConfigError, MissingRunError, ReportError
 from skippy.resolve.bases import LAB, Base
 from skippy.resolve.runs import CHARACTER_DIGEST, SUBJECT, find_run
 from skippy.tracking.records import RunRecord
-from skippy.tracking.runs import Tracker
+from skippy.tracking.tracker import Tracker
 
 BASE_ARM = "base"
 
@@ -111,7 +111,7 @@ def _require_arm(
 ) -> None:
     """Every evaluation is of one model of this base, trained towards and asked as this character."""
     for record in records:
-        train = tracker.read(record.link("train")) if record.link("train") else None
+        train = tracker.runs.read(record.link("train")) if record.link("train") else None
         expected: Mapping[str, tuple[str, str]] = {
             "base": (base.digest[:16], record.base_digest[:16]),
             "character": (character.digest[:16], record.tags.get(CHARACTER_DIGEST, "")[:16]),

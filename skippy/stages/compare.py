@@ -11,6 +11,7 @@ from pathlib import Path
 from statistics import fmean
 
 from skippy.characters.loader import load_character
+from skippy.commands import next_command
 from skippy.config import CompareConfig, config_dict
 from skippy.evaluation.gathering import gather_comparison
 from skippy.evaluation.selection import select_evaluations
@@ -20,8 +21,8 @@ from skippy.report.verdicts import average_accuracy, judge
 from skippy.report.wording import commands_it_takes, what_it_takes
 from skippy.resolve.bases import open_base
 from skippy.results import Comparison
-from skippy.tracking.runs import Tracker
 from skippy.tracking.stage_run import StageRun
+from skippy.tracking.tracker import Tracker
 
 logger = logging.getLogger(__name__)
 
@@ -70,8 +71,8 @@ def run(config: CompareConfig, tracker: Tracker) -> CompareResult:
         for line in commands_it_takes(comparison, verdicts):
             logger.info("compare: %s", line)
         logger.info("compare: winner %s: %s", verdicts.winner or "none", verdicts.gate.reason)
-        logger.info("report: %s", tracker.artifact(stage.run_id, "report/index.html"))
-        logger.info("next: mlflow run . -e promote --env-manager local")
+        logger.info("report: %s", tracker.artifacts.path(stage.run_id, "report/index.html"))
+        logger.info("next: %s", next_command("promote", config, stage.manager))
         return CompareResult(stage.run_id, verdicts.winner)
 
 

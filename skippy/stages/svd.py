@@ -14,7 +14,9 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from skippy.config import SvdConfig, config_dict, parse_rank
+from skippy.commands import next_command
+from skippy.config import SvdConfig, config_dict
+from skippy.core.spectral.rank import parse_rank
 from skippy.core.spectral.subspaces import SingularSubspace
 from skippy.core.target import Target
 from skippy.errors import MissingRunError, SubspaceError
@@ -26,8 +28,8 @@ from skippy.resolve.runs import REUSES, find_run
 from skippy.resolve.workspaces import claim_workspace, workspace
 from skippy.stores.projectors import Projectors, ProjectorStore
 from skippy.stores.solving import Solver, SubspaceTask
-from skippy.tracking.runs import Tracker
 from skippy.tracking.stage_run import StageRun
+from skippy.tracking.tracker import Tracker
 
 logger = logging.getLogger(__name__)
 
@@ -93,7 +95,7 @@ def run(config: SvdConfig, tracker: Tracker) -> SvdResult | None:
             }
             projectors = store.finish(head, names)
             stage.log_folder(folder, "projectors")
-            result = _account(projectors, stage, base, time.monotonic() - started)
+            result = _account(projectors, stage, base, config, time.monotonic() - started)
             shutil.rmtree(folder)
         return result
 
@@ -130,7 +132,7 @@ def _reuse(run_id: str, stage: StageRun, tracker: Tracker) -> SvdResult:
     )
     stage.set_tags({REUSES: run_id})
     stage.describe(note=f"Nothing to do: run {run_id} holds the same base, k and tolerance.")
-    metrics = tracker.get(run_id).metrics
+    metrics = tracker.runs.get(run_id).metrics
     return SvdResult(
         run_id, int(metrics["svd/targets"]), metrics["svd/worst_residual"], int(metrics["svd/ambiguous_gaps"])
     )
@@ -197,7 +199,9 @@ def _require_rank(targets: Sequence[Target], k: int) -> None:
         )
 
 
-def _account(projectors: Projectors, stage: StageRun, base: Base, seconds: float) -> SvdResult:
+def _account(
+    projectors: Projectors, stage: StageRun, base: Base, config: SvdConfig, seconds: float
+) -> SvdResult:
     """Log the certificates as metrics, tables and pictures."""
     rows = [_row(target, projectors) for target in base.targets]
     worst = max(row.residual for row in rows)
@@ -219,7 +223,7 @@ def _account(projectors: Projectors, stage: StageRun, base: Base, seconds: float
         "of k is arbitrary",
         *(len(rows), seconds, worst, ambiguous, AMBIGUOUS_GAP),
     )
-    logger.info("next: mlflow run . -e train --env-manager local -P variant=v4")
+    logger.info("next: %s", next_command("train", config, stage.manager, variant="v4"))
     return SvdResult(stage.run_id, len(rows), worst, ambiguous)
 
 

@@ -27,7 +27,7 @@ from skippy.stages import compare
 from skippy.stores.checkpoints import Checkpoint
 from skippy.stores.samples import Sample, read_samples
 from skippy.tracking.records import PARENT_TAG, RunRecord
-from skippy.tracking.runs import Tracker
+from skippy.tracking.tracker import Tracker
 from tests.stages.tiny_checkpoint import write_checkpoint
 
 N, K = 8, 4
@@ -74,10 +74,12 @@ class Scene:
     def compare(self, **changes: object) -> tuple[RunRecord, dict]:
         config = CompareConfig(base_model=str(self.base), **changes)  # type: ignore[arg-type]
         run_id = compare.run(config, self.tracker).run_id
-        return self.tracker.read(run_id), json.loads(self.artifact(run_id, "report/report.json").read_text())
+        return self.tracker.runs.read(run_id), json.loads(
+            self.artifact(run_id, "report/report.json").read_text()
+        )
 
     def artifact(self, run_id: str, path: str) -> Path:
-        return self.tracker.artifact(run_id, path)
+        return self.tracker.artifacts.path(run_id, path)
 
 
 def solved(right: int) -> list[Sample]:
@@ -200,7 +202,9 @@ def test_the_parameters_and_the_character_reach_the_facts(
     told_apart: list[tuple] = []
     monkeypatch.setattr(gathering, "distinguishability", lambda *given: told_apart.append(given) or 0.75)
     for arm, seed in (("base", ""), ("v3", "42"), ("v4", "42")):
-        train = scene.tracker.read(scene.evaluate(arm, seed, metrics={"aime/persona": 0.125})).link("train")
+        train = scene.tracker.runs.read(scene.evaluate(arm, seed, metrics={"aime/persona": 0.125})).link(
+            "train"
+        )
         if train:
             scene.tracker.client.set_tag(train, "skippy.k", "8")
     scene.compare()
@@ -277,7 +281,10 @@ def test_the_frontier_is_of_the_training_behind_the_merge(
         ]
         (tmp_path / walk).write_text("".join(lines))
     walks = {"ours": run("ours", "t4"), "theirs": run("theirs", "t3")}
-    tracker = SimpleNamespace(read=walks.get, artifact=lambda run_id, path: tmp_path / run_id)
+    tracker = SimpleNamespace(
+        runs=SimpleNamespace(read=walks.get),
+        artifacts=SimpleNamespace(path=lambda run_id, path: tmp_path / run_id),
+    )
     merge = run("m", "t4", **{"skippy.walk_runs": "theirs,ours", "skippy.step": "20"})
     base = problem_scores(solved(1), PROBLEMS)
     (point,) = gathering._frontier(tracker, merge, base, PROBLEMS)
@@ -404,7 +411,7 @@ def test_any_number_of_arms_stand_beside_the_base(scene: Scene) -> None:
 def test_k_by_share_of_energy_is_said_as_it_was_asked(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     scene.evaluate("base")
     for arm in ("v3", "v4"):
-        train = scene.tracker.read(scene.evaluate(arm, "1")).link("train")
+        train = scene.tracker.runs.read(scene.evaluate(arm, "1")).link("train")
         scene.tracker.client.set_tag(train, "skippy.k", "energy:0.5")
     gather = gathering.gather_provenance
     monkeypatch.setattr(

@@ -13,8 +13,8 @@ import pytest
 from skippy.config import CompareConfig, PromoteConfig
 from skippy.report.record import ReportRecord
 from skippy.stages import compare, promote
-from skippy.tracking.runs import Tracker
 from skippy.tracking.store import open_tracker
+from skippy.tracking.tracker import Tracker
 
 CHARACTER = "character/skippy.yaml"
 ARCHIVE = Path(__file__).parent / "earlier_store" / "store.tar.gz"
@@ -37,10 +37,10 @@ def earlier(project: Path, monkeypatch: pytest.MonkeyPatch) -> Tracker:
 
 def test_its_evaluations_compare(earlier: Tracker) -> None:
     before = ReportRecord.from_json(
-        earlier.artifact(earlier.find("compare").run_id, "report/report.json").read_bytes()
+        earlier.artifacts.path(earlier.runs.find("compare").run_id, "report/report.json").read_bytes()
     )
     result = compare.run(CompareConfig(base_model="base", character=CHARACTER), earlier)
-    after = json.loads(earlier.artifact(result.run_id, "report/report.json").read_text())
+    after = json.loads(earlier.artifacts.path(result.run_id, "report/report.json").read_text())
     for name, verdict in before.verdicts.items():
         found = after["verdicts"][name]
         assert (found["mean_difference"], tuple(found["interval"])) == (
@@ -51,10 +51,10 @@ def test_its_evaluations_compare(earlier: Tracker) -> None:
 
 
 def test_its_report_promotes(earlier: Tracker) -> None:
-    report = earlier.find("compare")
+    report = earlier.runs.find("compare")
     result = promote.run(PromoteConfig(base_model="base", compare_run=report.run_id), earlier)
     assert result.state == "promoted"
-    champion = earlier.alias("skippy", "champion")
+    champion = earlier.registry.alias("skippy", "champion")
     assert champion.tags["variant"] == "v4"
 
 

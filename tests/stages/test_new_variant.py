@@ -12,7 +12,7 @@ from skippy.core.variants import VARIANTS
 from skippy.errors import ConfigError
 from skippy.options import parse_config
 from skippy.stages import compare, evaluate, merge, train
-from skippy.tracking.runs import Tracker
+from skippy.tracking.tracker import Tracker
 
 NAME = "v9-random"
 
@@ -45,13 +45,13 @@ def test_one_row_is_trained_evaluated_and_reported(tracker: Tracker) -> None:
     base = evaluate.run(asked, tracker)
     found = evaluate.run(replace(asked, model=NAME), tracker)
     result = compare.run(CompareConfig(arms=NAME), tracker)
-    report = json.loads(tracker.artifact(result.run_id, "report/report.json").read_text())
+    report = json.loads(tracker.artifacts.path(result.run_id, "report/report.json").read_text())
     assert list(report["arms"]) == ["base", NAME]
     assert [report["arms"][arm]["evaluations"][0]["runs"]["eval"] for arm in report["arms"]] == [
         base.run_id,
         found.run_id,
     ]
-    assert tracker.resolve_model(merged.model_uri).tags["variant"] == NAME
-    page = tracker.artifact(result.run_id, "report/index.html").read_text()
+    assert tracker.models.resolve(merged.model_uri).tags["variant"] == NAME
+    page = tracker.artifacts.path(result.run_id, "report/index.html").read_text()
     assert f".arm-{NAME}{{--c:#123456}}" in page
     assert "<b>V9-random</b>" in page

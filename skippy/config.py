@@ -309,12 +309,15 @@ def click_options(config_class: type) -> Callable[[Callable[..., Any]], Callable
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         for item in reversed(fields(config_class)):
             kind, limits = kind_text(config_class, item), limits_text(item)
+            flag: dict[str, Any] = (
+                {"is_flag": False, "flag_value": "true"} if isinstance(item.default, bool) else {}
+            )
             command = click.option(
                 "--" + item.name.replace("_", "-"),
                 item.name,
                 default=default_text(item),
                 # `--force` alone means true; `--force false` still works, as MLproject needs it.
-                **({"is_flag": False, "flag_value": "true"} if isinstance(item.default, bool) else {}),
+                **flag,
                 show_default=True,
                 metavar=kind,
                 help=item.metadata["help"] + (f"; {limits}" if limits else ""),

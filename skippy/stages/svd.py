@@ -157,9 +157,7 @@ def _finished(tracker: Tracker, plan: SvdPlan) -> RunRecord | None:
 
 
 def _reuse(found: RunRecord, stage: StageRun, tracker: Tracker) -> SvdResult:
-    logger.info(
-        "svd: run %s already holds these projectors; force=true computes them again", found.run_id
-    )
+    logger.info("svd: run %s already holds these projectors; force=true computes them again", found.run_id)
     stage.set_tags({REUSES: found.run_id})
     stage.describe(note=f"Nothing to do: run {found.run_id} holds the same base, k and tolerance.")
     metrics = found.metrics

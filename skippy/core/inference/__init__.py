@@ -1,1 +1,1 @@
-"""What can be concluded from evaluations: intervals, verdicts and their errors."""
+"""What answers show: accuracy, paired tests, seeds, matching, power; and over a study, dose and loss."""

@@ -16,8 +16,8 @@ from typing import Literal
 
 import numpy as np
 
+from skippy.core.inference.paired import Verdict
 from skippy.core.inference.simultaneous import Bound, simultaneous_bounds
-from skippy.core.statistics import Verdict
 
 NOT_TESTED = "not_tested"
 ControlledVerdict = Verdict | Literal["not_tested"]

@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy import stats
 
-from skippy.core.statistics import Verdict, bounds_without_spread, verdict_of
+from skippy.core.inference.paired import Verdict, bounds_without_spread, verdict_of
 from skippy.errors import ReportError
 
 RESAMPLES = 2000

@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from benchmarks.simulated_study import World, cliff, draw_study, flat, ramp
 from skippy.core.inference.collapse import cliff_shares, count_collapses, separation
 from skippy.core.inference.curves import build_curves
-from skippy.core.inference.simulated import World, cliff, draw_study, flat, ramp
 
 
 def fallen(told: bool, seed: int = 0):

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from benchmarks.simulated_study import World, draw_study, flat, ramp
 from skippy.core.inference.cells import Cell, TrainingDose
 from skippy.core.inference.curves import Curve, build_curves
 from skippy.core.inference.frontier import (
@@ -14,7 +15,6 @@ from skippy.core.inference.frontier import (
     matched_differences,
     unmatched_differences,
 )
-from skippy.core.inference.simulated import World, draw_study, flat, ramp
 from skippy.errors import ReportError
 
 DOSE = TrainingDose(1e-3, 0.04, 60)

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from scipy import special
 
+from benchmarks.simulated_study import World, cliff, draw_study, flat, ramp
 from skippy.core.inference.curves import build_curves
 from skippy.core.inference.loss_dose import loss_dose
-from skippy.core.inference.simulated import World, cliff, draw_study, flat, ramp
 
 MARGIN = 0.05
 WORLD = World(problems=80, seeds=6, alphas=(0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0))

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from benchmarks.simulated_study import World, draw_study, ramp
 from skippy.core.inference.predictors import (
     mean_over_seeds,
     rank_correlation,
     regression,
     regression_gain,
 )
-from skippy.core.inference.simulated import World, draw_study, ramp
 
 WORLD = World(seeds=6, problems=60, seed_spread=0.5)
 

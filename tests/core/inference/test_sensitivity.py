@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
+from benchmarks.simulated_study import World, draw_study, flat, ramp
 from skippy.core.inference.curves import build_curves
+from skippy.core.inference.seeds import non_inferiority_over_seeds
 from skippy.core.inference.sensitivity import controlled_verdict, positive_control
-from skippy.core.inference.simulated import World, draw_study, flat, ramp
-from skippy.core.seeds import non_inferiority_over_seeds
 
 MARGIN = 0.05
 

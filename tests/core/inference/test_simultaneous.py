@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from skippy.core.inference.seeds import non_inferiority_over_seeds
 from skippy.core.inference.simultaneous import crossed_moments, simultaneous_bounds
-from skippy.core.seeds import non_inferiority_over_seeds
 from skippy.errors import ReportError
 
 POINTS, SEEDS, PROBLEMS, TRIALS = 8, 5, 40, 250

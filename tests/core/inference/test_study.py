@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from benchmarks.simulated_study import World, cliff, draw_study, flat, ramp
 from skippy.core.inference.predictions import STATISTICS, Prediction, fate_of
 from skippy.core.inference.predictors import Estimate
-from skippy.core.inference.simulated import World, cliff, draw_study, flat, ramp
 from skippy.core.inference.study import analyse
 
 WORLD = World(seeds=6, problems=60)

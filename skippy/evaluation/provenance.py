@@ -16,7 +16,7 @@ from skippy.results import PromotionState, Provenance
 from skippy.stores.problems import ProblemSet
 from skippy.tracking.promotions import CHAMPION, PREVIOUS
 from skippy.tracking.records import RunRecord
-from skippy.tracking.runs import Tracker
+from skippy.tracking.tracker import Tracker
 
 PACKAGES = ("mlflow", "torch", "transformers", "trl", "peft", "numpy", "scipy", "safetensors")
 
@@ -56,7 +56,7 @@ def gather_provenance(
 def promotion_state(config: CompareConfig, tracker: Tracker) -> PromotionState:
     """The aliases as they are, and who set the champion's, when and why."""
     name = config.registered_model
-    champion, previous = tracker.alias(name, CHAMPION), tracker.alias(name, PREVIOUS)
+    champion, previous = tracker.registry.alias(name, CHAMPION), tracker.registry.alias(name, PREVIOUS)
     tags = champion.tags if champion else {}
     return PromotionState(
         champion=str(champion.version) if champion else "",
@@ -72,9 +72,9 @@ def _commands(
 ) -> tuple[str, ...]:
     """The one that made all evaluations, where one did; else that of every run, in the order they build."""
     parents = {record.parent for runs in records.values() for record in runs}
-    parent = tracker.read(only) if len(parents) == 1 and (only := next(iter(parents))) else None
+    parent = tracker.runs.read(only) if len(parents) == 1 and (only := next(iter(parents))) else None
     made = [parent] if parent and parent.stage == "main" else behind
-    return tuple(command(record.stage, tracker.config(record.run_id)) for record in made)
+    return tuple(command(record.stage, tracker.runs.config(record.run_id)) for record in made)
 
 
 def _named(records: Mapping[str, Sequence[RunRecord]]) -> dict[str, str]:
@@ -85,10 +85,10 @@ def _named(records: Mapping[str, Sequence[RunRecord]]) -> dict[str, str]:
 def _runs_behind(tracker: Tracker, records: Mapping[str, Sequence[RunRecord]]) -> Iterator[RunRecord]:
     """Every run that the evaluations rest on and themselves, once each, earlier stages first."""
     evaluations = [record for runs in records.values() for record in runs]
-    merges = [tracker.read(record.link("merge")) for record in evaluations if record.link("merge")]
-    trainings = [tracker.read(record.link("train")) for record in evaluations if record.link("train")]
+    merges = [tracker.runs.read(record.link("merge")) for record in evaluations if record.link("merge")]
+    trainings = [tracker.runs.read(record.link("train")) for record in evaluations if record.link("train")]
     sources = [
-        tracker.read(record.link(stage))
+        tracker.runs.read(record.link(stage))
         for stage in ("svd", "subspace")
         for record in trainings
         if record.link(stage)

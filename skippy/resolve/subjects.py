@@ -11,7 +11,8 @@ from skippy.models.hub import fetch_checkpoint
 from skippy.resolve.bases import Base
 from skippy.resolve.runs import CHARACTER_DIGEST, MODEL_URI, find_run
 from skippy.stores.checkpoints import Checkpoint
-from skippy.tracking.runs import NOTHING, Tracker
+from skippy.tracking.runs import NOTHING
+from skippy.tracking.tracker import Tracker
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def find_subject(
     if not name.startswith("models:/"):
         checkpoint = Checkpoint.open(fetch_checkpoint(name))
         return Subject(checkpoint.path.name, "other", checkpoint.path, checkpoint.digest(), name)
-    model = tracker.resolve_model(name)
+    model = tracker.models.resolve(name)
     tags = model.tags
     variant, seed = tags.get("variant", "other"), tags.get("seed", "")
     label = f"{variant} seed {seed}" if seed else variant

@@ -24,8 +24,8 @@ from skippy.resolve.bases import Base, open_base
 from skippy.resolve.runs import CHARACTER_DIGEST, SUBJECT, find_run
 from skippy.results import Comparison
 from skippy.tracking.records import RunRecord
-from skippy.tracking.runs import Tracker
 from skippy.tracking.stage_run import StageRun
+from skippy.tracking.tracker import Tracker
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ def run(config: CompareConfig, tracker: Tracker) -> CompareResult:
         for verdict in verdicts.variants:
             logger.info("compare: %s: %s", verdict.name, verdict.reason)
         logger.info("compare: winner %s: %s", verdicts.winner or "none", verdicts.winner_reason)
-        logger.info("report: %s", tracker.artifact(stage.run_id, "report/index.html"))
+        logger.info("report: %s", tracker.artifacts.path(stage.run_id, "report/index.html"))
         logger.info("next: mlflow run . -e promote --env-manager local")
         return CompareResult(stage.run_id, verdicts.winner)
 
@@ -120,7 +120,7 @@ def _require_arm(
 ) -> None:
     """Every evaluation is of one model of this arm and base, trained towards and asked as this character."""
     for record in records:
-        train = tracker.read(record.link("train")) if record.link("train") else None
+        train = tracker.runs.read(record.link("train")) if record.link("train") else None
         expected = {
             "variant": (arm, record.variant),
             "base": (base.digest[:16], record.base_digest[:16]),

@@ -20,8 +20,8 @@ from skippy.stores.merging import MergeAccount, merge_checkpoint
 from skippy.stores.projectors import Projectors
 from skippy.stores.samples import read_samples
 from skippy.tracking.records import RunRecord
-from skippy.tracking.runs import Tracker
 from skippy.tracking.stage_run import StageRun
+from skippy.tracking.tracker import Tracker
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +90,7 @@ def _merge(
         "train_run": source.train_run,
         **(source.tags or {}),
     }
-    with tracker.model_draft(
+    with tracker.models.draft(
         stage,
         name=f"{config.registered_model}-{source.variant}",
         model_type="checkpoint",
@@ -135,9 +135,9 @@ def _from_run(config: MergeConfig, tracker: Tracker, base: Base) -> Source:
     step = _matched_step(config.match, record, tracker) if config.match else config.step
     path = f"adapters/step_{step:06d}" if step else "adapter"
     try:
-        folder = tracker.artifact(record.run_id, path)
+        folder = tracker.artifacts.path(record.run_id, path)
     except MissingRunError as error:
-        kept = sorted({name.split("/")[1] for name in tracker.list_artifacts(record.run_id, "adapters")})
+        kept = sorted({name.split("/")[1] for name in tracker.artifacts.files(record.run_id, "adapters")})
         raise MissingRunError(
             "The train run kept no adapter of that step.",
             where=f"train run {record.run_id}",
@@ -187,7 +187,7 @@ def _matched_step(match: str, train: RunRecord, tracker: Tracker) -> int:
             next_step="mlflow run . -e eval --env-manager local -P model=checkpoints makes them",
         )
     personas = [
-        persona_by_step(read_samples(tracker.artifact(walk.run_id, FRONTIER)))
+        persona_by_step(read_samples(tracker.artifacts.path(walk.run_id, FRONTIER)))
         for walk in (ours[0], others[0])
     ]
     step, other = match_steps(personas[0], personas[1])

@@ -16,8 +16,8 @@ from skippy.config import MainConfig, config_dict
 from skippy.progress import LINES_VARIABLE, Progress
 from skippy.resolve.bases import LAB
 from skippy.tracking.processes import StageProcess
-from skippy.tracking.runs import Tracker
 from skippy.tracking.stage_run import StageRun
+from skippy.tracking.tracker import Tracker
 
 logger = logging.getLogger(__name__)
 
@@ -67,20 +67,20 @@ def run(config: MainConfig, tracker: Tracker) -> PipelineResult:
         character=config.character,
         config=config_dict(config),
     ) as stage:
-        tracker.reap()
+        tracker.processes.reap()
         parallel = config.parallel or (2 if config.base_model == LAB else 1)
         _share_machine(parallel, is_lab=config.base_model == LAB)
         runs = _execute(jobs, stage, tracker, parallel)
         stage.describe(links=runs_by_stage(jobs, runs))
         stage.log_json(runs, "runs.json")
-        compare = tracker.get(runs["compare"])
-        promotion = tracker.get(runs["promote"])
+        compare = tracker.runs.get(runs["compare"])
+        promotion = tracker.runs.get(runs["promote"])
         stage.log_metrics(
             {name: value for name, value in compare.metrics.items() if name.startswith("compare/")}
         )
         logger.info("main: %s", compare.tags.get("skippy.verdict", ""))
         logger.info("main: %s", promotion.tags.get("skippy.promotion", ""))
-        logger.info("report: %s", tracker.artifact(runs["compare"], "report/index.html"))
+        logger.info("report: %s", tracker.artifacts.path(runs["compare"], "report/index.html"))
         logger.info("next: make ui, then open %s", tracker.store.page)
     return PipelineResult(stage.run_id, runs)
 
@@ -174,9 +174,7 @@ def _execute(jobs: Sequence[Job], stage: StageRun, tracker: Tracker, parallel: i
 def _start(job: Job, runs: Mapping[str, str], stage: StageRun, tracker: Tracker) -> StageProcess:
     handed = {name: ",".join(runs[label] for label in labels) for name, labels in job.takes.items()}
     logger.info("main: %s", job.label)
-    return tracker.start_stage_process(
-        job.entry_point, {**job.parameters, **handed}, parent_run_id=stage.run_id
-    )
+    return tracker.processes.start(job.entry_point, {**job.parameters, **handed}, parent_run_id=stage.run_id)
 
 
 def _share_machine(parallel: int, *, is_lab: bool) -> None:

@@ -18,8 +18,8 @@ from skippy.tracking.external_models import MODEL_DIGEST_TAG
 from skippy.tracking.promotions import CHAMPION
 from skippy.tracking.records import RunRecord
 from skippy.tracking.registry import ModelVersionRecord, parse_model_uri
-from skippy.tracking.runs import Tracker
 from skippy.tracking.stage_run import StageRun
+from skippy.tracking.tracker import Tracker
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ def run(config: PromoteConfig, tracker: Tracker) -> PromoteResult:
         if not report["winner"]["variant"]:
             return _leave(config, stage, record, report, before)
         version = _require_together(config, tracker, base, record, report)
-        moved = tracker.promote_alias(
+        moved = tracker.promotions.promote(
             config.registered_model,
             version.version,
             reason=report["winner"]["reason"],
@@ -71,7 +71,7 @@ def run(config: PromoteConfig, tracker: Tracker) -> PromoteResult:
 
 def _read_report(tracker: Tracker, record: RunRecord) -> dict[str, Any]:
     """The report as `compare` wrote it: bytes and winner are those its tags name."""
-    content = tracker.artifact(record.run_id, "report/report.json").read_bytes()
+    content = tracker.artifacts.path(record.run_id, "report/report.json").read_bytes()
     where = f"compare run {record.run_id}, report/report.json"
     _require_equal(
         "The report is not the one that compare wrote.",
@@ -90,7 +90,7 @@ def _read_report(tracker: Tracker, record: RunRecord) -> dict[str, Any]:
 
 
 def _champion(tracker: Tracker, name: str) -> ModelVersionRecord | None:
-    if not tracker.versions(name):
+    if not tracker.registry.versions(name):
         raise MissingRunError(
             "The registered model has no versions.",
             where=name,
@@ -98,7 +98,7 @@ def _champion(tracker: Tracker, name: str) -> ModelVersionRecord | None:
             found="nothing registered",
             next_step="mlflow run . -e merge --env-manager local -P variant=v4",
         )
-    return tracker.alias(name, CHAMPION)
+    return tracker.registry.alias(name, CHAMPION)
 
 
 def _leave(
@@ -134,7 +134,7 @@ def _require_together(
         raise RegistryError("The report names no evaluation of its winner.", where=f"compare run {record.run_id}",
                             expected=f"an evaluation of {winner}", found="none")  # fmt: skip
     chosen = max(ours, key=lambda evaluation: evaluation.metrics.get("banal/score", 0.0))
-    model = tracker.resolve_model(chosen.tags[MODEL_URI])
+    model = tracker.models.resolve(chosen.tags[MODEL_URI])
     facts = verify_checkpoint(model.path)
     checks = {
         "registered model": (config.registered_model, model.name),
@@ -145,7 +145,7 @@ def _require_together(
     for name, (expected, found) in checks.items():
         what = f"Report and registry disagree on the {name}."
         _require_equal(what, chosen.tags[MODEL_URI], str(expected), str(found))
-    return tracker.lookup(parse_model_uri(chosen.tags[MODEL_URI]))
+    return tracker.registry.lookup(parse_model_uri(chosen.tags[MODEL_URI]))
 
 
 def _require_evidence(tracker: Tracker, record: RunRecord, report: Mapping[str, Any]) -> list[RunRecord]:
@@ -169,7 +169,7 @@ def _require_evidence(tracker: Tracker, record: RunRecord, report: Mapping[str, 
             f"{evaluation.variant}, weights digest {evaluation.tags.get(MODEL_DIGEST_TAG, '')}",
             f"{arm}, weights digest {digest}",
         )
-        if not tracker.list_artifacts(evaluation.run_id, "samples"):
+        if not tracker.artifacts.files(evaluation.run_id, "samples"):
             raise RegistryError(
                 "The samples that the report rests on are gone.",
                 where=place,
@@ -190,7 +190,7 @@ def _figures(report: Mapping[str, Any], variant: str) -> dict[str, Any]:
 
 
 def _roll_back(config: PromoteConfig, tracker: Tracker, stage: StageRun) -> PromoteResult:
-    moved = tracker.rollback_alias(config.registered_model, reason="rollback asked for", by=config.by)
+    moved = tracker.promotions.rollback(config.registered_model, reason="rollback asked for", by=config.by)
     _say(stage, f"{moved.uri} is {CHAMPION} again")
     return PromoteResult(stage.run_id, "rolled back", moved.version)
 

@@ -19,8 +19,8 @@ from skippy.resolve.bases import Base, open_base
 from skippy.resolve.devices import pick_device
 from skippy.resolve.runs import CHARACTER_DIGEST, REUSES, find_run
 from skippy.stores.references import save_reference
-from skippy.tracking.runs import Tracker
 from skippy.tracking.stage_run import StageRun
+from skippy.tracking.tracker import Tracker
 
 logger = logging.getLogger(__name__)
 

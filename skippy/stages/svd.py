@@ -26,8 +26,8 @@ from skippy.resolve.runs import REUSES, find_run
 from skippy.resolve.workspaces import claim_workspace, workspace
 from skippy.stores.projectors import Projectors, ProjectorStore
 from skippy.stores.solving import Solver, SubspaceTask
-from skippy.tracking.runs import Tracker
 from skippy.tracking.stage_run import StageRun
+from skippy.tracking.tracker import Tracker
 
 logger = logging.getLogger(__name__)
 
@@ -130,7 +130,7 @@ def _reuse(run_id: str, stage: StageRun, tracker: Tracker) -> SvdResult:
     )
     stage.set_tags({REUSES: run_id})
     stage.describe(note=f"Nothing to do: run {run_id} holds the same base, k and tolerance.")
-    metrics = tracker.get(run_id).metrics
+    metrics = tracker.runs.get(run_id).metrics
     return SvdResult(
         run_id, int(metrics["svd/targets"]), metrics["svd/worst_residual"], int(metrics["svd/ambiguous_gaps"])
     )

@@ -31,8 +31,8 @@ from skippy.resolve.runs import CHARACTER_DIGEST, find_run
 from skippy.resolve.workspaces import claim_workspace, workspace
 from skippy.stores.projectors import Projectors
 from skippy.stores.references import load_reference
-from skippy.tracking.runs import Tracker
 from skippy.tracking.stage_run import StageRun
+from skippy.tracking.tracker import Tracker
 from skippy.training.grpo import train_grpo
 from skippy.training.plan import (
     PRESETS,
@@ -252,7 +252,7 @@ def _find_reference(
             raise
         logger.info("train: no subspace run of this base and character, so character deltas are not measured")
         return "", None
-    folder = tracker.artifact(record.run_id, "reference")
+    folder = tracker.artifacts.path(record.run_id, "reference")
     return record.run_id, load_reference(folder, base_digest=base.digest, character_digest=character.digest)
 
 

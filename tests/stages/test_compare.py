@@ -25,7 +25,7 @@ from skippy.stages import compare
 from skippy.stores.checkpoints import Checkpoint
 from skippy.stores.samples import Sample, read_samples
 from skippy.tracking.records import PARENT_TAG, RunRecord
-from skippy.tracking.runs import Tracker
+from skippy.tracking.tracker import Tracker
 from tests.stages.tiny_checkpoint import write_checkpoint
 
 N, K = 8, 4
@@ -72,10 +72,12 @@ class Scene:
     def compare(self, **changes: object) -> tuple[RunRecord, dict]:
         config = CompareConfig(base_model=str(self.base), **changes)  # type: ignore[arg-type]
         run_id = compare.run(config, self.tracker).run_id
-        return self.tracker.read(run_id), json.loads(self.artifact(run_id, "report/report.json").read_text())
+        return self.tracker.runs.read(run_id), json.loads(
+            self.artifact(run_id, "report/report.json").read_text()
+        )
 
     def artifact(self, run_id: str, path: str) -> Path:
-        return self.tracker.artifact(run_id, path)
+        return self.tracker.artifacts.path(run_id, path)
 
 
 def solved(right: int) -> list[Sample]:
@@ -199,7 +201,9 @@ def test_the_parameters_and_the_character_reach_the_facts(
     told_apart: list[tuple] = []
     monkeypatch.setattr(gathering, "distinguishability", lambda *given: told_apart.append(given) or 0.75)
     for arm, seed in (("base", ""), ("v3", "42"), ("v4", "42")):
-        train = scene.tracker.read(scene.evaluate(arm, seed, metrics={"aime/persona": 0.125})).link("train")
+        train = scene.tracker.runs.read(scene.evaluate(arm, seed, metrics={"aime/persona": 0.125})).link(
+            "train"
+        )
         if train:
             scene.tracker.client.set_tag(train, "skippy.k", "8")
     scene.compare()

@@ -45,7 +45,7 @@ def test_a_parameter_that_cannot_be_used_fails_a_run_that_says_so(ran, tracker, 
         run_stage("svd", {"tolerance": "abc"})
     assert ended.value.code == 1
     assert not ran
-    (record,) = tracker.find_all("svd", finished=False)
+    (record,) = tracker.runs.find_all("svd", finished=False)
     assert (record.status, record.name) == ("FAILED", "svd (refused)")
     assert "'abc'" in record.tags["skippy.error"]
-    assert tracker.config(record.run_id) == {"tolerance": "abc"}
+    assert tracker.runs.config(record.run_id) == {"tolerance": "abc"}

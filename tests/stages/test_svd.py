@@ -37,7 +37,7 @@ def config(base: Path, **changes) -> SvdConfig:
 
 
 def stored(tracker, result) -> dict[str, torch.Tensor]:
-    return load_file(tracker.artifact(result.run_id, "projectors") / "projectors.safetensors")
+    return load_file(tracker.artifacts.path(result.run_id, "projectors") / "projectors.safetensors")
 
 
 def test_projectors_follow_the_contract(tracker, base, monkeypatch):
@@ -51,7 +51,7 @@ def test_projectors_follow_the_contract(tracker, base, monkeypatch):
         assert tensors[f"{target.name}.U"].shape == (target.out, 4)
         assert tensors[f"{target.name}.V"].shape == (target.in_, 4)
         assert tensors[f"{target.name}.S"].dtype == torch.float32
-    manifest = json.loads((tracker.artifact(result.run_id, "projectors") / "manifest.json").read_text())
+    manifest = json.loads((tracker.artifacts.path(result.run_id, "projectors") / "manifest.json").read_text())
     assert {"base_digest", "k", "tolerance", "seed", "targets"} <= manifest.keys()
     certificate = {
         "shape",
@@ -79,7 +79,7 @@ def test_projectors_follow_the_contract(tracker, base, monkeypatch):
     assert result.worst_residual == max(entry["residual"] for entry in entries.values())
     assert result.ambiguous == sum(entry["gap"] < 1.05 for entry in entries.values())
     assert 0 < result.ambiguous < len(targets)
-    assert {"spectra/spectra.svg", "spectra/gaps.md"} <= set(tracker.list_artifacts(result.run_id))
+    assert {"spectra/spectra.svg", "spectra/gaps.md"} <= set(tracker.artifacts.files(result.run_id))
 
 
 def test_sharding_changes_nothing(tracker, base, tmp_path):
@@ -105,7 +105,7 @@ def test_killed_and_restarted_it_ends_with_the_same_bits(tracker, tmp_path, monk
     monkeypatch.setattr(solving, "solve", dies_at_the_sixth)
     with pytest.raises(KeyboardInterrupt):
         svd.run(config(base, force=True), tracker)
-    assert tracker.find_all("svd", finished=False)[0].status == "KILLED"
+    assert tracker.runs.find_all("svd", finished=False)[0].status == "KILLED"
     again = []
     monkeypatch.setattr(
         solving, "solve", lambda batch, *rest: again.append(batch[0].name) or solve(batch, *rest)
@@ -144,9 +144,9 @@ def test_ranks_split_the_list_and_one_of_them_tells(project, base):
         assert process.wait(120) == 0, process.stderr.read()
     shares = [process.stdout.read().split() for process in ranks]
     assert len(shares[0]) == len(shares[1]) == len({*shares[0], *shares[1]}) / 2
-    runs = tracker.find_all("svd")
+    runs = tracker.runs.find_all("svd")
     assert len(runs) == 2, "the lone run and rank 0's; rank 1 makes none"
-    together = load_file(tracker.artifact(runs[0].run_id, "projectors") / "projectors.safetensors")
+    together = load_file(tracker.artifacts.path(runs[0].run_id, "projectors") / "projectors.safetensors")
     assert all(torch.equal(alone[name], together[name]) for name in alone)
 
 

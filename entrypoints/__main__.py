@@ -2,7 +2,7 @@
 
 import click
 
-from entrypoints import compare, eval, main, merge, promote, subspace, svd, train
+from entrypoints import compare, eval, main, merge, promote, study, subspace, svd, train
 
 
 @click.group(help="Train a character into a language model, and measure what it costs in mathematics.")
@@ -10,7 +10,7 @@ def cli() -> None:
     """Gather the stages under one name."""
 
 
-for stage in (main, svd, subspace, train, merge, eval, compare, promote):
+for stage in (main, svd, subspace, train, merge, eval, compare, promote, study):
     cli.add_command(stage.command)
 
 

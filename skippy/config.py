@@ -262,6 +262,18 @@ class MainConfig:
     parallel: int = option(0, "child runs at a time; 0: two on the lab, one elsewhere", minimum=0)
 
 
+@dataclass(frozen=True)
+class StudyConfig:
+    """Arms at several doses and seeds, from a plan; what is there already is never done again."""
+
+    plan: str = option("studies/lab.yaml", "plan of the study, a YAML file")
+    device: str = option(
+        "auto", "cpu, cuda, or auto: cpu for the lab, else a GPU where there is one", choices=DEVICES
+    )
+    parallel: int = option(0, "cells at a time; 0: one a core, or four a GPU", minimum=0)
+    retry_failed: bool = option(False, "try again the cells that failed in an earlier study")
+
+
 CONFIGS: dict[str, type] = {
     "main": MainConfig,
     "svd": SvdConfig,
@@ -271,6 +283,7 @@ CONFIGS: dict[str, type] = {
     "eval": EvalConfig,
     "compare": CompareConfig,
     "promote": PromoteConfig,
+    "study": StudyConfig,
 }
 """Stage → its parameters, in the order of the story."""
 

@@ -106,10 +106,11 @@ def test_every_command_runs_its_own_stage_with_what_it_was_given(stage: str, mon
     ran: list[tuple[str, dict[str, str]]] = []
     module = import_module(f"entrypoints.{stage}")
     monkeypatch.setattr(module, "run_stage", lambda name, values: ran.append((name, values)))
-    result = CliRunner().invoke(cli, [stage, "--base-model", "elsewhere"])
+    first = next(iter(fields(CONFIGS[stage]))).name
+    result = CliRunner().invoke(cli, [stage, "--" + first.replace("_", "-"), "elsewhere"])
     assert result.exit_code == 0, result.output
     defaults = {item.name: default_text(item) for item in fields(CONFIGS[stage])}
-    assert ran == [(stage, defaults | {"base_model": "elsewhere"})]
+    assert ran == [(stage, defaults | {first: "elsewhere"})]
 
 
 @pytest.mark.parametrize(

@@ -290,6 +290,18 @@ class MainConfig:
     )
 
 
+@dataclass(frozen=True)
+class StudyConfig:
+    """Arms at several doses and seeds, from a plan; what is there already is never done again."""
+
+    plan: str = option("studies/lab.yaml", "plan of the study, a YAML file")
+    device: str = option(
+        "auto", "cpu, cuda, or auto: cpu for the lab, else a GPU where there is one", choices=DEVICES
+    )
+    parallel: int = option(0, "cells at a time; 0: one a core, or four a GPU", minimum=0)
+    retry_failed: bool = option(False, "try again the cells that failed in an earlier study")
+
+
 CONFIGS: dict[str, type] = {
     "main": MainConfig,
     "svd": SvdConfig,
@@ -299,6 +311,7 @@ CONFIGS: dict[str, type] = {
     "eval": EvalConfig,
     "compare": CompareConfig,
     "promote": PromoteConfig,
+    "study": StudyConfig,
 }
 """Stage → its parameters, in the order of the story."""
 

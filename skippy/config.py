@@ -145,7 +145,7 @@ class TrainConfig:
     """GRPO with LoRA under one variant's constraint."""
 
     base_model: str = base_model_field()
-    variant: str = option("v4", "constraint on the update", choices=tuple(VARIANTS))
+    variant: str = option("v4", "constraint on the update", choices=VARIANTS)
     character: str = character_field()
     k: str = k_field()
     svd_run: str = option("", "run id of the svd stage; empty: the newest finished one of this base and k")
@@ -173,7 +173,7 @@ class MergeConfig:
     """Base plus adapter as a plain checkpoint, registered."""
 
     base_model: str = base_model_field()
-    variant: str = option("v4", "variant whose adapter is merged", choices=tuple(VARIANTS))
+    variant: str = option("v4", "variant whose adapter is merged", choices=VARIANTS)
     character: str = character_field()
     train_run: str = option(
         "", "run id of the train stage; empty: the newest finished one of base, variant and character"
@@ -229,18 +229,17 @@ class EvalConfig:
 
 @dataclass(frozen=True)
 class CompareConfig:
-    """Verdicts and report from the newest evaluations of base, V3 and V4."""
+    """Verdicts and report from evaluations of the base and any number of variants."""
 
     base_model: str = base_model_field()
     character: str = character_field()
     registered_model: str = registered_model_field()
     margin: float = margin_field()
-    base_run: str = option("", "run id of the base's evaluation; empty: the newest finished one")
-    v3_run: str = option(
-        "", "run ids of V3's evaluations, one a training seed, comma-separated; empty: the newest"
+    arms: str = option(
+        "", "variants to compare, comma-separated; empty: those of `runs`, or all that are evaluated"
     )
-    v4_run: str = option(
-        "", "run ids of V4's evaluations, one a training seed, comma-separated; empty: the newest"
+    runs: str = option(
+        "", "run ids of evaluations of any arms, one a training seed, comma-separated; empty: the newest"
     )
 
 
@@ -291,6 +290,18 @@ class MainConfig:
     )
 
 
+@dataclass(frozen=True)
+class StudyConfig:
+    """Arms at several doses and seeds, from a plan; what is there already is never done again."""
+
+    plan: str = option("studies/lab.yaml", "plan of the study, a YAML file")
+    device: str = option(
+        "auto", "cpu, cuda, or auto: cpu for the lab, else a GPU where there is one", choices=DEVICES
+    )
+    parallel: int = option(0, "cells at a time; 0: one a core, or four a GPU", minimum=0)
+    retry_failed: bool = option(False, "try again the cells that failed in an earlier study")
+
+
 CONFIGS: dict[str, type] = {
     "main": MainConfig,
     "svd": SvdConfig,
@@ -300,6 +311,7 @@ CONFIGS: dict[str, type] = {
     "eval": EvalConfig,
     "compare": CompareConfig,
     "promote": PromoteConfig,
+    "study": StudyConfig,
 }
 """Stage → its parameters, in the order of the story."""
 
@@ -310,12 +322,15 @@ def click_options(config_class: type) -> Callable[[Callable[..., Any]], Callable
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         for item in reversed(fields(config_class)):
             kind, limits = kind_text(config_class, item), limits_text(item)
+            flag: dict[str, Any] = (
+                {"is_flag": False, "flag_value": "true"} if isinstance(item.default, bool) else {}
+            )
             command = click.option(
                 "--" + item.name.replace("_", "-"),
                 item.name,
                 default=default_text(item),
                 # `--force` alone means true; `--force false` still works, as MLproject needs it.
-                **({"is_flag": False, "flag_value": "true"} if isinstance(item.default, bool) else {}),
+                **flag,
                 show_default=True,
                 metavar=kind,
                 help=item.metadata["help"] + (f"; {limits}" if limits else ""),

@@ -125,13 +125,13 @@ def plan(config: MainConfig) -> list[Job]:
                 ),
                 Job(f"eval {arm} seed {seed}", "eval", asked, {"model": (merge,)}),
             ]
-    evaluated = {f"{arm}_run": tuple(f"eval {arm} seed {seed}" for seed in seeds) for arm in ARMS}
+    evaluated = ("eval base", *(f"eval {arm} seed {seed}" for arm in ARMS for seed in seeds))
     jobs += [
         Job(
             "compare",
             "compare",
             {**character, **registered, **margin},
-            {"base_run": ("eval base",), **evaluated},
+            {"runs": evaluated},
         ),
         Job(
             "promote", "promote", {**base, **registered, "unresolved": "leave"}, {"compare_run": ("compare",)}

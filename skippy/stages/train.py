@@ -20,7 +20,7 @@ from skippy.config import TrainConfig, config_dict
 from skippy.core.personality.reference import CharacterReference
 from skippy.core.spectral.rank import parse_rank
 from skippy.core.style import rewards
-from skippy.core.variants import variant_rule
+from skippy.core.variants import find_variant
 from skippy.errors import ConfigError, MissingRunError, SkippyError
 from skippy.evaluation.character_history import read_history
 from skippy.evaluation.suites import PROMPT_STYLES, choose_prompt_style
@@ -84,7 +84,7 @@ def run(config: TrainConfig, tracker: Tracker) -> TrainResult | None:
         inputs = _gather(config, tracker)
         train_grpo(_request(config, inputs, _await_leader(config, tracker, inputs)), SilentSink())
         return None
-    rule = variant_rule(config.variant)
+    rule = find_variant(config.variant)
     with tracker.stage(
         "train",
         name=f"train {config.variant} {config.character} seed {config.seed}",
@@ -235,7 +235,7 @@ def _find_projectors(config: TrainConfig, tracker: Tracker, base: Base) -> tuple
             tracker, "svd", config.svd_run, base=base, extra_tags={"skippy.k": config.k}, make_with=k
         )
     except MissingRunError:
-        if config.svd_run or variant_rule(config.variant).needs_projectors:
+        if config.svd_run or find_variant(config.variant).needs_projectors:
             raise
         logger.info("train: no svd run of this base and k, so leakage is not measured")
         return "", None

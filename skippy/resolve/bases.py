@@ -10,19 +10,18 @@ from functools import lru_cache
 from pathlib import Path
 
 from skippy.core.target import Target
-from skippy.lab.paths import LAB_CHECKPOINT
+from skippy.lab.paths import LAB, LAB_CHECKPOINT
 from skippy.models.hub import fetch_checkpoint
 from skippy.models.profiles import AUTO, LAB_LINEAGE, ModelProfile, choose_profile
 from skippy.models.targets import find_targets
 from skippy.stores.checkpoints import Checkpoint
 from skippy.stores.merging import CARD_FILE
 from skippy.stores.projectors import Projectors, read_projectors
-from skippy.tracking.runs import Tracker
+from skippy.tracking.tracker import Tracker
 
 logger = logging.getLogger(__name__)
 
 
-LAB = "lab"
 LARGE_BYTES = 10**9
 TUNED_CARD_FILE = "skippy_lab.json"
 
@@ -141,7 +140,7 @@ def _open_checkpoint(name: str, tracker: Tracker) -> Checkpoint:
     if name == LAB:
         return Checkpoint.open(LAB_CHECKPOINT)
     is_uri = name.startswith("models:/")
-    return Checkpoint.open(tracker.resolve_model(name).path if is_uri else fetch_checkpoint(name))
+    return Checkpoint.open(tracker.models.resolve(name).path if is_uri else fetch_checkpoint(name))
 
 
 def _choose(name: str, checkpoint: Checkpoint, lineage: str, wanted: str) -> ModelProfile:
@@ -156,6 +155,6 @@ def load_projectors(tracker: Tracker, run_id: str, base: Base, *, k: str | None 
     Raises:
         ProjectorError: they belong to another base or another k, or are malformed.
     """
-    folder = tracker.artifact(run_id, "projectors")
+    folder = tracker.artifacts.path(run_id, "projectors")
     shapes = {target.name: (target.out, target.in_) for target in base.targets}
     return read_projectors(folder, base_digest=base.digest, k=k, shapes=shapes)

@@ -8,6 +8,7 @@ import pytest
 
 from skippy.errors import TrackingError
 from skippy.models.profiles import PROFILES
+from skippy.resolve import threads
 from skippy.stages import pipeline
 from skippy.stages.pipeline import Job
 
@@ -80,7 +81,8 @@ def test_children_share_the_cores_and_a_person_has_the_last_word(monkeypatch: py
 
     def shared(parallel: int, *, profile: str, **given: str) -> list[str | None]:
         environment = dict(given)
-        monkeypatch.setattr(pipeline, "os", SimpleNamespace(environ=environment, cpu_count=lambda: 8))
+        monkeypatch.setattr(pipeline, "os", SimpleNamespace(environ=environment))
+        monkeypatch.setattr(threads, "count_cores", lambda: 8)
         pipeline._share_machine(parallel, PROFILES[profile])
         return [environment.get(name) for name in names]
 

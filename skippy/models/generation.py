@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -12,13 +12,13 @@ from torch import nn
 from skippy.core.sampling import Sampling
 from skippy.errors import BackendError
 from skippy.models.decoding import DecodingBatch, Row
+from skippy.models.prompts import encode_prompt, opened_thought, render_prompt
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 CPU_CACHE_BYTES = 256 << 20  # of keys and values; more rows would not be faster
 GPU_MEMORY_SHARE = 0.4  # of what is free, for keys and values; the rest is activations and their copies
-THINK = "<think>"
 REFUSALS = ("content_filter", "refused")
 REFILL_SHARE = 4  # join when a quarter of the batch is free: a prefill a step would cost more
 
@@ -89,7 +89,7 @@ class TransformersBackend:
         asked = list(requests)
         prompts = [render_prompt(self._tokenizer, each.messages) for each in asked]
         # A thought that the template opened is part of the answer: cut off, it must not read as a closed one.
-        thinking = {each.id for each, text in zip(asked, prompts, strict=True) if opens_thought(text)}
+        opened = {each.id: opened_thought(text) for each, text in zip(asked, prompts, strict=True)}
         waiting = [
             Row(each.id, encode_prompt(self._tokenizer, text), each.seed)
             for each, text in zip(asked, prompts, strict=True)
@@ -110,7 +110,7 @@ class TransformersBackend:
                     joining = [waiting.pop() for _ in range(min(free, len(waiting)))]
                     batch.join(joining)
                 for row in batch.step():
-                    yield self._decode(row, THINK if row.id in thinking else "")
+                    yield self._decode(row, opened[row.id])
         finally:
             self._model.train(was_training)
 
@@ -129,21 +129,6 @@ class TransformersBackend:
                 found=f"{len(longest.prompt)} in the prompt, up to {sampling.max_tokens} in the completion",
                 next_step="use a preset with a smaller max_tokens",
             )
-
-
-def render_prompt(tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> str:
-    """The conversation as the chat template puts it, up to where the answer begins."""
-    return str(tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False))
-
-
-def encode_prompt(tokenizer: Any, text: str) -> tuple[int, ...]:
-    """Token ids of a rendered prompt; the template wrote the special ones already."""
-    return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
-
-
-def opens_thought(prompt: str) -> bool:
-    """Whether the template left the answer to begin inside a thought."""
-    return prompt.rstrip().endswith(THINK)
 
 
 def _text_config(model: nn.Module) -> Any:

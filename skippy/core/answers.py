@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from skippy.core.inference.answer_grammar import Reason
 from skippy.core.inference.answer_reading import (
     LARGEST_ANSWER,
     Extraction,
@@ -11,6 +10,7 @@ from skippy.core.inference.answer_reading import (
     extract_integer_lenient,
     parse_gold,
 )
+from skippy.core.inference.answer_reasons import Reason
 from skippy.core.inference.thought_tags import THOUGHT_TAGS, ThoughtTag, opened_thought
 
 __all__ = [

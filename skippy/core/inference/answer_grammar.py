@@ -11,6 +11,7 @@ agree. Every word that is read beside a number is on a list (`answer_words`); a 
 
 Talk is what punctuation sets apart behind the value. It holds no digit, no mathematics and no word that offers or
 makes another number; with one of these it is part of the statement, and the statement has no value.
+r
 """
 
 from __future__ import annotations
@@ -18,33 +19,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Literal
 
 from skippy.core.inference import answer_words as words
+from skippy.core.inference.answer_reasons import Reason, Refused
+from skippy.core.inference.answer_suffix import Suffix
 from skippy.core.inference.answer_talk import cut_talk
 from skippy.core.inference.answer_tokens import Token, tokenize
 
-Reason = Literal[
-    "",  # there is a value
-    "empty",  # nothing is there, or the mere form of an answer
-    "no number",  # words or names alone
-    "several values",  # two numbers, a list, a tuple, or two statements
-    "relation",  # an inequality, an approximation, a membership, a congruence
-    "expression",  # arithmetic left undone
-    "unread words",  # a word beside the number that is on no list
-    "number words",  # "thousand", "quarters", "percent": another number than its digits
-    "negation",  # "not 42"
-    "percentage",
-    "other base",  # 113_5
-    "cut off",  # 113...
-    "factorial",  # 5! in mathematics: 5 shouted, or 120
-    "list item",  # the number of the first item of a list
-    "too long",
-    "not whole",  # a number with decimals, or a fraction
-    "out of range",
-]
 Tokens = Sequence[Token]
-_TEN = ("10", "ten", "dec", "decimal")
 _LARGEST_FACTORIAL = 6  # 7! is above 999: whoever writes it shouts
 _ENDINGS = ("space", "break", "stop", "comma", "dash")
 _DELIMITED = {"(": ")", "\\lparen": "\\rparen"}
@@ -58,15 +40,8 @@ class Reading:
     reason: Reason
 
 
-class _Refused(Exception):  # noqa: N818 - internal control flow of one parse
-    """This statement has no value."""
-
-    def __init__(self, reason: Reason) -> None:
-        self.reason: Reason = reason
-
-
 def read_number(content: str, *, is_prose: bool) -> Reading:
-    """The number that `content` commits to.
+    r"""The number that `content` commits to.
 
     Args:
         content: the inside of a box, or what follows `Answer:`.
@@ -74,29 +49,30 @@ def read_number(content: str, *, is_prose: bool) -> Reading:
     """
     try:
         return Reading(_statement(tokenize(content, is_prose=is_prose), is_prose), "")
-    except _Refused as refused:
+    except Refused as refused:
         return Reading(None, refused.reason)
 
 
 def is_placeholder(content: str) -> bool:
     """Whether a box shows only the form of an answer: nothing, dots, or words such as "your answer"."""
-    significant = [token for token in tokenize(content, is_prose=False) if token.kind not in ("space", "break")]
+    significant = [
+        token for token in tokenize(content, is_prose=False) if token.kind not in ("space", "break")
+    ]
     return all(
-        token.kind in ("ellipsis", "stop")
-        or (token.kind == "word" and token.text in words.PLACEHOLDERS)
+        token.kind in ("ellipsis", "stop") or (token.kind == "word" and token.text in words.PLACEHOLDERS)
         for token in significant
     )
 
 
 def _statement(tokens: Tokens, is_prose: bool) -> Fraction:
     if not any(token.kind not in ("space", "break", "stop", "ellipsis") for token in tokens):
-        raise _Refused("empty")
-    if not is_prose and _is_small_factorial(tokens):
-        raise _Refused("factorial")
+        raise Refused("empty")
+    if _is_small_factorial(tokens):
+        raise Refused("factorial")
     tokens = _unwrap(_after_implication(_trim(tokens)))
     tokens = _unwrap(_trim(cut_talk(tokens, is_prose=is_prose)))
     if any(token.kind == "word" and token.text in words.NEGATIONS for token in tokens):
-        raise _Refused("negation")
+        raise Refused("negation")
     return _chain(_sides(tokens))
 
 
@@ -104,7 +80,7 @@ def _is_small_factorial(tokens: Tokens) -> bool:
     ending = [token for token in tokens if token.kind not in ("space", "break", "unknown")]
     while ending and (ending[-1].kind == "close" or ending[-1].text in ".?"):
         ending.pop()
-    if len(ending) < 2 or ending[-1].text != "!" or ending[-2].kind != "number":
+    if len(ending) < 2 or ending[-1].text != "!" or ending[-1].mode == "prose" or ending[-2].kind != "number":
         return False
     return (ending[-2].value or 0) <= _LARGEST_FACTORIAL
 
@@ -152,14 +128,14 @@ def _sides(tokens: Tokens) -> list[Tokens]:
     """The statement cut at its equality signs outside parentheses.
 
     Raises:
-        _Refused: another relation, or a mark that parts two statements.
+        Refused: another relation, or a mark that parts two statements.
     """
     sides: list[list[Token]] = [[]]
     depth = 0
     for token in tokens:
         depth += {"open": 1, "close": -1}.get(token.kind, 0)
         if depth <= 0 and token.kind == "relation":
-            raise _Refused("relation")
+            raise Refused("relation")
         if depth <= 0 and token.kind == "equals":
             sides.append([])
         else:
@@ -175,44 +151,44 @@ def _chain(sides: list[Tokens]) -> Fraction:
         _require_one_statement(side, is_first=place == 0, is_last=place == len(sides) - 1)
     try:
         last = _value(sides[-1])
-    except _Refused as refused:
+    except Refused as refused:
         if any(token.kind == "number" for side in sides[1:] for token in side):
             raise
         try:
             return _value(sides[0])
-        except _Refused:
+        except Refused:
             raise refused from None
     first = _value_or_none(sides[0])
     if first is not None and first != last:
-        raise _Refused("several values")
+        raise Refused("several values")
     return last
 
 
 def _value_or_none(side: Tokens) -> Fraction | None:
     try:
         return _value(side)
-    except _Refused:
+    except Refused:
         return None
 
 
 def _require_one_statement(side: Tokens, *, is_first: bool, is_last: bool) -> None:
-    """No second statement hides in a side: `m=100, n=13`, `m=100 \\quad n=13`, `x=3 \\text{ ou } x=5`."""
+    r"""No second statement hides in a side: `m=100, n=13`, `m=100 \quad n=13`, `x=3 \text{ ou } x=5`."""
     depth, numbers, has_number = 0, 0, any(token.kind == "number" for token in side)
     for index, token in enumerate(side):
         depth += {"open": 1, "close": -1}.get(token.kind, 0)
         if depth > 0:
             continue
         if token.kind in ("comma", "break"):
-            raise _Refused("several values")
+            raise Refused("several values")
         if token.kind == "word":
             if token.text in words.CONNECTIVES and (not is_first or has_number or token.text != "and"):
-                raise _Refused("several values")
+                raise Refused("several values")
             if is_first and not is_last and words.changes_number(token.text) and token.mode != "math":
-                raise _Refused("number words")
+                raise Refused("number words")
         numbers += token.kind == "number"
         is_name = token.kind == "name" or (token.kind == "word" and token.text not in words.UNITS)
         if not is_first and not is_last and numbers and is_name and side[index - 1].kind == "space":
-            raise _Refused("several values")
+            raise Refused("several values")
 
 
 def _value(side: Tokens) -> Fraction:
@@ -220,12 +196,12 @@ def _value(side: Tokens) -> Fraction:
     side = _unwrap(_trim(side, is_ending=False))
     places = [index for index, token in enumerate(side) if token.kind == "number"]
     if not places:
-        raise _Refused("no number")
+        raise Refused("no number")
     if len(places) > 1:
-        raise _Refused("several values" if _are_apart(side) else "expression")
+        raise Refused("several values" if _are_apart(side) else "expression")
     place = places[0]
     is_negative = _read_lead(side[:place])
-    _read_tail(side[place], side[place + 1 :])
+    Suffix(side[place], side[place + 1 :]).read()
     value = side[place].value or Fraction(0)
     return -value if is_negative else value
 
@@ -238,7 +214,7 @@ def _read_lead(lead: Tokens) -> bool:
     """What leads to a number: openers, or a subject with its verb, then money and a sign. Whether it is negative.
 
     Raises:
-        _Refused: it may change the number.
+        Refused: it may change the number.
     """
     spoken = [token for token in lead if token.kind not in ("space", "currency")]
     is_negative = False
@@ -249,9 +225,9 @@ def _read_lead(lead: Tokens) -> bool:
         if token.kind == "comma":
             continue
         if token.kind != "word":
-            raise _Refused("several values" if token.kind == "break" else "expression")
+            raise Refused("several values" if token.kind == "break" else "expression")
         if token.text not in words.OPENERS:
-            raise _Refused("number words" if words.changes_number(token.text) else "unread words")
+            raise Refused("number words" if words.changes_number(token.text) else "unread words")
     return is_negative
 
 
@@ -259,7 +235,7 @@ def _end_of_subject(spoken: Tokens) -> int:
     """Where the subject of "the area of ABC is" ends: behind the verb, or a colon.
 
     Raises:
-        _Refused: the subject computes ("half of the answer is"), or offers a choice.
+        Refused: the subject computes ("half of the answer is"), or offers a choice.
     """
     start = 0
     for index, token in enumerate(spoken):
@@ -267,151 +243,9 @@ def _end_of_subject(spoken: Tokens) -> int:
             start = index + 1
     for token in spoken[:start]:
         if token.kind in ("relation", "stop", "break", "ellipsis"):
-            raise _Refused("several values")
+            raise Refused("several values")
         if token.kind == "word" and (token.text in words.CONNECTIVES - {"and"} or token.text == "if"):
-            raise _Refused("several values")
+            raise Refused("several values")
         if token.kind == "word" and words.changes_number(token.text):
-            raise _Refused("number words")
+            raise Refused("number words")
     return start
-
-
-def _read_tail(number: Token, tail: Tokens) -> None:
-    """What may stand behind a number without changing it.
-
-    Raises:
-        _Refused: anything else.
-    """
-    _Tail(number, tail).read()
-
-
-class _Tail:
-    """Reads units, ordinals, counted nouns and closers behind one number."""
-
-    def __init__(self, number: Token, tail: Tokens) -> None:
-        self._number, self._tail = number, tail
-        self._index = 0
-        self._has_unit = self._has_noun = False
-
-    def read(self) -> None:
-        while self._index < len(self._tail):
-            token = self._tail[self._index]
-            reader = getattr(self, f"_read_{token.kind}", None)
-            if reader is None:
-                raise _Refused("expression" if token.kind != "unknown" else "unread words")
-            self._index += 1
-            reader(token)
-
-    def _read_space(self, token: Token) -> None:
-        """Space says nothing."""
-
-    _read_degree = _read_currency = _read_space
-
-    def _read_break(self, token: Token) -> None:
-        if self._tail[self._index :]:
-            raise _Refused("several values")
-
-    def _read_comma(self, token: Token) -> None:
-        raise _Refused("several values")
-
-    def _read_percent(self, token: Token) -> None:
-        raise _Refused("percentage")
-
-    def _read_ellipsis(self, token: Token) -> None:
-        raise _Refused("cut off")
-
-    def _read_script(self, token: Token) -> None:
-        inner = "".join(each.text for each in token.inner if each.kind != "space").lower()
-        if self._index == 1 and token.text == "_":
-            if inner not in _TEN:
-                raise _Refused("other base")
-        elif self._index == 1:
-            kinds = {each.kind for each in token.inner if each.kind != "space"}
-            is_degree = inner in ("\\circ", "o", "∘") or kinds == {"degree"}
-            if not is_degree and inner not in _ordinals(self._number):
-                raise _Refused("expression")
-        elif not self._has_unit or inner not in ("1", "2", "3", "-1", "-2", "-3"):
-            raise _Refused("expression")
-
-    def _read_operator(self, token: Token) -> None:
-        if not self._has_unit or token.text not in ("/", "·", "\\cdot", "⋅"):
-            raise _Refused("expression")
-        self._has_unit = False
-        following = next((each for each in self._tail[self._index :] if each.kind != "space"), None)
-        if following is None or not _is_unit(following, is_after_space=True):
-            raise _Refused("expression")
-
-    def _read_minus(self, token: Token) -> None:
-        following = self._tail[self._index] if self._index < len(self._tail) else None
-        if self._index != 1 or following is None or following.text not in _ordinals(self._number):
-            raise _Refused("expression")
-        self._index += 1
-
-    def _read_name(self, token: Token) -> None:
-        before = self._tail[self._index - 2] if self._index > 1 else self._number
-        is_apart = before.kind in ("space", "degree", "operator", "word") or token.mode == "roman"
-        if token.text == "\\frac" and all(
-            each.kind == "space" or _is_unit(each, is_after_space=True) for each in self._tail[self._index :]
-        ):
-            self._has_unit = True
-        elif _is_unit(token, is_after_space=is_apart):
-            self._has_unit = True
-        else:
-            raise _Refused("expression")
-
-    def _read_word(self, token: Token) -> None:
-        text = token.text
-        if self._index == 1 and text in _ordinals(self._number):
-            return
-        if self._has_noun and token.mode in ("text", "prose"):
-            self._read_clause(token)
-        elif text == "per":
-            self._read_per()
-        elif self._has_unit and text in ("squared", "cubed"):
-            return
-        elif text in words.UNITS:
-            self._has_unit = True
-        elif text in words.COUNTED:
-            self._has_noun = self._has_unit = True
-        elif text in words.CONNECTIVES:
-            raise _Refused("several values")
-        elif text in words.QUALIFIERS or text in words.CLOSERS:
-            return
-        elif words.changes_number(text):
-            raise _Refused("number words")
-        elif not self._leads_to_plural(token):
-            raise _Refused("unread words")
-
-    def _read_per(self) -> None:
-        following = next((each for each in self._tail[self._index :] if each.kind != "space"), None)
-        if not self._has_unit or following is None or following.text == "cent":
-            raise _Refused("number words")
-
-    def _leads_to_plural(self, token: Token) -> bool:
-        r"""`42\text{ red apples}`: in words that TeX sets apart, a plural is what the number counts."""
-        if token.mode != "text":
-            return False
-        if words.is_plural(token.text):
-            self._has_noun = self._has_unit = True
-            return True
-        rest = [each for each in self._tail[self._index :] if each.kind == "word"]
-        return any(words.is_plural(each.text) or each.text in words.COUNTED for each in rest)
-
-    def _read_clause(self, token: Token) -> None:
-        """Behind the noun: "that satisfy the condition"."""
-        if token.text in words.CONNECTIVES:
-            raise _Refused("several values")
-        if words.changes_number(token.text):
-            raise _Refused("number words")
-
-
-def _is_unit(token: Token, *, is_after_space: bool) -> bool:
-    if token.kind == "name":
-        return token.text in words.SINGLE_LETTER_UNITS and token.mode != "math" and is_after_space
-    return token.kind == "word" and token.text in words.UNITS
-
-
-def _ordinals(number: Token) -> tuple[str, ...]:
-    """The letters that make an ordinal of it: 113th, 1st."""
-    last_two = int(number.value or 0) % 100
-    letters = {1: "st", 2: "nd", 3: "rd"}.get(last_two % 10, "th") if last_two not in (11, 12, 13) else "th"
-    return (letters, f"\\text{letters}")

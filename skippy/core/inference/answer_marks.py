@@ -21,13 +21,13 @@ BOXES_LOOKED_AT = 8
 
 Place = Literal["boxed", "answer_line"]
 _BOX = re.compile(r"\\(?:boxed|fbox|framebox)\s*\{")
-_BRACE = re.compile(
-    r"(?P<box>\\(?:boxed|fbox|framebox)\s*\{)|\\\\(?=[{}])|\\[{}]|(?P<open>\{)|(?P<close>\})"
-)
+_BRACE = re.compile(r"(?P<box>\\(?:boxed|fbox|framebox)\s*\{)|\\\\(?=[{}])|\\[{}]|(?P<open>\{)|(?P<close>\})")
 _MARK = re.compile(r"answer(?:[ \t*_]*[:：]|[ \t]+is\b|>)", re.IGNORECASE)
 _FINAL = re.compile(r"\bfinal[ \t]+\Z", re.IGNORECASE)
 _TAG = re.compile(r"<(?:final_)?\Z", re.IGNORECASE)
-_LINE_START = re.compile(r"[\s\W\d_]*(?:(?:the|my|our|so|thus|hence|therefore|and|your|final|correct)\b[\W_]*){0,4}\Z", re.I)
+_LINE_START = re.compile(
+    r"[\s\W\d_]*(?:(?:the|my|our|so|thus|hence|therefore|and|your|final|correct)\b[\W_]*){0,4}\Z", re.I
+)
 _END_OF_TURN = re.compile(
     r"<\|(?:im_end|eot_id|endoftext|end|eom_id|im_start|start_header_id|end_of_text|return|eot)\|>|"
     r"<｜end▁of▁sentence｜>|</s>|<eos>|<end_of_turn>|</(?:final_)?answer>",
@@ -36,7 +36,10 @@ _END_OF_TURN = re.compile(
 _BLOCKS = (("```", "```"), ("$$", "$$"), ("\\[", "\\]"), ("~~~", "~~~"))
 _FENCE = re.compile(r"(?:```|~~~)\w*[ \t]*\Z")
 _ENVIRONMENT = re.compile(r"\\begin\{([a-z]+\*?)\}")
-_ITEM = re.compile(r"\s*(?:\(?([0-9]{1,2})[.)]\)?|[A-Za-z][.)]|[-*+](?=\s)|(?:step|part)\s*[0-9]+\s*[:.)])\s+\S", re.IGNORECASE)
+_ITEM = re.compile(
+    r"\s*(?:\(?([0-9]{1,2})[.)]\)?|[A-Za-z][.)]|[-*+](?=\s)|(?:step|part)\s*[0-9]+\s*[:.)])\s+\S",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,9 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Literal
 
-from skippy.core.inference.answer_grammar import Reading, Reason, read_number
+from skippy.core.inference.answer_grammar import Reading, read_number
 from skippy.core.inference.answer_marks import LONGEST_CONTENT_CHARACTERS, find_boxes, find_mark
+from skippy.core.inference.answer_reasons import Reason
 from skippy.core.inference.thought_tags import THOUGHT_TAGS, ThoughtTag, drop_thoughts
 from skippy.errors import ProblemError
 
@@ -91,7 +92,9 @@ def extract_integer(
     return Extraction(number, status)
 
 
-def read_marked(text: str, thought_tags: Sequence[ThoughtTag] = THOUGHT_TAGS) -> tuple[Status, Reading | None]:
+def read_marked(
+    text: str, thought_tags: Sequence[ThoughtTag] = THOUGHT_TAGS
+) -> tuple[Status, Reading | None]:
     """The number in what decides, and where that stands; no reading where nothing decides."""
     spoken = drop_thoughts(text, thought_tags)
     if spoken is None:

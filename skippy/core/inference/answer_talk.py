@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from skippy.core.inference import answer_words as words
 from skippy.core.inference.answer_tokens import Token
@@ -11,7 +12,7 @@ Tokens = Sequence[Token]
 _MATHEMATICS = frozenset(
     ("number", "equals", "relation", "implies", "operator", "percent", "currency", "script", "degree")
 )
-_CHOICES = frozenset("or nor ou oder bzw resp".split())
+_CHOICES = frozenset(("or", "nor", "ou", "oder", "bzw", "resp"))
 _JOINTS = words.CONNECTIVES - _CHOICES
 _ARTICLES = ("a", "A", "I")
 _STARTS_MATHEMATICS = _MATHEMATICS | {"minus"}
@@ -32,7 +33,8 @@ def cut_talk(tokens: Tokens, *, is_prose: bool) -> Tokens:
         if not is_bracket and not _is_mark(tokens, index, is_prose=is_prose):
             continue
         rest = tokens[index:] if token.kind == "word" else tokens[index + 1 :]
-        if is_prose and token.kind in ("stop", "ellipsis") and _is_next_sentence(rest):
+        is_factorial = token.text == "!" and token.mode == "math"
+        if is_prose and token.kind in ("stop", "ellipsis") and not is_factorial and _is_next_sentence(rest):
             return tokens[:index]
         if suffix_is_clean[index + (token.kind != "word")] and _is_talk(rest):
             return tokens[:index]
@@ -116,9 +118,11 @@ def _makes_number(spoken: Sequence[str], *, has_candidate: bool) -> bool:
         return True
     if any(word in words.OTHER_BASES or word.startswith(("percent", "per-cent")) for word in spoken):
         return True
-    pairs = list(zip(spoken, spoken[1:], strict=False))
+    pairs = list(pairwise(spoken))
     if ("per", "cent") in pairs:
         return True
-    if any(first in words.OPERATIONS and (second == "one" or _is_number_word(second)) for first, second in pairs):
+    if any(
+        first in words.OPERATIONS and (second == "one" or _is_number_word(second)) for first, second in pairs
+    ):
         return True
     return all(word == "one" or _is_number_word(word) or word in words.CONNECTIVES for word in spoken)

@@ -10,43 +10,31 @@ import re
 import unicodedata
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Literal
 
-Kind = Literal[
-    "number",  # digits, with thousands separators or decimals
-    "word",  # two letters or more, lower case
-    "name",  # one letter of mathematics, or a command that is no decoration
-    "equals",
-    "relation",  # any other relation, and the connectives of logic
-    "implies",
-    "operator",
-    "minus",
-    "comma",  # , ; and : before a space
-    "stop",  # . ! ?
-    "dash",  # in prose: an em dash, or a hyphen between spaces
-    "space",
-    "break",  # a new line or a wide space of TeX, which part two statements
-    "open",
-    "close",
-    "script",  # an exponent or a subscript with its own tokens
-    "degree",
-    "currency",
-    "percent",
-    "ellipsis",
-    "unknown",
-]
-Mode = Literal["math", "text", "prose", "roman"]
+from skippy.core.inference.answer_symbols import (
+    COMMANDS,
+    DECORATIONS,
+    ENVIRONMENTS,
+    MARKUP,
+    MODES,
+    SKIPPED_ARGUMENTS,
+    SUPERSCRIPTS,
+    SYMBOLS,
+    Kind,
+    Mode,
+)
+
 DEEPEST_SCRIPT = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """One piece of what decides.
+    r"""One piece of what decides.
 
     Attributes:
         kind: what it is.
         text: as written; words in lower case.
-        mode: `math`, `prose` (an answer line), `text` (\\text{}) or `roman` (\\mathrm{}, in which units are set).
+        mode: `math`, `prose` (an answer line), `text` (\text{}) or `roman` (\mathrm{}, in which units are set).
         value: of a number.
         inner: tokens of a script.
     """
@@ -57,75 +45,6 @@ class Token:
     value: Fraction | None = None
     inner: tuple[Token, ...] = ()
 
-
-_SPACINGS = frozenset("displaystyle textstyle scriptstyle limits nolimits nonumber notag strut mathstrut".split())
-_SIZES = """
-    left right middle big Big bigg Bigg bigl bigr Bigl Bigr biggl biggr Biggl Biggr tiny scriptsize footnotesize
-    small normalsize large Large LARGE huge Huge
-"""
-_SWITCHES = "bf rm it sf tt sl sc em cal bfseries itshape rmfamily mdseries centering normalfont boldmath"
-_MODES: dict[str, Mode] = {
-    **dict.fromkeys("text textbf textit textrm textnormal textsf texttt textup textmd textsc textsl emph".split(), "text"),
-    **dict.fromkeys("mbox hbox makebox textcolor".split(), "text"),
-    **dict.fromkeys("mathrm operatorname mathsf mathup rm".split(), "roman"),
-}
-_MATH_FONTS = """
-    mathbf mathit mathtt mathnormal mathcal mathbb mathfrak mathscr bm boldsymbol pmb symbf symup ensuremath
-    underline uline boxed fbox framebox colorbox fcolorbox color underbrace smash
-"""
-_ORNAMENTS = """
-    blacksquare square Box qed qedsymbol checkmark bigstar star heartsuit spadesuit clubsuit diamondsuit smiley
-    lozenge blacklozenge Diamond
-"""
-DECORATIONS = frozenset(f"{_SIZES} {_SWITCHES} {_MATH_FONTS} {_ORNAMENTS}".split()) | _SPACINGS
-_SKIPPED_ARGUMENTS = {
-    **dict.fromkeys(("color", "textcolor", "colorbox", "begin", "end", "hspace", "vspace", "label", "tag"), 1),
-    **dict.fromkeys(("fcolorbox",), 2),
-    **dict.fromkeys(("phantom", "hphantom", "vphantom", "hskip", "kern", "mkern"), 1),
-}
-ENVIRONMENTS = frozenset(
-    "aligned align align* alignat gather gather* gathered equation equation* split multline multline* math "
-    "displaymath center flushleft flushright verbatim".split()
-)
-_COMMANDS: dict[str, Kind] = {
-    **dict.fromkeys(
-        """
-        ne neq not le leq leqslant ge geq geqslant lt gt ll gg approx approxeq sim simeq cong equiv propto in notin
-        ni mid nmid subset subseteq supset supseteq prec succ doteq lesssim gtrsim to rightarrow longrightarrow
-        mapsto leftarrow gets leftrightarrow Leftrightarrow iff vee lor wedge land cup cap or
-        """.split(),
-        "relation",
-    ),
-    **dict.fromkeys("implies Rightarrow Longrightarrow therefore".split(), "implies"),
-    **dict.fromkeys("times cdot div pm mp ast bullet oplus otimes setminus circ".split(), "operator"),
-    **dict.fromkeys("ldots dots cdots dotsc dotsb dotsm dotsi dotso vdots ddots textellipsis".split(), "ellipsis"),
-    **dict.fromkeys("lbrace lbrack langle lfloor lceil lvert lVert lparen".split(), "open"),
-    **dict.fromkeys("rbrace rbrack rangle rfloor rceil rvert rVert rparen".split(), "close"),
-    **dict.fromkeys("pounds euro texteuro textdollar yen textyen textsterling cent textcent mathdollar".split(), "currency"),
-    **dict.fromkeys(("degree", "textdegree"), "degree"),
-    **dict.fromkeys(("coloneqq", "eq"), "equals"),
-    "colon": "comma",
-}
-
-_SYMBOLS: dict[str, Kind] = {
-    **dict.fromkeys(("=", "==", ":=", "≔", "＝", "&="), "equals"),
-    **dict.fromkeys(("<=", ">=", "!=", "/=", "<>", "=/=", "~=", "=~", "~", "=>", "->", "<-", "=<", "≈="), "relation"),
-    **dict.fromkeys("<>≠≤≥≈≃≅≡∼∝∈∉∋⊂⊆⊃⊇≪≫≲≳→←↔⇔↦∣∨∧∪∩⩽⩾", "relation"),
-    **dict.fromkeys(("⇒", "⟹", "==>"), "implies"),
-    **dict.fromkeys("+×÷·±∓/^⋅∗√∛∑∏∫|", "operator"),
-    **dict.fromkeys("-−", "minus"),
-    **dict.fromkeys(",;，；、", "comma"),
-    **dict.fromkeys(".!?。！？", "stop"),
-    **dict.fromkeys(("...", "…", "⋯"), "ellipsis"),
-    **dict.fromkeys("([", "open"),
-    **dict.fromkeys(")]", "close"),
-    **dict.fromkeys("°º˚", "degree"),
-    **dict.fromkeys("€£¥₹¢₩￥", "currency"),
-    **dict.fromkeys("%‰％", "percent"),
-    **dict.fromkeys("∞π∅ℝℤℕℚℂ∂∇∀∃∴∵∠△", "name"),
-}
-_MARKUP = frozenset("*`\"“”„«»‘’_#&•∎■□▪◼◻★☆✓✔✅")
-_SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺", "0123456789-+")
 
 _LETTER = r"[^\W\d_⁰¹²³⁴⁵⁶⁷⁸⁹]"
 _WORD = rf"{_LETTER}+(?:['’]{_LETTER}+)*"
@@ -156,15 +75,17 @@ _OPEN_GROUP = re.compile(r"\s*\{")
 _GROUPING = re.compile(r"\\.|[{}]", re.DOTALL)
 _ARGUMENT = re.compile(r"\s*(?:\[[^\[\]{}]*\]\s*)?\{([^{}]*)\}")
 _SCRIPT_TARGET = re.compile(r"\s*(?:\{|\\[A-Za-z]+|\\.|[0-9]+|.)", re.DOTALL)
-_INVISIBLE = dict.fromkeys((0x200B, 0x200C, 0x200E, 0x200F, 0x2060, 0xFEFF, 0x00AD, 0x2066, 0x2067, 0x2068, 0x2069))
+_INVISIBLE = dict.fromkeys(
+    (0x200B, 0x200C, 0x200E, 0x200F, 0x2060, 0xFEFF, 0x00AD, 0x2066, 0x2067, 0x2068, 0x2069)
+)
 
 
 def tokenize(content: str, *, is_prose: bool) -> tuple[Token, ...]:
-    """The tokens of what decides; linear in its length, never raises.
+    r"""The tokens of what decides; linear in its length, never raises.
 
     Args:
         content: what stands in a box, or behind `Answer:`.
-        is_prose: an answer line: words until a dollar sign; else mathematics until \\text{}.
+        is_prose: an answer line: words until a dollar sign; else mathematics until \text{}.
     """
     return tuple(_Scanner(content.translate(_INVISIBLE), is_prose=is_prose).scan())
 
@@ -194,7 +115,9 @@ class _Scanner:
     def _mode(self) -> Mode:
         return self._modes[-1]
 
-    def _add(self, kind: Kind, text: str, value: Fraction | None = None, inner: tuple[Token, ...] = ()) -> None:
+    def _add(
+        self, kind: Kind, text: str, value: Fraction | None = None, inner: tuple[Token, ...] = ()
+    ) -> None:
         self._tokens.append(Token(kind, text, self._mode, value, inner))
 
     def _number(self, text: str) -> None:
@@ -224,7 +147,7 @@ class _Scanner:
         self._add(kinds.get(text[1], "space" if text[1] in "_*`#" else "name"), text)
 
     def _superscript(self, text: str) -> None:
-        inner = tokenize(text.translate(_SUPERSCRIPTS), is_prose=False)
+        inner = tokenize(text.translate(SUPERSCRIPTS), is_prose=False)
         self._add("script", "^", inner=inner)
 
     def _word(self, text: str) -> None:
@@ -250,15 +173,15 @@ class _Scanner:
                 self._add("name", text)
             self._skip_arguments(1)
             return
-        self._skip_arguments(_SKIPPED_ARGUMENTS.get(name, 0))
-        if name in _MODES:
-            self._pending = _MODES[name]
+        self._skip_arguments(SKIPPED_ARGUMENTS.get(name, 0))
+        if name in MODES:
+            self._pending = MODES[name]
             self._begin_group_without_braces(self._pending)
-        elif name not in DECORATIONS and name not in _SKIPPED_ARGUMENTS:
-            self._add(_COMMANDS.get(name, "name"), text)
+        elif name not in DECORATIONS and name not in SKIPPED_ARGUMENTS:
+            self._add(COMMANDS.get(name, "name"), text)
 
     def _begin_group_without_braces(self, mode: Mode) -> None:
-        """`\\rm 113` switches the font to the end of its group; with braces behind, only the braces count."""
+        r"""`\rm 113` switches the font to the end of its group; with braces behind, only the braces count."""
         if not _OPEN_GROUP.match(self._text, self._position):
             self._modes[-1], self._pending = mode, None
 
@@ -276,14 +199,14 @@ class _Scanner:
             self._add_dash(text)
         elif text == "'":
             self._add("space" if not self._tokens or self._mode in ("text", "prose") else "name", text)
-        elif text in _MARKUP:
+        elif text in MARKUP:
             self._add("space", text)
         elif text == "~~":
             self._add("unknown" if self._is_prose else "space", text)
         elif set(text) == {"~"}:
             self._add("relation", text)
         else:
-            self._add(_SYMBOLS.get(text, "unknown"), text)
+            self._add(SYMBOLS.get(text, "unknown"), text)
 
     def _is_subscript(self) -> bool:
         """Whether an underscore lowers what follows; elsewhere it is Markdown."""

@@ -27,11 +27,11 @@ _NAMES = """
     think thinking thought thoughts thinking_process thought_process think_fast think_faster
     reason reasoning reasoning_process reflection scratchpad analysis rationale cot chain_of_thought
     monologue inner_monologue internal_monologue inner_thoughts internal_thoughts contemplator contemplation
-    brainstorm deliberation seed:think longcat_think mm:think ant:thinking antml:thinking
-""".split()
+    brainstorm deliberation seed:think longcat_think mm:think
+"""
 
 THOUGHT_TAGS: tuple[ThoughtTag, ...] = (
-    *(ThoughtTag(f"<{name}>", f"</{name}>") for name in _NAMES),
+    *(ThoughtTag(f"<{name}>", f"</{name}>") for name in _NAMES.split()),
     *(ThoughtTag(f"[{name}]", f"[/{name}]") for name in ("THINK", "THINKING", "REASONING", "THOUGHT")),
     *(
         ThoughtTag(f"<|begin_of_{name}|>", f"<|end_of_{name}|>")
@@ -108,7 +108,9 @@ def opened_thought(prompt: str, tags: Sequence[ThoughtTag] = THOUGHT_TAGS) -> Th
 
 
 @cache
-def _compile(tags: tuple[ThoughtTag, ...]) -> tuple[list[re.Pattern[str]], dict[str, tuple[ThoughtTag, bool]]]:
+def _compile(
+    tags: tuple[ThoughtTag, ...],
+) -> tuple[list[re.Pattern[str]], dict[str, tuple[ThoughtTag, bool]]]:
     """One pattern for each first character, which makes it fast to search for, and what each tag is."""
     by_text: dict[str, tuple[ThoughtTag, bool]] = {}
     for tag in tags:

@@ -32,10 +32,11 @@ from transformers import TrainerCallback
 
 from benchmarks.synthetic import write_checkpoint_8b
 from skippy.characters.loader import load_character
-from skippy.core import rewards
-from skippy.core.subspace import seed_of, top_singular_subspace
+from skippy.core.spectral.subspaces import seed_of, top_singular_subspace
+from skippy.core.style import rewards
+from skippy.core.target import Target
 from skippy.lab.paths import LAB_CHECKPOINT
-from skippy.models.targets import Target, find_targets
+from skippy.models.targets import find_targets
 from skippy.stores.checkpoints import Checkpoint
 from skippy.training.constraint_callback import ConstraintCallback
 from skippy.training.plan import PRESETS, GrpoSettings, TrainRequest

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from transformers import Cache, DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-from skippy.core.presets import Sampling
+from skippy.core.sampling import Sampling
 from skippy.models.decoding import Row, next_logits, prefill
 from skippy.models.sampling import choose_by_keys, keys_at, seed_keys
 

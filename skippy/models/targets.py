@@ -12,18 +12,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from skippy.core.deltas import side_of
+from skippy.core.target import PROJECTIONS, Target, side_of
 from skippy.errors import TargetError
 
-MODULES: dict[str, str] = {
-    "q_proj": "self_attn",
-    "k_proj": "self_attn",
-    "v_proj": "self_attn",
-    "o_proj": "self_attn",
-    "gate_proj": "mlp",
-    "up_proj": "mlp",
-    "down_proj": "mlp",
-}
 # Names under which other projects store several of the seven in one matrix.
 FUSED_NAMES = ("qkv_proj", "gate_up_proj", "c_attn", "query_key_value", "W_pack", "Wqkv", "dense_h_to_4h")
 NAMED_IN_ERRORS = 4
@@ -51,23 +42,6 @@ FAMILIES: dict[str, Family] = {
 }
 
 
-@dataclass(frozen=True)
-class Target:
-    """One adapted weight of shape (out, in_); it `writes` the residual stream or `reads` it."""
-
-    name: str
-    layer: int
-    kind: str
-    out: int
-    in_: int
-    side: str
-
-    @property
-    def weight_key(self) -> str:
-        """The key of the weight in a checkpoint."""
-        return f"{self.name}.weight"
-
-
 def family_of(config: Mapping[str, Any]) -> Family:
     """Find the family by `model_type`, else by `architectures`.
 
@@ -91,7 +65,7 @@ def family_of(config: Mapping[str, Any]) -> Family:
 
 
 def find_targets(config: Mapping[str, Any], shapes: Mapping[str, Sequence[int]]) -> tuple[Target, ...]:
-    """List the seven projections of every decoder layer, ordered by layer and then as in `MODULES`.
+    """List the seven projections of every decoder layer, ordered by layer and then as in `PROJECTIONS`.
 
     Args:
         config: the checkpoint's `config.json`.
@@ -114,7 +88,7 @@ def find_targets(config: Mapping[str, Any], shapes: Mapping[str, Sequence[int]])
     names = [
         (f"{family.layers}.{layer}.{block}.{kind}", layer, kind)
         for layer in range(layers)
-        for kind, block in MODULES.items()
+        for kind, block in PROJECTIONS.items()
     ]
     _require_present([name for name, _, _ in names], shapes, family)
     targets = tuple(_target(name, layer, kind, shapes[f"{name}.weight"]) for name, layer, kind in names)
@@ -138,7 +112,7 @@ def target_pattern(targets: Iterable[Target]) -> str:
         )
     prefixes = sorted({target.name.rsplit(".", 3)[0] for target in listed})
     layers = sorted({target.layer for target in listed})
-    modules = sorted({f"{MODULES[target.kind]}.{target.kind}" for target in listed})
+    modules = sorted({f"{PROJECTIONS[target.kind]}.{target.kind}" for target in listed})
     if len(listed) != len(prefixes) * len(layers) * len(modules):
         return "(?:" + "|".join(re.escape(target.name) for target in listed) + ")"
     alternatives = ("|".join(map(re.escape, group)) for group in (prefixes, map(str, layers), modules))

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from skippy.core.constraint import Leakage
-from skippy.stores.projectors import Basis
+from skippy.core.basis import Basis
+from skippy.core.spectral.constraints import Leakage
 
 ROWS = 1024  # of a target at a time in float64
 

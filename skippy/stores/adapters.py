@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from skippy.core.lora import LoraFactors
+from skippy.core.spectral.lora import LoraFactors
 from skippy.errors import AdapterError
 from skippy.stores.atomic import new_directory, write_bytes, write_json
 

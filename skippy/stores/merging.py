@@ -20,13 +20,13 @@ from typing import BinaryIO
 import torch
 from torch import Tensor
 
-from skippy.core.lora import LoraFactors, dense_delta
+from skippy.core.basis import Basis
+from skippy.core.spectral.lora import LoraFactors, dense_delta
 from skippy.errors import AdapterError, CheckpointError, ProjectorError
 from skippy.stores.accounting import DeltaLedger, MergeAccount
 from skippy.stores.adapters import Adapter, read_adapter, require_fit
 from skippy.stores.atomic import new_directory, write_bytes, write_json
 from skippy.stores.checkpoints import INDEX_FILE, Checkpoint, digest_of_hashes
-from skippy.stores.projectors import Basis
 from skippy.stores.tensors import CHUNK_BYTES, TensorInfo, read_tensor
 
 CARD_FILE = "skippy.json"

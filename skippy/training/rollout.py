@@ -15,7 +15,7 @@ import torch
 from peft import PeftModel
 from torch import Tensor
 
-from skippy.core.presets import Sampling
+from skippy.core.sampling import Sampling
 from skippy.models.captured import FixedBatch
 from skippy.models.decoding import Row
 from skippy.training.weight_sync import merged_forward

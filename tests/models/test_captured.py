@@ -8,7 +8,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from skippy.core.presets import Sampling
+from skippy.core.sampling import Sampling
 from skippy.models import captured
 from skippy.models.captured import COLUMN_STEP, FixedBatch, gains_from_recording
 from skippy.models.decoding import DecodingBatch, Row

@@ -15,8 +15,9 @@ from transformers import (
     Qwen3VLConfig,
 )
 
+from skippy.core.target import Target
 from skippy.errors import TargetError
-from skippy.models.targets import FAMILIES, Target, find_targets, target_pattern
+from skippy.models.targets import FAMILIES, find_targets, target_pattern
 
 TEXT = {
     "vocab_size": 64,

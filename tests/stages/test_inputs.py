@@ -10,8 +10,11 @@ import torch
 from skippy.characters.loader import load_character
 from skippy.config import SubspaceConfig
 from skippy.errors import ConfigError, MissingRunError
+from skippy.resolve.bases import open_base
+from skippy.resolve.devices import pick_device
+from skippy.resolve.runs import CHARACTER_DIGEST, REUSES, find_run
+from skippy.resolve.subjects import find_subject
 from skippy.stages import subspace
-from skippy.stages.inputs import CHARACTER_DIGEST, REUSES, find_run, find_subject, open_base, pick_device
 from tests.stages.tiny_checkpoint import write_checkpoint
 
 

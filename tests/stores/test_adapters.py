@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from skippy.core.lora import LoraFactors
+from skippy.core.spectral.lora import LoraFactors
 from skippy.errors import AdapterError, CheckpointError
 from skippy.stores.adapters import read_adapter, require_fit, write_adapter
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from skippy.core.constraint import random_basis
-from skippy.core.lora import LoraFactors
+from skippy.core.spectral.constraints import random_basis
+from skippy.core.spectral.lora import LoraFactors
 from skippy.core.variants import variant_rule
 from skippy.errors import TrainingError
 from skippy.models.targets import find_targets

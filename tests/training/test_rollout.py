@@ -26,7 +26,7 @@ def built(base: Path, folder: Path, settings: GrpoSettings = PRESETS["short"]) -
     run = build_run(make_request(base, None, folder, "v3", settings), RecordingRun(), targets)
     for name, parameter in run.model.named_parameters():
         if "lora_B" in name:
-            parameter.data.normal_(std=0.1, generator=torch.Generator().manual_seed(len(name)))
+            parameter.data.normal_(std=0.3, generator=torch.Generator().manual_seed(len(name)))
     return run
 
 

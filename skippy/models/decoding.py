@@ -172,7 +172,9 @@ def prefill(
     device = next(model.parameters()).device
     width = max(map(len, prompts))
     tokens = [[pad_token] * (width - len(prompt)) + list(prompt) for prompt in prompts]
-    mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=device)
+    mask = torch.tensor(
+        [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=device
+    )
     cache = DynamicCache()
     positions = (mask.cumsum(-1) - 1).clamp(min=0)
     return next_logits(model, torch.tensor(tokens, device=device), mask, positions, cache), cache, mask

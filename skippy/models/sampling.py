@@ -104,7 +104,9 @@ def row_keys(seeds: Sequence[int], positions: Sequence[int]) -> Tensor:
 
 def seed_keys(seeds: Sequence[int]) -> Tensor:
     """(rows,) int64 on the CPU from any Python integers, of which the low 64 bits count."""
-    return _mix(torch.tensor([_signed(value & MASK_64) for value in seeds], dtype=torch.long) + _signed(GOLDEN))
+    return _mix(
+        torch.tensor([_signed(value & MASK_64) for value in seeds], dtype=torch.long) + _signed(GOLDEN)
+    )
 
 
 def keys_at(keys: Tensor, positions: Tensor) -> Tensor:

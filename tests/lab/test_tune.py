@@ -14,7 +14,8 @@ from click.testing import CliRunner
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from skippy.errors import CheckpointError, TrainingError
-from skippy.lab import sources, tune as tuning
+from skippy.lab import sources
+from skippy.lab import tune as tuning
 from skippy.lab.build import main
 from skippy.lab.chat import NEUTRAL, held_out_prompts, normalized
 from skippy.lab.corpus import count_batches, encode_examples, make_batches, make_examples, make_talks

@@ -5,7 +5,9 @@
     python -m benchmarks.bench_rollout --quick
 
 Both trainers are the lab preset's, one after the other; medians over the steps after the first two, in which a
-GPU warms up and the step is recorded. Completions end where the policy ends them, in both alike.
+GPU warms up and the step is recorded. Completions end where the policy ends them, in both alike. The last lines
+check that what is recorded at the first step samples from the weights of the last one: the same seeds give the
+same tokens without recording.
 """
 
 from __future__ import annotations
@@ -32,9 +34,11 @@ from skippy.models.captured import SWITCH
 from skippy.models.targets import find_targets
 from skippy.stores.checkpoints import Checkpoint
 from skippy.training.plan import PRESETS, TrainRequest
+from skippy.training.rollout import Rollout
 from skippy.training.setup import BuiltRun, build_run
 
 LEAST_RATIO = 2.0  # on a GPU
+MOST_MOVED = 1  # float rounding may tip a rare choice
 WAYS = ("transformers generate", "recorded steps")
 
 
@@ -112,10 +116,29 @@ def measure(run: BuiltRun) -> dict[str, float]:
         "scoring": scored - sampled,
         "learning": whole - scored,
         "first two": sum(steps.seconds[:WARM_UP]) * 1e3,
-        "mean length": made.mean_length,
+        "length, first": run.tracking.history[0]["train/completion_length_mean"],
+        "length, last": made.mean_length,
+        "reward, first": run.tracking.history[0]["train/reward"],
+        "reward, last": run.tracking.history[-1]["train/reward"],
         "tokens/s": rows * made.mean_length / (sampled / 1e3),
         "run, s": seconds,
     }
+
+
+def count_moved(run: BuiltRun) -> int:
+    """Completions of 32 that differ between the trainer's recorded step and one that is not recorded.
+
+    Which prompts they are does not matter here: token numbers that every vocabulary has.
+    """
+    trainer, settings = run.trainer, run.trainer.generation_config
+    plain = Rollout(run.model, settings, merges=trainer._merges, records=False)
+    prompts = [list(range(20 + row // 4, 50 + row // 4)) for row in range(32)]
+    made = []
+    for rollout in (trainer._rollout, plain):
+        torch.manual_seed(7)
+        # In the slots that were recorded: as many as the trainer's batches have.
+        made.append([tokens for half in (prompts[:16], prompts[16:]) for tokens in rollout.complete(half)])
+    return sum(one != other for one, other in zip(*made, strict=True))
 
 
 def main() -> None:
@@ -146,12 +169,16 @@ def main() -> None:
             if arguments.device == "cpu" and way == WAYS[1]:
                 run.trainer.sample_in_fixed_buffers()
             found[way] = measure(run)
+    moved = count_moved(run)
     print(f"{arguments.device}, {'bf16' if arguments.bf16 else 'float32'}, 16 completions a step, median ms")
     print(f"{'':14s}" + "".join(f"{way:>24s}" for way in WAYS))
     for name in found[WAYS[0]]:
         print(f"{name:14s}" + "".join(f"{found[way][name]:24.1f}" for way in WAYS))
     ratio = found[WAYS[0]]["step"] / found[WAYS[1]]["step"]
     print(f"a step: {ratio:.2f} times as fast")
+    print(f"recorded at the first step, sampled after the last: {moved} of 32 completions differ")
+    if moved > MOST_MOVED:
+        raise SystemExit("missed: a recorded step samples from other weights")
     if arguments.device == "cuda" and ratio < LEAST_RATIO:
         raise SystemExit(f"missed: {ratio:.2f}, {LEAST_RATIO:g} wanted")
 

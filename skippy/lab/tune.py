@@ -41,7 +41,7 @@ logger = logging.getLogger(__name__)
 
 TUNE_RECIPE = Recipe(
     steps=100_000,  # at most; `tune` takes as many as the corpus has batches
-    tokens_per_batch=16_384,
+    tokens_per_batch=32_768,  # fewer leave a GPU waiting for the host
     accumulation=1,
     workers=1,
     learning_rate=1e-3,

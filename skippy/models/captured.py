@@ -51,6 +51,7 @@ class FixedBatch:
         slots: most rows at a time.
         columns: most tokens of a prompt and its completion; rounded up to a multiple of `COLUMN_STEP`.
         barred: tokens that are never chosen.
+        records: record the step on a GPU; without, the same step runs kernel by kernel, as a check does.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class FixedBatch:
         slots: int,
         columns: int,
         barred: Sequence[int] = (),
+        records: bool = True,
     ) -> None:
         self._model, self._sampling = model, sampling
         self._stop_tokens, self._pad_token = frozenset(stop_tokens), pad_token
@@ -72,6 +74,7 @@ class FixedBatch:
         self._barred = torch.tensor(barred, dtype=torch.long, device=self._device) if barred else None
         self._cache: FixedCache | None = None
         self._state: dict[str, Tensor] = {}
+        self._records = records and self._device.type == "cuda"
         self._graph: torch.cuda.CUDAGraph | None = None
 
     @property
@@ -115,7 +118,7 @@ class FixedBatch:
     @torch.inference_mode()
     def step(self) -> list[Row]:
         """Choose a token for every row; let the finished ones leave and return them."""
-        if self._device.type != "cuda":
+        if not self._records:
             self._advance()
         else:
             if self._graph is None:

@@ -28,10 +28,11 @@ class Rollout:
         model: the policy; its factors are updated in place.
         config: TRL's generation config, of which every parameter that `Sampling` lacks must be off.
         merges: sample with W + ΔW in place of W.
+        records: record a step on a GPU; without, the same tokens come kernel by kernel.
     """
 
-    def __init__(self, model: PeftModel, config: Any, *, merges: bool) -> None:
-        self._model, self._merges = model, merges
+    def __init__(self, model: PeftModel, config: Any, *, merges: bool, records: bool = True) -> None:
+        self._model, self._merges, self._records = model, merges, records
         self._sampling = Sampling(
             temperature=config.temperature,
             top_p=config.top_p,
@@ -83,5 +84,6 @@ class Rollout:
                 slots=slots,
                 columns=columns,
                 barred=self._barred,
+                records=self._records,
             )
         return batch

@@ -31,8 +31,8 @@ from skippy.resolve.runs import CHARACTER_DIGEST, find_run
 from skippy.resolve.subjects import Subject
 from skippy.resolve.workspaces import claim_workspace
 from skippy.stores.samples import SampleStore
-from skippy.tracking.runs import Tracker
 from skippy.tracking.stage_run import StageRun
+from skippy.tracking.tracker import Tracker
 
 logger = logging.getLogger(__name__)
 
@@ -89,7 +89,7 @@ def walk(plan: Plan, config: EvalConfig, tracker: Tracker, base: Base, stage: St
 def _ask_checkpoints(path: Path, plan: Plan, config: EvalConfig, tracker: Tracker, base: Base) -> None:
     """Fill the file at `path`, one checkpoint after another; those already there are not loaded."""
     train_run, variant = plan.subject.train_run, plan.subject.variant
-    adapters = sorted({name.split("/")[1] for name in tracker.list_artifacts(train_run, "adapters")})
+    adapters = sorted({name.split("/")[1] for name in tracker.artifacts.files(train_run, "adapters")})
     tokenizer = load_tokenizer(base.path)
     with closing(SampleStore(path)) as store:
         before = read_finished(path, plan)
@@ -101,7 +101,7 @@ def _ask_checkpoints(path: Path, plan: Plan, config: EvalConfig, tracker: Tracke
             )
             if wanted:
                 model = load_model(base.path, device=str(pick_device(config.device)))
-                adapter = tracker.artifact(train_run, f"adapters/{name}")
+                adapter = tracker.artifacts.path(train_run, f"adapters/{name}")
                 merged = attach_adapter(model, adapter).merge_and_unload()
                 named = replace(plan, subject=replace(plan.subject, label=f"{variant} {name}"))
                 fill(store, wanted, named, digest, TransformersBackend(merged, tokenizer), finished)

@@ -8,17 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from skippy.core.target import Target
-from skippy.lab.paths import LAB_CHECKPOINT
+from skippy.lab.paths import LAB, LAB_CHECKPOINT
 from skippy.models.hub import fetch_checkpoint
 from skippy.models.targets import find_targets
 from skippy.stores.checkpoints import Checkpoint
 from skippy.stores.projectors import Projectors, read_projectors
-from skippy.tracking.runs import Tracker
+from skippy.tracking.tracker import Tracker
 
 logger = logging.getLogger(__name__)
 
 
-LAB = "lab"
 LAB_HIDDEN_SIZE_LIMIT = 512
 LARGE_BYTES = 10**9
 
@@ -76,7 +75,7 @@ def open_base(name: str, tracker: Tracker) -> Base:
     if name == LAB:
         path = LAB_CHECKPOINT
     elif name.startswith("models:/"):
-        path = tracker.resolve_model(name).path
+        path = tracker.models.resolve(name).path
     else:
         path = fetch_checkpoint(name)
     checkpoint = Checkpoint.open(path)
@@ -95,6 +94,6 @@ def load_projectors(tracker: Tracker, run_id: str, base: Base, *, k: str | None 
     Raises:
         ProjectorError: they belong to another base or another k, or are malformed.
     """
-    folder = tracker.artifact(run_id, "projectors")
+    folder = tracker.artifacts.path(run_id, "projectors")
     shapes = {target.name: (target.out, target.in_) for target in base.targets}
     return read_projectors(folder, base_digest=base.digest, k=k, shapes=shapes)

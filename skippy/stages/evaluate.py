@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from skippy.characters.loader import load_character
 from skippy.characters.schema import Character
+from skippy.commands import next_command
 from skippy.config import EvalConfig, config_dict
 from skippy.core.inference.power import achievable_margin, minimum_detectable_effect
 from skippy.errors import ConfigError
@@ -33,8 +34,9 @@ from skippy.resolve.workspaces import claim_workspace
 from skippy.stores.samples import Sample, read_samples
 from skippy.tracking.external_models import MODEL_DIGEST_TAG
 from skippy.tracking.records import RunRecord
-from skippy.tracking.runs import CONFIG_FILE, Tracker
+from skippy.tracking.runs import CONFIG_FILE
 from skippy.tracking.stage_run import StageRun
+from skippy.tracking.tracker import Tracker
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +83,7 @@ def run(config: EvalConfig, tracker: Tracker) -> EvalResult:
             metrics = _conclude(_regrade(regraded, plan, tracker), plan, config, opinions, stage)
         else:
             metrics = _ask(plan, config, opinions, tracker, stage)
-        logger.info("next: mlflow run . -e compare --env-manager local")
+        logger.info("next: %s", next_command("compare", config, stage.manager))
         return EvalResult(stage.run_id, metrics)
 
 
@@ -123,8 +125,8 @@ def _with_logged_model(subject: Subject, base: Base, tracker: Tracker) -> Subjec
     """The subject with a logged model to show its figures under; the base's weights lie outside the store."""
     if subject.variant != "base":
         return subject
-    stored = tracker.resolve_model(base.name).model_id if base.name.startswith("models:/") else None
-    model_id = stored or tracker.external_model(f"base {base.public_name}", base.digest)
+    stored = tracker.models.resolve(base.name).model_id if base.name.startswith("models:/") else None
+    model_id = stored or tracker.models.external(f"base {base.public_name}", base.digest)
     return replace(subject, model_id=model_id)
 
 
@@ -196,7 +198,7 @@ def _as_recorded(config: EvalConfig, record: RunRecord, tracker: Tracker) -> Eva
             found=f"{record.name} ({record.tags.get(SUBJECT, MODEL)})",
             next_step="pass the run id of an evaluation of one model, or walk again with -P model=checkpoints",
         )
-    then = tracker.config(record.run_id)
+    then = tracker.runs.config(record.run_id)
     return replace(
         config,
         suite=record.tags["skippy.suite"],
@@ -226,8 +228,10 @@ def _regrade(record: RunRecord, plan: Plan, tracker: Tracker) -> list[Sample]:
             found=f"{record.name} ({digest[:16]}…)",
             next_step="pass the same model as that run, or another run",
         )
-    paths = tracker.list_artifacts(record.run_id, "samples")
-    samples = [sample for path in paths for sample in read_samples(tracker.artifact(record.run_id, path))]
+    paths = tracker.artifacts.files(record.run_id, "samples")
+    samples = [
+        sample for path in paths for sample in read_samples(tracker.artifacts.path(record.run_id, path))
+    ]
     gold = {question.hash: question.gold for question in plan.questions}
     lost = {sample.problem_id for sample in samples if sample.problem_hash not in gold}
     if lost:

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from skippy.characters.loader import load_character
+from skippy.commands import next_command
 from skippy.config import MergeConfig, config_dict
 from skippy.core.inference.matching import match_steps
 from skippy.errors import AdapterError, ConfigError, MissingRunError
 from skippy.evaluation.metrics import FRONTIER, persona_by_step
-from skippy.lab.paths import LAB_ADAPTER
-from skippy.resolve.bases import LAB, Base, load_projectors, open_base
+from skippy.lab.paths import LAB, LAB_ADAPTER
+from skippy.resolve.bases import Base, load_projectors, open_base
 from skippy.resolve.runs import CHARACTER_DIGEST, MODEL_URI, WALK_RUNS, find_run
 from skippy.stores.adapters import Adapter, read_adapter
 from skippy.stores.merging import MergeAccount, merge_checkpoint
 from skippy.stores.projectors import Projectors
 from skippy.stores.samples import read_samples
 from skippy.tracking.records import RunRecord
-from skippy.tracking.runs import Tracker
 from skippy.tracking.stage_run import StageRun
+from skippy.tracking.tracker import Tracker
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +48,7 @@ class Source:
     train_run: str = ""
     svd_run: str = ""
     tags: Mapping[str, str] | None = None
+    walk_runs: tuple[str, ...] = ()
 
 
 def run(config: MergeConfig, tracker: Tracker) -> MergeResult:
@@ -90,7 +92,7 @@ def _merge(
         "train_run": source.train_run,
         **(source.tags or {}),
     }
-    with tracker.model_draft(
+    with tracker.models.draft(
         stage,
         name=f"{config.registered_model}-{source.variant}",
         model_type="checkpoint",
@@ -115,13 +117,13 @@ def _merge(
             "skippy.adapter_digest": adapter.digest(),
         }
     )
-    walks = {WALK_RUNS: config.match} if config.match else {}
+    walks = {WALK_RUNS: ",".join(source.walk_runs)} if source.walk_runs else {}
     stage.set_tags({f"skippy.{name}": value for name, value in (source.tags or {}).items()} | walks)
     logger.info(
         "merge: %s is %s; bf16 kept the delta with relative error %.1f %%, cosine %.4f",
         *(source.description, uri, 100 * account.delta_error, account.delta_cosine),
     )
-    logger.info("next: mlflow run . -e eval --env-manager local -P model=%s", uri)
+    logger.info("next: %s", next_command("eval", config, stage.manager, model=uri))
     return MergeResult(stage.run_id, uri, account)
 
 
@@ -132,12 +134,15 @@ def _from_directory(config: MergeConfig) -> Source:
 
 def _from_run(config: MergeConfig, tracker: Tracker, base: Base) -> Source:
     record = _find_training(config, tracker, base)
-    step = _matched_step(config.match, record, tracker) if config.match else config.step
+    walks = [
+        find_run(tracker, "eval", run_id.strip()) for run_id in config.match.split(",") if run_id.strip()
+    ]
+    step = _matched_step(walks, record, tracker) if walks else config.step
     path = f"adapters/step_{step:06d}" if step else "adapter"
     try:
-        folder = tracker.artifact(record.run_id, path)
+        folder = tracker.artifacts.path(record.run_id, path)
     except MissingRunError as error:
-        kept = sorted({name.split("/")[1] for name in tracker.list_artifacts(record.run_id, "adapters")})
+        kept = sorted({name.split("/")[1] for name in tracker.artifacts.files(record.run_id, "adapters")})
         raise MissingRunError(
             "The train run kept no adapter of that step.",
             where=f"train run {record.run_id}",
@@ -154,7 +159,15 @@ def _from_run(config: MergeConfig, tracker: Tracker, base: Base) -> Source:
         "step": str(step or "last"),
     }
     return Source(
-        folder, record.variant, f"{record.variant} seed {seed}{at}", record.run_id, record.link("svd"), tags
+        *(
+            folder,
+            record.variant,
+            f"{record.variant} seed {seed}{at}",
+            record.run_id,
+            record.link("svd"),
+            tags,
+        ),
+        walk_runs=tuple(walk.run_id for walk in walks),
     )
 
 
@@ -173,21 +186,20 @@ def _find_training(config: MergeConfig, tracker: Tracker, base: Base) -> RunReco
     )
 
 
-def _matched_step(match: str, train: RunRecord, tracker: Tracker) -> int:
+def _matched_step(walks: Sequence[RunRecord], train: RunRecord, tracker: Tracker) -> int:
     """The step of this training at which its persona matches the other arm's; no problem is looked at."""
-    walks = [find_run(tracker, "eval", run_id.strip()) for run_id in match.split(",")]
     ours = [walk for walk in walks if walk.link("train") == train.run_id]
     others = [walk for walk in walks if walk.link("train") != train.run_id]
     if len(ours) != 1 or len(others) != 1:
         raise ConfigError(
             "The runs to match are not this training's and another's.",
-            where=f"match={match}",
+            where=f"match={','.join(walk.run_id for walk in walks)}",
             expected=f"one checkpoint evaluation of train run {train.run_id} and one of the other arm",
             found=f"{len(ours)} of this training, {len(others)} of others",
             next_step="mlflow run . -e eval --env-manager local -P model=checkpoints makes them",
         )
     personas = [
-        persona_by_step(read_samples(tracker.artifact(walk.run_id, FRONTIER)))
+        persona_by_step(read_samples(tracker.artifacts.path(walk.run_id, FRONTIER)))
         for walk in (ours[0], others[0])
     ]
     step, other = match_steps(personas[0], personas[1])

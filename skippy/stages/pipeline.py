@@ -13,16 +13,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from skippy.config import MainConfig, config_dict
+from skippy.lab.paths import LAB
 from skippy.progress import LINES_VARIABLE, Progress
-from skippy.resolve.bases import LAB
+from skippy.resolve.threads import THREADS_VARIABLE, share_of_cores
 from skippy.tracking.processes import StageProcess
-from skippy.tracking.runs import Tracker
 from skippy.tracking.stage_run import StageRun
+from skippy.tracking.tracker import Tracker
 
 logger = logging.getLogger(__name__)
 
 ARMS = ("v3", "v4")
-THREADS_VARIABLE = "OMP_NUM_THREADS"
 POLL_SECONDS = 0.1
 
 
@@ -67,20 +67,20 @@ def run(config: MainConfig, tracker: Tracker) -> PipelineResult:
         character=config.character,
         config=config_dict(config),
     ) as stage:
-        tracker.reap()
+        tracker.processes.reap()
         parallel = config.parallel or (2 if config.base_model == LAB else 1)
         _share_machine(parallel, is_lab=config.base_model == LAB)
         runs = _execute(jobs, stage, tracker, parallel)
         stage.describe(links=runs_by_stage(jobs, runs))
         stage.log_json(runs, "runs.json")
-        compare = tracker.get(runs["compare"])
-        promotion = tracker.get(runs["promote"])
+        compare = tracker.runs.get(runs["compare"])
+        promotion = tracker.runs.get(runs["promote"])
         stage.log_metrics(
             {name: value for name, value in compare.metrics.items() if name.startswith("compare/")}
         )
         logger.info("main: %s", compare.tags.get("skippy.verdict", ""))
         logger.info("main: %s", promotion.tags.get("skippy.promotion", ""))
-        logger.info("report: %s", tracker.artifact(runs["compare"], "report/index.html"))
+        logger.info("report: %s", tracker.artifacts.path(runs["compare"], "report/index.html"))
         logger.info("next: make ui, then open %s", tracker.store.page)
     return PipelineResult(stage.run_id, runs)
 
@@ -125,13 +125,13 @@ def plan(config: MainConfig) -> list[Job]:
                 ),
                 Job(f"eval {arm} seed {seed}", "eval", asked, {"model": (merge,)}),
             ]
-    evaluated = {f"{arm}_run": tuple(f"eval {arm} seed {seed}" for seed in seeds) for arm in ARMS}
+    evaluated = ("eval base", *(f"eval {arm} seed {seed}" for arm in ARMS for seed in seeds))
     jobs += [
         Job(
             "compare",
             "compare",
             {**character, **registered, **margin},
-            {"base_run": ("eval base",), **evaluated},
+            {"runs": evaluated},
         ),
         Job(
             "promote", "promote", {**base, **registered, "unresolved": "leave"}, {"compare_run": ("compare",)}
@@ -174,9 +174,7 @@ def _execute(jobs: Sequence[Job], stage: StageRun, tracker: Tracker, parallel: i
 def _start(job: Job, runs: Mapping[str, str], stage: StageRun, tracker: Tracker) -> StageProcess:
     handed = {name: ",".join(runs[label] for label in labels) for name, labels in job.takes.items()}
     logger.info("main: %s", job.label)
-    return tracker.start_stage_process(
-        job.entry_point, {**job.parameters, **handed}, parent_run_id=stage.run_id
-    )
+    return tracker.processes.start(job.entry_point, {**job.parameters, **handed}, parent_run_id=stage.run_id)
 
 
 def _share_machine(parallel: int, *, is_lab: bool) -> None:
@@ -184,7 +182,7 @@ def _share_machine(parallel: int, *, is_lab: bool) -> None:
 
     The lab is for a CPU, also where there is a GPU: its figures are then the same everywhere.
     """
-    os.environ.setdefault(THREADS_VARIABLE, str(max(1, (os.cpu_count() or 1) // parallel)))
+    os.environ.setdefault(THREADS_VARIABLE, str(share_of_cores(parallel)))
     if is_lab:
         os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
     if parallel > 1:

@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from skippy.characters.loader import Character, load_character
-from skippy.config import TrainConfig, config_dict, parse_rank
+from skippy.commands import next_command
+from skippy.config import TrainConfig, config_dict
 from skippy.core.personality.reference import CharacterReference
+from skippy.core.spectral.rank import parse_rank
 from skippy.core.style import rewards
-from skippy.core.variants import variant_rule
+from skippy.core.variants import find_variant
 from skippy.errors import ConfigError, MissingRunError, SkippyError
 from skippy.evaluation.character_history import read_history
 from skippy.evaluation.suites import PROMPT_STYLES, choose_prompt_style
@@ -31,8 +33,8 @@ from skippy.resolve.runs import CHARACTER_DIGEST, find_run
 from skippy.resolve.workspaces import claim_workspace, workspace
 from skippy.stores.projectors import Projectors
 from skippy.stores.references import load_reference
-from skippy.tracking.runs import Tracker
 from skippy.tracking.stage_run import StageRun
+from skippy.tracking.tracker import Tracker
 from skippy.training.grpo import train_grpo
 from skippy.training.plan import (
     PRESETS,
@@ -82,7 +84,7 @@ def run(config: TrainConfig, tracker: Tracker) -> TrainResult | None:
         inputs = _gather(config, tracker)
         train_grpo(_request(config, inputs, _await_leader(config, tracker, inputs)), SilentSink())
         return None
-    rule = variant_rule(config.variant)
+    rule = find_variant(config.variant)
     with tracker.stage(
         "train",
         name=f"train {config.variant} {config.character} seed {config.seed}",
@@ -233,7 +235,7 @@ def _find_projectors(config: TrainConfig, tracker: Tracker, base: Base) -> tuple
             tracker, "svd", config.svd_run, base=base, extra_tags={"skippy.k": config.k}, make_with=k
         )
     except MissingRunError:
-        if config.svd_run or variant_rule(config.variant).needs_projectors:
+        if config.svd_run or find_variant(config.variant).needs_projectors:
             raise
         logger.info("train: no svd run of this base and k, so leakage is not measured")
         return "", None
@@ -252,7 +254,7 @@ def _find_reference(
             raise
         logger.info("train: no subspace run of this base and character, so character deltas are not measured")
         return "", None
-    folder = tracker.artifact(record.run_id, "reference")
+    folder = tracker.artifacts.path(record.run_id, "reference")
     return record.run_id, load_reference(folder, base_digest=base.digest, character_digest=character.digest)
 
 
@@ -291,10 +293,7 @@ def _account(outcome: TrainOutcome, stage: StageRun, config: TrainConfig) -> Non
         "train: %s, %d steps in %.0f s, reward %.2f → %.2f%s",
         *(config.variant, outcome.steps, outcome.seconds, outcome.reward_first, outcome.reward_last, leaked),
     )
-    logger.info(
-        "next: mlflow run . -e merge --env-manager local -P variant=%s -P character=%s",
-        *(config.variant, config.character),
-    )
+    logger.info("next: %s", next_command("merge", config, stage.manager, variant=config.variant))
 
 
 def _nothing_to_resume(folder: Path) -> ConfigError:

@@ -20,7 +20,8 @@ from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 from skippy.errors import MissingRunError, RegistryError, TrackingError
 from skippy.tracking.artifacts import cache_root, fetched
 from skippy.tracking.connection import Store, StoreAccess, local_path
-from skippy.tracking.registry import ModelVersionRecord, RegistryAccess, parse_model_uri
+from skippy.tracking.external_models import external_model
+from skippy.tracking.registry import ModelVersionRecord, Registry, parse_model_uri
 from skippy.tracking.stage_run import StageRun, translated_errors
 
 logger = logging.getLogger(__name__)
@@ -58,12 +59,15 @@ class ModelDraft:
     `weights_dir` does not exist at first, so that a checkpoint may be renamed into place.
     """
 
-    def __init__(self, store: Store, run: StageRun, model_id: str, name: str, location: Path | None) -> None:
+    def __init__(
+        self, store: Store, registry: Registry, run: StageRun, model_id: str, name: str, location: Path | None
+    ) -> None:
         self.model_id = model_id
         self.name = name
         self.is_ready = False
         self.version: ModelVersionRecord | None = None
         self._store = store
+        self._registry = registry
         self._run = run
         self._scratch = None if location else tempfile.TemporaryDirectory(prefix="skippy-model-")
         self._folder = location or Path(self._scratch.name)  # type: ignore[union-attr]
@@ -76,7 +80,7 @@ class ModelDraft:
 
     @property
     def uri(self) -> str:
-        """`models:/m-…`, what mlflow and `resolve_model` load."""
+        """`models:/m-…`, what mlflow and `Models.resolve` load."""
         return f"models:/{self.model_id}"
 
     def finish(self) -> None:
@@ -102,7 +106,7 @@ class ModelDraft:
     def register(self, registered_model: str, version_tags: Mapping[str, object]) -> ModelVersionRecord:
         """Make it the next version of `registered_model`; finishes the model first."""
         self.finish()
-        self.version = RegistryAccess(self._store).create_version(
+        self.version = self._registry.create_version(
             registered_model, self.model_id, self._run.run_id, version_tags
         )
         return self.version
@@ -124,11 +128,15 @@ class ModelDraft:
             self._scratch.cleanup()
 
 
-class ModelAccess(StoreAccess):
-    """Drafting and resolving models; a part of the tracker."""
+class Models(StoreAccess):
+    """Logged models: drafted by a merge, resolved by whoever loads them."""
+
+    def __init__(self, store: Store, registry: Registry) -> None:
+        super().__init__(store)
+        self._registry = registry
 
     @contextmanager
-    def model_draft(
+    def draft(
         self,
         run: StageRun,
         name: str,
@@ -137,7 +145,7 @@ class ModelAccess(StoreAccess):
         params: Mapping[str, object] = NOTHING,
         tags: Mapping[str, object] = NOTHING,
     ) -> Iterator[ModelDraft]:
-        """Write a model: `with tracker.model_draft(run, "v4") as draft: merge_into(draft.weights_dir)`.
+        """Write a model: `with tracker.models.draft(run, "v4") as draft: merge_into(draft.weights_dir)`.
 
         The weights are written where the store keeps them, so they exist once; through a server they are
         written to a scratch directory and uploaded once. If the body raises, nothing stays behind.
@@ -158,7 +166,8 @@ class ModelAccess(StoreAccess):
                 params={key: str(value) for key, value in params.items()},
                 model_type=model_type or None,
             )
-        draft = ModelDraft(self.store, run, logged.model_id, name, local_path(logged.artifact_location))
+        place = local_path(logged.artifact_location)
+        draft = ModelDraft(self.store, self._registry, run, logged.model_id, name, place)
         try:
             yield draft
             draft.finish()
@@ -167,7 +176,7 @@ class ModelAccess(StoreAccess):
             raise
         draft.close()
 
-    def resolve_model(self, uri: str) -> ResolvedModel:
+    def resolve(self, uri: str) -> ResolvedModel:
         """Find a model's weights: `models:/skippy/3`, `models:/skippy@champion` or `models:/m-…`.
 
         Raises:
@@ -176,14 +185,17 @@ class ModelAccess(StoreAccess):
         reference = parse_model_uri(uri)
         if reference.model_id is not None:
             return self._resolve_logged(uri, reference.model_id, None)
-        registry = RegistryAccess(self.store)
-        version = registry.lookup(reference)
+        version = self._registry.lookup(reference)
         if version.model_id is not None:
             return self._resolve_logged(uri, version.model_id, version)
         with translated_errors(uri):
             location = self.store.client.get_model_version_download_uri(version.name, str(version.version))
         path = self._weights(uri, location, f"{version.name}-{version.version}")
         return ResolvedModel(path, None, version.name, version.version, version.tags, version.run_id)
+
+    def external(self, name: str, digest: str) -> str:
+        """The id of the logged model that stands for weights outside the store; see `external_model`."""
+        return external_model(self.store, name, digest)
 
     def require_weights(self, uri: str) -> None:
         """Check that a model is finished and its weights are in the store, without fetching them.
@@ -193,10 +205,10 @@ class ModelAccess(StoreAccess):
             RegistryError: the logged model behind it was never finished.
         """
         reference = parse_model_uri(uri)
-        version = None if reference.model_id else RegistryAccess(self.store).lookup(reference)
+        version = None if reference.model_id else self._registry.lookup(reference)
         model_id = version.model_id if version else reference.model_id
         if model_id is None:
-            self.resolve_model(uri)
+            self.resolve(uri)
             return
         logged = require_ready(self.store, model_id, uri)
         with translated_errors(uri):

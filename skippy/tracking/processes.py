@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -38,7 +38,6 @@ logger = logging.getLogger(__name__)
 
 BACKEND = "local"
 STOP_GRACE_SECONDS = 20.0
-POLL_SECONDS = 0.2
 # `python` in MLproject must be this interpreter whether or not its environment is activated.
 _path_lock = threading.Lock()
 _running: set[StageProcess] = set()
@@ -105,10 +104,10 @@ class StageProcess:
                 mark_dead(self._store, self.run_id, "stopped with its parent")
 
 
-class ProcessAccess(StoreAccess):
-    """Starting stages as children of a run; a part of the tracker."""
+class Processes(StoreAccess):
+    """Stages as child processes of a run."""
 
-    def start_stage_process(
+    def start(
         self, entry_point: str, parameters: Mapping[str, object], *, parent_run_id: str
     ) -> StageProcess:
         """Start an MLproject entry point as a child run of `parent_run_id` and return at once.
@@ -159,48 +158,6 @@ class ProcessAccess(StoreAccess):
             process.stop()
             raise
         return process
-
-    def run_stage_process(
-        self, entry_point: str, parameters: Mapping[str, object], *, parent_run_id: str
-    ) -> str:
-        """Run an MLproject entry point as a child run of `parent_run_id`; returns its run id.
-
-        Raises:
-            TrackingError: it could not be started, or failed; holds the stage's own message.
-        """
-        return self.start_stage_process(entry_point, parameters, parent_run_id=parent_run_id).wait()
-
-    def run_stage_processes(
-        self, stages: Sequence[tuple[str, Mapping[str, object]]], *, parent_run_id: str
-    ) -> list[str]:
-        """Run several entry points at once; the first to fail stops the others.
-
-        Args:
-            stages: entry point and parameters of each.
-            parent_run_id: run to nest them under.
-
-        Returns:
-            Their run ids, in the order of `stages`.
-
-        Raises:
-            TrackingError: one failed; holds its message.
-        """
-        started: list[StageProcess] = []
-        try:
-            for entry_point, parameters in stages:
-                started.append(self.start_stage_process(entry_point, parameters, parent_run_id=parent_run_id))
-            waiting = list(started)
-            pause = threading.Event()
-            while waiting:
-                for process in [process for process in waiting if process.poll()]:
-                    process.wait()
-                    waiting.remove(process)
-                pause.wait(POLL_SECONDS if waiting else 0)
-        except BaseException:
-            for process in started:
-                process.stop()
-            raise
-        return [process.run_id for process in started]
 
     def reap(self, parent_run_id: str | None = None) -> list[str]:
         """Mark runs KILLED that say RUNNING although their process on this machine is gone.

@@ -15,9 +15,9 @@ from datetime import UTC, datetime
 from mlflow.exceptions import MlflowException
 
 from skippy.errors import RegistryError
-from skippy.tracking.connection import Store, file_lock
-from skippy.tracking.models import ModelAccess
-from skippy.tracking.registry import ModelVersionRecord, RegistryAccess
+from skippy.tracking.connection import Store, StoreAccess, file_lock
+from skippy.tracking.models import Models
+from skippy.tracking.registry import ModelVersionRecord, Registry
 from skippy.tracking.stage_run import translated_errors
 
 logger = logging.getLogger(__name__)
@@ -55,10 +55,15 @@ class AliasEvent:
     figures: Mapping[str, object]
 
 
-class PromotionAccess(RegistryAccess):
-    """Moving aliases; a part of the tracker."""
+class Promotions(StoreAccess):
+    """Moving the champion: one at a time, written down."""
 
-    def promote_alias(
+    def __init__(self, store: Store, registry: Registry, models: Models) -> None:
+        super().__init__(store)
+        self._registry = registry
+        self._models = models
+
+    def promote(
         self,
         name: str,
         version: int,
@@ -89,7 +94,7 @@ class PromotionAccess(RegistryAccess):
         """
         self._require_complete(name, version)
         with alias_lock(self.store, name):
-            current = self.alias(name, CHAMPION)
+            current = self._registry.alias(name, CHAMPION)
             found = current.version if current else None
             if found != expected_champion:
                 raise RegistryError(
@@ -109,7 +114,7 @@ class PromotionAccess(RegistryAccess):
             self._move(name, event)
         return self._champion(name)
 
-    def rollback_alias(self, name: str, *, reason: str, by: str = "") -> ModelVersionRecord:
+    def rollback(self, name: str, *, reason: str, by: str = "") -> ModelVersionRecord:
         """Make `previous` champion again; the two change places, so a second rollback undoes the first.
 
         Raises:
@@ -117,7 +122,7 @@ class PromotionAccess(RegistryAccess):
             MissingRunError: its weights are gone.
         """
         with alias_lock(self.store, name):
-            current, previous = self.alias(name, CHAMPION), self.alias(name, PREVIOUS)
+            current, previous = self._registry.alias(name, CHAMPION), self._registry.alias(name, PREVIOUS)
             if previous is None or current is None or previous.version == current.version:
                 raise RegistryError(
                     "There is no champion to go back to.",
@@ -131,7 +136,7 @@ class PromotionAccess(RegistryAccess):
             self._move(name, _event("rollback", previous.version, current.version, by, reason, report, {}))
         return self._champion(name)
 
-    def alias_history(self, name: str) -> list[AliasEvent]:
+    def history(self, name: str) -> list[AliasEvent]:
         """Every move of the champion, oldest first."""
         return [AliasEvent(**json.loads(text)) for _, text in self._history(name)]
 
@@ -170,10 +175,10 @@ class PromotionAccess(RegistryAccess):
 
     def _require_complete(self, name: str, version: int) -> None:
         """The version exists, its logged model is READY, its weights are there."""
-        ModelAccess(self.store).require_weights(f"models:/{name}/{version}")
+        self._models.require_weights(f"models:/{name}/{version}")
 
     def _champion(self, name: str) -> ModelVersionRecord:
-        champion = self.alias(name, CHAMPION)
+        champion = self._registry.alias(name, CHAMPION)
         if champion is None:
             raise RegistryError("The champion's alias vanished.", where=name, next_step="promote again")
         return champion

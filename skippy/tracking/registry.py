@@ -59,8 +59,8 @@ class ModelVersionRecord:
         return f"models:/{self.name}/{self.version}"
 
 
-class RegistryAccess(StoreAccess):
-    """Versions and aliases; a part of the tracker."""
+class Registry(StoreAccess):
+    """Registered versions and the aliases that point at them."""
 
     def create_version(
         self, name: str, model_id: str, run_id: str, tags: Mapping[str, object]
@@ -99,26 +99,6 @@ class RegistryAccess(StoreAccess):
         with translated_errors(f"models:/{name}@{alias}"):
             version = self.store.client.get_model_version(name, str(aliases[alias]))
         return self._record(version, aliases)
-
-    def find_version(self, name: str, variant: str, base_digest: str | None = None) -> ModelVersionRecord:
-        """The newest version with tag `variant`, of base `base_digest` if given.
-
-        Raises:
-            MissingRunError: there is none; says which there are.
-        """
-        everything = self.versions(name)
-        for record in everything:
-            right_base = base_digest is None or record.tags.get("base_digest") == base_digest
-            if right_base and record.tags.get("variant") == variant:
-                return record
-        wanted = variant + (f" of base {base_digest[:12]}" if base_digest else "")
-        raise MissingRunError(
-            f"No version of {name} is {wanted}.",
-            where=f"registered model {name} in {self.store.uri}",
-            expected=wanted,
-            found=_listing(everything, {}),
-            next_step=f"mlflow run . -e merge --env-manager local -P variant={variant}",
-        )
 
     def lookup(self, reference: ModelReference) -> ModelVersionRecord:
         """The version a name with number or alias means; `MissingRunError` lists what there is instead."""

@@ -17,7 +17,7 @@ from skippy.core.spectral.constraints import OrthogonalConstraint
 from skippy.core.spectral.lora import LoraFactors
 from skippy.core.style.rewards import correctness
 from skippy.core.target import Target
-from skippy.core.variants import variant_rule
+from skippy.core.variants import find_variant
 from skippy.models.loading import load_model, load_tokenizer
 from skippy.training.adapters import adapter_card, save_adapter
 from skippy.training.character_callback import CharacterCallback
@@ -62,7 +62,7 @@ def build_run(request: TrainRequest, run: RunSink, targets: tuple[Target, ...]) 
     layers = target_layers(model, [target.name for target in targets])
     factors = all_factors(layers)
     require_only_adapter_trains(model, factors)
-    rule = variant_rule(request.variant)
+    rule = find_variant(request.variant)
     bases = protected_bases(rule, factors, request.projectors, request.k, settings.seed)
     constraint = ConstraintCallback(rule, factors, bases)
     measured = None

@@ -401,8 +401,8 @@ def test_the_eval_stage_through_transformers_serve_is_the_one_in_process(served,
     runs = {config.backend: evaluate.run(config, tracker) for config in (asked, through)}
     lines = {}
     for backend, result in runs.items():
-        assert tracker.get(result.run_id).tags["skippy.backend"] == backend
-        lines[backend] = tracker.artifact(result.run_id, "samples/aime.jsonl").read_text()
+        assert tracker.runs.get(result.run_id).tags["skippy.backend"] == backend
+        lines[backend] = tracker.artifacts.path(result.run_id, "samples/aime.jsonl").read_text()
     assert lines["openai"].count("\n") == 4
     assert lines["openai"] == lines["transformers"]
     assert runs["openai"].metrics == runs["transformers"].metrics

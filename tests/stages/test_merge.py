@@ -56,7 +56,7 @@ class Scene:
     def merge(self, **values: str) -> tuple[dict[str, str], dict[str, str]]:
         """Tags of the merge run and of the version it registers."""
         result = merge.run(MergeConfig(base_model=str(self.path), **values), self.tracker)
-        return self.tracker.get(result.run_id).tags, self.tracker.resolve_model(result.model_uri).tags
+        return self.tracker.runs.get(result.run_id).tags, self.tracker.models.resolve(result.model_uri).tags
 
 
 @pytest.fixture
@@ -104,7 +104,7 @@ def test_an_adapter_of_another_base_is_refused(scene: Scene) -> None:
     with pytest.raises(AdapterError, match="trained on another base") as refusal:
         scene.merge()
     assert scene.base.digest in refusal.value.expected
-    assert scene.tracker.versions("skippy") == []
+    assert scene.tracker.registry.versions("skippy") == []
     scene.train("keeper", card={"base_digest": scene.base.digest})
     scene.merge(character="keeper")
 
@@ -116,7 +116,7 @@ def test_what_was_stored_is_held_against_the_projectors_of_the_training(scene: S
     scene.train("skippy", links={"svd": result.run_id})
     merged = merge.run(MergeConfig(base_model=str(scene.path), alpha=alpha), scene.tracker)
     bases = load_projectors(scene.tracker, result.run_id, scene.base).bases
-    after = Checkpoint.open(scene.tracker.resolve_model(merged.model_uri).path)
+    after = Checkpoint.open(scene.tracker.models.resolve(merged.model_uri).path)
     left = right = total = 0.0
     for name, basis in bases.items():
         key = f"{name}.weight"
@@ -124,7 +124,7 @@ def test_what_was_stored_is_held_against_the_projectors_of_the_training(scene: S
         left += float((basis.U.double().mT @ delta).square().sum())
         right += float((delta @ basis.V.double()).square().sum())
         total += float(delta.square().sum())
-    metrics = scene.tracker.get(merged.run_id).metrics
+    metrics = scene.tracker.runs.get(merged.run_id).metrics
     assert metrics["merge/rho_left"] == pytest.approx(left / total)
     assert metrics["merge/rho_right"] == pytest.approx(right / total)
     assert metrics["merge/alpha"] == alpha

@@ -61,7 +61,7 @@ def test_a_dead_judge_destroys_no_checkpoint(tracker, config, seen, monkeypatch)
 def test_the_run_carries_the_digest_of_its_character(tracker, config, seen) -> None:
     with pytest.raises(KeyboardInterrupt):
         train.run(config, tracker)
-    tags = tracker.find_all("train", finished=False)[0].tags
+    tags = tracker.runs.find_all("train", finished=False)[0].tags
     assert tags[CHARACTER_DIGEST] == load_character("keeper").digest
 
 
@@ -146,7 +146,7 @@ def test_the_projectors_of_this_base_and_k_are_trained_against(tracker, config, 
     for variant in ("v3", "v4"):
         with pytest.raises(KeyboardInterrupt):
             train.run(replace(config, variant=variant, k="4"), tracker)
-    stored = read_projectors(tracker.artifact(solved["4"].run_id, "projectors"))
+    stored = read_projectors(tracker.artifacts.path(solved["4"].run_id, "projectors"))
     for request in seen:
         assert (request.k, request.projector_digest) == (4, stored.digest)
         assert request.projector_base_digest == request.base_digest == stored.manifest["base_digest"]

@@ -45,7 +45,8 @@ from skippy.tracking.store import open_tracker
 
 tracker = open_tracker(Path.cwd())
 with tracker.stage("main", name="main", note="n", config={}) as run, ThreadPoolExecutor(1) as pool:
-    pool.submit(tracker.run_stage_process, "work", {"mode": "slow"}, parent_run_id=run.run_id).result()
+    child = tracker.processes.start("work", {"mode": "slow"}, parent_run_id=run.run_id)
+    pool.submit(child.wait).result()
 """
 
 
@@ -73,30 +74,46 @@ def wait_for(condition, seconds=180):
     pytest.fail("it did not happen in time")
 
 
+def run_together(tracker, stages, parent):
+    """Run stages side by side, as `main` does; the first to fail stops the others."""
+    started = []
+    try:
+        for name, parameters in stages:
+            started.append(tracker.processes.start(name, parameters, parent_run_id=parent))
+        waiting = list(started)
+        while waiting:
+            for process in [process for process in waiting if process.poll()]:
+                process.wait()
+                waiting.remove(process)
+            time.sleep(0.2)
+    finally:
+        for process in started:
+            process.stop()
+    return [process.run_id for process in started]
+
+
 def test_two_at_once_are_nested_real_project_runs(small, parent):
     texts = [f'{mode}, "it\'s"' for mode in ("first", "second")]
     stages = [("work", {"mode": mode, "note": text}) for mode, text in zip(("a", "b"), texts, strict=True)]
-    run_ids = small.run_stage_processes(stages, parent_run_id=parent)
+    run_ids = run_together(small, stages, parent)
     for run_id, mode, text in zip(run_ids, ("a", "b"), texts, strict=True):
-        record = small.get(run_id, stage="work")
+        record = small.runs.get(run_id, stage="work")
         assert (record.parent, record.name) == (parent, f"work {mode}")
         assert record.params["mode"] == record.params["resolved/mode"] == mode
         assert record.tags["mlflow.project.entryPoint"] == "work"
         assert record.tags["mlflow.project.backend"] == "local"
         # What a person types arrives as typed, whatever the shell thinks of it.
         assert record.tags["mlflow.note.content"] == text
-    first, second = (small.get(run_id) for run_id in run_ids)
+    first, second = (small.runs.get(run_id) for run_id in run_ids)
     assert second.start_time < first.end_time
 
 
 def test_failure_carries_the_message_and_stops_the_other(small, parent):
     with pytest.raises(TrackingError, match="stage work did not succeed") as error:
-        small.run_stage_processes(
-            [("work", {"mode": "slow"}), ("work", {"mode": "wrong"})], parent_run_id=parent
-        )
+        run_together(small, [("work", {"mode": "slow"}), ("work", {"mode": "wrong"})], parent)
     assert "No such variant." in str(error.value)
     assert "found: v9" in str(error.value)
-    statuses = {run.params["mode"]: run.status for run in small.find_all("work", finished=False)}
+    statuses = {run.params["mode"]: run.status for run in small.runs.find_all("work", finished=False)}
     assert statuses.pop("wrong") == "FAILED"
     # The other may have been stopped before its stage began; then it has no tags yet, but a status.
     assert set(statuses.values()) <= {"KILLED"}
@@ -105,19 +122,19 @@ def test_failure_carries_the_message_and_stops_the_other(small, parent):
 
 def test_death_without_a_word_is_marked_and_told(small, parent):
     with pytest.raises(TrackingError, match="killed by SIGKILL"):
-        small.run_stage_process("work", {"mode": "dies"}, parent_run_id=parent)
-    (record,) = small.find_all("work", finished=False)
+        run_together(small, [("work", {"mode": "dies"})], parent)
+    (record,) = small.runs.find_all("work", finished=False)
     assert record.status == "KILLED"
     assert record.tags["skippy.error"] == "killed by SIGKILL"
 
 
 def test_what_mlproject_does_not_have_is_refused_before_a_run_is_made(small, parent, project):
     with pytest.raises(TrackingError, match="no such entry point") as error:
-        small.run_stage_process("fly", {}, parent_run_id=parent)
+        run_together(small, [("fly", {})], parent)
     assert "expected: work" in str(error.value)
     (project / "MLproject").unlink()
     with pytest.raises(TrackingError, match="There is no MLproject"):
-        small.run_stage_process("work", {}, parent_run_id=parent)
+        run_together(small, [("work", {})], parent)
     assert running(small) == {parent}
 
 
@@ -130,14 +147,14 @@ def test_no_orphans_whatever_ends_the_parent(small, project, number):
     process.send_signal(number)
     process.wait(120)
     wait_for(lambda: not is_alive(child))
-    (work,) = small.find_all("work", finished=False)
+    (work,) = small.runs.find_all("work", finished=False)
     assert work.status == "KILLED"
-    (main,) = small.find_all("main", finished=False)
+    (main,) = small.runs.find_all("main", finished=False)
     if number == signal.SIGKILL:
         assert main.status == "RUNNING"
-        assert small.reap(main.run_id) == [main.run_id]
-        assert "without a word" in small.read(main.run_id).tags["skippy.error"]
-    assert small.read(main.run_id).status == "KILLED"
+        assert small.processes.reap(main.run_id) == [main.run_id]
+        assert "without a word" in small.runs.read(main.run_id).tags["skippy.error"]
+    assert small.runs.read(main.run_id).status == "KILLED"
     assert running(small) == set()
 
 
@@ -156,19 +173,19 @@ def test_mlflow_run_without_an_experiment_ends_up_in_ours(small, project):
         [*command, "-P", "mode=fine"], cwd=project, env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    record = small.find("work")
+    record = small.runs.find("work")
     assert record.params["mode"] == "fine"
     # The id that `mlflow run` printed leads to it.
     (stub,) = small.client.search_runs(["0"])
     assert stub.info.run_id in done.stderr
     assert stub.info.status == "FINISHED"
-    assert small.get(stub.info.run_id, stage="work").run_id == record.run_id
+    assert small.runs.get(stub.info.run_id, stage="work").run_id == record.run_id
 
 
 def test_reap_leaves_the_living_and_the_foreign_alone(small, parent):
     small.client.set_tag(parent, "skippy.process", "another-host:1")
-    assert small.reap() == []
-    assert small.read(parent).status == "RUNNING"
+    assert small.processes.reap() == []
+    assert small.runs.read(parent).status == "RUNNING"
 
 
 def test_reap_looks_at_one_family_or_at_all(tracker):
@@ -181,9 +198,9 @@ def test_reap_looks_at_one_family_or_at_all(tracker):
     child = tracker.client.create_run(
         tracker.store.experiment_id, tags={**tags, "mlflow.parentRunId": parent}
     ).info.run_id
-    assert set(tracker.reap(parent)) == {parent, child}
+    assert set(tracker.processes.reap(parent)) == {parent, child}
     assert running(tracker) == {other}
-    assert tracker.reap() == [other]
+    assert tracker.processes.reap() == [other]
     assert running(tracker) == set()
 
 

@@ -18,8 +18,8 @@ from transformers import AutoModelForCausalLM
 
 from skippy.errors import MissingRunError, RegistryError
 from skippy.tracking.promotions import LOCK_SUFFIX, alias_lock
-from skippy.tracking.runs import Tracker
 from skippy.tracking.store import open_tracker
+from skippy.tracking.tracker import Tracker
 
 START_SECONDS = 480
 
@@ -81,13 +81,13 @@ def remote(server, tmp_path, monkeypatch):
 
 def merge(tracker, checkpoint, name, variant="v4"):
     with tracker.stage("merge", name=f"merge {variant}", note="n", variant=variant, config={}) as run:
-        with tracker.model_draft(run, variant, tags={"variant": variant}) as draft:
+        with tracker.models.draft(run, variant, tags={"variant": variant}) as draft:
             shutil.copytree(checkpoint, draft.weights_dir)
         return draft.register(name, {"variant": variant})
 
 
 def promote(tracker, name, version, expected):
-    return tracker.promote_alias(
+    return tracker.promotions.promote(
         name, version, reason="r", by="ada", report_uri="u", figures={}, expected_champion=expected
     )
 
@@ -102,21 +102,21 @@ def test_runs_metrics_and_artifacts(remote, tmp_path):
     ) as run:
         run.log_metrics({"worst/residual": 1e-7}, step=3)
         run.log_text("hello", "projectors/manifest.json")
-    record = remote.find("svd", base_digest="d1")
+    record = remote.runs.find("svd", base_digest="d1")
     assert (record.run_id, record.metrics, record.params) == (
         run.run_id, {"worst/residual": 1e-7}, {"resolved/k": "16"}
     )  # fmt: skip
-    assert remote.metric_history(run.run_id, "worst/residual")[0].step == 3
-    assert remote.list_artifacts(run.run_id) == ["config.json", "projectors/manifest.json"]
-    folder = remote.artifact(run.run_id, "projectors")
+    assert remote.runs.metric_history(run.run_id, "worst/residual")[0].step == 3
+    assert remote.artifacts.files(run.run_id) == ["config.json", "projectors/manifest.json"]
+    folder = remote.artifacts.path(run.run_id, "projectors")
     assert (folder / "manifest.json").read_text() == "hello"
     assert folder.is_relative_to(tmp_path / "cache")
-    assert remote.artifact(run.run_id, "projectors/manifest.json").read_text() == "hello"
+    assert remote.artifacts.path(run.run_id, "projectors/manifest.json").read_text() == "hello"
     for missing in ("nothing", "nothing/at.all"):
         with pytest.raises(MissingRunError, match="no such artifact"):
-            remote.artifact(run.run_id, missing)
+            remote.artifacts.path(run.run_id, missing)
     with pytest.raises(MissingRunError, match="There is no such run"):
-        remote.get("e" * 32)
+        remote.runs.get("e" * 32)
 
 
 def test_models_versions_and_champion(remote, checkpoint):
@@ -124,23 +124,26 @@ def test_models_versions_and_champion(remote, checkpoint):
     version = merge(remote, checkpoint, "remote")
     assert version.version == 2
     assert version.model_id is not None
-    assert [(v.version, v.tags["variant"]) for v in remote.versions("remote")] == [(2, "v4"), (1, "v3")]
-    resolved = remote.resolve_model("models:/remote/2")
+    assert [(v.version, v.tags["variant"]) for v in remote.registry.versions("remote")] == [
+        (2, "v4"),
+        (1, "v3"),
+    ]
+    resolved = remote.models.resolve("models:/remote/2")
     assert AutoModelForCausalLM.from_pretrained(resolved.path).config.hidden_size == 16
-    assert remote.resolve_model(f"models:/{version.model_id}").path == resolved.path
+    assert remote.models.resolve(f"models:/{version.model_id}").path == resolved.path
     answers = mlflow.pyfunc.load_model(version.uri).predict(["one"], params={"max_new_tokens": 2})
     assert len(answers) == 1
     promote(remote, "remote", 1, None)
     assert promote(remote, "remote", 2, 1).aliases == ("champion",)
-    assert remote.alias("remote", "previous").version == 1
-    assert remote.resolve_model("models:/remote@champion").version == 2
-    assert remote.rollback_alias("remote", reason="regret").version == 1
+    assert remote.registry.alias("remote", "previous").version == 1
+    assert remote.models.resolve("models:/remote@champion").version == 2
+    assert remote.promotions.rollback("remote", reason="regret").version == 1
     with pytest.raises(RegistryError, match="champion changed"):
         promote(remote, "remote", 2, 2)
     with pytest.raises(
         MissingRunError, match="versions 2 \\(v4\\), 1 \\(v3\\); aliases champion → 1, previous → 2"
     ):
-        remote.resolve_model("models:/remote@challenger")
+        remote.models.resolve("models:/remote@challenger")
 
 
 def test_metrics_reach_the_model_with_their_dataset(remote, checkpoint):
@@ -153,8 +156,8 @@ def test_metrics_reach_the_model_with_their_dataset(remote, checkpoint):
 
 
 def test_the_base_gets_its_figures_too(remote):
-    model_id = remote.external_model("base lab", "a" * 64)
-    assert remote.external_model("base lab", "a" * 64) == model_id
+    model_id = remote.models.external("base lab", "a" * 64)
+    assert remote.models.external("base lab", "a" * 64) == model_id
     with remote.stage("eval", name="eval", note="n", config={}) as run:
         run.log_metrics({"aime/avg_at_k": 0.5}, model_id=model_id)
     (metric,) = remote.client.get_logged_model(model_id).metrics
@@ -167,7 +170,7 @@ def test_failed_draft_registers_nothing(remote, checkpoint):
     def break_off():
         with (
             remote.stage("merge", name="m", note="n", config={}) as run,
-            remote.model_draft(run, "v4") as draft,
+            remote.models.draft(run, "v4") as draft,
         ):
             drafts.append(draft)
             shutil.copytree(checkpoint, draft.weights_dir)
@@ -177,7 +180,7 @@ def test_failed_draft_registers_nothing(remote, checkpoint):
         break_off()
     (draft,) = drafts
     assert not draft.weights_dir.exists()
-    assert remote.versions("never") == []
+    assert remote.registry.versions("never") == []
     assert remote.client.get_logged_model(draft.model_id).status == "FAILED"
 
 
@@ -188,7 +191,7 @@ def test_server_that_leaves_artifacts_to_us_registers_too(remote, checkpoint, tm
     local = Tracker(replace(remote.store, experiment_id=experiment, artifact_location=str(place)))
     version = merge(local, checkpoint, "ours")
     assert len(list(place.rglob("*.safetensors"))) == 1
-    assert local.resolve_model(version.uri).path.is_relative_to(place)
+    assert local.models.resolve(version.uri).path.is_relative_to(place)
     assert promote(local, "ours", 1, None).version == 1
 
 
@@ -205,9 +208,9 @@ def test_two_promotions_at_once_one_wins(remote, checkpoint):
     with ThreadPoolExecutor(2) as pool:
         said = list(pool.map(attempt, (1, 2)))
     (winner,) = [answer for answer in said if isinstance(answer, int)]
-    assert remote.alias("raced", "champion").version == winner
-    assert len(remote.alias_history("raced")) == 1
-    assert remote.versions("raced" + LOCK_SUFFIX) == []
+    assert remote.registry.alias("raced", "champion").version == winner
+    assert len(remote.promotions.history("raced")) == 1
+    assert remote.registry.versions("raced" + LOCK_SUFFIX) == []
 
 
 def test_a_lock_not_given_back_is_told_and_taken_over_when_stale(remote, monkeypatch):

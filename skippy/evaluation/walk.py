@@ -18,7 +18,6 @@ from skippy.evaluation.generator import LOCAL, Generator
 from skippy.evaluation.metrics import FRONTIER, persona_by_step
 from skippy.evaluation.suites import (
     banal_questions,
-    choose_prompt_style,
     load_problem_set,
     problem_questions,
     requests_for,
@@ -71,7 +70,7 @@ def plan_walk(
     subject = Subject(f"checkpoints of {train.name}", train.variant, base.path, base.digest, CHECKPOINTS,
                       seed=train.tags.get("skippy.seed", ""), train_run=train.run_id)  # fmt: skip
     asked = load_problem_set(problems, limit or FRONTIER_PROBLEMS)
-    style = choose_prompt_style(base.is_lab)
+    style = base.profile.prompt_style
     questions = [*problem_questions(asked, style), *banal_questions(character, ("plain",))]
     chosen = choose_sampling(sampling, base, questions)
     return Plan(subject, character, asked, questions, chosen, 1, style, seed, generator)

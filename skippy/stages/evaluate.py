@@ -26,7 +26,6 @@ from skippy.evaluation.suites import (
     AIME,
     BANAL,
     banal_questions,
-    choose_prompt_style,
     load_problem_set,
     problem_questions,
     rescore,
@@ -125,7 +124,7 @@ def resolve(config: EvalConfig, tracker: Tracker) -> EvalPlan:
     if regraded:
         config = _as_recorded(config, regraded, tracker)
     character = load_character(config.character)
-    base = open_base(config.base_model, tracker)
+    base = open_base(config.base_model, tracker, config.profile)
     generator = Generator(
         config.backend,
         str(pick_device(config.device)),
@@ -187,7 +186,7 @@ def _plan(
     config: EvalConfig, base: Base, subject: Subject, character: Character, generator: Generator
 ) -> Plan:
     problems = load_problem_set(config.problems, config.limit) if config.suite != BANAL else None
-    style = choose_prompt_style(base.is_lab)
+    style = base.profile.prompt_style
     questions = problem_questions(problems, style) if problems else []
     if config.suite != AIME:
         questions = questions + banal_questions(character)

@@ -106,6 +106,7 @@ def _merge(
             alpha=config.alpha,
             base_digest=base.digest,
             bases=projectors.bases if projectors else None,
+            lineage=base.lineage,
         )
         stage.log_metrics(account.metrics(), model_id=draft.model_id)
     version = draft.register(config.registered_model, tags)

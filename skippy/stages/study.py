@@ -62,7 +62,7 @@ def run(config: StudyConfig, tracker: Tracker) -> StudyResult:
         stage.log_text(Path(config.plan).read_text(encoding="utf-8"), f"{STUDY_FOLDER}/plan.yaml")
         inputs = _gather(plan, tracker, stage)
         stage.describe(base_digest=inputs.base.digest, links={"svd": inputs.svd_run})
-        device = "cpu" if config.device == "auto" and inputs.base.is_lab else config.device
+        device = "cpu" if config.device == "auto" and inputs.base.profile.is_for_cpu else config.device
         bench = Bench(tracker, stage.run_id, device, retry_before=began if config.retry_failed else 0)
         base = _ask_base(inputs, bench)
         _require_measurable(plan, base)

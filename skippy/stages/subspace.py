@@ -25,9 +25,6 @@ from skippy.tracking.tracker import Tracker
 
 logger = logging.getLogger(__name__)
 
-MAX_TOKENS = {True: 40, False: 128}
-"""Length of a persona's answer: on the lab, elsewhere."""
-
 
 @dataclass(frozen=True)
 class SubspaceResult:
@@ -91,11 +88,12 @@ def resolve(config: SubspaceConfig, tracker: Tracker) -> SubspacePlan:
         SkippyError: one of them is missing or cannot be used.
     """
     character = load_character(config.character)
-    base = open_base(config.base_model, tracker)
+    base = open_base(config.base_model, tracker, config.profile)
     identity = {
         CHARACTER_DIGEST: character.digest,
         "skippy.prompts": str(config.prompts),
         "skippy.subspace_seed": str(config.seed),
+        "skippy.answer_tokens": str(base.profile.answer_tokens),
     }
     return SubspacePlan(
         base=base,
@@ -146,7 +144,7 @@ def _measure(plan: SubspacePlan) -> CharacterReference:
         character.traits,
         base_digest=plan.base.digest,
         character_digest=character.digest,
-        max_tokens=MAX_TOKENS[plan.base.is_lab],
+        max_tokens=plan.base.profile.answer_tokens,
         seed=plan.seed,
     )
 

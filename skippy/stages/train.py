@@ -20,7 +20,7 @@ from skippy.core.style import rewards
 from skippy.core.variants import find_variant
 from skippy.errors import ConfigError, MissingRunError, SkippyError
 from skippy.evaluation.character_history import read_history
-from skippy.evaluation.suites import PROMPT_STYLES, choose_prompt_style
+from skippy.evaluation.suites import PROMPT_STYLES
 from skippy.lab import problems as lab_problems
 from skippy.models.judge import judge_reward
 from skippy.report.character_figures import draw_character_figures
@@ -123,12 +123,12 @@ def resolve(config: TrainConfig, tracker: Tracker) -> TrainPlan:
         SkippyError: something is missing, cannot be used, or there is nothing to resume.
     """
     character = load_character(config.character)
-    base = open_base(config.base_model, tracker)
+    base = open_base(config.base_model, tracker, config.profile)
     svd_run, projectors = _find_projectors(config, tracker, base)
     subspace_run, reference = _find_reference(config, tracker, base, character)
     settings = choose_settings(config, base)
     functions = reward_functions(config, character)
-    style = PROMPT_STYLES[choose_prompt_style(base.is_lab)]  # as the evaluation will ask
+    style = PROMPT_STYLES[base.profile.prompt_style]  # as the evaluation will ask
     problems = lab_problems.generate(MATH_PROBLEMS, config.seed, "train") if config.math_mix else ()
     ranks = [len(basis.S) for basis in projectors.bases.values()] if projectors else [0]
     request = TrainRequest(
@@ -175,7 +175,7 @@ class SilentSink:
 
 def choose_settings(config: TrainConfig, base: Base) -> GrpoSettings:
     """The preset, with what the person set on top; the same for every variant."""
-    name = config.preset if config.preset != "auto" else "lab" if base.is_lab else "recipe"
+    name = base.profile.training if config.preset == "auto" else config.preset
     changes: dict[str, int | float] = {"seed": config.seed, "math_mix": config.math_mix}
     if config.steps:
         changes["max_steps"] = config.steps

@@ -17,6 +17,7 @@ from skippy.evaluation.generator import Generator
 from skippy.evaluation.suites import AIME, banal_questions, load_problem_set, problem_questions, requests_for
 from skippy.evaluation.walk import FRONTIER, FRONTIER_PROBLEMS, plan_walk, walk
 from skippy.models.generation import Completion
+from skippy.models.profiles import PROFILES
 from skippy.resolve.files import CHECKPOINTS
 from skippy.stages import evaluate
 
@@ -82,7 +83,7 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def make_base() -> SimpleNamespace:
     return SimpleNamespace(
-        path=Path("base"), digest=DIGEST, is_lab=True, checkpoint=SimpleNamespace(config={})
+        path=Path("base"), digest=DIGEST, profile=PROFILES["lab"], checkpoint=SimpleNamespace(config={})
     )
 
 

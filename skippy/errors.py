@@ -6,6 +6,9 @@ also inherits the standard library type that a caller would catch without knowin
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 from skippy.redaction import redact
 
 
@@ -113,3 +116,10 @@ class TrainingError(SkippyError, RuntimeError):
 
 class ReportError(SkippyError, ValueError):
     """The comparison cannot be reported as asked."""
+
+
+def nearest(text: str, known: Iterable[str]) -> str:
+    """The known word most like `text`, whatever its case; empty where none is near."""
+    by_lower = {word.lower(): word for word in known}
+    near = difflib.get_close_matches(text.strip().lower(), by_lower, n=1)
+    return by_lower[near[0]] if near else ""

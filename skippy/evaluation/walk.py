@@ -13,7 +13,7 @@ from pathlib import Path
 
 from skippy.characters.schema import Character
 from skippy.errors import ConfigError
-from skippy.evaluation.asking import Plan, choose_sampling, fill, identify_work, read_finished
+from skippy.evaluation.asking import Plan, choose_sampling, fill, identify_asking, read_finished
 from skippy.evaluation.generator import LOCAL, Generator
 from skippy.evaluation.metrics import FRONTIER, persona_by_step
 from skippy.evaluation.suites import (
@@ -94,7 +94,7 @@ def require_local(backend: str) -> None:
 
 def walk(plan: Plan, base: Base, tracker: Tracker, stage: StageRun) -> dict[str, float]:
     """Ask every checkpoint, keep the samples, log persona by step; returns the figures by step."""
-    identity = (plan.character.digest[:8], plan.sampling.name, identify_work(plan))
+    identity = (plan.character.digest[:8], plan.sampling.name, identify_asking(plan))
     with claim_workspace(tracker, PURPOSE, plan.subject.train_run, *identity) as folder:
         path = folder / "samples.jsonl"
         _ask_checkpoints(path, plan, base, tracker)

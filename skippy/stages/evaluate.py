@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -12,10 +13,10 @@ from skippy.characters.schema import Character
 from skippy.commands import next_command
 from skippy.config import EvalConfig, config_dict
 from skippy.core.inference.power import achievable_margin, minimum_detectable_effect
-from skippy.errors import ConfigError
-from skippy.evaluation.asking import Plan, choose_sampling, generate, identify_work
+from skippy.errors import ConfigError, SamplesError
+from skippy.evaluation.asking import Plan, choose_sampling, generate, identify_asking
 from skippy.evaluation.generator import Generator
-from skippy.evaluation.metrics import banal_metrics, family_rows, problem_metrics, problem_scores
+from skippy.evaluation.metrics import FRONTIER, banal_metrics, family_rows, problem_metrics, problem_scores
 from skippy.evaluation.opinions import (
     Opinions,
     add_opinions,
@@ -35,7 +36,16 @@ from skippy.evaluation.walk import plan_walk, require_local, walk
 from skippy.resolve.bases import Base, open_base
 from skippy.resolve.devices import pick_device
 from skippy.resolve.files import CHECKPOINTS
-from skippy.resolve.runs import CHARACTER_DIGEST, MODEL_URI, SUBJECT, find_run
+from skippy.resolve.runs import (
+    CHARACTER_DIGEST,
+    MODEL_URI,
+    SUBJECT,
+    WORK,
+    find_finished,
+    find_run,
+    identify_work,
+    take_over,
+)
 from skippy.resolve.subjects import Subject, find_subject
 from skippy.resolve.workspaces import claim_workspace
 from skippy.stores.samples import Sample, read_samples
@@ -69,6 +79,7 @@ class EvalPlan:
         asked: questions, model and sampling.
         opinions: of others, opened.
         samples: those of an earlier evaluation, scored anew; None: they are to be generated.
+        finished: an earlier evaluation of the same, if it is to be taken.
     """
 
     config: EvalConfig
@@ -76,6 +87,16 @@ class EvalPlan:
     asked: Plan
     opinions: Opinions
     samples: tuple[Sample, ...] | None = None
+    finished: RunRecord | None = None
+
+    @property
+    def work(self) -> str:
+        """All that decides the samples and the figures of one model, or of the checkpoints of one training."""
+        asked, config = self.asked, self.config
+        who = (asked.subject.uri if self.is_walk else "", asked.subject.train_run, asked.subject.digest)
+        others = (config.judge_url, config.judge_model, config.cross_check, config.lm_eval, config.limit)
+        how = (asked.samples, asked.problems.digest if asked.problems else "", config.suite, config.margin)
+        return identify_work(identify_asking(asked), *who, asked.character.digest, *others, *how)
 
     @property
     def is_walk(self) -> bool:
@@ -86,6 +107,8 @@ class EvalPlan:
 def run(config: EvalConfig, tracker: Tracker) -> EvalResult:
     """Evaluate one model, or score the samples of an earlier evaluation again."""
     plan = resolve(config, tracker)
+    if config.reuse and plan.samples is None:
+        plan = replace(plan, finished=_finished(plan, tracker))
     subject, sampling = plan.asked.subject, plan.asked.sampling
     with tracker.stage(
         "eval",
@@ -99,6 +122,9 @@ def run(config: EvalConfig, tracker: Tracker) -> EvalResult:
         config=config_dict(plan.config),
     ) as stage:
         stage.set_tags(_tags(plan))
+        if plan.finished:
+            take_over(plan.finished, stage)
+            return EvalResult(plan.finished.run_id, plan.finished.metrics)
         if plan.is_walk:
             return EvalResult(stage.run_id, walk(plan.asked, plan.base, tracker, stage))
         asked = _with_logged_model(plan.asked, plan.base, tracker)
@@ -148,6 +174,20 @@ def resolve(config: EvalConfig, tracker: Tracker) -> EvalPlan:
     return EvalPlan(config, base, asked, opinions, tuple(_regrade(regraded, asked, tracker)))
 
 
+def _finished(plan: EvalPlan, tracker: Tracker) -> RunRecord | None:
+    """An earlier evaluation of the same whose samples can still be read."""
+    folder = FRONTIER.split("/")[0] if plan.is_walk else "samples"
+
+    def check(found: RunRecord) -> None:
+        paths = tracker.artifacts.files(found.run_id, folder)
+        if not paths:
+            raise SamplesError("The samples of an evaluation are gone.", where=f"eval run {found.run_id}")
+        for path in paths:
+            deque(read_samples(tracker.artifacts.path(found.run_id, path)), maxlen=0)
+
+    return find_finished(tracker, "eval", plan.work, check)
+
+
 def _open_opinions(config: EvalConfig, *, is_walk: bool) -> Opinions:
     many = "model=checkpoints is many models" if is_walk else ""
     conflicts = {
@@ -168,7 +208,7 @@ def _ask(asked: Plan, plan: EvalPlan, tracker: Tracker, stage: StageRun) -> dict
     """Generate what is missing and record it; the unfinished work is given up only after that."""
     _announce(asked, plan.config.margin)
     models = (asked.subject.digest[:16], asked.character.digest[:8])
-    with claim_workspace(tracker, "eval", *models, asked.sampling.name, identify_work(asked)) as folder:
+    with claim_workspace(tracker, "eval", *models, asked.sampling.name, identify_asking(asked)) as folder:
         metrics = record(generate(asked, folder / "samples.jsonl"), asked, plan, stage)
         shutil.rmtree(folder)
     return metrics
@@ -221,6 +261,7 @@ def _tags(plan: EvalPlan) -> dict[str, str]:
         "skippy.problems_digest": asked.problems.digest if asked.problems else "",
         CHARACTER_DIGEST: asked.character.digest,
         "skippy.backend": config.backend,
+        WORK: plan.work,
     }
 
 

@@ -26,10 +26,19 @@ from skippy.models.judge import judge_reward
 from skippy.report.character_figures import draw_character_figures
 from skippy.resolve.bases import Base, load_projectors, open_base
 from skippy.resolve.devices import process_rank
-from skippy.resolve.runs import CHARACTER_DIGEST, find_run
+from skippy.resolve.runs import (
+    CHARACTER_DIGEST,
+    WORK,
+    find_finished,
+    find_run,
+    identify_work,
+    take_over,
+)
 from skippy.resolve.workspaces import claim_workspace, workspace
+from skippy.stores.adapters import read_adapter
 from skippy.stores.projectors import Projectors
 from skippy.stores.references import load_reference
+from skippy.tracking.records import RunRecord
 from skippy.tracking.stage_run import StageRun
 from skippy.tracking.tracker import Tracker
 from skippy.training.grpo import train_grpo
@@ -41,7 +50,7 @@ from skippy.training.plan import (
     TrainOutcome,
     TrainRequest,
 )
-from skippy.training.resume import name_work
+from skippy.training.resume import identify, name_work
 from skippy.training.trainer import await_all
 
 logger = logging.getLogger(__name__)
@@ -51,10 +60,10 @@ MATH_PROBLEMS = 512
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What the stage leaves behind: the run that holds `adapter/`, and training's own account."""
+    """The run that holds `adapter/`, and training's own account; None where an earlier run was taken."""
 
     run_id: str
-    outcome: TrainOutcome
+    outcome: TrainOutcome | None
 
 
 @dataclass(frozen=True)
@@ -67,6 +76,8 @@ class TrainPlan:
         k: protected directions, as the person put it.
         svd_run: where the projectors are from; empty without.
         subspace_run: where the character reference is from; empty without.
+        work: what makes two trainings the same, curves and all.
+        finished: an earlier run of the same, if it is to be taken.
     """
 
     request: TrainRequest
@@ -74,6 +85,8 @@ class TrainPlan:
     k: str
     svd_run: str
     subspace_run: str
+    work: str
+    finished: RunRecord | None
 
 
 def run(config: TrainConfig, tracker: Tracker) -> TrainResult | None:
@@ -84,6 +97,8 @@ def run(config: TrainConfig, tracker: Tracker) -> TrainResult | None:
     """
     plan = resolve(config, tracker)
     if process_rank()[0] > 0:
+        if plan.finished:
+            return None
         await_all(config.device)  # until rank 0 has cleared the workspace
         folder = workspace(tracker, *name_work(plan.request))
         train_grpo(replace(plan.request, output_dir=folder), SilentSink())
@@ -101,8 +116,16 @@ def run(config: TrainConfig, tracker: Tracker) -> TrainResult | None:
     ) as stage:
         stage.log_json(asdict(plan.request.settings), "settings.json")
         stage.set_tags(
-            {"skippy.seed": str(config.seed), "skippy.k": plan.k, CHARACTER_DIGEST: plan.character.digest}
+            {
+                "skippy.seed": str(config.seed),
+                "skippy.k": plan.k,
+                CHARACTER_DIGEST: plan.character.digest,
+                WORK: plan.work,
+            }
         )
+        if plan.finished:
+            take_over(plan.finished, stage)
+            return TrainResult(plan.finished.run_id, None)
         with claim_workspace(tracker, *name_work(plan.request)) as folder:
             if not plan.request.resume:
                 shutil.rmtree(folder)
@@ -152,7 +175,16 @@ def resolve(config: TrainConfig, tracker: Tracker) -> TrainPlan:
     )
     if config.resume:
         _require_something_to_resume(workspace(tracker, *name_work(request)))
-    return TrainPlan(request, character, config.k, svd_run, subspace_run)
+    work = identify_work(identify(request), bool(reference))
+    finished = None
+    if config.reuse:
+        finished = find_finished(
+            tracker,
+            "train",
+            work,
+            lambda found: read_adapter(tracker.artifacts.path(found.run_id, "adapter")),
+        )
+    return TrainPlan(request, character, config.k, svd_run, subspace_run, work, finished)
 
 
 def _digest_of_rewards(config: TrainConfig, character: Character) -> str:

@@ -79,7 +79,7 @@ class Runs(StoreAccess):
             MissingRunError: there is none, or several begin so.
         """
         try:
-            record = to_record(self.store.client.get_run(self._in_full(run_id)))
+            found = self.store.client.get_run(self._in_full(run_id))
         except MlflowException as error:
             raise MissingRunError(
                 "There is no such run.",
@@ -88,6 +88,15 @@ class Runs(StoreAccess):
                 found=str(error),
                 next_step="look the id up in the MLflow UI, or leave it out for the newest",
             ) from error
+        record = to_record(found)
+        if found.info.lifecycle_stage == "deleted":
+            raise MissingRunError(
+                "The run is deleted.",
+                where=f"{record.stage} run {record.run_id} {record.name!r}",
+                expected="a run that is there",
+                found="lifecycle stage deleted",
+                next_step=f"give another run id, or bring it back: mlflow runs restore --run-id {record.run_id}",
+            )
         moved = record.tags.get(MOVED_TAG)
         return self.read(moved) if moved else record
 

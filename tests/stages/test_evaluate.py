@@ -16,7 +16,7 @@ from skippy.config import EvalConfig
 from skippy.core.sampling import PRESETS
 from skippy.errors import ConfigError
 from skippy.evaluation import asking as interview
-from skippy.evaluation.asking import Plan, fill, identify_work
+from skippy.evaluation.asking import Plan, fill, identify_asking
 from skippy.evaluation.generator import Generator
 from skippy.evaluation.suites import AIME, load_problem_set, problem_questions
 from skippy.models.generation import Completion, Request
@@ -195,8 +195,8 @@ def test_other_work_has_another_name(change: Callable):
     problems = combine("x", [MathProblem(str(n), f"{n}?", n) for n in range(3)])
     plan = plan_of(problems)
     elsewhere = replace(plan_of(problems, samples=9), generator=Generator(device="cuda:0"))
-    assert identify_work(plan) == identify_work(elsewhere)
-    assert identify_work(plan) != identify_work(change(plan))
+    assert identify_asking(plan) == identify_asking(elsewhere)
+    assert identify_asking(plan) != identify_asking(change(plan))
 
 
 def test_the_labs_problems_from_a_file_are_the_same_questions(tmp_path, tracker, model):

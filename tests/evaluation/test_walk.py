@@ -40,8 +40,10 @@ class Run:
 def tracker(tmp_path: Path) -> SimpleNamespace:
     return SimpleNamespace(
         store=SimpleNamespace(root=tmp_path),
-        list_artifacts=lambda run_id, path: [f"adapters/step_{step:06d}/adapter.bin" for step in STEPS],
-        artifact=lambda run_id, path: path,
+        artifacts=SimpleNamespace(
+            files=lambda run_id, path: [f"adapters/step_{step:06d}/adapter.bin" for step in STEPS],
+            path=lambda run_id, path: path,
+        ),
     )
 
 

@@ -273,7 +273,10 @@ def test_the_frontier_is_of_the_training_behind_the_merge(
         ]
         (tmp_path / walk).write_text("".join(lines))
     walks = {"ours": run("ours", "t4"), "theirs": run("theirs", "t3")}
-    tracker = SimpleNamespace(read=walks.get, artifact=lambda run_id, path: tmp_path / run_id)
+    tracker = SimpleNamespace(
+        runs=SimpleNamespace(read=walks.get),
+        artifacts=SimpleNamespace(path=lambda run_id, path: tmp_path / run_id),
+    )
     merge = run("m", "t4", **{"skippy.walk_runs": "theirs,ours", "skippy.step": "20"})
     base = problem_scores(solved(1), PROBLEMS)
     (point,) = gathering._frontier(tracker, merge, base, PROBLEMS)

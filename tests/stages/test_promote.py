@@ -232,7 +232,7 @@ def test_a_version_that_is_not_the_reports_is_refused(scene, tags, registered, w
         scene.tracker.client.set_model_version_tag("skippy", merged.model_uri.rsplit("/", 1)[1], key, value)
     if registered != "skippy":
         model_id = scene.tracker.models.resolve(merged.model_uri).model_id
-        scene.tracker.create_version(registered, model_id, merged.run_id, {})
+        scene.tracker.registry.create_version(registered, model_id, merged.run_id, {})
     with pytest.raises(RegistryError, match=words) as refusal:
         scene.promote(registered_model=registered)
     assert merged.model_uri in refusal.value.where

@@ -7,16 +7,16 @@ MLflow; `options.parse_config` turns them into types and says plainly what canno
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import Field, asdict, dataclass, fields
+from functools import partial
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from skippy.core.sampling import PRESETS
-from skippy.core.spectral.rank import MAX_K, RankRule
 from skippy.core.variants import VARIANTS
-from skippy.errors import ConfigError
-from skippy.options import default_text, option
+from skippy.options import default_text, kind_text, limits_text, option
 
 SUITES = ("banal", "aime", "all")
 COMPARABLE_SUITES = ("aime", "all")
@@ -28,7 +28,25 @@ SAMPLING_PRESETS = ("auto", *PRESETS)
 
 def base_model_field() -> Any:
     """The base every stage works on."""
-    return option("lab", "base checkpoint: `lab`, a directory, a Hugging Face id, or a models:/ URI")
+    text = "base checkpoint: `lab`, a directory, a Hugging Face id, or a models:/ URI"
+    return option("lab", text, names="base")
+
+
+def k_field(text: str = "protected directions a target; picks the svd run") -> Any:
+    """How many singular directions are protected."""
+    return option("16", text, names="rank")
+
+
+def problems_field() -> Any:
+    """The mathematics that is asked."""
+    text = "lab, a local file, or Hugging Face dataset ids, comma-separated"
+    return option("lab", text, names="problems")
+
+
+def threads_field() -> Any:
+    """Torch's threads."""
+    text = "torch threads; 0: OMP_NUM_THREADS where set, else this machine's cores, half of them on the lab"
+    return option(0, text, minimum=0)
 
 
 def registered_model_field() -> Any:
@@ -48,7 +66,8 @@ def margin_field() -> Any:
 
 def character_field() -> Any:
     """The character."""
-    return option("skippy", "character: a shipped name, or the path of a character file")
+    text = "character: a shipped name, or the path of a character file"
+    return option("skippy", text, names="character")
 
 
 def seed_field(default: int = 42) -> Any:
@@ -98,14 +117,13 @@ class SvdConfig:
     """Certified top-k singular subspaces of every target of the base."""
 
     base_model: str = base_model_field()
-    k: str = option(
-        "16", "protected directions a target: a number up to 128, or energy:0.5 for a share of ‖W‖²"
-    )
+    k: str = k_field("protected directions a target: a number up to 128, or energy:0.5 for a share of ‖W‖²")
     tolerance: float = option(
         1e-5, "largest residual, relative to sigma_1, that is certified", above=0, below=1
     )
     seed: int = seed_field(0)
     device: str = device_field()
+    threads: int = threads_field()
     force: bool = option(False, "compute again although a finished run has the same base, k and tolerance")
 
 
@@ -118,6 +136,7 @@ class SubspaceConfig:
     prompts: int = option(50, "prompts that every persona answers", minimum=4)
     seed: int = seed_field()
     device: str = device_field()
+    threads: int = threads_field()
     force: bool = option(False, "measure again although a finished run has the same base and character")
 
 
@@ -128,7 +147,7 @@ class TrainConfig:
     base_model: str = base_model_field()
     variant: str = option("v4", "constraint on the update", choices=tuple(VARIANTS))
     character: str = character_field()
-    k: str = option("16", "protected directions a target; picks the svd run")
+    k: str = k_field()
     svd_run: str = option("", "run id of the svd stage; empty: the newest finished one of this base and k")
     subspace_run: str = option("", "run id of the subspace stage; empty: the newest finished one, if any")
     preset: str = option(
@@ -137,6 +156,7 @@ class TrainConfig:
     steps: int = option(0, "optimizer steps; 0: as the preset says", minimum=0)
     seed: int = seed_field()
     device: str = device_field()
+    threads: int = threads_field()
     math_mix: float = option(
         0.0, "share of maths prompts, rewarded for correctness alone", minimum=0, below=1
     )
@@ -164,10 +184,13 @@ class MergeConfig:
         "run ids of the checkpoint evaluations of two arms, comma-separated: merge where their personas match",
     )
     adapter: str = option(
-        "", "directory of a PEFT adapter to merge instead of a train run's (`lab`: the lab's)"
+        "",
+        "directory of a PEFT adapter to merge instead of a train run's (`lab`: the lab's)",
+        names="adapter",
     )
     alpha: float = option(1.0, "scale of the whole update; 0.7 makes a delta base", above=0)
     registered_model: str = registered_model_field()
+    threads: int = threads_field()
 
 
 @dataclass(frozen=True)
@@ -176,11 +199,13 @@ class EvalConfig:
 
     base_model: str = base_model_field()
     model: str = option(
-        "base", "base, v3, v4, … (newest), a models:/ URI, a merge run id, a directory, or checkpoints"
+        "base",
+        "base, v3, v4, … (newest), a models:/ URI, a merge run id, a directory, or checkpoints",
+        names="model",
     )
     character: str = character_field()
     suite: str = option("all", "which suites to run", choices=SUITES)
-    problems: str = option("lab", "lab, a local file, or Hugging Face dataset ids, comma-separated")
+    problems: str = problems_field()
     limit: int = option(0, "use only the first so many problems; 0: all", minimum=0)
     samples: int = option(4, "samples a problem", minimum=1)
     sampling: str = sampling_field()
@@ -193,6 +218,7 @@ class EvalConfig:
         0, "seed of the samples; another one asks anew, and arms share one to be compared", minimum=0
     )
     device: str = device_field()
+    threads: int = threads_field()
     regrade: str = option("", "run id of an evaluation whose samples are scored again, with no model")
     train_run: str = option("", "with model=checkpoints: run id of their train stage; empty: the newest")
     judge_url: str = judge_url_field()
@@ -237,7 +263,7 @@ class MainConfig:
     """The whole pipeline as child runs of one parent."""
 
     base_model: str = base_model_field()
-    k: str = option("16", "protected directions a target")
+    k: str = k_field("protected directions a target")
     character: str = character_field()
     preset: str = option("auto", "hyperparameters of training", choices=TRAIN_PRESETS)
     steps: int = option(0, "optimizer steps; 0: as the preset says", minimum=0)
@@ -246,7 +272,7 @@ class MainConfig:
     suite: str = option(
         "all", "which suites to run; the comparison cannot do without problems", choices=COMPARABLE_SUITES
     )
-    problems: str = option("lab", "lab, a local file, or Hugging Face dataset ids, comma-separated")
+    problems: str = problems_field()
     limit: int = option(0, "use only the first so many problems; 0: all", minimum=0)
     samples: int = option(4, "samples a problem", minimum=1)
     sampling: str = sampling_field()
@@ -260,6 +286,9 @@ class MainConfig:
     lm_eval: str = lm_eval_field()
     registered_model: str = registered_model_field()
     parallel: int = option(0, "child runs at a time; 0: two on the lab, one elsewhere", minimum=0)
+    threads: int = option(
+        0, "torch threads of each child; 0: OMP_NUM_THREADS where set, else the cores shared out", minimum=0
+    )
 
 
 CONFIGS: dict[str, type] = {
@@ -276,41 +305,39 @@ CONFIGS: dict[str, type] = {
 
 
 def click_options(config_class: type) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """One string option for each field; typing happens in `parse_config`, inside the MLflow run."""
+    """One string option for each field; typing happens in `parse_config`, so that refusals speak in one voice."""
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         for item in reversed(fields(config_class)):
-            text = item.metadata["help"]
-            name = "--" + item.name.replace("_", "-")
-            command = click.option(name, item.name, default=default_text(item), show_default=True, help=text)(
-                command
-            )
+            kind, limits = kind_text(config_class, item), limits_text(item)
+            command = click.option(
+                "--" + item.name.replace("_", "-"),
+                item.name,
+                default=default_text(item),
+                # `--force` alone means true; `--force false` still works, as MLproject needs it.
+                **({"is_flag": False, "flag_value": "true"} if isinstance(item.default, bool) else {}),
+                show_default=True,
+                metavar=kind,
+                help=item.metadata["help"] + (f"; {limits}" if limits else ""),
+                shell_complete=partial(_complete, item),
+            )(command)
         return command
 
     return decorate
 
 
-def parse_rank(text: str) -> RankRule:
-    """`16` or `energy:0.5`.
-
-    Raises:
-        ConfigError: neither.
-    """
-    kind, _, share = text.partition(":")
-    try:
-        if kind == "energy" and 0 < float(share) < 1:
-            return RankRule(share=float(share))
-        if not share and 1 <= int(kind) <= MAX_K:
-            return RankRule(k=int(kind))
-    except ValueError:
-        pass
-    raise ConfigError(
-        f"Parameter k cannot be {text!r}.",
-        where="k",
-        expected=f"a whole number from 1 to {MAX_K}, or energy:SHARE with SHARE between 0 and 1",
-        found=repr(text),
-        next_step="pass -P k=16",
-    )
+def _complete(
+    item: Field[Any], context: click.Context, parameter: click.Parameter, typed: str
+) -> list[CompletionItem]:
+    """What TAB offers for the value of an option: its words; where it may name a file, files too."""
+    words = list(item.metadata["choices"])
+    if isinstance(item.default, bool):
+        words = ["true", "false"]
+    if item.metadata["names"] == "model":
+        words = ["base", *VARIANTS, "checkpoints", "models:/"]
+    found = [CompletionItem(word) for word in words or [default_text(item)] if word.startswith(typed)]
+    is_file = item.metadata["names"] in ("base", "character", "problems", "adapter", "model")
+    return [*found, *([CompletionItem(typed, type="file")] if is_file else [])]
 
 
 def config_dict(config: Any) -> dict[str, Any]:

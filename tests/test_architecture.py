@@ -25,7 +25,7 @@ LAW: dict[str, set[str]] = {
     "tracking": {"core"},
     "characters": {"core"},
     "lab": {"core", "models", "characters", "progress"},
-    "resolve": {"core", "models", "stores", "tracking", "characters", "lab"},
+    "resolve": {"options", "core", "models", "stores", "tracking", "characters", "lab"},
     "evaluation": {
         *("config", "commands", "core", "models", "stores", "tracking", "characters"),
         *("resolve", "lab", "results", "progress"),

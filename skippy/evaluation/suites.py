@@ -16,8 +16,8 @@ from skippy.core.sampling import Sampling
 from skippy.core.style.reward_rules import RewardRules
 from skippy.core.style.rewards import persona_score
 from skippy.lab import problems as lab_problems
+from skippy.lab.paths import LAB
 from skippy.models.generation import Completion, Request
-from skippy.resolve.bases import LAB
 from skippy.stores.problems import MathProblem, ProblemSet, combine, read_problems
 from skippy.stores.samples import Sample, SampleKey
 

@@ -3,20 +3,38 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import (
-    HfHubHTTPError,
-    HFValidationError,
-    LocalEntryNotFoundError,
-    OfflineModeIsEnabled,
-)
+from huggingface_hub import model_info, snapshot_download, try_to_load_from_cache
 
 from skippy.errors import CheckpointError
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+HUB_TIMEOUT_SECONDS = 10.0
 HUB_PATTERNS = ("*.json", "*.safetensors", "*.txt", "*.jinja", "*.model")
+
+
+def find_local(name_or_path: str | Path) -> Path | None:
+    """The path that is meant; None where it can only be an id of the hub.
+
+    Raises:
+        CheckpointError: nothing is at this path, and an id is not spelled so.
+    """
+    path = Path(name_or_path).expanduser()
+    if path.exists():
+        return path
+    name = str(name_or_path)
+    if HUB_ID.fullmatch(name) and not name.startswith("."):
+        return None
+    raise CheckpointError(
+        "The checkpoint does not exist.",
+        where=name,
+        expected="an existing directory, or a Hugging Face id such as Qwen/Qwen3-VL-8B-Instruct",
+        found="nothing at this path",
+        next_step="check the path given as the model, or use `lab` for the built-in one",
+    )
 
 
 def fetch_checkpoint(name_or_path: str | Path) -> Path:
@@ -25,27 +43,31 @@ def fetch_checkpoint(name_or_path: str | Path) -> Path:
     Raises:
         CheckpointError: it is no directory, and not to be had from the hub.
     """
-    path = Path(name_or_path).expanduser()
-    if path.exists():
+    path = find_local(name_or_path)
+    if path is not None:
         return path
-    name = str(name_or_path)
-    if not HUB_ID.fullmatch(name) or name.startswith("."):
-        raise CheckpointError(
-            "The checkpoint does not exist.",
-            where=name,
-            expected="an existing directory, or a Hugging Face id such as Qwen/Qwen3-VL-8B-Instruct",
-            found="nothing at this path",
-            next_step="check the path given as the model, or use `lab` for the built-in one",
-        )
+    with _hub_errors(str(name_or_path)):
+        return Path(snapshot_download(str(name_or_path), allow_patterns=list(HUB_PATTERNS)))
+
+
+def require_reachable(hub_id: str) -> None:
+    """Ask the hub whether it has a checkpoint that is not in the cache: a wrong id or a dead network shows at once.
+
+    Raises:
+        CheckpointError: it is not to be had from the hub.
+    """
+    if isinstance(try_to_load_from_cache(hub_id, "config.json"), str):
+        return
+    with _hub_errors(hub_id):
+        model_info(hub_id, timeout=HUB_TIMEOUT_SECONDS)
+
+
+@contextmanager
+def _hub_errors(name: str) -> Iterator[None]:
     try:
-        return Path(snapshot_download(name, allow_patterns=list(HUB_PATTERNS)))
-    except (
-        HfHubHTTPError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-        OfflineModeIsEnabled,
-        OSError,
-    ) as error:
+        yield
+    except Exception as error:
+        # The library and its transport raise many unrelated types; all mean the same to a person.
         reason = (str(error).strip().splitlines() or [""])[0]
         raise CheckpointError(
             "The checkpoint is neither a local directory nor to be had from the hub.",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from skippy.core.target import Target
-from skippy.lab.paths import LAB_CHECKPOINT
+from skippy.lab.paths import LAB, LAB_CHECKPOINT
 from skippy.models.hub import fetch_checkpoint
 from skippy.models.targets import find_targets
 from skippy.stores.checkpoints import Checkpoint
@@ -18,7 +18,6 @@ from skippy.tracking.tracker import Tracker
 logger = logging.getLogger(__name__)
 
 
-LAB = "lab"
 LAB_HIDDEN_SIZE_LIMIT = 512
 LARGE_BYTES = 10**9
 

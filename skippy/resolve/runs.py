@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 
-from skippy.resolve.bases import LAB, Base
+from skippy.lab.paths import LAB
+from skippy.resolve.bases import Base
 from skippy.tracking.runs import NOTHING, RunRecord
 from skippy.tracking.tracker import Tracker
 

@@ -13,6 +13,7 @@ from statistics import fmean
 
 from skippy.characters.loader import load_character
 from skippy.characters.schema import Character
+from skippy.commands import next_command
 from skippy.config import CompareConfig, config_dict
 from skippy.core.variants import VARIANTS
 from skippy.errors import ConfigError, MissingRunError, ReportError
@@ -71,7 +72,7 @@ def run(config: CompareConfig, tracker: Tracker) -> CompareResult:
             logger.info("compare: %s: %s", verdict.name, verdict.reason)
         logger.info("compare: winner %s: %s", verdicts.winner or "none", verdicts.winner_reason)
         logger.info("report: %s", tracker.artifacts.path(stage.run_id, "report/index.html"))
-        logger.info("next: mlflow run . -e promote --env-manager local")
+        logger.info("next: %s", next_command("promote", config, stage.manager))
         return CompareResult(stage.run_id, verdicts.winner)
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from skippy.characters.loader import load_character
 from skippy.characters.schema import Character
+from skippy.commands import next_command
 from skippy.config import EvalConfig, config_dict
 from skippy.core.inference.power import achievable_margin, minimum_detectable_effect
 from skippy.errors import ConfigError
@@ -82,7 +83,7 @@ def run(config: EvalConfig, tracker: Tracker) -> EvalResult:
             metrics = _conclude(_regrade(regraded, plan, tracker), plan, config, opinions, stage)
         else:
             metrics = _ask(plan, config, opinions, tracker, stage)
-        logger.info("next: mlflow run . -e compare --env-manager local")
+        logger.info("next: %s", next_command("compare", config, stage.manager))
         return EvalResult(stage.run_id, metrics)
 
 

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from skippy.characters.loader import load_character
+from skippy.commands import next_command
 from skippy.config import MergeConfig, config_dict
 from skippy.core.inference.matching import match_steps
 from skippy.errors import AdapterError, ConfigError, MissingRunError
 from skippy.evaluation.metrics import FRONTIER, persona_by_step
-from skippy.lab.paths import LAB_ADAPTER
-from skippy.resolve.bases import LAB, Base, load_projectors, open_base
+from skippy.lab.paths import LAB, LAB_ADAPTER
+from skippy.resolve.bases import Base, load_projectors, open_base
 from skippy.resolve.runs import CHARACTER_DIGEST, MODEL_URI, WALK_RUNS, find_run
 from skippy.stores.adapters import Adapter, read_adapter
 from skippy.stores.merging import MergeAccount, merge_checkpoint
@@ -121,7 +122,7 @@ def _merge(
         "merge: %s is %s; bf16 kept the delta with relative error %.1f %%, cosine %.4f",
         *(source.description, uri, 100 * account.delta_error, account.delta_cosine),
     )
-    logger.info("next: mlflow run . -e eval --env-manager local -P model=%s", uri)
+    logger.info("next: %s", next_command("eval", config, stage.manager, model=uri))
     return MergeResult(stage.run_id, uri, account)
 
 

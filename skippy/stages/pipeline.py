@@ -13,8 +13,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from skippy.config import MainConfig, config_dict
+from skippy.lab.paths import LAB
 from skippy.progress import LINES_VARIABLE, Progress
-from skippy.resolve.bases import LAB
+from skippy.resolve.threads import THREADS_VARIABLE, share_of_cores
 from skippy.tracking.processes import StageProcess
 from skippy.tracking.stage_run import StageRun
 from skippy.tracking.tracker import Tracker
@@ -22,7 +23,6 @@ from skippy.tracking.tracker import Tracker
 logger = logging.getLogger(__name__)
 
 ARMS = ("v3", "v4")
-THREADS_VARIABLE = "OMP_NUM_THREADS"
 POLL_SECONDS = 0.1
 
 
@@ -182,7 +182,7 @@ def _share_machine(parallel: int, *, is_lab: bool) -> None:
 
     The lab is for a CPU, also where there is a GPU: its figures are then the same everywhere.
     """
-    os.environ.setdefault(THREADS_VARIABLE, str(max(1, (os.cpu_count() or 1) // parallel)))
+    os.environ.setdefault(THREADS_VARIABLE, str(share_of_cores(parallel)))
     if is_lab:
         os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
     if parallel > 1:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from skippy.characters.loader import load_character
 from skippy.characters.schema import Character
+from skippy.commands import next_command
 from skippy.config import SubspaceConfig, config_dict
 from skippy.core.personality.reference import CharacterReference
 from skippy.errors import MissingRunError
@@ -62,7 +63,7 @@ def run(config: SubspaceConfig, tracker: Tracker) -> SubspaceResult:
         reference = _measure(config, base, character)
         with tempfile.TemporaryDirectory() as scratch:
             stage.log_folder(save_reference(Path(scratch) / "reference", reference), "reference")
-        _account(reference, character, stage, time.monotonic() - started)
+        _account(reference, character, config, stage, time.monotonic() - started)
         return SubspaceResult(stage.run_id)
 
 
@@ -96,7 +97,13 @@ def _measure(config: SubspaceConfig, base: Base, character: Character) -> Charac
     )
 
 
-def _account(reference: CharacterReference, character: Character, stage: StageRun, seconds: float) -> None:
+def _account(
+    reference: CharacterReference,
+    character: Character,
+    config: SubspaceConfig,
+    stage: StageRun,
+    seconds: float,
+) -> None:
     """Log the spectra and the held-out check: eight centroids have rank 7, so K alone says nothing."""
     hooks = list(reference.hooks.values())
     largest = max(hook.subspace.K for hook in hooks)
@@ -123,4 +130,4 @@ def _account(reference: CharacterReference, character: Character, stage: StageRu
         "subspace: K ≤ %d of at most %d, %.0f %% of held-out centroid energy inside (chance %.0f %%), %.0f s",
         *(largest, len(character.personas) - 1, 100 * held_out, 100 * chance, seconds),
     )
-    logger.info("next: mlflow run . -e train --env-manager local -P variant=v4")
+    logger.info("next: %s", next_command("train", config, stage.manager, variant="v4"))

@@ -14,7 +14,9 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from skippy.config import SvdConfig, config_dict, parse_rank
+from skippy.commands import next_command
+from skippy.config import SvdConfig, config_dict
+from skippy.core.spectral.rank import parse_rank
 from skippy.core.spectral.subspaces import SingularSubspace
 from skippy.core.target import Target
 from skippy.errors import MissingRunError, SubspaceError
@@ -93,7 +95,7 @@ def run(config: SvdConfig, tracker: Tracker) -> SvdResult | None:
             }
             projectors = store.finish(head, names)
             stage.log_folder(folder, "projectors")
-            result = _account(projectors, stage, base, time.monotonic() - started)
+            result = _account(projectors, stage, base, config, time.monotonic() - started)
             shutil.rmtree(folder)
         return result
 
@@ -197,7 +199,9 @@ def _require_rank(targets: Sequence[Target], k: int) -> None:
         )
 
 
-def _account(projectors: Projectors, stage: StageRun, base: Base, seconds: float) -> SvdResult:
+def _account(
+    projectors: Projectors, stage: StageRun, base: Base, config: SvdConfig, seconds: float
+) -> SvdResult:
     """Log the certificates as metrics, tables and pictures."""
     rows = [_row(target, projectors) for target in base.targets]
     worst = max(row.residual for row in rows)
@@ -219,7 +223,7 @@ def _account(projectors: Projectors, stage: StageRun, base: Base, seconds: float
         "of k is arbitrary",
         *(len(rows), seconds, worst, ambiguous, AMBIGUOUS_GAP),
     )
-    logger.info("next: mlflow run . -e train --env-manager local -P variant=v4")
+    logger.info("next: %s", next_command("train", config, stage.manager, variant="v4"))
     return SvdResult(stage.run_id, len(rows), worst, ambiguous)
 
 

@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from skippy.characters.loader import Character, load_character
-from skippy.config import TrainConfig, config_dict, parse_rank
+from skippy.commands import next_command
+from skippy.config import TrainConfig, config_dict
 from skippy.core.personality.reference import CharacterReference
+from skippy.core.spectral.rank import parse_rank
 from skippy.core.style import rewards
 from skippy.core.variants import variant_rule
 from skippy.errors import ConfigError, MissingRunError, SkippyError
@@ -291,10 +293,7 @@ def _account(outcome: TrainOutcome, stage: StageRun, config: TrainConfig) -> Non
         "train: %s, %d steps in %.0f s, reward %.2f → %.2f%s",
         *(config.variant, outcome.steps, outcome.seconds, outcome.reward_first, outcome.reward_last, leaked),
     )
-    logger.info(
-        "next: mlflow run . -e merge --env-manager local -P variant=%s -P character=%s",
-        *(config.variant, config.character),
-    )
+    logger.info("next: %s", next_command("merge", config, stage.manager, variant=config.variant))
 
 
 def _nothing_to_resume(folder: Path) -> ConfigError:

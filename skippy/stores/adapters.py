@@ -22,9 +22,10 @@ from torch import Tensor
 from skippy.core.spectral.lora import LoraFactors
 from skippy.errors import AdapterError
 from skippy.stores.atomic import new_directory, write_bytes, write_json
+from skippy.stores.presence import ADAPTER_CONFIG_FILE as CONFIG_FILE
+from skippy.stores.presence import ADAPTER_WEIGHTS_FILE as WEIGHTS_FILE
+from skippy.stores.presence import require_adapter
 
-CONFIG_FILE = "adapter_config.json"
-WEIGHTS_FILE = "adapter_model.safetensors"
 CARD_FILE = "skippy.json"
 PREFIX = "base_model.model."
 # Options of PEFT that change what the adapter adds; each must be off.
@@ -208,16 +209,7 @@ def _split(directory: Path, key: str) -> tuple[str, str]:
 
 
 def _read_config(directory: Path) -> dict[str, Any]:
-    path = directory / CONFIG_FILE
-    if not path.is_file():
-        raise AdapterError(
-            "There is no adapter here.",
-            where=str(directory),
-            expected=f"a directory with {CONFIG_FILE} and {WEIGHTS_FILE}",
-            found="no such directory" if not directory.is_dir() else f"no {CONFIG_FILE}",
-            next_step="give the directory that PEFT saved, or a finished train run",
-        )
-    return _read_object(path)
+    return _read_object(require_adapter(directory))
 
 
 def _read_object(path: Path) -> dict[str, Any]:

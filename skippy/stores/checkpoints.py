@@ -19,6 +19,7 @@ from typing import Any
 from torch import Tensor
 
 from skippy.errors import CheckpointError
+from skippy.stores.presence import names_in, require_checkpoint
 from skippy.stores.tensors import DTYPE_NAMES, TensorInfo, damaged, hash_tensor, read_header, read_tensor
 
 SINGLE_FILE = "model.safetensors"
@@ -133,33 +134,7 @@ def digest_of_hashes(tensors: Mapping[str, TensorInfo], hashes: Mapping[str, str
 
 
 def _read_config(directory: Path) -> dict[str, Any]:
-    expected = "a directory with config.json and safetensors files"
-    if not directory.exists():
-        raise CheckpointError(
-            "The checkpoint does not exist.",
-            where=str(directory),
-            expected=expected,
-            found="nothing at this path",
-            next_step="check the path given as the model, or use `lab` for the built-in one",
-        )
-    if not directory.is_dir():
-        raise CheckpointError(
-            "The checkpoint is not a directory.",
-            where=str(directory),
-            expected=expected,
-            found="a file",
-            next_step="give the directory that holds the file",
-        )
-    path = directory / "config.json"
-    if not path.is_file():
-        is_adapter = (directory / "adapter_config.json").is_file()
-        raise CheckpointError(
-            "The directory is no checkpoint: config.json is missing.",
-            where=str(directory),
-            expected=expected,
-            found="a PEFT adapter" if is_adapter else _names_in(directory),
-            next_step="merge the adapter into its base first" if is_adapter else "check the path",
-        )
+    path = require_checkpoint(directory)
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -205,7 +180,7 @@ def _weight_files(directory: Path) -> tuple[tuple[Path, ...], dict[str, str]]:
         "The directory holds no safetensors weights.",
         where=str(directory),
         expected=f"{SINGLE_FILE}, or {INDEX_FILE} and its shards",
-        found=_names_in(directory),
+        found=names_in(directory),
         next_step="save the model with save_pretrained, which writes safetensors",
     )
 
@@ -221,8 +196,3 @@ def _require_listed(directory: Path, listed: Mapping[str, str], tensors: Mapping
             found=f"in {tensors[key].file.name}" if key in tensors else "in no shard",
             next_step="fetch the index and the shards again, from one revision",
         )
-
-
-def _names_in(directory: Path) -> str:
-    names = sorted(path.name for path in directory.iterdir())
-    return (", ".join(names[:6]) + (", …" if len(names) > 6 else "")) or "an empty directory"

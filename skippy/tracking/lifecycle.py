@@ -20,7 +20,7 @@ from types import FrameType
 
 from mlflow.entities import Param, Run
 from mlflow.exceptions import MlflowException
-from mlflow.utils.mlflow_tags import MLFLOW_SOURCE_NAME, MLFLOW_SOURCE_TYPE, MLFLOW_USER
+from mlflow.utils.mlflow_tags import MLFLOW_PROJECT_ENV, MLFLOW_SOURCE_NAME, MLFLOW_SOURCE_TYPE, MLFLOW_USER
 
 from skippy.errors import TrackingError
 from skippy.tracking.connection import EXPERIMENT, Store, local_path
@@ -109,6 +109,8 @@ def begin(store: Store, name: str, tags: Mapping[str, str]) -> tuple[StageRun, s
             stub = None if adopted is None else _leave_stub(store, adopted, info.run_id)
     run = StageRun(store.client, info.run_id, info.artifact_uri)
     run.note = tags.get(NOTE_TAG, "")
+    # MLflow names every manager but the one that makes no environment.
+    run.manager = adopted.data.tags.get(MLFLOW_PROJECT_ENV, "local") if adopted else None
     return run, stub
 
 

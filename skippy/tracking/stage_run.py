@@ -50,6 +50,8 @@ class StageRun:
         self.run_id = run_id
         self.artifact_uri = artifact_uri
         self.note = ""
+        # Environment manager of the `mlflow run` that started this stage; None: none did.
+        self.manager: str | None = None
         self._client = client
         self._waiting: list[Metric] = []
         self._flushed = time.monotonic()

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from skippy.errors import TrackingError
+from skippy.resolve import threads
 from skippy.stages import pipeline
 from skippy.stages.pipeline import Job
 
@@ -83,7 +84,8 @@ def test_children_share_the_cores_and_a_person_has_the_last_word(monkeypatch: py
 
     def shared(parallel: int, *, is_lab: bool, **given: str) -> list[str | None]:
         environment = dict(given)
-        monkeypatch.setattr(pipeline, "os", SimpleNamespace(environ=environment, cpu_count=lambda: 8))
+        monkeypatch.setattr(pipeline, "os", SimpleNamespace(environ=environment))
+        monkeypatch.setattr(threads, "count_cores", lambda: 8)
         pipeline._share_machine(parallel, is_lab=is_lab)
         return [environment.get(name) for name in names]
 

@@ -67,7 +67,6 @@ def run(config: MainConfig, tracker: Tracker) -> PipelineResult:
         character=config.character,
         config=config_dict(config),
     ) as stage:
-        tracker.processes.reap()
         parallel = config.parallel or (2 if config.base_model == LAB else 1)
         _share_machine(parallel, is_lab=config.base_model == LAB)
         runs = _execute(jobs, stage, tracker, parallel)

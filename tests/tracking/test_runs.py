@@ -433,6 +433,16 @@ def test_variant_character_and_further_tags_select(tracker):
     assert tracker.runs.find("train", extra_tags={"mlflow.runName": "a train"}).stage == "train"
 
 
+def test_a_character_may_be_called_with_both_kinds_of_quotes(tracker):
+    name = """o'brien "the rat\""""
+    wanted = make_run(tracker, "train", character=name)
+    make_run(tracker, "train", character=name.replace("'", "-"))
+    assert tracker.runs.find("train", character=name).run_id == wanted
+    assert [run.run_id for run in tracker.runs.find_all("train", character=name)] == [wanted]
+    with pytest.raises(MissingRunError, match="no finished train run"):
+        tracker.runs.find("train", character=name.replace("'", "x"))
+
+
 def test_nothing_found_says_what_there_is_and_which_command_makes_one(tracker):
     with pytest.raises(MissingRunError) as error:
         tracker.runs.find("svd", base_digest="d1")

@@ -20,10 +20,10 @@ from skippy.config import TrainConfig, config_dict
 from skippy.core.personality.reference import CharacterReference
 from skippy.core.spectral.rank import parse_rank
 from skippy.core.style import rewards
-from skippy.core.variants import variant_rule
+from skippy.core.variants import find_variant
 from skippy.errors import ConfigError, MissingRunError, SkippyError
 from skippy.evaluation.character_history import read_history
-from skippy.evaluation.suites import PROMPT_STYLES, choose_prompt_style
+from skippy.evaluation.suites import PROMPT_STYLES
 from skippy.lab import problems as lab_problems
 from skippy.models.judge import judge_reward
 from skippy.report.character_figures import draw_character_figures
@@ -84,7 +84,7 @@ def run(config: TrainConfig, tracker: Tracker) -> TrainResult | None:
         inputs = _gather(config, tracker)
         train_grpo(_request(config, inputs, _await_leader(config, tracker, inputs)), SilentSink())
         return None
-    rule = variant_rule(config.variant)
+    rule = find_variant(config.variant)
     with tracker.stage(
         "train",
         name=f"train {config.variant} {config.character} seed {config.seed}",
@@ -122,7 +122,7 @@ def run(config: TrainConfig, tracker: Tracker) -> TrainResult | None:
 
 def _gather(config: TrainConfig, tracker: Tracker) -> TrainInputs:
     character = load_character(config.character)
-    base = open_base(config.base_model, tracker)
+    base = open_base(config.base_model, tracker, config.profile)
     svd_run, projectors = _find_projectors(config, tracker, base)
     subspace_run, reference = _find_reference(config, tracker, base, character)
     settings = choose_settings(config, base)
@@ -158,7 +158,7 @@ class SilentSink:
 
 def choose_settings(config: TrainConfig, base: Base) -> GrpoSettings:
     """The preset, with what the person set on top; the same for every variant."""
-    name = config.preset if config.preset != "auto" else "lab" if base.is_lab else "recipe"
+    name = base.profile.training if config.preset == "auto" else config.preset
     changes: dict[str, int | float] = {"seed": config.seed, "math_mix": config.math_mix}
     if config.steps:
         changes["max_steps"] = config.steps
@@ -202,7 +202,7 @@ def identify(config: TrainConfig, inputs: TrainInputs) -> tuple[str, ...]:
 
 def _request(config: TrainConfig, inputs: TrainInputs, folder: Path) -> TrainRequest:
     problems = lab_problems.generate(MATH_PROBLEMS, config.seed, "train") if config.math_mix else ()
-    style = PROMPT_STYLES[choose_prompt_style(inputs.base.is_lab)]  # as the evaluation will ask
+    style = PROMPT_STYLES[inputs.base.profile.prompt_style]  # as the evaluation will ask
     projectors = inputs.projectors
     return TrainRequest(
         base_path=inputs.base.path,
@@ -235,7 +235,7 @@ def _find_projectors(config: TrainConfig, tracker: Tracker, base: Base) -> tuple
             tracker, "svd", config.svd_run, base=base, extra_tags={"skippy.k": config.k}, make_with=k
         )
     except MissingRunError:
-        if config.svd_run or variant_rule(config.variant).needs_projectors:
+        if config.svd_run or find_variant(config.variant).needs_projectors:
             raise
         logger.info("train: no svd run of this base and k, so leakage is not measured")
         return "", None

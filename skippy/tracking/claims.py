@@ -1,97 +1,85 @@
-"""One holder at a time, on a laptop's file and on a team's server alike."""
+"""Claims on pieces of work, through the store alone: two workers never do the same one.
+
+MLflow has no compare-and-set, but two things that only one client can do: write a parameter of a run for the first
+time, and make an experiment of a name. A claim is a parameter on one run, the *board*; the board is the run that
+whoever made the experiment `skippy-claims` wrote into its tags.
+"""
 
 from __future__ import annotations
 
-import json
-import logging
-import time
-import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+import functools
+import re
 
+from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from skippy.errors import TrackingError
-from skippy.tracking.connection import Store, file_lock
-from skippy.tracking.signals import is_process_gone, process_tag
+from skippy.tracking.connection import StoreAccess
+from skippy.tracking.patience import patiently
+from skippy.tracking.records import NOTE_TAG, STAGE_TAG
+from skippy.tracking.stage_run import translated_errors
 
-logger = logging.getLogger(__name__)
-
-PREFIX = "skippy.claim."
-POLL_SECONDS = 0.1
-STALE_SECONDS = 20.0
-"""A claim that did not change for so long belongs to a process of another machine that died; moves take about one."""
-PATIENCE_SECONDS = 60.0
-
-
-@contextmanager
-def exclusive(store: Store, name: str) -> Iterator[None]:
-    """Hold `name` alone.
-
-    A local store has a file lock, which the kernel gives back when its holder dies. A server offers no
-    compare-and-set, but tags of the experiment are registers that each contender writes and all read: Lamport's
-    bakery (Lamport 1974, "A new solution of Dijkstra's concurrent programming problem") makes of those a lock.
-    Departure: a contender whose process is gone, or that stood still for `STALE_SECONDS`, is passed over.
-
-    Raises:
-        TrackingError: another holds it for longer than `PATIENCE_SECONDS`.
-    """
-    if store.lock_path is not None:
-        with file_lock(store.lock_path):
-            yield
-        return
-    key = f"{PREFIX}{name}.{uuid.uuid4().hex[:12]}"
-    try:
-        _write(store, key, 0)  # choosing
-        number = 1 + max((one["number"] for one in _claims(store, name).values()), default=0)
-        _write(store, key, number)
-        _await_turn(store, name, key, number)
-        yield
-    finally:
-        with suppress(MlflowException):
-            store.client.delete_experiment_tag(store.experiment_id, key)
+CLAIMS_EXPERIMENT = "skippy-claims"
+BOARD_TAG = "skippy.board_run"
+BOARD_NOTE = (
+    "Which worker does which cell of a study. Nothing to read here; do not delete it while a study runs."
+)
+PREFIX = "claim/"
+TAKEN = re.compile(r"Changing param values is not allowed|already logged", re.IGNORECASE)
 
 
-def _await_turn(store: Store, name: str, key: str, number: int) -> None:
-    """Wait until nobody is choosing and nobody with a smaller number, or the same and a smaller key, is left."""
-    seen: dict[str, tuple[int, float]] = {}
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while True:
-        ahead = []
-        for other, claim in _claims(store, name).items():
-            theirs = (claim["number"], other)
-            if other == key or (claim["number"] and theirs > (number, key)):
-                continue
-            since = seen.get(other, (-1, 0.0))
-            if since[0] != claim["number"]:
-                since = seen[other] = (claim["number"], time.monotonic())
-            if is_process_gone(claim["process"]) or time.monotonic() - since[1] > STALE_SECONDS:
-                logger.warning(
-                    "tracking: the claim of %s on %s is passed over: it is gone", claim["process"], name
-                )
-                with suppress(MlflowException):
-                    store.client.delete_experiment_tag(store.experiment_id, other)
-            else:
-                ahead.append(claim["process"])
-        if not ahead:
-            return
-        if time.monotonic() > deadline:
+class Claims(StoreAccess):
+    """First come, first served; a part of the tracker."""
+
+    @functools.cached_property
+    def board(self) -> str:
+        """Run id of the board, the same for everybody who shares the store; made by the first."""
+        client = self.client
+        with translated_errors("the board of claims"):
+            experiment = patiently(client.get_experiment_by_name, CLAIMS_EXPERIMENT)
+            if experiment is None:
+                run_id = _make_board(client, self.store.experiment_id)
+                try:
+                    tags = {BOARD_TAG: run_id, NOTE_TAG: BOARD_NOTE}
+                    patiently(client.create_experiment, CLAIMS_EXPERIMENT, tags=tags)
+                except MlflowException as error:
+                    # Another worker was faster; its board is everybody's.
+                    if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                        raise
+                    patiently(client.delete_run, run_id)
+                experiment = patiently(client.get_experiment_by_name, CLAIMS_EXPERIMENT)
+        if experiment is None or experiment.lifecycle_stage != "active":
             raise TrackingError(
-                "Another process is at it.",
-                where=name,
-                expected="to be alone",
-                found=f"process {ahead[0]}",
-                next_step="try again when it is done",
+                f"The experiment {CLAIMS_EXPERIMENT!r} is deleted.",
+                expected="an active experiment that holds the claims of studies",
+                next_step="restore it with mlflow experiments restore, its id is in the UI",
             )
-        time.sleep(POLL_SECONDS)
+        return str(experiment.tags[BOARD_TAG])
+
+    def claim(self, work: str, token: str) -> bool:
+        """Claim a piece of work; False where somebody else holds it. Asking again with the same token is harmless.
+
+        Args:
+            work: what is claimed, once and for all: letters, digits and `_ - . /`.
+            token: who claims it, different for every worker.
+        """
+        try:
+            patiently(self.client.log_param, self.board, PREFIX + work, token)
+        except MlflowException as error:
+            if TAKEN.search(str(error)):
+                return False
+            raise
+        return self.holders().get(work) == token
+
+    def holders(self) -> dict[str, str]:
+        """Every claimed piece of work, and the token of who claimed it."""
+        with translated_errors("the board of claims"):
+            params = patiently(self.client.get_run, self.board).data.params
+        return {key.removeprefix(PREFIX): value for key, value in params.items() if key.startswith(PREFIX)}
 
 
-def _claims(store: Store, name: str) -> dict[str, dict]:
-    """Every contender for `name`: key → number (0 while it chooses) and process."""
-    tags = store.client.get_experiment(store.experiment_id).tags
-    return {key: json.loads(text) for key, text in tags.items() if key.startswith(f"{PREFIX}{name}.")}
-
-
-def _write(store: Store, key: str, number: int) -> None:
-    claim = json.dumps({"number": number, "process": process_tag()})
-    store.client.set_experiment_tag(store.experiment_id, key, claim)
+def _make_board(client: MlflowClient, experiment_id: str) -> str:
+    tags = {STAGE_TAG: "board", NOTE_TAG: BOARD_NOTE}
+    run = patiently(client.create_run, experiment_id, tags=tags, run_name="claims of studies")
+    patiently(client.set_terminated, run.info.run_id)
+    return str(run.info.run_id)

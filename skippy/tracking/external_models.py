@@ -7,8 +7,8 @@ import re
 import mlflow
 
 from skippy.redaction import redact
-from skippy.tracking.claims import exclusive
 from skippy.tracking.connection import Store
+from skippy.tracking.exclusion import exclusive
 from skippy.tracking.stage_run import translated_errors
 
 MODEL_DIGEST_TAG = "skippy.model_digest"

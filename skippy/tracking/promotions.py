@@ -14,8 +14,8 @@ from mlflow.exceptions import MlflowException
 
 from skippy.errors import RegistryError
 from skippy.redaction import redact
-from skippy.tracking.claims import exclusive
 from skippy.tracking.connection import Store, StoreAccess
+from skippy.tracking.exclusion import exclusive
 from skippy.tracking.models import Models
 from skippy.tracking.registry import ModelVersionRecord, Registry
 from skippy.tracking.stage_run import translated_errors

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from skippy.core.basis import Basis
-from skippy.core.variants import variant_rule
+from skippy.core.variants import find_variant
 from skippy.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -201,7 +201,7 @@ class TrainRequest:
 
     def __post_init__(self) -> None:
         """Refuse a request that contradicts itself, before anything is loaded."""
-        rule = variant_rule(self.variant)
+        rule = find_variant(self.variant)
         if rule.needs_projectors and not self.projectors:
             raise _unusable(f"projectors of variant {self.variant}", "U and V of every target", None)
         counts = {len(self.reward_functions), len(self.reward_names), len(self.weights)}

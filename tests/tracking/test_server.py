@@ -18,8 +18,8 @@ import pytest
 from transformers import AutoModelForCausalLM
 
 from skippy.errors import MissingRunError, RegistryError, TrackingError
-from skippy.tracking import claims
-from skippy.tracking.claims import exclusive
+from skippy.tracking import exclusion
+from skippy.tracking.exclusion import exclusive
 from skippy.tracking.orphans import find_orphans, sweep_orphans
 from skippy.tracking.store import open_tracker
 from skippy.tracking.tracker import Tracker
@@ -220,7 +220,7 @@ def test_two_promotions_at_once_one_wins(remote, checkpoint):
 
 def claims_of(tracker):
     tags = tracker.client.get_experiment(tracker.store.experiment_id).tags
-    return {key: value for key, value in tags.items() if key.startswith(claims.PREFIX)}
+    return {key: value for key, value in tags.items() if key.startswith(exclusion.PREFIX)}
 
 
 def test_eight_at_once_hold_a_claim_one_after_the_other(remote):
@@ -255,22 +255,22 @@ def test_a_claim_of_a_dead_process_blocks_nobody_and_one_that_lives_is_told(remo
 
     def claim(key, process):
         text = json.dumps({"number": 1, "process": process})
-        remote.client.set_experiment_tag(remote.store.experiment_id, claims.PREFIX + key, text)
+        remote.client.set_experiment_tag(remote.store.experiment_id, exclusion.PREFIX + key, text)
 
     claim("left.1", f"{os.uname().nodename}:{ended.pid}:1.0")
     began = time.monotonic()
     with exclusive(remote.store, "left"):
         assert time.monotonic() - began < 5
     claim("far.1", "another-host:1:1.0")
-    monkeypatch.setattr(claims, "PATIENCE_SECONDS", 0.3)
+    monkeypatch.setattr(exclusion, "PATIENCE_SECONDS", 0.3)
     with (
         pytest.raises(TrackingError, match="Another process is at it") as error,
         exclusive(remote.store, "far"),
     ):
         pytest.fail("two hold it")
     assert "another-host:1" in error.value.found
-    monkeypatch.setattr(claims, "STALE_SECONDS", 0.2)
-    monkeypatch.setattr(claims, "PATIENCE_SECONDS", 30.0)
+    monkeypatch.setattr(exclusion, "STALE_SECONDS", 0.2)
+    monkeypatch.setattr(exclusion, "PATIENCE_SECONDS", 30.0)
     with exclusive(remote.store, "far"):
         pass
     assert claims_of(remote) == {}

@@ -30,6 +30,7 @@ from skippy.stores.merging import MergeAccount, merge_checkpoint, verify_checkpo
 from skippy.stores.projectors import Projectors
 from skippy.stores.samples import read_samples
 from skippy.tracking.records import RunRecord
+from skippy.tracking.registry import check_model_name
 from skippy.tracking.stage_run import StageRun
 from skippy.tracking.tracker import Tracker
 
@@ -112,6 +113,7 @@ def resolve(config: MergeConfig, tracker: Tracker) -> MergePlan:
     Raises:
         SkippyError: one is missing or cannot be used, or parameters contradict one another.
     """
+    check_model_name(config.registered_model)
     base = open_base(config.base_model, tracker)
     source = _from_directory(config) if config.adapter else _from_run(config, tracker, base)
     adapter = read_adapter(source.folder)
@@ -143,6 +145,7 @@ def _merge(config: MergeConfig, plan: MergePlan, tracker: Tracker, stage: StageR
     with tracker.models.draft(
         stage,
         name=f"{config.registered_model}-{plan.source.variant}",
+        registered_model=config.registered_model,
         model_type="checkpoint",
         params=plan.tags,
         tags=plan.tags,
@@ -157,7 +160,7 @@ def _merge(config: MergeConfig, plan: MergePlan, tracker: Tracker, stage: StageR
             lineage=plan.base.lineage,
         )
         stage.log_metrics(account.metrics(), model_id=draft.model_id)
-    version = draft.register(config.registered_model, plan.tags)
+        version = draft.register(config.registered_model, plan.tags)
     return record(account, version.uri, draft.model_id, plan, stage)
 
 

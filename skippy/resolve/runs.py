@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
-from skippy.errors import MissingRunError, SkippyError
 from skippy.lab.paths import LAB
 from skippy.resolve.bases import Base
-from skippy.tracking.lifecycle import code_version
-from skippy.tracking.records import VERSION_TAG
 from skippy.tracking.runs import NOTHING, RunRecord
-from skippy.tracking.stage_run import StageRun
 from skippy.tracking.tracker import Tracker
 
 logger = logging.getLogger(__name__)
 
 
 REUSES = "skippy.reuses"
-WORK = "skippy.work"
 MODEL_URI = "skippy.model_uri"
 CHARACTER_DIGEST = "skippy.character_digest"
 WALK_RUNS = "skippy.walk_runs"
@@ -61,41 +54,6 @@ def find_run(
     if not run_id:
         logger.info("using %s run %s (%s)", stage, record.run_id, record.name)
     return record
-
-
-def identify_work(*parts: object) -> str:
-    """Thirty-two hexadecimal digits of all that decides what a stage makes; a run carries them as a tag."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:32]
-
-
-def find_finished(
-    tracker: Tracker, stage: str, work: str, check: Callable[[RunRecord], object]
-) -> RunRecord | None:
-    """The newest finished run of exactly this work by this code, if what it made is still there.
-
-    Args:
-        tracker: where it is looked for.
-        stage: of which stage.
-        work: from `identify_work`.
-        check: raises `SkippyError` where what the run made is gone or damaged; then the work is done again.
-    """
-    tags = {WORK: work, VERSION_TAG: code_version()[0]}
-    try:
-        found = find_run(tracker, stage, extra_tags=tags)
-        check(found)
-    except MissingRunError:
-        return None
-    except SkippyError as error:
-        logger.warning("%s: an earlier run cannot be used, so the work is done again. %s", stage, error)
-        return None
-    return found
-
-
-def take_over(found: RunRecord, stage: StageRun) -> None:
-    """Let a run say that an earlier one did its work; whoever is given it is led there."""
-    logger.info("%s: run %s has done exactly this already", found.stage, found.run_id)
-    stage.set_tags({REUSES: found.run_id})
-    stage.describe(note=f"Nothing to do: run {found.run_id} did exactly this.")
 
 
 def walks_behind(merge: RunRecord, tracker: Tracker) -> list[RunRecord]:

@@ -40,13 +40,10 @@ from skippy.resolve.runs import (
     CHARACTER_DIGEST,
     MODEL_URI,
     SUBJECT,
-    WORK,
-    find_finished,
     find_run,
-    identify_work,
-    take_over,
 )
 from skippy.resolve.subjects import Subject, find_subject
+from skippy.resolve.work import WORK, find_equal_run, take_over, work_digest
 from skippy.resolve.workspaces import claim_workspace
 from skippy.stores.samples import Sample, read_samples
 from skippy.tracking.external_models import MODEL_DIGEST_TAG
@@ -96,7 +93,7 @@ class EvalPlan:
         who = (asked.subject.uri if self.is_walk else "", asked.subject.train_run, asked.subject.digest)
         others = (config.judge_url, config.judge_model, config.cross_check, config.lm_eval, config.limit)
         how = (asked.samples, asked.problems.digest if asked.problems else "", config.suite, config.margin)
-        return identify_work(identify_asking(asked), *who, asked.character.digest, *others, *how)
+        return work_digest(identify_asking(asked), *who, asked.character.digest, *others, *how)
 
     @property
     def is_walk(self) -> bool:
@@ -185,7 +182,7 @@ def _finished(plan: EvalPlan, tracker: Tracker) -> RunRecord | None:
         for path in paths:
             deque(read_samples(tracker.artifacts.path(found.run_id, path)), maxlen=0)
 
-    return find_finished(tracker, "eval", plan.work, check)
+    return find_equal_run(tracker, "eval", plan.work, check)
 
 
 def _open_opinions(config: EvalConfig, *, is_walk: bool) -> Opinions:

@@ -19,12 +19,9 @@ from skippy.resolve.runs import (
     CHARACTER_DIGEST,
     MODEL_URI,
     WALK_RUNS,
-    WORK,
-    find_finished,
     find_run,
-    identify_work,
-    take_over,
 )
+from skippy.resolve.work import WORK, find_equal_run, take_over, work_digest
 from skippy.stores.adapters import Adapter, read_adapter
 from skippy.stores.merging import MergeAccount, merge_checkpoint, verify_checkpoint
 from skippy.stores.projectors import Projectors
@@ -126,7 +123,7 @@ def resolve(config: MergeConfig, tracker: Tracker) -> MergePlan:
         "train_run": source.train_run,
         **(source.tags or {}),
     }
-    work = identify_work(tags, config.registered_model, source.walk_runs)
+    work = work_digest(tags, config.registered_model, source.walk_runs)
 
     def check(found: RunRecord) -> None:
         verify_checkpoint(tracker.models.resolve(found.tags[MODEL_URI]).path)
@@ -136,7 +133,7 @@ def resolve(config: MergeConfig, tracker: Tracker) -> MergePlan:
         projectors=load_projectors(tracker, source.svd_run, base) if source.svd_run else None,
         tags=tags,
         work=work,
-        finished=find_finished(tracker, "merge", work, check) if config.reuse else None,
+        finished=find_equal_run(tracker, "merge", work, check) if config.reuse else None,
     )
 
 

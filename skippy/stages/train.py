@@ -28,12 +28,9 @@ from skippy.resolve.bases import Base, load_projectors, open_base
 from skippy.resolve.devices import process_rank
 from skippy.resolve.runs import (
     CHARACTER_DIGEST,
-    WORK,
-    find_finished,
     find_run,
-    identify_work,
-    take_over,
 )
+from skippy.resolve.work import WORK, find_equal_run, take_over, work_digest
 from skippy.resolve.workspaces import claim_workspace, workspace
 from skippy.stores.adapters import read_adapter
 from skippy.stores.projectors import Projectors
@@ -175,10 +172,10 @@ def resolve(config: TrainConfig, tracker: Tracker) -> TrainPlan:
     )
     if config.resume:
         _require_something_to_resume(workspace(tracker, *name_work(request)))
-    work = identify_work(identify(request), bool(reference))
+    work = work_digest(identify(request), bool(reference))
     finished = None
     if config.reuse:
-        finished = find_finished(
+        finished = find_equal_run(
             tracker,
             "train",
             work,

@@ -14,13 +14,13 @@ import pytest
 from skippy.characters.loader import load_character
 from skippy.config import EvalConfig
 from skippy.core.sampling import PRESETS
-from skippy.errors import ConfigError
+from skippy.errors import ConfigError, SkippyError
 from skippy.evaluation import asking as interview
 from skippy.evaluation.asking import Plan, fill, identify_asking
 from skippy.evaluation.generator import Generator
 from skippy.evaluation.suites import AIME, load_problem_set, problem_questions
 from skippy.models.generation import Completion, Request
-from skippy.resolve.runs import SUBJECT
+from skippy.resolve.runs import REUSES, SUBJECT, find_run
 from skippy.resolve.subjects import Subject
 from skippy.stages import evaluate
 from skippy.stores.problems import MathProblem, combine
@@ -330,3 +330,41 @@ def test_the_base_has_one_logged_model_that_carries_its_figures(tracker, model, 
     figures = [metric for metric in logged.metrics if metric.key == "aime/avg_at_k"]
     assert {metric.run_id for metric in figures} == set(runs)
     assert all(metric.dataset_name and metric.dataset_digest for metric in figures)
+
+
+def test_the_same_evaluation_is_taken_where_asked_while_its_samples_can_be_read(tracker, model, tmp_path):
+    problems = write_problems(tmp_path / "p.jsonl", [0, 1, 2])
+    first = evaluated(tracker, problems, samples=1)
+    asked = len(model.asked)
+    again = evaluated(tracker, problems, samples=1, reuse=True)
+    assert (again.run_id, again.metrics) == (first.run_id, tracker.runs.get(first.run_id).metrics)
+    assert len(model.asked) == asked, "nothing is asked again"
+    newest = tracker.runs.newest(1)[0]
+    assert (newest.tags[REUSES], find_run(tracker, "eval", newest.run_id).run_id) == (
+        first.run_id,
+        first.run_id,
+    )
+    for change in ({"samples": 2}, {"margin": 0.1}, {"seed": 7}, {"limit": 2}):
+        other = evaluated(tracker, problems, **{"samples": 1, "reuse": True, **change})
+        assert other.run_id != first.run_id, change
+    assert evaluated(tracker, problems, samples=1).run_id != first.run_id, "unless asked, it is done anew"
+
+
+@pytest.mark.parametrize("damage", ["gone", "torn"])
+def test_samples_are_read_before_an_evaluation_is_believed_to_hold_them(tracker, model, tmp_path, damage):
+    problems = write_problems(tmp_path / "p.jsonl", [0, 1, 2])
+    first = evaluated(tracker, problems, samples=1)
+    path = tracker.artifacts.path(first.run_id, "samples/aime.jsonl")
+    if damage == "gone":
+        path.unlink()
+    else:
+        path.write_text("{\n" + path.read_text())
+    assert evaluated(tracker, problems, samples=1, reuse=True).run_id != first.run_id
+
+
+def test_what_can_be_refused_is_refused_before_a_run_is_opened(tracker, model, tmp_path):
+    problems = write_problems(tmp_path / "p.jsonl", [0, 1, 2])
+    for wrong in ({"sampling": "qwen3vl-instruct"}, {"model": "v4"}, {"model": "models:/skippy/9"}):
+        with pytest.raises(SkippyError):
+            evaluated(tracker, problems, **wrong)
+    assert tracker.runs.find_all("eval", finished=False) == []

@@ -10,12 +10,16 @@ import torch
 
 from skippy.characters.loader import load_character
 from skippy.config import SvdConfig, TrainConfig
+from skippy.core.spectral.lora import LoraFactors
 from skippy.errors import BackendError, ConfigError, MissingRunError, ProjectorError, SkippyError
 from skippy.evaluation.suites import PROMPT_STYLES
 from skippy.resolve.bases import open_base
 from skippy.resolve.runs import CHARACTER_DIGEST
+from skippy.resolve.work import WORK
 from skippy.stages import svd, train
+from skippy.stores.adapters import write_adapter
 from skippy.stores.projectors import read_projectors
+from skippy.tracking.lifecycle import code_version
 from skippy.training.plan import PRESETS
 from skippy.training.resume import name_work
 from tests.stages.tiny_checkpoint import write_checkpoint
@@ -130,6 +134,28 @@ def test_the_preset_is_that_of_the_base_and_the_person_sets_on_top(
     assert train.choose_settings(replace(config, preset="short"), base) == replace(
         PRESETS["short"], seed=config.seed
     )
+
+
+def test_a_finished_training_of_the_same_work_is_taken_while_its_adapter_can_be_read(
+    tracker, config, seen, tmp_path
+) -> None:
+    plan = train.resolve(config, tracker)
+    factors = {"a": LoraFactors(torch.ones(2, 3), torch.ones(4, 2), 0.1)}
+    with tracker.stage("train", name="t", note="", config={}) as stage:
+        stage.set_tags({WORK: plan.work})
+        stage.log_folder(write_adapter(tmp_path / "adapter", factors), "adapter")
+    asked = replace(config, reuse=True)
+    tracker.client.set_tag(stage.run_id, "skippy.code_version", "another commit")
+    assert train.resolve(asked, tracker).finished is None, "other code is other work"
+    tracker.client.set_tag(stage.run_id, "skippy.code_version", code_version()[0])
+    assert train.resolve(asked, tracker).finished
+    assert train.run(asked, tracker).run_id == stage.run_id
+    assert not seen
+    for other in (config, replace(asked, seed=9)):
+        with pytest.raises(KeyboardInterrupt):
+            train.run(other, tracker)
+    (tracker.artifacts.path(stage.run_id, "adapter") / "adapter_model.safetensors").write_bytes(b"")
+    assert train.resolve(asked, tracker).finished is None
 
 
 @pytest.mark.parametrize("is_hardened", [True, False])

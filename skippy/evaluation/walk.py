@@ -5,15 +5,16 @@ Not a stage: `evaluate` walks when its model is `checkpoints`.
 
 from __future__ import annotations
 
+import json
 import logging
-import shutil
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from skippy.characters.schema import Character
 from skippy.config import EvalConfig
-from skippy.errors import ConfigError
+from skippy.errors import ConfigError, MissingRunError
 from skippy.evaluation.asking import Plan, choose_sampling, fill, identify_work, read_finished
 from skippy.evaluation.metrics import FRONTIER, persona_by_step
 from skippy.evaluation.suites import (
@@ -28,8 +29,9 @@ from skippy.resolve.bases import Base
 from skippy.resolve.devices import pick_device
 from skippy.resolve.runs import CHARACTER_DIGEST, find_run
 from skippy.resolve.subjects import Subject
-from skippy.resolve.workspaces import claim_workspace
+from skippy.resolve.workspaces import claim_workspace, discard_workspace
 from skippy.stores.samples import SampleStore
+from skippy.tracking.records import RunRecord
 from skippy.tracking.stage_run import StageRun
 from skippy.tracking.tracker import Tracker
 
@@ -58,6 +60,7 @@ def plan_walk(config: EvalConfig, tracker: Tracker, base: Base, character: Chara
         )
     own = {CHARACTER_DIGEST: character.digest}
     train = find_run(tracker, "train", config.train_run, base=base, extra_tags=own)
+    require_all_checkpoints(train, tracker)
     subject = Subject(f"checkpoints of {train.name}", train.variant, base.path, base.digest, CHECKPOINTS,
                       seed=train.tags.get("skippy.seed", ""), train_run=train.run_id)  # fmt: skip
     problems = load_problem_set(config.problems, config.limit or FRONTIER_PROBLEMS)
@@ -65,6 +68,30 @@ def plan_walk(config: EvalConfig, tracker: Tracker, base: Base, character: Chara
     questions = [*problem_questions(problems, style), *banal_questions(character, ("plain",))]
     sampling = choose_sampling(config, base, questions)
     return Plan(subject, character, problems, questions, sampling, 1, style, config.seed)
+
+
+def require_all_checkpoints(train: RunRecord, tracker: Tracker) -> None:
+    """Check that a training kept the adapter of every step it was to keep: with fewer, another step is chosen.
+
+    Raises:
+        MissingRunError: adapters are missing, or there is none at all.
+    """
+    kept = {
+        int(name.split("/")[1].removeprefix("step_"))
+        for name in tracker.artifacts.files(train.run_id, "adapters")
+    }
+    settings = json.loads(tracker.artifacts.path(train.run_id, "settings.json").read_text(encoding="utf-8"))
+    last = int(train.metrics.get("train/steps", max(kept, default=0)))
+    expected = {*range(settings["save_steps"], last + 1, settings["save_steps"]), last} - {0}
+    missing = sorted(expected - kept)
+    if missing or not kept:
+        raise MissingRunError(
+            "The training did not keep all of its checkpoints.",
+            where=f"train run {train.run_id}, artifacts under adapters/",
+            expected=f"{len(expected)} steps" if expected else "at least one step",
+            found=f"{len(kept)}, without {', '.join(map(str, missing[:6]))}" if kept else "none",
+            next_step="train again, or name another run with -P train_run=RUN_ID",
+        )
 
 
 def walk(plan: Plan, config: EvalConfig, tracker: Tracker, base: Base, stage: StageRun) -> dict[str, float]:
@@ -75,7 +102,7 @@ def walk(plan: Plan, config: EvalConfig, tracker: Tracker, base: Base, stage: St
         _ask_checkpoints(path, plan, config, tracker, base)
         samples = sorted(read_finished(path, plan), key=lambda sample: (sample.suite, sample.problem_id))
         stage.log_text("".join(sample.to_line() for sample in samples), FRONTIER)
-        shutil.rmtree(folder)
+        stage.when_finished(partial(discard_workspace, folder))
     personas = persona_by_step(samples)
     for step, persona in personas.items():
         stage.log_metrics({"frontier/persona": persona}, step=step)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from skippy.characters.loader import load_character
 from skippy.characters.schema import Character
@@ -29,7 +29,7 @@ from skippy.evaluation.walk import CHECKPOINTS, plan_walk, walk
 from skippy.resolve.bases import Base, open_base
 from skippy.resolve.runs import CHARACTER_DIGEST, MODEL_URI, SUBJECT, find_run
 from skippy.resolve.subjects import Subject, find_subject
-from skippy.resolve.workspaces import claim_workspace
+from skippy.resolve.workspaces import claim_workspace, discard_workspace
 from skippy.stores.samples import Sample, read_samples
 from skippy.tracking.external_models import MODEL_DIGEST_TAG
 from skippy.tracking.records import RunRecord
@@ -96,7 +96,7 @@ def _ask(
     with claim_workspace(tracker, "eval", *models, *work) as folder:
         samples = generate(plan, config, folder / "samples.jsonl")
         metrics = _conclude(samples, plan, config, opinions, stage)
-        shutil.rmtree(folder)
+        stage.when_finished(partial(discard_workspace, folder))
     return metrics
 
 

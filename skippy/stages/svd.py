@@ -8,11 +8,11 @@ on where it was and ends with the same bits.
 from __future__ import annotations
 
 import logging
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -27,7 +27,7 @@ from skippy.report.spectra import SpectrumRow, render_spectra
 from skippy.resolve.bases import Base, load_projectors, open_base
 from skippy.resolve.devices import pick_device, process_rank
 from skippy.resolve.runs import REUSES, find_run
-from skippy.resolve.workspaces import claim_workspace, workspace
+from skippy.resolve.workspaces import claim_workspace, discard_workspace, workspace
 from skippy.stores.projectors import Projectors, ProjectorStore
 from skippy.stores.solving import Solver, SubspaceTask
 from skippy.tracking.records import RunRecord
@@ -112,7 +112,7 @@ def run(config: SvdConfig, tracker: Tracker) -> SvdResult | None:
             projectors = _run(solver, ProjectorStore(folder, plan.identity), plan)
             stage.log_folder(folder, "projectors")
             result = record(projectors, plan, stage, time.monotonic() - started)
-            shutil.rmtree(folder)
+            stage.when_finished(partial(discard_workspace, folder))
         logger.info("next: %s", next_command("train", config, stage.manager, variant="v4"))
         return result
 

@@ -6,7 +6,6 @@ import hashlib
 import json
 import logging
 import os
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -21,7 +20,7 @@ from skippy.core.personality.reference import CharacterReference
 from skippy.core.spectral.rank import parse_rank
 from skippy.core.style import rewards
 from skippy.core.variants import find_variant
-from skippy.errors import ConfigError, MissingRunError, SkippyError
+from skippy.errors import MissingRunError, SkippyError
 from skippy.evaluation.character_history import read_history
 from skippy.evaluation.suites import PROMPT_STYLES
 from skippy.lab import problems as lab_problems
@@ -30,7 +29,8 @@ from skippy.report.character_figures import draw_character_figures
 from skippy.resolve.bases import Base, load_projectors, open_base
 from skippy.resolve.devices import process_rank
 from skippy.resolve.runs import CHARACTER_DIGEST, find_run
-from skippy.resolve.workspaces import claim_workspace, workspace
+from skippy.resolve.work import WORK, work_digest
+from skippy.resolve.workspaces import claim_workspace, discard_workspace, workspace
 from skippy.stores.projectors import Projectors
 from skippy.stores.references import load_reference
 from skippy.tracking.stage_run import StageRun
@@ -44,6 +44,7 @@ from skippy.training.plan import (
     TrainOutcome,
     TrainRequest,
 )
+from skippy.training.resume import finished_checkpoints, prepare_output
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +83,8 @@ def run(config: TrainConfig, tracker: Tracker) -> TrainResult | None:
     """
     if process_rank()[0] > 0:
         inputs = _gather(config, tracker)
-        train_grpo(_request(config, inputs, _await_leader(config, tracker, inputs)), SilentSink())
+        folder = _await_leader(config, tracker, inputs)
+        train_grpo(_request(config, inputs, folder, bool(finished_checkpoints(folder))), SilentSink())
         return None
     rule = find_variant(config.variant)
     with tracker.stage(
@@ -104,17 +106,14 @@ def run(config: TrainConfig, tracker: Tracker) -> TrainResult | None:
                 "skippy.seed": str(config.seed),
                 "skippy.k": config.k,
                 CHARACTER_DIGEST: inputs.character.digest,
+                WORK: work_digest(*identify(config, inputs)),
             }
         )
         with claim_workspace(tracker, *identify(config, inputs)) as folder:
-            if not config.resume:
-                shutil.rmtree(folder)
-                folder.mkdir()
-            elif not any(folder.iterdir()):
-                raise _nothing_to_resume(folder)
+            is_resumed = prepare_output(folder, config.resume)
             (folder / LEADER_FILE).write_text(_launch())
-            outcome = train_grpo(_request(config, inputs, folder), stage)
-            shutil.rmtree(folder)
+            outcome = train_grpo(_request(config, inputs, folder, is_resumed), stage)
+            stage.when_finished(partial(discard_workspace, folder))
         draw_history(tracker, stage, config.variant, inputs.character.name)
         _account(outcome, stage, config)
     return TrainResult(stage.run_id, outcome)
@@ -200,7 +199,7 @@ def identify(config: TrainConfig, inputs: TrainInputs) -> tuple[str, ...]:
     )
 
 
-def _request(config: TrainConfig, inputs: TrainInputs, folder: Path) -> TrainRequest:
+def _request(config: TrainConfig, inputs: TrainInputs, folder: Path, is_resumed: bool) -> TrainRequest:
     problems = lab_problems.generate(MATH_PROBLEMS, config.seed, "train") if config.math_mix else ()
     style = PROMPT_STYLES[inputs.base.profile.prompt_style]  # as the evaluation will ask
     projectors = inputs.projectors
@@ -218,7 +217,7 @@ def _request(config: TrainConfig, inputs: TrainInputs, folder: Path) -> TrainReq
         reward_names=tuple(inputs.functions),
         settings=inputs.settings,
         output_dir=folder,
-        resume=config.resume,
+        resume=is_resumed,
         reference=inputs.reference,
         math_problems=[
             MathPrompt(problem.question + style, problem.answer, problem.solution) for problem in problems
@@ -294,13 +293,3 @@ def _account(outcome: TrainOutcome, stage: StageRun, config: TrainConfig) -> Non
         *(config.variant, outcome.steps, outcome.seconds, outcome.reward_first, outcome.reward_last, leaked),
     )
     logger.info("next: %s", next_command("merge", config, stage.manager, variant=config.variant))
-
-
-def _nothing_to_resume(folder: Path) -> ConfigError:
-    return ConfigError(
-        "There is nothing to resume.",
-        where=folder.name,
-        expected="a checkpoint of an unfinished training with the same parameters",
-        found="none",
-        next_step="leave resume out to start from the beginning",
-    )

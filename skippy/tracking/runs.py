@@ -112,7 +112,7 @@ class Runs(StoreAccess):
 
     def newest(self, limit: int, *, stage: str = "") -> list[RunRecord]:
         """The newest runs of skippy, whatever their status; of one stage or of all."""
-        clause = f"tags.`{STAGE_TAG}` = {_quoted(stage)}" if stage else f"tags.`{STAGE_TAG}` LIKE '%'"
+        clause = _clause(STAGE_TAG, stage) if stage else f"tags.`{STAGE_TAG}` LIKE '%'"
         with translated_errors("search for runs"):
             runs = self.store.client.search_runs(
                 [self.store.experiment_id], clause, max_results=limit, order_by=["attributes.start_time DESC"]

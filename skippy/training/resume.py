@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import shutil
 from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from skippy.errors import TrainingError
+from skippy.errors import ConfigError, TrainingError
 from skippy.stores.atomic import write_json
 from skippy.training.plan import TrainRequest
 from skippy.training.trainer import FINISHED_FILE, process_count
@@ -56,6 +58,43 @@ def claim_output(request: TrainRequest) -> Path | None:
         )
     logger.info("resuming from %s", finished[-1].name)
     return finished[-1]
+
+
+def prepare_output(folder: Path, wish: str) -> bool:
+    """Make an output directory ready for a training; whether it goes on from what is there.
+
+    Args:
+        folder: where checkpoints are kept.
+        wish: parameter `resume`: false, true, auto or discard.
+
+    Raises:
+        ConfigError: checkpoints are there and nobody said what becomes of them, or there is nothing to go on from.
+    """
+    finished = finished_checkpoints(folder)
+    if wish == "true" and not any(folder.iterdir()):
+        raise ConfigError(
+            "There is nothing to resume.",
+            where=folder.name,
+            expected="a checkpoint of an unfinished training with the same parameters",
+            found="none",
+            next_step="leave resume out to start from the beginning",
+        )
+    if wish == "true" or (wish == "auto" and finished):
+        return True
+    if wish == "false" and finished:
+        kept = datetime.fromtimestamp((finished[-1] / FINISHED_FILE).stat().st_mtime).isoformat(
+            " ", "minutes"
+        )
+        raise ConfigError(
+            "An unfinished training with exactly these parameters is kept; nothing was touched.",
+            where=str(folder),
+            expected="no checkpoints, or a word on what becomes of them",
+            found=f"checkpoints up to step {finished[-1].name.rsplit('-', 1)[1]}, the last of {kept}",
+            next_step="pass -P resume=true to go on from there, or -P resume=discard to start again",
+        )
+    shutil.rmtree(folder)
+    folder.mkdir()
+    return False
 
 
 def finished_checkpoints(output_dir: Path) -> tuple[Path, ...]:

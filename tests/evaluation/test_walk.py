@@ -10,7 +10,7 @@ import pytest
 
 from skippy.characters.loader import load_character
 from skippy.config import EvalConfig
-from skippy.errors import ConfigError
+from skippy.errors import ConfigError, MissingRunError
 from skippy.evaluation import walk as checkpoints
 from skippy.evaluation.suites import AIME, banal_questions, load_problem_set, problem_questions, requests_for
 from skippy.evaluation.walk import CHECKPOINTS, FRONTIER, FRONTIER_PROBLEMS, plan_walk, walk
@@ -29,6 +29,7 @@ class Run:
     def __init__(self) -> None:
         self.metrics: list[tuple[int, dict[str, float]]] = []
         self.texts: dict[str, str] = {}
+        self.endings: list = []
 
     def log_metrics(self, metrics, step=None):
         self.metrics.append((step, dict(metrics)))
@@ -36,14 +37,19 @@ class Run:
     def log_text(self, text, path):
         self.texts[path] = text
 
+    def when_finished(self, action):
+        self.endings.append(action)
+
 
 @pytest.fixture
 def tracker(tmp_path: Path) -> SimpleNamespace:
+    settings = tmp_path / "settings.json"
+    settings.write_text(json.dumps({"save_steps": STEPS[0]}))
     return SimpleNamespace(
         store=SimpleNamespace(root=tmp_path),
         artifacts=SimpleNamespace(
             files=lambda run_id, path: [f"adapters/step_{step:06d}/adapter.bin" for step in STEPS],
-            path=lambda run_id, path: path,
+            path=lambda run_id, path: settings if path == "settings.json" else path,
         ),
     )
 
@@ -75,7 +81,13 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(checkpoints, "load_tokenizer", lambda path: None)
     monkeypatch.setattr(checkpoints, "attach_adapter", attach)
     monkeypatch.setattr(checkpoints, "TransformersBackend", Backend)
-    train = SimpleNamespace(run_id="t" * 32, name="train v4", variant="v4", tags={"skippy.seed": "42"})
+    train = SimpleNamespace(
+        run_id="t" * 32,
+        name="train v4",
+        variant="v4",
+        tags={"skippy.seed": "42"},
+        metrics={"train/steps": float(STEPS[-1])},
+    )
 
     def find_run(tracker, stage, run_id, *, base, extra_tags):
         assert (stage, base.digest) == ("train", DIGEST)
@@ -98,7 +110,10 @@ def walk_once(tracker: SimpleNamespace, train_run: str = "") -> tuple[Run, dict[
     plan = plan_walk(config, tracker, base, load_character("skippy"))
     assert plan.subject.seed == "42"
     assert plan.samples == 1
-    return run, walk(plan, config, tracker, base, run)
+    figures = walk(plan, config, tracker, base, run)
+    for action in run.endings:
+        action()
+    return run, figures
 
 
 def test_every_checkpoint_is_loaded_once_and_its_persona_logged_by_step(tracker, loaded):
@@ -177,3 +192,16 @@ def test_another_seed_walks_on_other_noise(tracker, loaded):
         walk(plan, config, tracker, make_base(), run)
         seeds.append({json.loads(line)["seed"] for line in run.texts[FRONTIER].splitlines()})
     assert not seeds[0] & seeds[1]
+
+
+@pytest.mark.parametrize(
+    ("kept", "found"),
+    [((), "none"), (STEPS[:-1], f"without {STEPS[-1]}"), (STEPS[1:], f"without {STEPS[0]}")],
+)
+def test_a_training_that_lacks_checkpoints_is_refused(tracker, loaded, kept, found):
+    """With fewer steps to choose from, another one is merged: the experiment changes."""
+    tracker.artifacts.files = lambda run_id, path: [f"adapters/step_{step:06d}/adapter.bin" for step in kept]
+    with pytest.raises(MissingRunError, match="did not keep all of its checkpoints") as error:
+        walk_once(tracker)
+    assert found in error.value.found
+    assert not loaded

@@ -19,10 +19,12 @@ from skippy.tracking.store import open_tracker
 
 def merge(tracker, checkpoint, variant="v4", base_digest="d1", name="skippy"):
     """A version of a registered model, as the merge stage makes it."""
-    with tracker.stage("merge", name=f"merge {variant}", note="n", variant=variant, config={}) as run:
-        with tracker.models.draft(run, variant, model_type="checkpoint", tags={"variant": variant}) as draft:
-            shutil.copytree(checkpoint, draft.weights_dir)
-            return draft.register(name, {"variant": variant, "base_digest": base_digest, "alpha": 1.0})
+    with (
+        tracker.stage("merge", name=f"merge {variant}", note="n", variant=variant, config={}) as run,
+        tracker.models.draft(run, variant, model_type="checkpoint", tags={"variant": variant}) as draft,
+    ):
+        shutil.copytree(checkpoint, draft.weights_dir)
+        return draft.register(name, {"variant": variant, "base_digest": base_digest, "alpha": 1.0})
 
 
 def size_of(folder):

@@ -83,10 +83,12 @@ def remote(server, tmp_path, monkeypatch):
 
 
 def merge(tracker, checkpoint, name, variant="v4"):
-    with tracker.stage("merge", name=f"merge {variant}", note="n", variant=variant, config={}) as run:
-        with tracker.models.draft(run, variant, tags={"variant": variant}) as draft:
-            shutil.copytree(checkpoint, draft.weights_dir)
-            return draft.register(name, {"variant": variant})
+    with (
+        tracker.stage("merge", name=f"merge {variant}", note="n", variant=variant, config={}) as run,
+        tracker.models.draft(run, variant, tags={"variant": variant}) as draft,
+    ):
+        shutil.copytree(checkpoint, draft.weights_dir)
+        return draft.register(name, {"variant": variant})
 
 
 def promote(tracker, name, version, expected):

@@ -1,0 +1,22 @@
+"""The same work, told by one digest: what a restarted pipeline need not do again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+from skippy.tracking.runs import RunRecord
+from skippy.tracking.tracker import Tracker
+
+WORK = "skippy.work"
+"""Tag of a run: digest of everything that decides its result."""
+
+
+def work_digest(*parts: str) -> str:
+    """One digest for what makes two runs interchangeable: stage, digests of its inputs, settings."""
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
+
+
+def find_equal_run(tracker: Tracker, stage: str, work: str) -> RunRecord | None:
+    """The newest finished run that did this very work; None where it has to be done."""
+    return next(iter(tracker.runs.find_all(stage, extra_tags={WORK: work})), None)

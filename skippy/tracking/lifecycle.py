@@ -155,6 +155,14 @@ def code_version() -> tuple[str, str]:
     return commit.stdout.strip(), "true" if changes.stdout.strip() else "false"
 
 
+def claim_adopted_run(store: Store) -> None:
+    """Say early whose the run of `mlflow run` is: a stage may hash a base for minutes before it begins."""
+    run_id = os.environ.get(RUN_ID_VARIABLE)
+    if run_id:
+        with suppress(MlflowException):
+            store.client.set_tag(run_id, PROCESS_TAG, process_tag())
+
+
 def _adoptable(store: Store) -> Run | None:
     """The run MLFLOW_RUN_ID names; the variable is used up, so that a second stage starts its own."""
     run_id = os.environ.pop(RUN_ID_VARIABLE, "")

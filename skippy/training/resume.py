@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import shutil
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -60,18 +59,18 @@ def claim_output(request: TrainRequest) -> Path | None:
     return finished[-1]
 
 
-def prepare_output(folder: Path, wish: str) -> bool:
-    """Make an output directory ready for a training; whether it goes on from what is there.
+def goes_on(folder: Path, wish: str) -> bool:
+    """Whether a training goes on from what its output directory holds.
 
     Args:
-        folder: where checkpoints are kept.
+        folder: where checkpoints are kept; it may be missing.
         wish: parameter `resume`: false, true, auto or discard.
 
     Raises:
         ConfigError: checkpoints are there and nobody said what becomes of them, or there is nothing to go on from.
     """
     finished = finished_checkpoints(folder)
-    if wish == "true" and not any(folder.iterdir()):
+    if wish == "true" and not any(folder.glob("*")):
         raise ConfigError(
             "There is nothing to resume.",
             where=folder.name,
@@ -79,8 +78,6 @@ def prepare_output(folder: Path, wish: str) -> bool:
             found="none",
             next_step="leave resume out to start from the beginning",
         )
-    if wish == "true" or (wish == "auto" and finished):
-        return True
     if wish == "false" and finished:
         kept = datetime.fromtimestamp((finished[-1] / FINISHED_FILE).stat().st_mtime).isoformat(
             " ", "minutes"
@@ -92,9 +89,7 @@ def prepare_output(folder: Path, wish: str) -> bool:
             found=f"checkpoints up to step {finished[-1].name.rsplit('-', 1)[1]}, the last of {kept}",
             next_step="pass -P resume=true to go on from there, or -P resume=discard to start again",
         )
-    shutil.rmtree(folder)
-    folder.mkdir()
-    return False
+    return wish == "true" or (wish == "auto" and bool(finished))
 
 
 def finished_checkpoints(output_dir: Path) -> tuple[Path, ...]:
@@ -103,8 +98,21 @@ def finished_checkpoints(output_dir: Path) -> tuple[Path, ...]:
     return tuple(sorted(folders, key=lambda folder: int(folder.name.rsplit("-", 1)[1])))
 
 
+def name_work(request: TrainRequest) -> tuple[str, ...]:
+    """What names the workspace of a training: all that makes two of them the same work.
+
+    Left out is what a person who resumes may have changed without meaning another work (the number of processes,
+    projectors that only measure): there `claim_output` says what differs.
+    """
+    identity = {
+        key: value for key, value in identify(request).items() if key not in ("processes", "projector_digest")
+    }
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    return ("train", request.variant, request.base_digest[:16], f"seed{request.settings.seed}", digest[:16])
+
+
 def identify(request: TrainRequest) -> dict[str, Any]:
-    """What makes two runs the same trajectory."""
+    """What makes two runs the same trajectory; the one place that knows."""
     prompts = json.dumps([list(request.prompts), [list(pair) for pair in request.math_problems]]).encode()
     rewards = zip(request.reward_names, request.weights, strict=True)
     return {
@@ -113,6 +121,7 @@ def identify(request: TrainRequest) -> dict[str, Any]:
         "k": request.k,
         "projector_digest": request.projector_digest,
         "rewards": [f"{name} {weight}" for name, weight in rewards],
+        "rewards_digest": request.rewards_digest,
         "prompts": hashlib.sha256(prompts).hexdigest(),
         "settings": asdict(request.settings),
         "processes": process_count(),

@@ -2,7 +2,6 @@
 
 import json
 
-import pandas as pd
 import pytest
 
 from skippy.training.journal import JOURNAL_FILE, Journal
@@ -23,10 +22,10 @@ def train(journal, folder, steps):
             )
 
 
-def same_tables(one, other):
-    return one.keys() == other.keys() and all(
-        pd.DataFrame(one[key]).astype(str).equals(pd.DataFrame(other[key]).astype(str)) for key in one
-    )
+def plain(tables):
+    return {
+        path: [{**row, "spectrum": list(row["spectrum"])} for row in rows] for path, rows in tables.items()
+    }
 
 
 @pytest.mark.parametrize("torn", ["", '{"step": 6, "met'])
@@ -44,7 +43,7 @@ def test_a_resumed_run_ends_with_what_an_uninterrupted_one_has(tmp_path, torn):
     train(journal, folder, range(5, 9))
     assert resumed.metrics == whole.metrics
     assert resumed.folders == whole.folders
-    assert same_tables(resumed.tables, whole.tables)
+    assert plain(resumed.tables) == plain(whole.tables)
     again = RecordingRun()
     Journal(again, folder).replay(8)
     assert again.metrics == whole.metrics, "and once more"

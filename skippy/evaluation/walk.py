@@ -32,6 +32,7 @@ from skippy.resolve.workspaces import claim_workspace, discard_workspace
 from skippy.stores.samples import SampleStore
 from skippy.tracking.records import RunRecord
 from skippy.tracking.stage_run import StageRun
+from skippy.tracking.tags import Tag
 from skippy.tracking.tracker import Tracker
 
 logger = logging.getLogger(__name__)
@@ -69,7 +70,7 @@ def plan_walk(
         ProblemError: a source cannot be read.
     """
     subject = Subject(f"checkpoints of {train.name}", train.variant, base.path, base.digest, CHECKPOINTS,
-                      seed=train.tags.get("skippy.seed", ""), train_run=train.run_id)  # fmt: skip
+                      seed=train.tags.get(Tag.SEED, ""), train_run=train.run_id)  # fmt: skip
     asked = load_problem_set(problems, limit or FRONTIER_PROBLEMS)
     style = base.profile.prompt_style
     questions = [*problem_questions(asked, style), *banal_questions(character, ("plain",))]

@@ -6,9 +6,10 @@ import hashlib
 import json
 
 from skippy.tracking.runs import RunRecord
+from skippy.tracking.tags import Tag
 from skippy.tracking.tracker import Tracker
 
-WORK = "skippy.work"
+WORK = Tag.WORK
 """Tag of a run: digest of everything that decides its result."""
 
 

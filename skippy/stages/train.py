@@ -32,6 +32,7 @@ from skippy.resolve.workspaces import claim_workspace, discard_workspace, worksp
 from skippy.stores.projectors import Projectors
 from skippy.stores.references import load_reference
 from skippy.tracking.stage_run import StageRun
+from skippy.tracking.tags import Tag
 from skippy.tracking.tracker import Tracker
 from skippy.training.grpo import train_grpo
 from skippy.training.plan import (
@@ -103,8 +104,8 @@ def run(config: TrainConfig, tracker: Tracker) -> TrainResult | None:
         stage.log_json(asdict(plan.request.settings), "settings.json")
         stage.set_tags(
             {
-                "skippy.seed": str(config.seed),
-                "skippy.k": plan.k,
+                Tag.SEED: str(config.seed),
+                Tag.K: plan.k,
                 CHARACTER_DIGEST: plan.character.digest,
                 WORK: work_digest(*name_work(plan.request), plan.request.projector_digest),
             }
@@ -205,7 +206,7 @@ def _find_projectors(config: TrainConfig, tracker: Tracker, base: Base) -> tuple
     try:
         k = {"k": config.k}
         record = find_run(
-            tracker, "svd", config.svd_run, base=base, extra_tags={"skippy.k": config.k}, make_with=k
+            tracker, "svd", config.svd_run, base=base, extra_tags={Tag.K: config.k}, make_with=k
         )
     except MissingRunError:
         if config.svd_run or find_variant(config.variant).needs_projectors:
@@ -219,7 +220,7 @@ def _find_reference(
     config: TrainConfig, tracker: Tracker, base: Base, character: Character
 ) -> tuple[str, CharacterReference | None]:
     """The character reference, where a subspace run made one."""
-    tags = {CHARACTER_DIGEST: character.digest}
+    tags: dict[str, str] = {CHARACTER_DIGEST: character.digest}
     try:
         record = find_run(tracker, "subspace", config.subspace_run, base=base, extra_tags=tags)
     except MissingRunError:
@@ -259,7 +260,7 @@ def record(outcome: TrainOutcome, variant: str, stage: StageRun) -> None:
         summary["leakage/margin_worst"] = outcome.margin.worst
         stage.log_json(asdict(outcome.margin), "leakage/margin.json")
     stage.log_metrics(summary)
-    stage.set_tags({"skippy.base_hash": outcome.base_hash_after})
+    stage.set_tags({Tag.BASE_HASH: outcome.base_hash_after})
     leaked = ""
     if outcome.leakage is not None:
         leaked = f", leakage {outcome.leakage.rho_left:.1e} left, {outcome.leakage.rho_right:.1e} right"

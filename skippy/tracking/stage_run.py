@@ -24,13 +24,8 @@ from skippy.errors import TrackingError
 from skippy.redaction import redact, redact_known
 from skippy.tracking.connection import Store
 from skippy.tracking.outbox import Outbox, deliver, metric_points, tag_values
-from skippy.tracking.records import (
-    BASE_TAG,
-    CHARACTER_TAG,
-    NOTE_TAG,
-    VARIANT_TAG,
-    Dataset,
-)
+from skippy.tracking.records import Dataset
+from skippy.tracking.tags import NOTE_TAG, Tag, link_tag
 
 METRIC_NAME = re.compile(r"[A-Za-z0-9_\-. :/]+")
 MAX_NAME_LENGTH = 250
@@ -148,7 +143,7 @@ class StageRun:
                 self._client.update_run(self.run_id, name=redact(name))
         if note is not None:
             self.note = note
-        given = {NOTE_TAG: note, VARIANT_TAG: variant, BASE_TAG: base_digest, CHARACTER_TAG: character}
+        given = {NOTE_TAG: note, Tag.VARIANT: variant, Tag.BASE_DIGEST: base_digest, Tag.CHARACTER: character}
         tags = {key: value for key, value in given.items() if value is not None}
         tags.update({link_tag(stage): run_id for stage, run_id in (links or {}).items()})
         if tags:
@@ -246,11 +241,6 @@ def check_metric_value(name: str, value: float) -> float:
             next_step="leave the metric out of this step, or find the division that made it",
         )
     return number
-
-
-def link_tag(stage: str) -> str:
-    """`svd` → `skippy.svd_run`; a full tag name stays as it is."""
-    return stage if stage.startswith("skippy.") else f"skippy.{stage.removesuffix('_run')}_run"
 
 
 def to_json(content: object, where: str) -> str:

@@ -22,6 +22,7 @@ from skippy.tracking import exclusion
 from skippy.tracking.exclusion import exclusive
 from skippy.tracking.orphans import find_orphans, sweep_orphans
 from skippy.tracking.store import open_tracker
+from skippy.tracking.tags import CLAIM_PREFIX
 from skippy.tracking.tracker import Tracker
 
 START_SECONDS = 480
@@ -222,7 +223,7 @@ def test_two_promotions_at_once_one_wins(remote, checkpoint):
 
 def claims_of(tracker):
     tags = tracker.client.get_experiment(tracker.store.experiment_id).tags
-    return {key: value for key, value in tags.items() if key.startswith(exclusion.PREFIX)}
+    return {key: value for key, value in tags.items() if key.startswith(CLAIM_PREFIX)}
 
 
 def test_eight_at_once_hold_a_claim_one_after_the_other(remote):
@@ -257,7 +258,7 @@ def test_a_claim_of_a_dead_process_blocks_nobody_and_one_that_lives_is_told(remo
 
     def claim(key, process):
         text = json.dumps({"number": 1, "process": process})
-        remote.client.set_experiment_tag(remote.store.experiment_id, exclusion.PREFIX + key, text)
+        remote.client.set_experiment_tag(remote.store.experiment_id, CLAIM_PREFIX + key, text)
 
     claim("left.1", f"{os.uname().nodename}:{ended.pid}:1.0")
     began = time.monotonic()

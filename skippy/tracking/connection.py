@@ -146,6 +146,8 @@ def open_store(root: Path | None = None) -> Store:
     """
     for name in CHATTY_LOGGERS:
         logging.getLogger(name).setLevel(logging.WARNING)
+    # It prints a traceback for every try at a locked database, before the caller has decided what that means.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     root = (root or find_project_root()).resolve()
     uri = _absolute_uri(os.environ.get("MLFLOW_TRACKING_URI") or _sqlite_uri(root / "mlflow.db"))
     is_server = urlparse(uri).scheme in SERVER_SCHEMES

@@ -23,7 +23,7 @@ from skippy.tracking.connection import EXPERIMENT, Store, local_path
 from skippy.tracking.declared import forget_declared_secrets
 from skippy.tracking.outbox import end_of_run, tag_values
 from skippy.tracking.signals import RUN_ID_VARIABLE, Terminated, process_tag, stop_when_orphaned, terminating
-from skippy.tracking.stage_run import StageRun, translated_errors
+from skippy.tracking.stage_run import StageRun, cut, translated_errors
 from skippy.tracking.tags import NOTE_TAG, PARENT_TAG, Tag, link_tag
 
 logger = logging.getLogger(__name__)
@@ -71,14 +71,18 @@ def _fail(store: Store, run: StageRun, stub: str | None, message: str, status: s
     """
     with suppress(TrackingError):
         run.flush()
+    note = f"{run.note}\n\n**{status}**\n\n```\n{message}\n```"
+    told = {Tag.ERROR: message, NOTE_TAG: note}
     try:
-        if run.outbox.is_waiting:
-            run.outbox.keep(tag_values({NOTE_TAG: redact(run.note)}))
+        is_reachable = store.is_reachable()
+        if run.outbox.is_waiting or not is_reachable:
+            late = {NOTE_TAG: run.note} if late_status == "FINISHED" else told
+            run.outbox.keep(tag_values({key: cut(redact(value)) for key, value in late.items()}))
             run.outbox.keep(end_of_run(late_status, stub))
-            if not store.is_reachable():
-                return
-        note = f"{run.note}\n\n**{status}**\n\n```\n{message}\n```"
-        run.set_tags({Tag.ERROR: message, NOTE_TAG: note}, at_once=True)
+        if not is_reachable:
+            logger.warning("tracking: the end of run %s is kept in %s", run.run_id, run.outbox.folder)
+            return
+        run.set_tags(told, at_once=True)
         end_run(store, run.run_id, status, stub)
     except (TrackingError, MlflowException, OSError) as error:
         logger.warning(

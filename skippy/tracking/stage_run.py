@@ -118,7 +118,7 @@ class StageRun:
             tags: by name.
             at_once: past everything that waits for the store, or not at all.
         """
-        clean = [(key, _cut(redact(str(value)))) for key, value in tags.items()]
+        clean = [(key, cut(redact(str(value)))) for key, value in tags.items()]
         for start in range(0, len(clean), MAX_TAGS_PER_BATCH):
             delivery = tag_values(dict(clean[start : start + MAX_TAGS_PER_BATCH]))
             if at_once:
@@ -270,5 +270,6 @@ def _plain(value: object) -> object:
     raise TypeError(f"{type(value).__name__} has no JSON form")
 
 
-def _cut(text: str) -> str:
+def cut(text: str) -> str:
+    """The text as long as a tag may be."""
     return text if len(text) <= MAX_TAG_LENGTH else text[: MAX_TAG_LENGTH - 1] + "…"

@@ -73,11 +73,9 @@ class Store:
 
     @property
     def lock_path(self) -> Path | None:
-        """A file to lock for changes that must not interleave; None where a server is in charge."""
-        if self.is_server:
-            return None
+        """A file to lock for changes that must not interleave; None where other machines may write too."""
         database = _sqlite_path(self.uri)
-        return (database or self.root / "mlflow.db").with_suffix(".db.lock")
+        return database.with_suffix(".db.lock") if database else None
 
     @property
     def unfinished(self) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from mlflow.exceptions import MlflowException
@@ -14,7 +14,7 @@ from skippy.tracking.artifacts import Artifacts
 from skippy.tracking.connection import EXPERIMENT, Store, StoreAccess
 from skippy.tracking.records import MetricPoint, RunRecord, to_record
 from skippy.tracking.stage_run import translated_errors
-from skippy.tracking.tags import LINK_PREFIX, Tag
+from skippy.tracking.tags import LINK_PREFIX, PARENT_TAG, Tag
 
 PAGE_SIZE = 1000
 NOTHING: Mapping[str, str] = {}
@@ -167,6 +167,11 @@ class Runs(StoreAccess):
     ) -> list[RunRecord]:
         """All runs of a kind, newest first; with `finished=False` whatever their status."""
         return self._search(_wanted(stage, base_digest, variant, character, extra_tags), finished, PAGE_SIZE)
+
+    def children(self, parents: Collection[str]) -> list[RunRecord]:
+        """Every run that is nested under one of `parents`, newest first."""
+        found = [self._search({PARENT_TAG: parent}, False, PAGE_SIZE) for parent in parents]
+        return sorted((run for runs in found for run in runs), key=lambda run: run.start_time, reverse=True)
 
     def metric_history(self, run_id: str, key: str) -> list[MetricPoint]:
         """Every value of one metric, by step; empty if it was never logged."""

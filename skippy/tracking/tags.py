@@ -49,6 +49,7 @@ class Tag(StrEnum):
     ERROR = "skippy.error"
     MOVED_TO = "skippy.moved_to"
     WORK = "skippy.work"
+    JOB = "skippy.job"
     REUSES = "skippy.reuses"
     SEED = "skippy.seed"
     CHARACTER_DIGEST = "skippy.character_digest"

@@ -10,14 +10,14 @@ from collections.abc import Callable
 from skippy.errors import MissingRunError, SkippyError
 from skippy.resolve.runs import REUSES, find_run
 from skippy.tracking.lifecycle import code_version
-from skippy.tracking.records import VERSION_TAG
 from skippy.tracking.runs import RunRecord
 from skippy.tracking.stage_run import StageRun
+from skippy.tracking.tags import Tag
 from skippy.tracking.tracker import Tracker
 
 logger = logging.getLogger(__name__)
 
-WORK = "skippy.work"
+WORK: str = Tag.WORK
 """Tag of a run: digest of everything that decides its result."""
 
 
@@ -38,7 +38,7 @@ def find_equal_run(
         check: raises `SkippyError` where what the run made is gone or damaged; then the work is done again.
     """
     try:
-        found = find_run(tracker, stage, extra_tags={WORK: work, VERSION_TAG: code_version()[0]})
+        found = find_run(tracker, stage, extra_tags={WORK: work, Tag.CODE_VERSION: code_version()[0]})
         check(found)
     except MissingRunError:
         return None

@@ -16,6 +16,7 @@ from skippy.report.conclusions import Verdicts
 from skippy.report.flips import Flip, find_flips, sides_of
 from skippy.report.forest import draw_forest
 from skippy.report.frontier import draw_frontier
+from skippy.report.headline import headline
 from skippy.report.heatmap import draw_heatmap
 from skippy.report.latex import escape_tex
 from skippy.report.numerals import digest, moment, percent, plain, signed
@@ -23,6 +24,7 @@ from skippy.report.palette import figure_style, read_template
 from skippy.report.record import (
     ArmEntry,
     EvaluationEntry,
+    MarginEntry,
     PersonalityEntry,
     PromotionEntry,
     ReportRecord,
@@ -43,7 +45,6 @@ from skippy.report.verdicts import average_accuracy
 from skippy.report.wording import (
     champion_sentence,
     commands_it_takes,
-    headline,
     limits,
     not_shown,
     protected_words,
@@ -124,6 +125,12 @@ def report_record(comparison: Comparison, verdicts: Verdicts) -> ReportRecord:
             **asdict(comparison.promotion),
         ),
         planning=verdicts.planning,
+        sensitivity=verdicts.sensitivity,
+        margin=MarginEntry(
+            comparison.margin_points, comparison.planned_margin_points, not comparison.is_margin_planned
+        ),
+        unequal=comparison.unequal,
+        passed_over=comparison.passed_over,
         arms={arm.name: _arm_entry(arm) for arm in comparison.arms},
         figures_of_others=dict(comparison.extra_metrics),
         provenance=comparison.provenance,

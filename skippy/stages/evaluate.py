@@ -28,6 +28,7 @@ from skippy.evaluation.suites import (
 )
 from skippy.evaluation.walk import CHECKPOINTS, plan_walk, walk
 from skippy.resolve.bases import Base, open_base
+from skippy.resolve.code import EVALUATION, EVALUATION_CODE, code_digest
 from skippy.resolve.runs import CHARACTER_DIGEST, MODEL_URI, SUBJECT, find_run
 from skippy.resolve.subjects import Subject, find_subject
 from skippy.resolve.workspaces import claim_workspace
@@ -157,6 +158,7 @@ def _describe(stage: StageRun, config: EvalConfig, base: Base, plan: Plan) -> No
             "skippy.problems_digest": plan.problems.digest if plan.problems else "",
             CHARACTER_DIGEST: plan.character.digest,
             "skippy.backend": config.backend,
+            EVALUATION_CODE: code_digest(EVALUATION),
         }
     )
 

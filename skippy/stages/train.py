@@ -28,6 +28,7 @@ from skippy.lab import problems as lab_problems
 from skippy.models.judge import judge_reward
 from skippy.report.character_figures import draw_character_figures
 from skippy.resolve.bases import Base, load_projectors, open_base
+from skippy.resolve.code import TRAINING, TRAINING_CODE, code_digest
 from skippy.resolve.devices import process_rank
 from skippy.resolve.runs import CHARACTER_DIGEST, find_run
 from skippy.resolve.workspaces import claim_workspace, workspace
@@ -104,6 +105,7 @@ def run(config: TrainConfig, tracker: Tracker) -> TrainResult | None:
                 "skippy.seed": str(config.seed),
                 "skippy.k": config.k,
                 CHARACTER_DIGEST: inputs.character.digest,
+                TRAINING_CODE: code_digest(TRAINING),
             }
         )
         with claim_workspace(tracker, *identify(config, inputs)) as folder:

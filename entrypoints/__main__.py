@@ -18,6 +18,7 @@ SECTIONS: Mapping[str, Mapping[str, str]] = {
         "eval": "problems and everyday prompts on one model",
         "compare": "verdicts and the report",
         "promote": "the champion alias, if the gate opens",
+        "study": "arms at several doses and seeds, from a plan",
     },
     "What there is": {
         "runs": "runs of every stage, newest first",

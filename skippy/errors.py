@@ -63,6 +63,14 @@ class CharacterError(SkippyError, ValueError):
     """A character file breaks its schema."""
 
 
+class PlanError(SkippyError, ValueError):
+    """The plan of a study breaks its schema, or asks for what cannot be run."""
+
+
+class StudyError(SkippyError, RuntimeError):
+    """A study cannot go on."""
+
+
 class SubspaceError(SkippyError, ArithmeticError):
     """A singular subspace could not be computed or certified."""
 

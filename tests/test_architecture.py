@@ -32,14 +32,28 @@ LAW: dict[str, set[str]] = {
     },
     "report": {"core", "results"},
     "training": {"core", "models", "stores", "tracking", "progress"},
+    "studies": {
+        *(
+            "core",
+            "models",
+            "stores",
+            "tracking",
+            "characters",
+            "resolve",
+            "evaluation",
+            "training",
+            "progress",
+        ),
+    },
     "stages": {
         *("config", "options", "commands", "core", "models", "stores", "tracking", "characters"),
-        *("lab", "resolve", "report", "results", "training", "evaluation", "progress"),
+        *("lab", "resolve", "report", "results", "training", "evaluation", "studies", "progress"),
     },
-    "entrypoints": {"stages", "config"},
+    "terminal": {"core", "tracking", "resolve"},
+    "entrypoints": {"stages", "config", "terminal"},
 }
 ONLY_IN = {"mlflow": "tracking", "trl": "training"}
-STAGES = {"svd", "subspace", "train", "merge", "evaluate", "compare", "promote", "pipeline"}
+STAGES = {"svd", "subspace", "train", "merge", "evaluate", "compare", "promote", "pipeline", "study"}
 IMPURE = {
     "os",
     "pathlib",

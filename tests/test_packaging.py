@@ -105,10 +105,11 @@ def test_bad_values_are_refused_with_what_would_do(stage: str, name: str, text: 
 def test_every_command_runs_its_own_stage_with_what_it_was_given(stage: str, monkeypatch) -> None:
     ran: list[tuple[str, dict[str, str]]] = []
     monkeypatch.setattr(stage_module, "run_stage", lambda name, values: ran.append((name, values)))
-    result = CliRunner().invoke(cli, [stage, "--base-model", "elsewhere"])
+    first = next(iter(fields(CONFIGS[stage]))).name
+    result = CliRunner().invoke(cli, [stage, "--" + first.replace("_", "-"), "elsewhere"])
     assert result.exit_code == 0, result.output
     defaults = {item.name: default_text(item) for item in fields(CONFIGS[stage])}
-    assert ran == [(stage, defaults | {"base_model": "elsewhere"})]
+    assert ran == [(stage, defaults | {first: "elsewhere"})]
 
 
 @pytest.mark.parametrize(

@@ -21,16 +21,11 @@ from skippy.core.sampling import PRESETS, Sampling
 from skippy.errors import BackendError, ConfigError
 from skippy.evaluation.metrics import standard_error
 from skippy.evaluation.suites import AIME, BANAL, Question, grade, requests_for, rescore
-from skippy.models.generation import (
-    REFUSALS,
-    Backend,
-    Request,
-    TransformersBackend,
-    encode_prompt,
-    render_prompt,
-)
+from skippy.models.generation import REFUSALS, Backend, Request, TransformersBackend
 from skippy.models.loading import load_model, load_tokenizer
 from skippy.models.openai_backend import OpenAIBackend
+from skippy.models.profiles import AUTO
+from skippy.models.prompts import prompt_ids
 from skippy.progress import Progress
 from skippy.resolve.bases import Base
 from skippy.resolve.devices import pick_device
@@ -69,42 +64,44 @@ class Plan:
 
 
 def choose_sampling(config: EvalConfig, base: Base, questions: Sequence[Question]) -> Sampling:
-    """The preset asked for; auto is the lab's on the lab, else Qwen's own for instruct models.
+    """The preset asked for; auto is the one of the base's profile.
 
     Raises:
         ConfigError: it does not fit into the base's context.
     """
-    auto = "lab" if base.is_lab else "qwen3vl-instruct"
-    sampling = PRESETS[auto if config.sampling == "auto" else config.sampling]
+    is_auto = config.sampling == AUTO
+    sampling = PRESETS[base.profile.sampling if is_auto else config.sampling]
     model = base.checkpoint.config
     context = model.get("text_config", model).get("max_position_embeddings")
     # Below half of it, only a prompt that takes the other half could be too long, and the backend refuses that.
     return (
-        _fit(sampling, context, base, questions)
+        _fit(sampling, context, base, questions, may_cut=is_auto or sampling.temperature == 0)
         if context and sampling.max_tokens > context // 2
         else sampling
     )
 
 
-def _fit(sampling: Sampling, context: int, base: Base, questions: Sequence[Question]) -> Sampling:
+def _fit(
+    sampling: Sampling, context: int, base: Base, questions: Sequence[Question], *, may_cut: bool
+) -> Sampling:
     """`sampling` where it fits beside the longest prompt.
 
-    Greedy is a rule of decoding and no length: it is cut to what fits, the same for every arm and resumption.
+    Greedy is a rule of decoding and no length, and auto leaves the length to us: these are cut to what fits, the same
+    for every arm and resumption.
     """
     tokenizer = load_tokenizer(base.path)
-    rendered = (render_prompt(tokenizer, question.messages) for question in questions)
-    longest = max(len(encode_prompt(tokenizer, text)) for text in rendered)
+    longest = max(len(prompt_ids(tokenizer, question.messages)) for question in questions)
     room = context - longest
     if sampling.max_tokens <= room:
         return sampling
-    if sampling.temperature > 0 or room < 1:
+    if not may_cut or room < 1:
         fitting = [name for name, preset in PRESETS.items() if preset.max_tokens <= room]
         raise ConfigError(
             "The sampling preset does not fit into the model's context.",
             where=f"sampling={sampling.name}, base {base.name}",
             expected=f"at most {room} tokens a completion: {context} positions less a prompt of {longest}",
             found=f"up to {sampling.max_tokens} tokens",
-            next_step=f"pass -P sampling={' or '.join([*fitting, 'greedy'])}; greedy is cut to fit",
+            next_step=f"pass -P sampling={' or '.join([*fitting, 'auto', 'greedy'])}; the last two are cut to fit",
         )
     logger.warning(
         "eval: preset %s is cut from %d to the %d tokens that the context of %d leaves",

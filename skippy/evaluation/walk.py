@@ -18,7 +18,6 @@ from skippy.evaluation.asking import Plan, choose_sampling, fill, identify_work,
 from skippy.evaluation.metrics import FRONTIER, persona_by_step
 from skippy.evaluation.suites import (
     banal_questions,
-    choose_prompt_style,
     load_problem_set,
     problem_questions,
     requests_for,
@@ -62,7 +61,7 @@ def plan_walk(config: EvalConfig, tracker: Tracker, base: Base, character: Chara
     subject = Subject(f"checkpoints of {train.name}", train.variant, base.path, base.digest, CHECKPOINTS,
                       seed=train.tags.get("skippy.seed", ""), train_run=train.run_id)  # fmt: skip
     problems = load_problem_set(config.problems, config.limit or FRONTIER_PROBLEMS)
-    style = choose_prompt_style(base.is_lab)
+    style = base.profile.prompt_style
     questions = [*problem_questions(problems, style), *banal_questions(character, ("plain",))]
     sampling = choose_sampling(config, base, questions)
     return Plan(subject, character, problems, questions, sampling, 1, style, config.seed)

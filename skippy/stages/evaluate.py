@@ -20,7 +20,6 @@ from skippy.evaluation.suites import (
     AIME,
     BANAL,
     banal_questions,
-    choose_prompt_style,
     load_problem_set,
     problem_questions,
     rescore,
@@ -69,7 +68,7 @@ def run(config: EvalConfig, tracker: Tracker) -> EvalResult:
             config = _as_recorded(config, regraded, tracker)
             stage.log_json(config_dict(config), CONFIG_FILE)
         character = load_character(config.character)
-        base = open_base(config.base_model, tracker)
+        base = open_base(config.base_model, tracker, config.profile)
         if is_walk:
             plan = plan_walk(config, tracker, base, character)
             _describe(stage, config, base, plan)
@@ -113,7 +112,7 @@ def _conclude(
 
 def _plan(config: EvalConfig, base: Base, subject: Subject, character: Character) -> Plan:
     problems = load_problem_set(config.problems, config.limit) if config.suite != BANAL else None
-    style = choose_prompt_style(base.is_lab)
+    style = base.profile.prompt_style
     questions = problem_questions(problems, style) if problems else []
     if config.suite != AIME:
         questions = questions + banal_questions(character)

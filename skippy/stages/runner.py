@@ -31,6 +31,7 @@ MODULES: dict[str, str] = {
     "eval": "skippy.stages.evaluate",
     "compare": "skippy.stages.compare",
     "promote": "skippy.stages.promote",
+    "study": "skippy.stages.study",
 }
 """Stage → the module whose `run(config, tracker)` does the work."""
 RUN_ID_VARIABLE = "MLFLOW_RUN_ID"

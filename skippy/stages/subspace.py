@@ -25,9 +25,6 @@ from skippy.tracking.tracker import Tracker
 
 logger = logging.getLogger(__name__)
 
-MAX_TOKENS = {True: 40, False: 128}
-"""Length of a persona's answer: on the lab, elsewhere."""
-
 
 @dataclass(frozen=True)
 class SubspaceResult:
@@ -45,12 +42,13 @@ def run(config: SubspaceConfig, tracker: Tracker) -> SubspaceResult:
         config=config_dict(config),
     ) as stage:
         character = load_character(config.character)
-        base = open_base(config.base_model, tracker)
+        base = open_base(config.base_model, tracker, config.profile)
         stage.describe(base_digest=base.digest, character=character.name)
         identity = {
             CHARACTER_DIGEST: character.digest,
             "skippy.prompts": str(config.prompts),
             "skippy.subspace_seed": str(config.seed),
+            "skippy.answer_tokens": str(base.profile.answer_tokens),
         }
         stage.set_tags(identity)
         finished = None if config.force else _finished(tracker, base, identity)
@@ -92,7 +90,7 @@ def _measure(config: SubspaceConfig, base: Base, character: Character) -> Charac
         character.traits,
         base_digest=base.digest,
         character_digest=character.digest,
-        max_tokens=MAX_TOKENS[base.is_lab],
+        max_tokens=base.profile.answer_tokens,
         seed=config.seed,
     )
 

@@ -23,7 +23,7 @@ from skippy.core.style import rewards
 from skippy.core.variants import find_variant
 from skippy.errors import ConfigError, MissingRunError, SkippyError
 from skippy.evaluation.character_history import read_history
-from skippy.evaluation.suites import PROMPT_STYLES, choose_prompt_style
+from skippy.evaluation.suites import PROMPT_STYLES
 from skippy.lab import problems as lab_problems
 from skippy.models.judge import judge_reward
 from skippy.report.character_figures import draw_character_figures
@@ -124,7 +124,7 @@ def run(config: TrainConfig, tracker: Tracker) -> TrainResult | None:
 
 def _gather(config: TrainConfig, tracker: Tracker) -> TrainInputs:
     character = load_character(config.character)
-    base = open_base(config.base_model, tracker)
+    base = open_base(config.base_model, tracker, config.profile)
     svd_run, projectors = _find_projectors(config, tracker, base)
     subspace_run, reference = _find_reference(config, tracker, base, character)
     settings = choose_settings(config, base)
@@ -160,7 +160,7 @@ class SilentSink:
 
 def choose_settings(config: TrainConfig, base: Base) -> GrpoSettings:
     """The preset, with what the person set on top; the same for every variant."""
-    name = config.preset if config.preset != "auto" else "lab" if base.is_lab else "recipe"
+    name = base.profile.training if config.preset == "auto" else config.preset
     changes: dict[str, int | float] = {"seed": config.seed, "math_mix": config.math_mix}
     if config.steps:
         changes["max_steps"] = config.steps
@@ -204,7 +204,7 @@ def identify(config: TrainConfig, inputs: TrainInputs) -> tuple[str, ...]:
 
 def _request(config: TrainConfig, inputs: TrainInputs, folder: Path) -> TrainRequest:
     problems = lab_problems.generate(MATH_PROBLEMS, config.seed, "train") if config.math_mix else ()
-    style = PROMPT_STYLES[choose_prompt_style(inputs.base.is_lab)]  # as the evaluation will ask
+    style = PROMPT_STYLES[inputs.base.profile.prompt_style]  # as the evaluation will ask
     projectors = inputs.projectors
     return TrainRequest(
         base_path=inputs.base.path,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,6 +27,8 @@ from skippy.tracking.stage_run import translated_errors
 
 PAGE_SIZE = 1000
 NOTHING: Mapping[str, str] = {}
+SHORT_ID = re.compile(r"[0-9a-f]{4,31}")
+SHOWN_IDS = 5
 CONFIG_FILE = "config.json"
 """Artifact with the typed parameters of a run."""
 
@@ -70,9 +73,13 @@ class Runs(StoreAccess):
         return record
 
     def read(self, run_id: str) -> RunRecord:
-        """Read a run whatever its stage and status; `MissingRunError` if there is none."""
+        """Read a run whatever its stage and status; `run_id` may be its first digits.
+
+        Raises:
+            MissingRunError: there is none, or several begin so.
+        """
         try:
-            record = to_record(self.store.client.get_run(run_id))
+            record = to_record(self.store.client.get_run(self._in_full(run_id)))
         except MlflowException as error:
             raise MissingRunError(
                 "There is no such run.",
@@ -83,6 +90,34 @@ class Runs(StoreAccess):
             ) from error
         moved = record.tags.get(MOVED_TAG)
         return self.read(moved) if moved else record
+
+    def _in_full(self, run_id: str) -> str:
+        """The one run id that begins with `run_id`; itself where none does."""
+        if not SHORT_ID.fullmatch(run_id):
+            return run_id
+        with translated_errors(f"run {run_id}…"):
+            runs = self.store.client.search_runs(
+                [self.store.experiment_id], f"attributes.run_id LIKE '{run_id}%'", max_results=SHOWN_IDS + 1
+            )
+        if len(runs) > 1:
+            more = ", …" if len(runs) > SHOWN_IDS else ""
+            raise MissingRunError(
+                "Several runs begin with these digits.",
+                where=run_id,
+                expected="as many digits as tell one run from the others",
+                found=", ".join(f"{run.info.run_id} {run.info.run_name}" for run in runs[:SHOWN_IDS]) + more,
+                next_step="give more digits",
+            )
+        return str(runs[0].info.run_id) if runs else run_id
+
+    def newest(self, limit: int, *, stage: str = "") -> list[RunRecord]:
+        """The newest runs of skippy, whatever their status; of one stage or of all."""
+        clause = f"tags.`{STAGE_TAG}` = {_quoted(stage)}" if stage else f"tags.`{STAGE_TAG}` LIKE '%'"
+        with translated_errors("search for runs"):
+            runs = self.store.client.search_runs(
+                [self.store.experiment_id], clause, max_results=limit, order_by=["attributes.start_time DESC"]
+            )
+        return [to_record(run) for run in runs]
 
     def config(self, run_id: str) -> dict[str, Any]:
         """The typed parameters that a run was started with."""

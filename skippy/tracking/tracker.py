@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from skippy.tracking.artifacts import Artifacts
+from skippy.tracking.claims import Claims
 from skippy.tracking.connection import Store, StoreAccess
 from skippy.tracking.lifecycle import begin, log_params, stage_tags, supervised
 from skippy.tracking.models import Models
@@ -26,6 +27,7 @@ class Tracker(StoreAccess):
         registry: registered versions and aliases.
         promotions: moving the champion.
         processes: stages as child processes.
+        claims: which worker does which piece of work.
     """
 
     def __init__(self, store: Store) -> None:
@@ -36,6 +38,7 @@ class Tracker(StoreAccess):
         self.models = Models(store, self.registry)
         self.promotions = Promotions(store, self.registry, self.models)
         self.processes = Processes(store)
+        self.claims = Claims(store)
 
     @contextmanager
     def stage(

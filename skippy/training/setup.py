@@ -19,6 +19,7 @@ from skippy.core.style.rewards import correctness
 from skippy.core.target import Target
 from skippy.core.variants import find_variant
 from skippy.models.loading import load_model, load_tokenizer
+from skippy.models.prompts import template_arguments
 from skippy.training.adapters import adapter_card, save_adapter
 from skippy.training.character_callback import CharacterCallback
 from skippy.training.checkpoint_callback import CheckpointCallback
@@ -26,7 +27,7 @@ from skippy.training.constraint_callback import ConstraintCallback, constrain, p
 from skippy.training.guards import choose_device, require_only_adapter_trains, require_true_triples
 from skippy.training.layers import all_factors, target_layers
 from skippy.training.plan import RunSink, TrainRequest
-from skippy.training.prompts import CHAT, MATH, gather_prompts, schedule, template_arguments
+from skippy.training.prompts import CHAT, MATH, gather_prompts, schedule
 from skippy.training.rewards import adapt_reward
 from skippy.training.tracking_callback import TrackingCallback
 from skippy.training.trainer import ConstrainedTrainer, grpo_config, lora_config, process_count

@@ -17,6 +17,7 @@ from skippy.evaluation.asking import Plan, choose_sampling, fill, generate
 from skippy.evaluation.opinions import Opinions
 from skippy.evaluation.suites import banal_questions, problem_questions, requests_for
 from skippy.models.generation import Completion
+from skippy.models.profiles import PROFILES
 from skippy.resolve.subjects import Subject
 from skippy.stages import evaluate
 from skippy.stores.problems import MathProblem, combine
@@ -66,9 +67,9 @@ def test_everyday_answers_are_cut_short_and_problems_are_not(backend, tmp_path, 
     assert backend.limits == {"aime": sampling.max_tokens, "banal": limit}
 
 
-@pytest.mark.parametrize(("is_lab", "name"), [(True, "lab"), (False, "qwen3vl-instruct")])
-def test_auto_is_the_labs_preset_on_the_lab_and_the_models_elsewhere(is_lab: bool, name: str) -> None:
-    base = SimpleNamespace(is_lab=is_lab, checkpoint=SimpleNamespace(config={}))
+@pytest.mark.parametrize(("profile", "name"), [("lab", "lab"), ("qwen3-vl", "qwen3vl-instruct")])
+def test_auto_is_the_preset_of_the_bases_profile(profile: str, name: str) -> None:
+    base = SimpleNamespace(profile=PROFILES[profile], checkpoint=SimpleNamespace(config={}))
     assert choose_sampling(EvalConfig(), base, ()).name == name
     assert choose_sampling(EvalConfig(sampling="qwen3vl-thinking"), base, ()).name == "qwen3vl-thinking"
 

@@ -15,6 +15,7 @@ from skippy.evaluation import walk as checkpoints
 from skippy.evaluation.suites import AIME, banal_questions, load_problem_set, problem_questions, requests_for
 from skippy.evaluation.walk import CHECKPOINTS, FRONTIER, FRONTIER_PROBLEMS, plan_walk, walk
 from skippy.models.generation import Completion
+from skippy.models.profiles import PROFILES
 from skippy.resolve.runs import CHARACTER_DIGEST
 
 DIGEST = "b" * 64
@@ -85,7 +86,7 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def make_base() -> SimpleNamespace:
     return SimpleNamespace(
-        path=Path("base"), digest=DIGEST, is_lab=True, checkpoint=SimpleNamespace(config={})
+        path=Path("base"), digest=DIGEST, profile=PROFILES["lab"], checkpoint=SimpleNamespace(config={})
     )
 
 

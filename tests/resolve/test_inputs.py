@@ -69,7 +69,9 @@ class Measured(Exception):
 
 
 @pytest.mark.parametrize(
-    "change", [{}, {"prompts": 8}, {"seed": 1}, {"character": "keeper"}, {"force": True}], ids=str
+    "change",
+    [{}, {"prompts": 8}, {"seed": 1}, {"character": "keeper"}, {"profile": "lab"}, {"force": True}],
+    ids=str,
 )
 def test_a_reference_is_reused_where_all_that_decides_it_is_the_same(
     tracker, base, monkeypatch: pytest.MonkeyPatch, change: dict
@@ -77,7 +79,11 @@ def test_a_reference_is_reused_where_all_that_decides_it_is_the_same(
     config = SubspaceConfig(base_model=base.name, prompts=4, device="cpu")
     identity = {"skippy.base_digest": base.digest, CHARACTER_DIGEST: load_character("skippy").digest}
     made = finished(
-        tracker, "subspace", **identity, **{"skippy.prompts": "4", "skippy.subspace_seed": str(config.seed)}
+        tracker,
+        "subspace",
+        **identity,
+        **{"skippy.prompts": "4", "skippy.subspace_seed": str(config.seed)},
+        **{"skippy.answer_tokens": "128"},
     )
 
     def measure(*_):

@@ -17,7 +17,7 @@ from skippy.core.sampling import PRESETS
 from skippy.errors import ConfigError
 from skippy.evaluation import asking as interview
 from skippy.evaluation.asking import Plan, fill, identify_work
-from skippy.evaluation.suites import AIME, choose_prompt_style, load_problem_set, problem_questions
+from skippy.evaluation.suites import AIME, load_problem_set, problem_questions
 from skippy.models.generation import Completion, Request
 from skippy.resolve.runs import SUBJECT
 from skippy.resolve.subjects import Subject
@@ -201,7 +201,7 @@ def test_the_labs_problems_from_a_file_are_the_same_questions(tmp_path, tracker,
     path = tmp_path / "lab.jsonl"
     rows = [{"problem": p.question, "answer": f"{p.gold:03d}"} for p in LAB_PROBLEMS.problems]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    style = choose_prompt_style(is_lab=True)
+    style = "plain"
     ours, theirs = (
         [(q.messages, q.hash, q.gold) for q in problem_questions(problems, style)]
         for problems in (LAB_PROBLEMS, load_problem_set(str(path), 0))
@@ -210,7 +210,7 @@ def test_the_labs_problems_from_a_file_are_the_same_questions(tmp_path, tracker,
     found = evaluated(tracker, str(path), samples=1, limit=4)
     assert [request.messages for request in model.asked] == [messages for messages, _, _ in ours[:4]]
     assert tracker.runs.get(found.run_id).tags["skippy.prompt_style"] == "plain"
-    elsewhere = problem_questions(LAB_PROBLEMS, choose_prompt_style(is_lab=False))
+    elsewhere = problem_questions(LAB_PROBLEMS, "boxed")
     assert all("\\boxed{}" in question.prompt for question in elsewhere)
 
 

@@ -13,7 +13,7 @@ from skippy.characters.loader import load_character
 from skippy.config import SvdConfig, TrainConfig
 from skippy.errors import BackendError, ConfigError, MissingRunError, ProjectorError
 from skippy.evaluation.suites import PROMPT_STYLES
-from skippy.resolve.bases import Base
+from skippy.resolve.bases import open_base
 from skippy.resolve.runs import CHARACTER_DIGEST
 from skippy.stages import svd, train
 from skippy.stores.projectors import read_projectors
@@ -65,13 +65,10 @@ def test_the_run_carries_the_digest_of_its_character(tracker, config, seen) -> N
     assert tags[CHARACTER_DIGEST] == load_character("keeper").digest
 
 
-@pytest.mark.parametrize(("is_lab", "ending"), [(True, ""), (False, PROMPT_STYLES["boxed"])])
-def test_mathematics_is_trained_as_it_will_be_asked(
-    tracker, config, seen, monkeypatch, is_lab, ending
-) -> None:
-    monkeypatch.setattr(Base, "is_lab", is_lab)
+@pytest.mark.parametrize(("profile", "ending"), [("lab", ""), ("auto", PROMPT_STYLES["boxed"])])
+def test_mathematics_is_trained_as_it_will_be_asked(tracker, config, seen, profile, ending) -> None:
     with pytest.raises(KeyboardInterrupt):
-        train.run(replace(config, math_mix=0.2, preset="lab"), tracker)
+        train.run(replace(config, math_mix=0.2, preset="lab", profile=profile), tracker)
     questions = [problem.question for problem in seen[0].math_problems]
     assert questions
     assert all(question.endswith("boxed{}.") == bool(ending) for question in questions)
@@ -107,9 +104,14 @@ def test_a_training_of_something_else_is_other_work(config, change) -> None:
     assert train.identify(config, inputs_of()) != train.identify(config, inputs_of(**change))
 
 
-@pytest.mark.parametrize(("is_lab", "preset"), [(True, "lab"), (False, "recipe")])
-def test_the_preset_is_that_of_the_base_and_the_person_sets_on_top(config, is_lab, preset) -> None:
-    base = SimpleNamespace(is_lab=is_lab)
+@pytest.mark.parametrize(
+    ("name", "profile", "preset"), [("lab", "auto", "lab"), ("", "auto", "recipe"), ("", "lab", "lab")]
+)
+def test_the_preset_is_that_of_the_base_and_the_person_sets_on_top(
+    tracker, config, name, profile, preset
+) -> None:
+    """The base of these tests is a Llama narrower than the lab."""
+    base = open_base(name or config.base_model, tracker, profile)
     chosen = replace(config, seed=7, math_mix=0.3)
     expected = replace(PRESETS[preset], seed=7, math_mix=0.3)
     assert train.choose_settings(chosen, base) == expected

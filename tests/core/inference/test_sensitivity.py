@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
+
 from benchmarks.simulated_study import World, draw_study, flat, ramp
 from skippy.core.inference.curves import build_curves
-
 from skippy.core.inference.seeds import non_inferiority_over_seeds
 from skippy.core.inference.sensitivity import controlled_verdict, positive_control
 

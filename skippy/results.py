@@ -195,6 +195,9 @@ class FrontierPoint:
         accuracy: avg_at_k, on the base's scale where fewer problems were asked.
         accuracy_error: standard error of the paired difference to base.
         is_chosen: the checkpoint under comparison, chosen by persona alone.
+        n: problems that it answered.
+        k: samples of each.
+        is_base: the base itself, asked with the same sample seeds.
     """
 
     step: int
@@ -203,6 +206,9 @@ class FrontierPoint:
     accuracy: float
     accuracy_error: float
     is_chosen: bool = False
+    n: int = 0
+    k: int = 0
+    is_base: bool = False
 
 
 @dataclass(frozen=True)

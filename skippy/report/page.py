@@ -45,6 +45,7 @@ from skippy.report.verdicts import average_accuracy
 from skippy.report.wording import (
     champion_sentence,
     commands_it_takes,
+    frontier_caption,
     limits,
     not_shown,
     protected_words,
@@ -187,6 +188,7 @@ def _view(comparison: Comparison, verdicts: Verdicts, flips: list[Flip]) -> dict
         "takes": what_it_takes(comparison, verdicts),
         "commands_it_takes": commands_it_takes(comparison, verdicts),
         "limits": limits(comparison, verdicts),
+        "frontier_caption": frontier_caption(comparison),
         "champion": champion_sentence(comparison),
         "seeds_sentence": seeds_sentence(comparison),
         "protected": protected_words(comparison.protected_k),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from skippy.core.inference.wilson import FEWEST_PROBLEMS
 from skippy.core.variants import label_of
 from skippy.report.conclusions import NeededDesign, VariantVerdict, Verdicts
 from skippy.report.numerals import moment, percent, plain, signed, small
@@ -141,6 +142,29 @@ def protected_words(k: str) -> str:
     return f"k = {k}" if k else "k not recorded"
 
 
+def frontier_caption(comparison: Comparison) -> str:
+    """What the points of the frontier rest on: problems, samples, whose noise they share, what the bars are."""
+    points = [p for arm in comparison.variants for e in arm.evaluations for p in e.frontier]
+    if not points:
+        return "No checkpoints along the way were evaluated."
+    designs = {(point.n, point.k) for point in points if point.n}
+    asked = " or ".join(f"{n} problems × {k} sample{'s' if k > 1 else ''}" for n, k in sorted(designs))
+    bars = (
+        "Horizontal bars: one standard error of the persona score. Vertical bars: one standard error of the paired "
+        "difference to the base"
+    )
+    if any(point.is_base for point in points):
+        shared = (
+            f"The base and every checkpoint answered the same {asked}, with the same sample seeds, other ones than "
+            "those of the evaluations above: the points share their noise with the line, and not with the table."
+        )
+        return f"{shared} {bars} (at the base itself, of its score)."
+    return (
+        f"Every checkpoint answered {asked or 'a smaller set'}; the base was not asked with the same sample seeds, so "
+        f"compare the points with each other rather than with the line. {bars}."
+    )
+
+
 def champion_sentence(comparison: Comparison) -> str:
     """Who is champion, who made it so, when and why, as the registry said before this report."""
     state, name = comparison.promotion, comparison.registered_model
@@ -178,6 +202,10 @@ def _limits_of_suite(comparison: Comparison, verdicts: Verdicts) -> list[str]:
             f"Planned for {plan.n} problems × {plan.k} samples: achievable δ {plain(plan.achievable_margin)} "
             f"points, minimum detectable effect {effect} points, each at power "
             f"0.8. δ = {comparison.margin_points:g} is {reach}."
+        )
+    elif comparison.problems:
+        lines.append(
+            f"{len(comparison.problems)} problems, fewer than {FEWEST_PROBLEMS}: too few to say what a score is worth."
         )
     if comparison.duplicates_dropped:
         lines.append(f"{comparison.duplicates_dropped} duplicate problems were dropped by hash.")

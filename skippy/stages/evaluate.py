@@ -12,6 +12,7 @@ from skippy.characters.schema import Character
 from skippy.commands import next_command
 from skippy.config import EvalConfig, config_dict
 from skippy.core.inference.power import achievable_margin, minimum_detectable_effect
+from skippy.core.inference.wilson import FEWEST_PROBLEMS, wilson_interval
 from skippy.errors import ConfigError
 from skippy.evaluation.asking import Plan, choose_sampling, generate, identify_work
 from skippy.evaluation.metrics import banal_metrics, family_rows, problem_metrics, problem_scores
@@ -170,8 +171,8 @@ def _announce(plan: Plan, margin: float) -> None:
     logger.info("eval: %s, %d problems × %d samples", suite_label(plan.problems), n, plan.samples)
     if plan.problems.duplicates:
         logger.info("eval: %d duplicate problems dropped", plan.problems.duplicates)
-    if n < 2:
-        logger.warning("eval: a single problem decides nothing")
+    if n < FEWEST_PROBLEMS:
+        logger.warning("eval: %d problems are too few to say anything, at least %d are", n, FEWEST_PROBLEMS)
         return
     reachable = achievable_margin(n, plan.samples)
     logger.info(
@@ -270,8 +271,8 @@ def _account(samples: Sequence[Sample], plan: Plan, stage: StageRun) -> dict[str
             stage.log_table(families, "aime/families.parquet")
         metrics |= found
         logger.info(
-            "eval: %s solves %.1f %% ± %.1f of %s", plan.subject.label, 100 * found["aime/avg_at_k"],
-            196 * found["aime/standard_error"], suite_label(plan.problems),
+            "eval: %s solves %s of %s", plan.subject.label, _told(found["aime/avg_at_k"], len(scores)),
+            suite_label(plan.problems),
         )  # fmt: skip
     chatted = [sample for sample in samples if sample.suite == BANAL]
     if chatted:
@@ -286,3 +287,11 @@ def _account(samples: Sequence[Sample], plan: Plan, stage: StageRun) -> dict[str
             found["banal/score"], found["banal/coherence"],
         )  # fmt: skip
     return metrics
+
+
+def _told(share: float, n: int) -> str:
+    """A score with its interval, and none where there is too little to say."""
+    if n < FEWEST_PROBLEMS:
+        return f"{100 * share:.1f} % (too few to say: {n} problems, fewer than {FEWEST_PROBLEMS})"
+    low, high = wilson_interval(share, n)
+    return f"{100 * share:.1f} % ({100 * low:.1f} to {100 * high:.1f})"

@@ -228,7 +228,11 @@ def test_the_smallest_effect_is_read_from_the_character(scene: Scene) -> None:
     scene.evaluate("v3", "1", right=0)
     scene.evaluate("v4", "1", persona=0.09)
     record, report = scene.compare(arms="v3,v4")
-    assert [line for line in report["not_shown"] if line.startswith("Persona of V4") and "no character" in line]
-    assert not [line for line in report["not_shown"] if line.startswith("Persona of V3") and "no character" in line]
+    assert [
+        line for line in report["not_shown"] if line.startswith("Persona of V4") and "no character" in line
+    ]
+    assert not [
+        line for line in report["not_shown"] if line.startswith("Persona of V3") and "no character" in line
+    ]
     assert (report["verdicts"]["v4"]["verdict"], report["verdicts"]["v4"]["n"]) == ("not_tested", N)
     assert "no character appeared" in scene.artifact(record.run_id, "report/index.html").read_text()

@@ -11,7 +11,7 @@ from skippy.errors import CheckpointError, ReportError
 from skippy.evaluation import selection
 from skippy.stages import compare
 from skippy.tracking.tracker import Tracker
-from tests.stages.compare_scene import K, N, Scene
+from tests.stages.compare_scene import K, Scene
 
 LONG = {"steps_taken": 60, "math_mix": 0.0, "beta": 0.04}
 SHORT = {"steps_taken": 6, "math_mix": 0.2, "beta": 0.04}
@@ -224,9 +224,9 @@ def test_a_version_whose_bytes_changed_is_not_compared(scene: Scene, monkeypatch
 
 def test_the_smallest_effect_is_read_from_the_character(scene: Scene) -> None:
     """.09 against .08 is no character: nothing is claimed to be kept."""
-    scene.evaluate("base", persona=0.08)
-    scene.evaluate("v3", "1", right=0)
-    scene.evaluate("v4", "1", persona=0.09)
+    scene.evaluate("base", persona=0.08, margin=0.35)
+    scene.evaluate("v3", "1", right=0, margin=0.35)
+    scene.evaluate("v4", "1", persona=0.09, margin=0.35)
     record, report = scene.compare(arms="v3,v4")
     assert [
         line for line in report["not_shown"] if line.startswith("Persona of V4") and "no character" in line
@@ -234,5 +234,7 @@ def test_the_smallest_effect_is_read_from_the_character(scene: Scene) -> None:
     assert not [
         line for line in report["not_shown"] if line.startswith("Persona of V3") and "no character" in line
     ]
-    assert (report["verdicts"]["v4"]["verdict"], report["verdicts"]["v4"]["n"]) == ("not_tested", N)
+    verdict = report["verdicts"]["v4"]
+    assert (verdict["verdict"], verdict["by_interval"]) == ("not_tested", "preserved")
+    assert report["sensitivity"]["is_shown"]
     assert "no character appeared" in scene.artifact(record.run_id, "report/index.html").read_text()

@@ -36,7 +36,7 @@ ASIDE = frozenset(
     {
         *("variant", "seed", "svd_run", "subspace_run", "device", "resume", "threads"),
         # Told by settings.json as resolved, and by digests: the same thing may be spelled in two ways.
-        *("base_model", "character", "preset", "steps", "logging_steps"),
+        *("base_model", "character", "preset", "profile", "steps", "logging_steps"),
     }
 )
 """Parameters and settings of a training that may differ, or that something else tells better."""

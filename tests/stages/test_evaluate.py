@@ -17,6 +17,7 @@ from skippy.core.sampling import PRESETS
 from skippy.errors import ConfigError
 from skippy.evaluation import asking as interview
 from skippy.evaluation.asking import Plan, fill, identify_work
+from skippy.evaluation.generator import Generator
 from skippy.evaluation.suites import AIME, load_problem_set, problem_questions
 from skippy.models.generation import Completion, Request
 from skippy.resolve.runs import SUBJECT
@@ -49,7 +50,7 @@ class Scripted:
 @pytest.fixture
 def model(monkeypatch: pytest.MonkeyPatch) -> Scripted:
     scripted = Scripted()
-    monkeypatch.setattr(interview, "_open_backend", lambda config, weights: scripted)
+    monkeypatch.setattr(interview, "open_backend", lambda generator, weights, sampling: scripted)
     return scripted
 
 
@@ -190,20 +191,21 @@ def plan_of(problems, style: str = "plain", samples: int = 4) -> Plan:
 @pytest.mark.parametrize(
     "change",
     [
-        lambda plan, config: (plan_of(plan.problems, "boxed"), config),
-        lambda plan, config: (plan_of(combine("x", plan.problems.problems[:2])), config),
-        lambda plan, config: (replace(plan, sampling=replace(plan.sampling, max_tokens=8)), config),
-        lambda plan, config: (plan, replace(config, backend="openai")),
-        lambda plan, config: (plan, replace(config, served_model="other")),
-        lambda plan, config: (replace(plan, seed=1), config),
+        lambda plan: plan_of(plan.problems, "boxed"),
+        lambda plan: plan_of(combine("x", plan.problems.problems[:2])),
+        lambda plan: replace(plan, sampling=replace(plan.sampling, max_tokens=8)),
+        lambda plan: replace(plan, generator=Generator("openai")),
+        lambda plan: replace(plan, generator=Generator(served_model="other")),
+        lambda plan: replace(plan, seed=1),
     ],
     ids=["prompt", "problems", "max_tokens", "backend", "served model", "seed"],
 )
 def test_other_work_has_another_name(change: Callable):
     problems = combine("x", [MathProblem(str(n), f"{n}?", n) for n in range(3)])
-    plan, config = plan_of(problems), EvalConfig()
-    assert identify_work(plan, config) == identify_work(plan_of(problems, samples=9), EvalConfig(limit=3))
-    assert identify_work(plan, config) != identify_work(*change(plan, config))
+    plan = plan_of(problems)
+    elsewhere = replace(plan_of(problems, samples=9), generator=Generator(device="cuda:0"))
+    assert identify_work(plan) == identify_work(elsewhere)
+    assert identify_work(plan) != identify_work(change(plan))
 
 
 def test_the_labs_problems_from_a_file_are_the_same_questions(tmp_path, tracker, model):
@@ -306,7 +308,7 @@ def test_a_preset_that_does_not_fit_is_refused_with_the_limit_and_what_would_fit
         evaluated(tracker, problems, sampling="qwen3vl-instruct")
     assert "2048 positions" in refusal.value.expected
     assert "32768" in refusal.value.found
-    assert "-P sampling=lab or greedy" in refusal.value.next_step
+    assert "-P sampling=lab or auto or greedy" in refusal.value.next_step
     assert not model.asked
     kept = tracker.runs.get(evaluated(tracker, problems).run_id)
     assert kept.tags["skippy.max_tokens"] == "160", "one that fits is left alone"

@@ -57,7 +57,7 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     adapters: list[str] = []
 
     class Backend:
-        dies_at = 0
+        dies_at = -1
 
         def __init__(self, model, tokenizer):
             self.step = int(str(model).rsplit("_", 1)[1]) if "_" in str(model) else 0
@@ -124,7 +124,7 @@ def test_a_killed_walk_goes_on_and_ends_the_same(tracker, loaded, monkeypatch):
     monkeypatch.setattr(checkpoints.TransformersBackend, "dies_at", 20)
     with pytest.raises(KeyboardInterrupt):
         walk_once(tracker)
-    monkeypatch.setattr(checkpoints.TransformersBackend, "dies_at", 0)
+    monkeypatch.setattr(checkpoints.TransformersBackend, "dies_at", -1)
     loaded.clear()
     resumed, figures_resumed = walk_once(tracker)
     assert resumed.texts == whole.texts
@@ -136,7 +136,7 @@ def test_a_killed_walk_of_one_training_is_not_gone_on_with_by_another(tracker, l
     monkeypatch.setattr(checkpoints.TransformersBackend, "dies_at", 20)
     with pytest.raises(KeyboardInterrupt):
         walk_once(tracker)
-    monkeypatch.setattr(checkpoints.TransformersBackend, "dies_at", 0)
+    monkeypatch.setattr(checkpoints.TransformersBackend, "dies_at", -1)
     loaded.clear()
     walk_once(tracker, train_run="u" * 32)
     assert loaded == [f"adapters/step_{step:06d}" for step in STEPS]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -13,6 +13,8 @@ from statistics import fmean
 from skippy.characters.loader import load_character
 from skippy.commands import next_command
 from skippy.config import CompareConfig, config_dict
+from skippy.errors import MissingRunError, ReportError
+from skippy.evaluation.controls import find_controls
 from skippy.evaluation.gathering import gather_comparison
 from skippy.evaluation.selection import select_evaluations
 from skippy.report.conclusions import Verdicts
@@ -20,7 +22,10 @@ from skippy.report.page import render
 from skippy.report.verdicts import average_accuracy, judge
 from skippy.report.wording import commands_it_takes, what_it_takes
 from skippy.resolve.bases import open_base
+from skippy.resolve.runs import MODEL_URI
 from skippy.results import Comparison
+from skippy.stores.merging import verify_checkpoint
+from skippy.tracking.records import RunRecord
 from skippy.tracking.stage_run import StageRun
 from skippy.tracking.tags import Tag
 from skippy.tracking.tracker import Tracker
@@ -47,11 +52,17 @@ def run(config: CompareConfig, tracker: Tracker) -> CompareResult:
         base = open_base(config.base_model, tracker)
         character = load_character(config.character)
         stage.describe(base_digest=base.digest, character=character.name)
-        records = select_evaluations(config, tracker, base, character)
+        selection = select_evaluations(config, tracker, base, character)
+        records = selection.records
+        _require_unaltered(tracker, records)
+        for line in selection.passed_over:
+            logger.info("compare: passed over %s", line)
         stage.describe(
             links={f"eval_{name}": ",".join(r.run_id for r in runs) for name, runs in records.items()}
         )
-        comparison = gather_comparison(config, tracker, stage.run_id, base, character, records)
+        taken = [record.run_id for runs in records.values() for record in runs]
+        controls = find_controls(config, tracker, base, records["base"][0], taken)
+        comparison = gather_comparison(config, tracker, stage.run_id, base, character, selection, controls)
         verdicts = judge(comparison)
         files = render(comparison, verdicts)
         _log_report(stage, files)
@@ -61,12 +72,16 @@ def run(config: CompareConfig, tracker: Tracker) -> CompareResult:
                 Tag.WINNER: verdicts.winner or "",
                 Tag.REPORT_SHA256: hashlib.sha256(_encoded(files["report.json"])).hexdigest(),
                 Tag.VERDICT: f"{sentence}. Winner: {verdicts.winner or 'none'} ({verdicts.gate.reason})",
-                Tag.EVAL_RUNS: ",".join(r.run_id for runs in records.values() for r in runs),
+                Tag.EVAL_RUNS: ",".join(taken),
+                Tag.SENSITIVITY: verdicts.sensitivity.reason,
             }
         )
         _log_figures(stage, comparison, verdicts)
         for verdict in verdicts.variants:
             logger.info("compare: %s: %s", verdict.name, verdict.reason)
+        logger.info("compare: %s", verdicts.sensitivity.reason)
+        if verdicts.sensitivity.next_step:
+            logger.info("compare: to test something, %s", verdicts.sensitivity.next_step)
         for sentence in what_it_takes(comparison, verdicts):
             logger.info("compare: to settle %s", sentence)
         for line in commands_it_takes(comparison, verdicts):
@@ -75,6 +90,34 @@ def run(config: CompareConfig, tracker: Tracker) -> CompareResult:
         logger.info("report: %s", tracker.artifacts.path(stage.run_id, "report/index.html"))
         logger.info("next: %s", next_command("promote", config, stage.manager))
         return CompareResult(stage.run_id, verdicts.winner)
+
+
+def _require_unaltered(tracker: Tracker, records: Mapping[str, Sequence[RunRecord]]) -> None:
+    """The weights of every registered version are still those that were evaluated.
+
+    Weights that are gone are no lie: the samples stand for what they were, and `promote` will miss them.
+
+    Raises:
+        CheckpointError: a file of a version was altered.
+        ReportError: a version holds other weights than its evaluation says.
+    """
+    for record in (record for runs in records.values() for record in runs):
+        uri, digest = record.tags.get(MODEL_URI, ""), record.tags.get(Tag.MODEL_DIGEST, "")
+        if record.variant == "base" or not uri.startswith("models:/"):
+            continue
+        try:
+            found = verify_checkpoint(tracker.models.resolve(uri).path)["digest"]
+        except MissingRunError:
+            logger.warning("compare: the weights of %s are gone; their samples are used", uri)
+            continue
+        if digest and found != digest:
+            raise ReportError(
+                "A version holds other weights than those that were evaluated.",
+                where=f"{uri}, eval run {record.run_id}",
+                expected=f"weights digest {digest}",
+                found=f"weights digest {found}",
+                next_step=f"evaluate it again: mlflow run . -e eval --env-manager local -P model={uri}",
+            )
 
 
 def _log_report(stage: StageRun, files: Mapping[str, str | bytes]) -> None:

@@ -13,6 +13,7 @@ from skippy.characters.schema import Character
 from skippy.commands import next_command
 from skippy.config import EvalConfig, config_dict
 from skippy.core.inference.power import achievable_margin, minimum_detectable_effect
+from skippy.core.inference.wilson import FEWEST_PROBLEMS, wilson_interval
 from skippy.errors import ConfigError, SamplesError
 from skippy.evaluation.asking import Plan, choose_sampling, generate, identify_asking
 from skippy.evaluation.generator import Generator
@@ -34,6 +35,7 @@ from skippy.evaluation.suites import (
 )
 from skippy.evaluation.walk import plan_walk, require_all_checkpoints, require_local, walk
 from skippy.resolve.bases import Base, open_base
+from skippy.resolve.code import EVALUATION, EVALUATION_CODE, code_digest
 from skippy.resolve.devices import pick_device
 from skippy.resolve.files import CHECKPOINTS
 from skippy.resolve.runs import (
@@ -93,7 +95,8 @@ class EvalPlan:
         who = (asked.subject.uri if self.is_walk else "", asked.subject.train_run, asked.subject.digest)
         others = (config.judge_url, config.judge_model, config.cross_check, config.lm_eval, config.limit)
         how = (asked.samples, asked.problems.digest if asked.problems else "", config.suite, config.margin)
-        return work_digest(identify_asking(asked), *who, asked.character.digest, *others, *how)
+        code = code_digest(EVALUATION)
+        return work_digest(code, identify_asking(asked), *who, asked.character.digest, *others, *how)
 
     @property
     def is_walk(self) -> bool:
@@ -260,6 +263,7 @@ def _tags(plan: EvalPlan) -> dict[str, str]:
         CHARACTER_DIGEST: asked.character.digest,
         Tag.BACKEND: config.backend,
         WORK: plan.work,
+        EVALUATION_CODE: code_digest(EVALUATION),
     }
 
 
@@ -271,8 +275,8 @@ def _announce(plan: Plan, margin: float) -> None:
     logger.info("eval: %s, %d problems × %d samples", suite_label(plan.problems), n, plan.samples)
     if plan.problems.duplicates:
         logger.info("eval: %d duplicate problems dropped", plan.problems.duplicates)
-    if n < 2:
-        logger.warning("eval: a single problem decides nothing")
+    if n < FEWEST_PROBLEMS:
+        logger.warning("eval: %d problems are too few to say anything, at least %d are", n, FEWEST_PROBLEMS)
         return
     reachable = achievable_margin(n, plan.samples)
     logger.info(
@@ -371,8 +375,8 @@ def _account(samples: Sequence[Sample], plan: Plan, stage: StageRun) -> dict[str
             stage.log_table(families, "aime/families.parquet")
         metrics |= found
         logger.info(
-            "eval: %s solves %.1f %% ± %.1f of %s", plan.subject.label, 100 * found["aime/avg_at_k"],
-            196 * found["aime/standard_error"], suite_label(plan.problems),
+            "eval: %s solves %s of %s", plan.subject.label, _told(found["aime/avg_at_k"], len(scores)),
+            suite_label(plan.problems),
         )  # fmt: skip
     chatted = [sample for sample in samples if sample.suite == BANAL]
     if chatted:
@@ -387,3 +391,11 @@ def _account(samples: Sequence[Sample], plan: Plan, stage: StageRun) -> dict[str
             found["banal/score"], found["banal/coherence"],
         )  # fmt: skip
     return metrics
+
+
+def _told(share: float, n: int) -> str:
+    """A score with its interval, and none where there is too little to say."""
+    if n < FEWEST_PROBLEMS:
+        return f"{100 * share:.1f} % (too few to say: {n} problems, fewer than {FEWEST_PROBLEMS})"
+    low, high = wilson_interval(share, n)
+    return f"{100 * share:.1f} % ({100 * low:.1f} to {100 * high:.1f})"

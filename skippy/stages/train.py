@@ -25,6 +25,7 @@ from skippy.lab import problems as lab_problems
 from skippy.models.judge import judge_reward
 from skippy.report.character_figures import draw_character_figures
 from skippy.resolve.bases import Base, load_projectors, open_base
+from skippy.resolve.code import TRAINING, TRAINING_CODE, code_digest
 from skippy.resolve.devices import process_rank
 from skippy.resolve.runs import (
     CHARACTER_DIGEST,
@@ -119,6 +120,7 @@ def run(config: TrainConfig, tracker: Tracker) -> TrainResult | None:
                 Tag.K: plan.k,
                 CHARACTER_DIGEST: plan.character.digest,
                 WORK: plan.work,
+                TRAINING_CODE: code_digest(TRAINING),
             }
         )
         if plan.finished:
@@ -170,7 +172,7 @@ def resolve(config: TrainConfig, tracker: Tracker) -> TrainPlan:
         ],
         device=config.device,
     )
-    work = work_digest(identify(request), bool(reference))
+    work = work_digest(identify(request), bool(reference), code_digest(TRAINING))
     finished = None
     if config.reuse:
         finished = find_equal_run(

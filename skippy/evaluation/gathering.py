@@ -9,7 +9,6 @@ from statistics import fmean
 from typing import Any
 
 from skippy.characters.schema import Character
-from skippy.config import CompareConfig
 from skippy.core.inference.accuracy import maj_at_k
 from skippy.core.variants import find_variant
 from skippy.errors import ReportError
@@ -44,15 +43,30 @@ DEFAULT_MARGIN = 0.05
 
 
 def gather_comparison(
-    config: CompareConfig,
     tracker: Tracker,
     run_id: str,
     base: Base,
     character: Character,
     selection: Selection,
     controls: Sequence[RunRecord] = (),
+    *,
+    margin: float,
+    registered_model: str,
+    command: str,
 ) -> Comparison:
-    """Everything that the report of run `run_id` says, from the samples, metrics and tags that earlier runs left."""
+    """Everything that the report of run `run_id` says, from the samples, metrics and tags that earlier runs left.
+
+    Args:
+        tracker: where they are.
+        run_id: the run of the comparison itself.
+        base: what is compared.
+        character: what it is compared as.
+        selection: the evaluations.
+        controls: evaluations that show whether a loss could have been seen.
+        margin: as a share of problems; 0: the one planned in the evaluations.
+        registered_model: whose champion the page names.
+        command: what writes this report again from the same evaluations.
+    """
     records = selection.records
     reference = records["base"][0]
     problems = _problems_of(reference, tracker)
@@ -70,9 +84,9 @@ def gather_comparison(
         problems=_described(problems) if problems else (),
         arms=tuple(arms),
         provenance=gather_provenance(
-            config, tracker, tracker.runs.read(run_id), base, character, problems, records
+            tracker, tracker.runs.read(run_id), base, character, problems, records, command
         ),
-        margin_points=100 * (config.margin or selection.margin or DEFAULT_MARGIN),
+        margin_points=100 * (margin or selection.margin or DEFAULT_MARGIN),
         planned_margin_points=None if selection.margin is None else 100 * selection.margin,
         smallest_effect=character.smallest_effect,
         controls=tuple(_control(tracker, record, problems) for record in controls) if problems else (),
@@ -81,8 +95,8 @@ def gather_comparison(
         chosen_by=selection.chosen_by,
         floors=asdict(character.floors),
         duplicates_dropped=problems.duplicates if problems else 0,
-        registered_model=config.registered_model,
-        promotion=promotion_state(config, tracker),
+        registered_model=registered_model,
+        promotion=promotion_state(registered_model, tracker),
         extra_metrics=figures_of_others(records),
         protected_k=", ".join(dict.fromkeys(_protected(tracker, records))),
     )

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from skippy.characters.schema import Character
-from skippy.config import CompareConfig
 from skippy.core.variants import VARIANTS, find_variant
 from skippy.errors import ConfigError, MissingRunError, ReportError
 from skippy.evaluation.equality import Facts, differences, read_facts, unlike
@@ -44,9 +43,17 @@ class Selection:
 
 
 def select_evaluations(
-    config: CompareConfig, tracker: Tracker, base: Base, character: Character
+    tracker: Tracker, base: Base, character: Character, *, arms: str, runs: str, may_differ: bool
 ) -> Selection:
     """Evaluations by arm, the base first: the runs named, and for the other arms the newest comparable ones.
+
+    Args:
+        tracker: where they are.
+        base: what they are of.
+        character: what they were asked as.
+        arms: variants, comma-separated; empty: those of `runs`, or all there are.
+        runs: run ids, comma-separated; empty: the newest comparable ones.
+        may_differ: whether arms may differ in more than the variant; the report then says so first.
 
     Raises:
         ConfigError: an unknown arm, or more than one evaluation of the base.
@@ -54,7 +61,7 @@ def select_evaluations(
         ReportError: an evaluation is of another base, character or subject, a training seed is there twice, or
             the arms differ in more than the variant and nobody allowed it.
     """
-    asked, named = _asked(config.arms), _named(config.runs, tracker)
+    asked, named = _asked(arms), _named(runs, tracker)
     _require_asked(asked, named)
     wanted = asked or [arm for arm in named if arm != BASE_ARM]
     tags: dict[str, str] = {CHARACTER_DIGEST: character.digest, SUBJECT: "model"}
@@ -79,7 +86,7 @@ def select_evaluations(
     if len(found) == 1:
         raise _nothing_to_compare(base)
     unequal = tuple(differences(taken))
-    if unequal and config.unequal == "refuse":
+    if unequal and not may_differ:
         raise _unequal(unequal, taken)
     margin = min((fact.margin for fact in taken if fact.margin is not None), default=None)
     return Selection(found, unequal, margin, tuple(_passed_over(facts, taken)), chosen_by)

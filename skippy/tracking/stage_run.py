@@ -97,6 +97,14 @@ class StageRun:
             del self._waiting[: len(batch)]
         self._flushed = time.monotonic()
 
+    def spill(self) -> None:
+        """Hand on the metrics that wait; those that the store refuses are kept on disk."""
+        try:
+            self.flush()
+        except TrackingError:
+            self.outbox.keep(metric_points(self._waiting))
+            self._waiting = []
+
     def settle(self) -> None:
         """Wait until the store has everything; `TrackingError` if it does not come back in time."""
         self.flush()

@@ -236,7 +236,7 @@ def test_points_that_are_refused_are_kept_and_the_run_says_where(tracker, monkey
     assert str(run.outbox.folder) in record.tags["skippy.error"]
     assert run.outbox.deliver_kept()
     assert curve(tracker, run.run_id) == [(1, 1.0)]
-    assert tracker.runs.get(run.run_id).status == "FINISHED", "it has everything now"
+    assert tracker.runs.read(run.run_id).status == "FAILED", "its work was cut short"
 
 
 def test_a_database_that_is_locked_meanwhile_loses_nothing(project, tmp_path, monkeypatch):

@@ -187,8 +187,11 @@ class TrainConfig:
     judge_url: str = option("", "OpenAI-compatible endpoint of a judge model that adds a reward; empty: none")
     judge_model: str = option("judge", "name of the judge model at that endpoint")
     hardened: bool = option(True, "rewards resist hacking; false only to see what happens without")
-    resume: bool = option(
-        False, "go on from the last checkpoint of the newest unfinished run of the same kind"
+    resume: str = option(
+        "false",
+        "where an unfinished training of the same kind is kept: true goes on from its last checkpoint, auto does "
+        "so if there is one, discard throws it away, false refuses to start over it",
+        choices=("false", "true", "auto", "discard"),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,7 +62,9 @@ def find_subject(
     if name in ("base", base_model):
         return Subject(f"base {base_model}", "base", base.path, base.digest, base_model)
     if name in VARIANTS:
-        of_character = {CHARACTER_DIGEST: character_digest} if character_digest else NOTHING
+        of_character: Mapping[str, str] = (
+            {CHARACTER_DIGEST: character_digest} if character_digest else NOTHING
+        )
         merge = find_run(tracker, "merge", base=base, variant=name, extra_tags=of_character)
         name = merge.tags[MODEL_URI]
     elif RUN_ID.fullmatch(name) and not Path(name).exists():

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from skippy.characters.loader import load_character
 from skippy.characters.schema import Character
@@ -31,24 +32,25 @@ from skippy.evaluation.suites import (
     rescore,
     suite_label,
 )
-from skippy.evaluation.walk import plan_walk, require_local, walk
+from skippy.evaluation.walk import plan_walk, require_all_checkpoints, require_local, walk
 from skippy.resolve.bases import Base, open_base
 from skippy.resolve.devices import pick_device
 from skippy.resolve.files import CHECKPOINTS
 from skippy.resolve.runs import CHARACTER_DIGEST, MODEL_URI, SUBJECT, find_run
 from skippy.resolve.subjects import Subject, find_subject
-from skippy.resolve.workspaces import claim_workspace
+from skippy.resolve.work import WORK, work_digest
+from skippy.resolve.workspaces import claim_workspace, discard_workspace
 from skippy.stores.samples import Sample, read_samples
-from skippy.tracking.external_models import MODEL_DIGEST_TAG
 from skippy.tracking.records import RunRecord
 from skippy.tracking.stage_run import StageRun
+from skippy.tracking.tags import Tag
 from skippy.tracking.tracker import Tracker
 
 logger = logging.getLogger(__name__)
 
 MODEL = "model"
-PROMPT_STYLE = "skippy.prompt_style"
-SAMPLING_SEED = "skippy.sampling_seed"
+PROMPT_STYLE = Tag.PROMPT_STYLE
+SAMPLING_SEED = Tag.SAMPLING_SEED
 
 
 @dataclass(frozen=True)
@@ -133,8 +135,9 @@ def resolve(config: EvalConfig, tracker: Tracker) -> EvalPlan:
         config.concurrency,
     )
     if is_walk:
-        own = {CHARACTER_DIGEST: character.digest}
+        own: dict[str, str] = {CHARACTER_DIGEST: character.digest}
         train = find_run(tracker, "train", config.train_run, base=base, extra_tags=own)
+        require_all_checkpoints(train, tracker)
         asked = plan_walk(
             *(train, base, character), problems=config.problems, limit=config.limit, sampling=config.sampling,
             seed=config.seed, generator=generator,
@@ -170,7 +173,7 @@ def _ask(asked: Plan, plan: EvalPlan, tracker: Tracker, stage: StageRun) -> dict
     models = (asked.subject.digest[:16], asked.character.digest[:8])
     with claim_workspace(tracker, "eval", *models, asked.sampling.name, identify_work(asked)) as folder:
         metrics = record(generate(asked, folder / "samples.jsonl"), asked, plan, stage)
-        shutil.rmtree(folder)
+        stage.when_finished(partial(discard_workspace, folder))
     return metrics
 
 
@@ -208,20 +211,32 @@ def _tags(plan: EvalPlan) -> dict[str, str]:
     asked, config = plan.asked, plan.config
     return {
         MODEL_URI: asked.subject.uri,
-        MODEL_DIGEST_TAG: asked.subject.digest,
-        "skippy.seed": asked.subject.seed,
-        "skippy.suite": config.suite,
+        Tag.MODEL_DIGEST: asked.subject.digest,
+        Tag.SEED: asked.subject.seed,
+        Tag.SUITE: config.suite,
         SUBJECT: CHECKPOINTS if plan.is_walk else MODEL,
-        "skippy.sampling": asked.sampling.name,
-        "skippy.samples": str(asked.samples),
-        "skippy.max_tokens": str(asked.sampling.max_tokens),
+        Tag.SAMPLING: asked.sampling.name,
+        Tag.SAMPLES: str(asked.samples),
+        Tag.MAX_TOKENS: str(asked.sampling.max_tokens),
         SAMPLING_SEED: str(asked.seed),
         PROMPT_STYLE: asked.prompt_style,
-        "skippy.problems": config.problems,
-        "skippy.problems_digest": asked.problems.digest if asked.problems else "",
+        Tag.PROBLEMS: config.problems,
+        Tag.PROBLEMS_DIGEST: asked.problems.digest if asked.problems else "",
         CHARACTER_DIGEST: asked.character.digest,
-        "skippy.backend": config.backend,
+        Tag.BACKEND: config.backend,
+        WORK: _work(plan),
     }
+
+
+def _work(plan: EvalPlan) -> str:
+    """What makes two evaluations the same: who is asked what and how, and whose opinions are asked for."""
+    asked, config = plan.asked, plan.config
+    opinions = (config.judge_url, config.judge_model, config.cross_check, config.lm_eval, config.regrade)
+    return work_digest(
+        *("eval", asked.subject.digest, asked.subject.train_run, asked.character.digest, config.suite),
+        *(asked.problems.digest if asked.problems else "", str(asked.samples), identify_work(asked)),
+        json.dumps(opinions),
+    )
 
 
 def _announce(plan: Plan, margin: float) -> None:
@@ -264,12 +279,12 @@ def _as_recorded(config: EvalConfig, record: RunRecord, tracker: Tracker) -> Eva
     then = tracker.runs.config(record.run_id)
     return replace(
         config,
-        suite=record.tags["skippy.suite"],
-        problems=record.tags["skippy.problems"],
+        suite=record.tags[Tag.SUITE],
+        problems=record.tags[Tag.PROBLEMS],
         limit=int(then["limit"]),
         samples=int(then["samples"]),
-        sampling=record.tags["skippy.sampling"],
-        backend=record.tags["skippy.backend"],
+        sampling=record.tags[Tag.SAMPLING],
+        backend=record.tags[Tag.BACKEND],
         # Not the parameter of then: before there was this tag, a seed named the work and drew nothing.
         seed=int(record.tags.get(SAMPLING_SEED, "0")),
     )
@@ -282,7 +297,7 @@ def _regrade(record: RunRecord, plan: Plan, tracker: Tracker) -> list[Sample]:
         ConfigError: they are another model's, or answer questions that are no longer asked.
     """
     where = f"regrade={record.run_id}"
-    digest = record.tags.get(MODEL_DIGEST_TAG, "unknown")
+    digest = record.tags.get(Tag.MODEL_DIGEST, "unknown")
     if digest != plan.subject.digest:
         raise ConfigError(
             "The evaluation to regrade is of another model.",
@@ -302,7 +317,7 @@ def _regrade(record: RunRecord, plan: Plan, tracker: Tracker) -> list[Sample]:
         raise ConfigError(
             "Samples to regrade answer questions that are no longer asked.",
             where=where,
-            expected=f"problems with digest {record.tags.get('skippy.problems_digest') or 'unknown'}, "
+            expected=f"problems with digest {record.tags.get(Tag.PROBLEMS_DIGEST) or 'unknown'}, "
             f"everyday prompts as of {record.name}",
             found=f"digest {today}; {len(lost)} questions are missing, {min(lost)} among them",
             next_step="restore the problem source and the character's prompts of that run",

@@ -23,6 +23,7 @@ from skippy.stores.samples import read_samples
 from skippy.tracking.records import RunRecord
 from skippy.tracking.registry import check_model_name
 from skippy.tracking.stage_run import StageRun
+from skippy.tracking.tags import Tag, tag_named
 from skippy.tracking.tracker import Tracker
 
 logger = logging.getLogger(__name__)
@@ -117,12 +118,13 @@ def _merge(
     stage.set_tags(
         {
             MODEL_URI: uri,
-            "skippy.model_id": draft.model_id,
-            "skippy.adapter_digest": adapter.digest(),
+            Tag.MODEL_ID: draft.model_id,
+            Tag.ADAPTER_DIGEST: adapter.digest(),
         }
     )
-    walks = {WALK_RUNS: ",".join(source.walk_runs)} if source.walk_runs else {}
-    stage.set_tags({f"skippy.{name}": value for name, value in (source.tags or {}).items()} | walks)
+    walks: dict[str, str] = {WALK_RUNS: ",".join(source.walk_runs)} if source.walk_runs else {}
+    traits: dict[str, str] = {tag_named(name): value for name, value in (source.tags or {}).items()}
+    stage.set_tags(traits | walks)
     logger.info(
         "merge: %s is %s; bf16 kept the delta with relative error %.1f %%, cosine %.4f",
         *(source.description, uri, 100 * account.delta_error, account.delta_cosine),
@@ -154,7 +156,7 @@ def _from_run(config: MergeConfig, tracker: Tracker, base: Base) -> Source:
             found=", ".join(kept) or "no steps",
             next_step="pass one of these as -P step=…, or leave it out for the end of training",
         ) from error
-    seed = record.tags.get("skippy.seed", "")
+    seed = record.tags.get(Tag.SEED, "")
     at = f" at step {step}" if step else ""
     tags = {
         "seed": seed,

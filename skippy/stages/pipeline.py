@@ -19,6 +19,7 @@ from skippy.resolve.bases import find_profile
 from skippy.resolve.threads import THREADS_VARIABLE, share_of_cores
 from skippy.tracking.processes import StageProcess
 from skippy.tracking.stage_run import StageRun
+from skippy.tracking.tags import Tag
 from skippy.tracking.tracker import Tracker
 
 logger = logging.getLogger(__name__)
@@ -79,8 +80,8 @@ def run(config: MainConfig, tracker: Tracker) -> PipelineResult:
         stage.log_metrics(
             {name: value for name, value in compare.metrics.items() if name.startswith("compare/")}
         )
-        logger.info("main: %s", compare.tags.get("skippy.verdict", ""))
-        logger.info("main: %s", promotion.tags.get("skippy.promotion", ""))
+        logger.info("main: %s", compare.tags.get(Tag.VERDICT, ""))
+        logger.info("main: %s", promotion.tags.get(Tag.PROMOTION, ""))
         logger.info("report: %s", tracker.artifacts.path(runs["compare"], "report/index.html"))
         logger.info("next: make ui, then open %s", tracker.store.page)
     return PipelineResult(stage.run_id, runs)

@@ -73,11 +73,9 @@ class Store:
 
     @property
     def lock_path(self) -> Path | None:
-        """A file to lock for changes that must not interleave; None where a server is in charge."""
-        if self.is_server:
-            return None
+        """A file to lock for changes that must not interleave; None where other machines may write too."""
         database = _sqlite_path(self.uri)
-        return (database or self.root / "mlflow.db").with_suffix(".db.lock")
+        return database.with_suffix(".db.lock") if database else None
 
     @property
     def unfinished(self) -> Path:
@@ -146,6 +144,8 @@ def open_store(root: Path | None = None) -> Store:
     """
     for name in CHATTY_LOGGERS:
         logging.getLogger(name).setLevel(logging.WARNING)
+    # It prints a traceback for every try at a locked database, before the caller has decided what that means.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     root = (root or find_project_root()).resolve()
     uri = _absolute_uri(os.environ.get("MLFLOW_TRACKING_URI") or _sqlite_uri(root / "mlflow.db"))
     is_server = urlparse(uri).scheme in SERVER_SCHEMES

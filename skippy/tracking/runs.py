@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from mlflow.exceptions import MlflowException
@@ -12,18 +12,9 @@ from mlflow.exceptions import MlflowException
 from skippy.errors import MissingRunError
 from skippy.tracking.artifacts import Artifacts
 from skippy.tracking.connection import EXPERIMENT, Store, StoreAccess
-from skippy.tracking.records import (
-    BASE_TAG,
-    CHARACTER_TAG,
-    ERROR_TAG,
-    MOVED_TAG,
-    STAGE_TAG,
-    VARIANT_TAG,
-    MetricPoint,
-    RunRecord,
-    to_record,
-)
+from skippy.tracking.records import MetricPoint, RunRecord, to_record
 from skippy.tracking.stage_run import translated_errors
+from skippy.tracking.tags import LINK_PREFIX, PARENT_TAG, Tag
 
 PAGE_SIZE = 1000
 NOTHING: Mapping[str, str] = {}
@@ -60,7 +51,7 @@ class Runs(StoreAccess):
                 next_step=_command(stage, NOTHING),
             )
         if record.status != "FINISHED":
-            reason = record.tags.get(ERROR_TAG, "").splitlines()
+            reason = record.tags.get(Tag.ERROR, "").splitlines()
             detail = f" ({reason[0]})" if reason else ""
             what = "has not finished" if record.status in ("RUNNING", "SCHEDULED") else "did not succeed"
             raise MissingRunError(
@@ -88,7 +79,7 @@ class Runs(StoreAccess):
                 found=str(error),
                 next_step="look the id up in the MLflow UI, or leave it out for the newest",
             ) from error
-        moved = record.tags.get(MOVED_TAG)
+        moved = record.tags.get(Tag.MOVED_TO)
         return self.read(moved) if moved else record
 
     def _in_full(self, run_id: str) -> str:
@@ -112,7 +103,7 @@ class Runs(StoreAccess):
 
     def newest(self, limit: int, *, stage: str = "") -> list[RunRecord]:
         """The newest runs of skippy, whatever their status; of one stage or of all."""
-        clause = _clause(STAGE_TAG, stage) if stage else f"tags.`{STAGE_TAG}` LIKE '%'"
+        clause = _clause(Tag.STAGE, stage) if stage else f"tags.`{Tag.STAGE}` LIKE '%'"
         with translated_errors("search for runs"):
             runs = self.store.client.search_runs(
                 [self.store.experiment_id], clause, max_results=limit, order_by=["attributes.start_time DESC"]
@@ -150,9 +141,9 @@ class Runs(StoreAccess):
         found = self._search(wanted, finished=True, limit=1)
         if found:
             return found[0]
-        others = self._search({STAGE_TAG: stage}, finished=False, limit=PAGE_SIZE)
+        others = self._search({Tag.STAGE: stage}, finished=False, limit=PAGE_SIZE)
         described = ", ".join(
-            f"{key.removeprefix('skippy.')} {_short(value)}" for key, value in wanted.items()
+            f"{key.removeprefix(LINK_PREFIX)} {_short(value)}" for key, value in wanted.items()
         )
         given = {"model" if stage == "eval" else "variant": variant, "character": character}
         shown = {**{key: value for key, value in given.items() if value}, **make_with}
@@ -176,6 +167,11 @@ class Runs(StoreAccess):
     ) -> list[RunRecord]:
         """All runs of a kind, newest first; with `finished=False` whatever their status."""
         return self._search(_wanted(stage, base_digest, variant, character, extra_tags), finished, PAGE_SIZE)
+
+    def children(self, parents: Collection[str]) -> list[RunRecord]:
+        """Every run that is nested under one of `parents`, newest first."""
+        found = [self._search({PARENT_TAG: parent}, False, PAGE_SIZE) for parent in parents]
+        return sorted((run for runs in found for run in runs), key=lambda run: run.start_time, reverse=True)
 
     def metric_history(self, run_id: str, key: str) -> list[MetricPoint]:
         """Every value of one metric, by step; empty if it was never logged."""
@@ -208,7 +204,7 @@ def _wanted(
     character: str | None,
     extra_tags: Mapping[str, str],
 ) -> dict[str, str]:
-    given = {STAGE_TAG: stage, BASE_TAG: base_digest, VARIANT_TAG: variant, CHARACTER_TAG: character}
+    given = {Tag.STAGE: stage, Tag.BASE_DIGEST: base_digest, Tag.VARIANT: variant, Tag.CHARACTER: character}
     return {**{key: value for key, value in given.items() if value is not None}, **extra_tags}
 
 

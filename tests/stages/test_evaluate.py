@@ -297,10 +297,17 @@ def test_a_preset_that_does_not_fit_is_refused_with_the_limit_and_what_would_fit
         evaluated(tracker, problems, sampling="qwen3vl-instruct")
     assert "2048 positions" in refusal.value.expected
     assert "32768" in refusal.value.found
-    assert "-P sampling=lab or greedy" in refusal.value.next_step
+    assert "-P sampling=lab or auto or greedy; the last two are cut to fit" in refusal.value.next_step
     assert not model.asked
     kept = tracker.runs.get(evaluated(tracker, problems).run_id)
     assert kept.tags["skippy.max_tokens"] == "160", "one that fits is left alone"
+
+
+def test_the_presets_of_a_profile_are_cut_where_the_person_left_the_choice_to_us(tracker, model, tmp_path):
+    problems = write_problems(tmp_path / "p.jsonl", [0, 1, 2])
+    cut = tracker.runs.get(evaluated(tracker, problems, profile="qwen3-vl").run_id).tags
+    assert (cut["skippy.sampling"], cut["skippy.prompt_style"]) == ("qwen3vl-instruct", "boxed")
+    assert 1024 < int(cut["skippy.max_tokens"]) < 2048
 
 
 def test_what_a_server_refused_is_no_answer_and_counted(tracker, model, tmp_path, monkeypatch, caplog):

@@ -11,6 +11,7 @@ from torch import nn
 
 from skippy.core.sampling import Sampling
 from skippy.errors import BackendError
+from skippy.models.captured import FixedBatch, gains_from_recording
 from skippy.models.decoding import DecodingBatch, Row
 from skippy.models.prompts import encode_prompt, opened_thought, render_prompt
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 CPU_CACHE_BYTES = 256 << 20  # of keys and values; more rows would not be faster
 GPU_MEMORY_SHARE = 0.4  # of what is free, for keys and values; the rest is activations and their copies
 REFUSALS = ("content_filter", "refused")
+MOST_SLOTS = 512  # of a recorded batch, whose empty slots cost as much as full ones
 REFILL_SHARE = 4  # join when a quarter of the batch is free: a prefill a step would cost more
 
 
@@ -66,15 +68,24 @@ class TransformersBackend:
         tokenizer: with a chat template.
         batch_tokens: upper bound on rows × (prompt + completion) in one batch; None takes what suits the
             device. A single row is always admitted.
+        fixed: decode in buffers of fixed size, which on a GPU makes a step one recorded graph; None does so
+            for a small model on a GPU. The samples are the same.
     """
 
     def __init__(
-        self, model: nn.Module, tokenizer: PreTrainedTokenizerBase, batch_tokens: int | None = None
+        self,
+        model: nn.Module,
+        tokenizer: PreTrainedTokenizerBase,
+        batch_tokens: int | None = None,
+        *,
+        fixed: bool | None = None,
     ) -> None:
         self._model = model
         self._tokenizer: Any = tokenizer
         self._batch_tokens = batch_tokens or _fitting_tokens(model)
         self._stop_tokens = _stop_tokens(model, tokenizer)
+        self._is_fixed = gains_from_recording(model) if fixed is None else fixed
+        self._recorded: tuple[Sampling, FixedBatch] | None = None
 
     def supports(self, sampling: Sampling) -> bool:
         """Everything in a `Sampling` is honoured, as long as a completion fits into the model's context."""
@@ -98,11 +109,16 @@ class TransformersBackend:
         if not waiting:
             return
         self._require_context(waiting[-1], sampling)
-        room = max(1, self._batch_tokens // (len(waiting[-1].prompt) + sampling.max_tokens))
+        columns = len(waiting[-1].prompt) + sampling.max_tokens
+        room = max(1, self._batch_tokens // columns)
         was_training = self._model.training
         self._model.eval()
-        pad_token = self._tokenizer.pad_token_id or 0
-        batch = DecodingBatch(self._model, sampling, self._stop_tokens, pad_token)
+        batch: DecodingBatch | FixedBatch
+        if self._is_fixed:
+            batch = self._fixed_batch(sampling, min(room, MOST_SLOTS, len(waiting)), columns)
+            room = batch.slots
+        else:
+            batch = DecodingBatch(self._model, sampling, self._stop_tokens, self._pad_token)
         try:
             while waiting or batch.rows:
                 free = room - len(batch.rows)
@@ -113,6 +129,24 @@ class TransformersBackend:
                     yield self._decode(row, opened[row.id])
         finally:
             self._model.train(was_training)
+
+    @property
+    def _pad_token(self) -> int:
+        return self._tokenizer.pad_token_id or 0
+
+    def _fixed_batch(self, sampling: Sampling, slots: int, columns: int) -> FixedBatch:
+        """The batch of the last call where it suits, since recording a step takes as long as many steps."""
+        if self._recorded is not None:
+            recorded_for, batch = self._recorded
+            if recorded_for == sampling and slots <= batch.slots <= 2 * slots and columns <= batch.columns:
+                batch.clear()
+                return batch
+        self._recorded = None  # its buffers go before the new ones come
+        batch = FixedBatch(
+            self._model, sampling, self._stop_tokens, self._pad_token, slots=slots, columns=columns
+        )
+        self._recorded = (sampling, batch)
+        return batch
 
     def _decode(self, row: Row, opening: str) -> Completion:
         kept = row.tokens[:-1] if row.is_stopped else row.tokens

@@ -64,12 +64,12 @@ def build_run(request: TrainRequest, run: RunSink, targets: tuple[Target, ...]) 
     factors = all_factors(layers)
     require_only_adapter_trains(model, factors)
     rule = find_variant(request.variant)
-    bases = protected_bases(rule, factors, request.projectors, request.k, settings.seed)
+    bases = protected_bases(rule, factors, request.bases, request.k, settings.seed)
     constraint = ConstraintCallback(rule, factors, bases)
     measured = None
-    if request.projectors is not None:
-        require_true_triples(layers, request.projectors)
-        measured = constrain(factors, {name: (U, V) for name, (U, _, V) in request.projectors.items()})
+    if request.bases is not None:
+        require_true_triples(layers, request.bases)
+        measured = constrain(factors, {name: (U, V) for name, (U, _, V) in request.bases.items()})
 
     def save(directory: Path) -> None:
         card = adapter_card(request, trainer.state.global_step, measured, constraint.constraint)

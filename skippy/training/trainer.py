@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
 from peft import LoraConfig
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from trl import GRPOConfig, GRPOTrainer
@@ -18,6 +19,7 @@ from skippy.errors import TrainingError
 from skippy.models.captured import gains_from_recording
 from skippy.models.targets import target_pattern
 from skippy.training.constraint_callback import ConstraintCallback
+from skippy.training.guards import choose_device
 from skippy.training.plan import GrpoSettings, TrainRequest
 from skippy.training.rollout import Rollout
 from skippy.training.weight_sync import has_float32_base, merged_forward, push_without_merging
@@ -167,6 +169,12 @@ def grpo_config(
         # Every adapter factor gets a gradient in every step; the vision tower is frozen.
         ddp_find_unused_parameters=False,
     )
+
+
+def await_all(device: str) -> None:
+    """Wait until every process of this launch is here; returns at once where there is only this one."""
+    if process_count() > 1:
+        PartialState(cpu=not choose_device(device)).wait_for_everyone()
 
 
 def process_count() -> int:

@@ -17,6 +17,7 @@ from skippy.core.sampling import PRESETS
 from skippy.errors import ConfigError
 from skippy.evaluation import asking as interview
 from skippy.evaluation.asking import Plan, fill, identify_work
+from skippy.evaluation.generator import Generator
 from skippy.evaluation.suites import AIME, load_problem_set, problem_questions
 from skippy.models.generation import Completion, Request
 from skippy.resolve.runs import SUBJECT
@@ -49,7 +50,7 @@ class Scripted:
 @pytest.fixture
 def model(monkeypatch: pytest.MonkeyPatch) -> Scripted:
     scripted = Scripted()
-    monkeypatch.setattr(interview, "_open_backend", lambda config, weights: scripted)
+    monkeypatch.setattr(interview, "open_backend", lambda generator, weights, sampling: scripted)
     return scripted
 
 
@@ -181,20 +182,21 @@ def plan_of(problems, style: str = "plain", samples: int = 4) -> Plan:
 @pytest.mark.parametrize(
     "change",
     [
-        lambda plan, config: (plan_of(plan.problems, "boxed"), config),
-        lambda plan, config: (plan_of(combine("x", plan.problems.problems[:2])), config),
-        lambda plan, config: (replace(plan, sampling=replace(plan.sampling, max_tokens=8)), config),
-        lambda plan, config: (plan, replace(config, backend="openai")),
-        lambda plan, config: (plan, replace(config, served_model="other")),
-        lambda plan, config: (replace(plan, seed=1), config),
+        lambda plan: plan_of(plan.problems, "boxed"),
+        lambda plan: plan_of(combine("x", plan.problems.problems[:2])),
+        lambda plan: replace(plan, sampling=replace(plan.sampling, max_tokens=8)),
+        lambda plan: replace(plan, generator=Generator("openai")),
+        lambda plan: replace(plan, generator=Generator(served_model="other")),
+        lambda plan: replace(plan, seed=1),
     ],
     ids=["prompt", "problems", "max_tokens", "backend", "served model", "seed"],
 )
 def test_other_work_has_another_name(change: Callable):
     problems = combine("x", [MathProblem(str(n), f"{n}?", n) for n in range(3)])
-    plan, config = plan_of(problems), EvalConfig()
-    assert identify_work(plan, config) == identify_work(plan_of(problems, samples=9), EvalConfig(limit=3))
-    assert identify_work(plan, config) != identify_work(*change(plan, config))
+    plan = plan_of(problems)
+    elsewhere = replace(plan_of(problems, samples=9), generator=Generator(device="cuda:0"))
+    assert identify_work(plan) == identify_work(elsewhere)
+    assert identify_work(plan) != identify_work(change(plan))
 
 
 def test_the_labs_problems_from_a_file_are_the_same_questions(tmp_path, tracker, model):

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
 
 from skippy.characters.loader import load_character
 from skippy.config import SvdConfig, TrainConfig
-from skippy.errors import BackendError, ConfigError, MissingRunError, ProjectorError
+from skippy.errors import BackendError, ConfigError, MissingRunError, ProjectorError, SkippyError
 from skippy.evaluation.suites import PROMPT_STYLES
 from skippy.resolve.bases import open_base
 from skippy.resolve.runs import CHARACTER_DIGEST
 from skippy.stages import svd, train
 from skippy.stores.projectors import read_projectors
 from skippy.training.plan import PRESETS
+from skippy.training.resume import name_work
 from tests.stages.tiny_checkpoint import write_checkpoint
 
 
@@ -48,7 +48,7 @@ def test_a_dead_judge_destroys_no_checkpoint(tracker, config, seen, monkeypatch)
         return lambda completions, prompts: [0.0] * len(completions)
 
     monkeypatch.setattr(train, "judge_reward", judge)
-    monkeypatch.setattr(train, "identify", lambda *_: ("train", "one"))
+    monkeypatch.setattr(train, "name_work", lambda *_: ("train", "one"))
     with pytest.raises(KeyboardInterrupt):
         train.run(replace(config, judge_url="alive"), tracker)
     checkpoint = seen[0].output_dir / "checkpoint-10"
@@ -75,33 +75,44 @@ def test_mathematics_is_trained_as_it_will_be_asked(tracker, config, seen, profi
     assert all(question.endswith(ending) for question in questions)
 
 
-def inputs_of(base: str = "b", character: str = "c", **settings: object) -> SimpleNamespace:
-    return SimpleNamespace(
-        settings=replace(PRESETS["lab"], **settings),
-        base=SimpleNamespace(digest=base * 64),
-        character=SimpleNamespace(digest=character * 64),
-    )
-
-
 @pytest.mark.parametrize(
     "change",
     [
         {"judge_url": "http://other/v1"},
         {"judge_model": "other"},
-        {"k": "8"},
-        {"variant": "v4"},
+        {"k": "3"},
+        {"variant": "v4-random"},
         {"seed": 7},
+        {"steps": 61},
+        {"math_mix": 0.2},
         {"hardened": False},
+        {"character": "skippy"},
     ],
+    ids=str,
 )
-def test_a_training_with_other_parameters_is_other_work(config, change) -> None:
-    assert train.identify(config, inputs_of()) == train.identify(replace(config), inputs_of())
-    assert train.identify(config, inputs_of()) != train.identify(replace(config, **change), inputs_of())
+def test_a_training_with_other_parameters_is_other_work(tracker, config, monkeypatch, change) -> None:
+    monkeypatch.setattr(train, "judge_reward", lambda *_: lambda completions, prompts: [])
+
+    def name(**changes) -> tuple[str, ...]:
+        return name_work(train.resolve(replace(config, **changes), tracker).request)
+
+    assert name() == name()
+    assert name() != name(**change)
 
 
-@pytest.mark.parametrize("change", [{"base": "d"}, {"character": "d"}, {"max_steps": 61}])
-def test_a_training_of_something_else_is_other_work(config, change) -> None:
-    assert train.identify(config, inputs_of()) != train.identify(config, inputs_of(**change))
+def test_a_training_of_another_base_is_other_work(tracker, config, tmp_path) -> None:
+    other = write_checkpoint(tmp_path / "other", seed=1)
+    plans = [
+        train.resolve(replace(config, base_model=str(path)), tracker) for path in (config.base_model, other)
+    ]
+    assert len({name_work(plan.request) for plan in plans}) == 2
+
+
+def test_what_can_be_refused_is_refused_before_a_run_is_opened(tracker, config, seen) -> None:
+    for wrong in ({"variant": "v4"}, {"resume": True}, {"base_model": "./nowhere"}, {"svd_run": "0" * 32}):
+        with pytest.raises(SkippyError):
+            train.run(replace(config, **wrong), tracker)
+    assert tracker.runs.find_all("train", finished=False) == []
 
 
 @pytest.mark.parametrize(
@@ -151,8 +162,8 @@ def test_the_projectors_of_this_base_and_k_are_trained_against(tracker, config, 
     stored = read_projectors(tracker.artifacts.path(solved["4"].run_id, "projectors"))
     for request in seen:
         assert (request.k, request.projector_digest) == (4, stored.digest)
-        assert request.projector_base_digest == request.base_digest == stored.manifest["base_digest"]
-        for name, (U, S, V) in request.projectors.items():
+        assert request.projectors.manifest["base_digest"] == request.base_digest
+        for name, (U, S, V) in request.bases.items():
             assert all(map(torch.equal, (U, S, V), stored.bases[name]))
 
 

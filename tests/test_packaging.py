@@ -17,7 +17,7 @@ from skippy.config import CONFIGS, TRAIN_PRESETS, click_options
 from skippy.core.spectral.rank import RankRule, parse_rank
 from skippy.errors import ConfigError
 from skippy.options import default_text, parse_config
-from skippy.training.plan import PRESETS
+from skippy.presets.reading import PRESETS
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

@@ -16,6 +16,8 @@ logger = logging.getLogger(__name__)
 REUSES = "skippy.reuses"
 MODEL_URI = "skippy.model_uri"
 CHARACTER_DIGEST = "skippy.character_digest"
+PROMPTS_DIGEST = "skippy.prompts_digest"
+"""Tag of a training or an evaluation with prompts of the person's own; empty with the character's."""
 WALK_RUNS = "skippy.walk_runs"
 SUBJECT = "skippy.subject"
 """Tag of an evaluation: of a `model`, or of a training's `checkpoints`."""

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from skippy.characters.loader import load_character
+from skippy.characters.own_prompts import own_prompts
 from skippy.characters.schema import Character
 from skippy.commands import next_command
 from skippy.config import EvalConfig, config_dict
@@ -35,7 +36,7 @@ from skippy.evaluation.walk import plan_walk, require_local, walk
 from skippy.resolve.bases import Base, open_base
 from skippy.resolve.devices import pick_device
 from skippy.resolve.files import CHECKPOINTS
-from skippy.resolve.runs import CHARACTER_DIGEST, MODEL_URI, SUBJECT, find_run
+from skippy.resolve.runs import CHARACTER_DIGEST, MODEL_URI, PROMPTS_DIGEST, SUBJECT, find_run
 from skippy.resolve.subjects import Subject, find_subject
 from skippy.resolve.workspaces import claim_workspace
 from skippy.stores.samples import Sample, read_samples
@@ -68,6 +69,7 @@ class EvalPlan:
         base: what the model was made from.
         asked: questions, model and sampling.
         opinions: of others, opened.
+        prompts_digest: of the person's own prompts; empty without.
         samples: those of an earlier evaluation, scored anew; None: they are to be generated.
     """
 
@@ -75,6 +77,7 @@ class EvalPlan:
     base: Base
     asked: Plan
     opinions: Opinions
+    prompts_digest: str = ""
     samples: tuple[Sample, ...] | None = None
 
     @property
@@ -123,7 +126,7 @@ def resolve(config: EvalConfig, tracker: Tracker) -> EvalPlan:
     regraded = find_run(tracker, "eval", config.regrade) if config.regrade else None
     if regraded:
         config = _as_recorded(config, regraded, tracker)
-    character = load_character(config.character)
+    character, prompts_digest = own_prompts(load_character(config.character), config.prompts)
     base = open_base(config.base_model, tracker, config.profile)
     generator = Generator(
         config.backend,
@@ -139,13 +142,13 @@ def resolve(config: EvalConfig, tracker: Tracker) -> EvalPlan:
             *(train, base, character), problems=config.problems, limit=config.limit, sampling=config.sampling,
             seed=config.seed, generator=generator,
         )  # fmt: skip
-        return EvalPlan(config, base, asked, opinions)
+        return EvalPlan(config, base, asked, opinions, prompts_digest)
     subject = find_subject(config.model, config.base_model, base, tracker, character.digest)
     asked = _plan(config, base, subject, character, generator)
     if not regraded:
-        return EvalPlan(config, base, asked, opinions)
+        return EvalPlan(config, base, asked, opinions, prompts_digest)
     asked = replace(asked, prompt_style=regraded.tags.get(PROMPT_STYLE, ""))
-    return EvalPlan(config, base, asked, opinions, tuple(_regrade(regraded, asked, tracker)))
+    return EvalPlan(config, base, asked, opinions, prompts_digest, tuple(_regrade(regraded, asked, tracker)))
 
 
 def _open_opinions(config: EvalConfig, *, is_walk: bool) -> Opinions:
@@ -178,7 +181,7 @@ def record(samples: Sequence[Sample], asked: Plan, plan: EvalPlan, stage: StageR
     """Keep the samples, log our figures, then those of others."""
     for suite in (AIME, BANAL):
         _keep([sample for sample in samples if sample.suite == suite], suite, stage)
-    ours = _account(samples, asked, stage)
+    ours = _account(samples, asked, stage, plan.prompts_digest or asked.character.digest)
     return ours | add_opinions(plan.opinions, samples, asked, plan.config.limit, stage)
 
 
@@ -210,6 +213,7 @@ def _tags(plan: EvalPlan) -> dict[str, str]:
         MODEL_URI: asked.subject.uri,
         MODEL_DIGEST_TAG: asked.subject.digest,
         "skippy.seed": asked.subject.seed,
+        PROMPTS_DIGEST: plan.prompts_digest,
         "skippy.suite": config.suite,
         SUBJECT: CHECKPOINTS if plan.is_walk else MODEL,
         "skippy.sampling": asked.sampling.name,
@@ -270,6 +274,7 @@ def _as_recorded(config: EvalConfig, record: RunRecord, tracker: Tracker) -> Eva
         samples=int(then["samples"]),
         sampling=record.tags["skippy.sampling"],
         backend=record.tags["skippy.backend"],
+        prompts=str(then.get("prompts", "")),
         # Not the parameter of then: before there was this tag, a seed named the work and drew nothing.
         seed=int(record.tags.get(SAMPLING_SEED, "0")),
     )
@@ -315,7 +320,7 @@ def _keep(samples: Sequence[Sample], name: str, stage: StageRun) -> None:
         stage.log_text("".join(sample.to_line() for sample in samples), f"samples/{name}.jsonl")
 
 
-def _account(samples: Sequence[Sample], plan: Plan, stage: StageRun) -> dict[str, float]:
+def _account(samples: Sequence[Sample], plan: Plan, stage: StageRun, banal_digest: str) -> dict[str, float]:
     """Log the figures of both suites, linked to model and data set."""
     metrics: dict[str, float] = {}
     model_id = plan.subject.model_id
@@ -338,9 +343,7 @@ def _account(samples: Sequence[Sample], plan: Plan, stage: StageRun) -> dict[str
     chatted = [sample for sample in samples if sample.suite == BANAL]
     if chatted:
         found = banal_metrics(chatted, plan.character)
-        dataset = stage.log_dataset(
-            f"banal ({plan.character.name})", plan.character.digest, "banal", "evaluation"
-        )
+        dataset = stage.log_dataset(f"banal ({plan.character.name})", banal_digest, "banal", "evaluation")
         stage.log_metrics(found, model_id=model_id, dataset=dataset)
         metrics |= found
         logger.info(

@@ -12,11 +12,11 @@ from skippy.characters.loader import load_character
 from skippy.config import SvdConfig, TrainConfig
 from skippy.errors import BackendError, ConfigError, MissingRunError, ProjectorError, SkippyError
 from skippy.evaluation.suites import PROMPT_STYLES
+from skippy.presets.reading import PRESETS
 from skippy.resolve.bases import open_base
 from skippy.resolve.runs import CHARACTER_DIGEST
 from skippy.stages import svd, train
 from skippy.stores.projectors import read_projectors
-from skippy.training.plan import PRESETS
 from skippy.training.resume import name_work
 from tests.stages.tiny_checkpoint import write_checkpoint
 

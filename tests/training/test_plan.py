@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from skippy.errors import ConfigError
-from skippy.training.plan import PRESETS, GrpoSettings, describe_settings
+from skippy.presets.reading import PRESETS
+from skippy.presets.settings import GrpoSettings
 from tests.training.tiny_run import make_request
 
 RECIPE = {

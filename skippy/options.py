@@ -9,7 +9,7 @@ import difflib
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import MISSING, Field, field, fields
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from skippy.errors import ConfigError
 
@@ -101,9 +101,8 @@ def _parse(item: Field[Any], kind: Any, text: str) -> Any:
     try:
         value = _PARSERS[kind](text)
     except ValueError as error:
-        raise _refuse(
-            item, text, f"a value of type {getattr(kind, '__name__', '') or kind.__args__[0].__name__}"
-        ) from error
+        wanted = get_args(kind)[0] if get_args(kind) else kind
+        raise _refuse(item, text, f"a value of type {wanted.__name__}") from error
     fault = limits_fault(item, value)
     if fault:
         raise _refuse(item, text, fault)

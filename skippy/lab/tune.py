@@ -26,8 +26,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from skippy.core.sampling import Sampling
 from skippy.errors import TrainingError
-from skippy.lab.chat import NEUTRAL
+from skippy.lab.chat import NEUTRAL, held_out_prompts, normalized
 from skippy.lab.chat import generate as generate_chat
+from skippy.lab.chat import prompts as chat_prompts
 from skippy.lab.corpus import CHAT_SHARE, Example, count_batches, encode_examples, make_talks
 from skippy.lab.manifest import describe_hardware, describe_software, write_identity
 from skippy.lab.measure import SAMPLING, answer_problems
@@ -35,7 +36,7 @@ from skippy.lab.pretrain import Recipe, TrainingFigures, pretrain
 from skippy.lab.problems import evaluation_set
 from skippy.lab.shipping import replace_directory
 from skippy.lab.sources import Source, load_source
-from skippy.models.generation import Request, TransformersBackend
+from skippy.models.generation import Completion, Request, TransformersBackend
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +52,7 @@ TUNE_RECIPE = Recipe(
 )
 BRIEFLY = " Answer in one or two short sentences."
 OWN_SAMPLING = Sampling(temperature=0.7, top_p=0.95, max_tokens=64, name="own answers")
+MOST_SPOKEN, SHOWN = 64, 6  # held-out everyday prompts that are asked before and after, and shown in the card
 VALIDATION_SEED = 1_000_003  # other problems than the evaluation's, as far as the families have others
 
 
@@ -93,6 +95,7 @@ def tune(plan: TunePlan) -> dict[str, Any]:
     steps = min(plan.recipe.steps, max(1, batches // plan.recipe.accumulation))
     plan = replace(plan, recipe=replace(plan.recipe, steps=steps))
     logger.info("The corpus has %d examples, %d tokens, %d steps.", len(corpus), len(corpus.tokens), steps)
+    spoken = answer_everyday(_backend(model, tokenizer), plan.seed)
     before = score_by_family(model, tokenizer, plan.measured_problems, plan.seed)
     figures = pretrain(
         model, corpus, plan.recipe, plan.seed, device=device, is_enough=_stop_rule(plan, source), label="tune"
@@ -101,7 +104,10 @@ def tune(plan: TunePlan) -> dict[str, Any]:
     after = score_by_family(rounded, tokenizer, plan.measured_problems, plan.seed)
     for family, score in after.items():
         logger.info("%-10s %.2f, before %.2f", family, score, before[family])
-    card = _describe(plan, source, figures, len(own), before, after, device)
+    card = {
+        **_describe(plan, source, figures, len(own), before, after, device),
+        "everyday": compare_everyday(spoken, answer_everyday(_backend(rounded, tokenizer), plan.seed)),
+    }
 
     def write(directory: Path) -> None:
         rounded.to("cpu").save_pretrained(directory)  # type: ignore[arg-type]
@@ -206,6 +212,34 @@ def score_by_family(
     for problem, is_right in zip(problems, right, strict=True):
         by_family[problem.family].append(is_right)
     return {family: round(sum(found) / len(found), 3) for family, found in by_family.items()}
+
+
+def answer_everyday(backend: TransformersBackend, seed: int) -> dict[str, Completion]:
+    """Answers to held-out everyday prompts, by prompt: what shows whether a model kept its English."""
+    held_out = held_out_prompts()
+    asked = [text for text in chat_prompts() if normalized(text) in held_out][:MOST_SPOKEN]
+    requests = [
+        Request(text, ({"role": "user", "content": text},), seed + place) for place, text in enumerate(asked)
+    ]
+    return {each.id: each for each in backend.generate(requests, OWN_SAMPLING)}
+
+
+def compare_everyday(before: dict[str, Completion], after: dict[str, Completion]) -> dict[str, Any]:
+    """Share of finished answers before and after, and a few answers side by side."""
+
+    def finished(answers: dict[str, Completion]) -> float:
+        return round(sum(each.finish_reason == "stop" for each in answers.values()) / len(answers), 3)
+
+    shown = [
+        {"prompt": prompt, "before": before[prompt].text, "after": after[prompt].text}
+        for prompt in sorted(after)[:SHOWN]
+    ]
+    return {
+        "prompts": len(after),
+        "finished_before": finished(before),
+        "finished": finished(after),
+        "shown": shown,
+    }
 
 
 def mean_score(scores: dict[str, float]) -> float:

@@ -23,7 +23,8 @@ def study_headline(analysis: Analysis) -> str:
     parts = [_keeps("V4", "V3", answer)]
     if random is not None:
         parts.append(_keeps("V4", "random directions", random))
-    return "; ".join(part for part in parts if part) or "A loss was seen; no two arms were compared"
+    sentence = "; ".join(part for part in parts if part) or "A loss was seen; no two arms were compared"
+    return sentence[0].upper() + sentence[1:]
 
 
 def _best_known(differences: Sequence[Difference], first: str, second: str) -> Difference | None:

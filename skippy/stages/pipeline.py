@@ -69,7 +69,6 @@ def run(config: MainConfig, tracker: Tracker) -> PipelineResult:
         character=config.character,
         config=config_dict(config),
     ) as stage:
-        tracker.processes.reap()
         profile = find_profile(config.base_model, tracker, config.profile)
         parallel = config.parallel or profile.parallel
         _share_machine(parallel, profile)

@@ -26,7 +26,7 @@ from skippy.studies.inputs import StudyInputs, Unit, gather, units
 from skippy.studies.plan import StudyPlan, read_plan
 from skippy.studies.records import CELLS_FILE, cell_rows, read_cells
 from skippy.studies.worker import Bench, do_base, patient, single_threaded, work
-from skippy.tracking.lifecycle import stop_hooks
+from skippy.tracking.signals import stop_hooks
 from skippy.tracking.stage_run import StageRun
 from skippy.tracking.tracker import Tracker
 

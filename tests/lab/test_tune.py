@@ -117,6 +117,14 @@ def test_its_card_says_what_it_is_from_what_and_how_well_it_does(built: Path, pr
     assert str(pretrained) not in json.dumps(card)
 
 
+def test_the_card_shows_what_became_of_its_english(built: Path) -> None:
+    everyday = json.loads((built / IDENTITY_FILE).read_text())["everyday"]
+    assert everyday["prompts"] == tuning.MOST_SPOKEN
+    assert 0 <= everyday["finished"] <= 1
+    assert len(everyday["shown"]) == tuning.SHOWN
+    assert {normalized(each["prompt"]) for each in everyday["shown"]} <= held_out_prompts()
+
+
 def test_a_merge_keeps_the_card(built: Path, tmp_path: Path) -> None:
     assert IDENTITY_FILE in Checkpoint.open(built).copy_companions(tmp_path)
 

@@ -13,6 +13,7 @@ from skippy.models import captured
 from skippy.models.captured import COLUMN_STEP, FixedBatch, gains_from_recording
 from skippy.models.decoding import DecodingBatch, Row
 from skippy.models.generation import Request, TransformersBackend
+from tests.models.tape import record
 
 SAMPLINGS = [
     Sampling(temperature=0.9, top_k=20, top_p=0.95, max_tokens=24),
@@ -50,6 +51,48 @@ def test_samples_are_those_of_the_ordinary_batch(model, sampling):
     assert decode(fixed(model, sampling), rows(40)) == expected
     assert decode(fixed(model, sampling, slots=40), rows(40), joining=40) == expected
     assert decode(fixed(model, sampling, slots=40), rows(40)[::-1], joining=3) == expected
+
+
+@pytest.fixture
+def taped(monkeypatch):
+    """Steps are recorded once and replayed, as on a GPU."""
+    monkeypatch.setattr(FixedBatch, "_record", record)
+    started = FixedBatch.__init__
+
+    def start(self, *args, **more):
+        started(self, *args, **more)
+        self._records = True
+
+    monkeypatch.setattr(FixedBatch, "__init__", start)
+
+
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+def test_a_recorded_step_makes_the_same_samples(model, sampling, taped):
+    expected = decode(DecodingBatch(model, sampling, {1}, 0), rows(40))
+    batch = fixed(model, sampling)
+    assert decode(batch, rows(40)) == expected
+    graph = batch._graph
+    assert decode(batch, rows(40)[::-1], joining=5) == expected
+    assert batch._graph is graph, "recorded once"
+
+
+def test_a_recorded_step_sees_factors_that_moved_in_place_and_none_that_were_replaced(model, taped):
+    """The second half is the twin: the tape is blind where a graph is."""
+    torch.manual_seed(0)
+    adapted = get_peft_model(copy.deepcopy(model), LoraConfig(r=4, target_modules=r".*(q|v|down)_proj"))
+    adapted.eval()
+    batch = fixed(adapted, SAMPLINGS[0])
+    before = decode(batch, rows(12))
+    factors = [parameter for name, parameter in adapted.named_parameters() if "lora_B" in name]
+    for parameter in factors:
+        parameter.data.normal_(std=0.3)
+    ordinary = decode(DecodingBatch(adapted, SAMPLINGS[0], {1}, 0), rows(12))
+    assert decode(batch, rows(12)) == ordinary != before
+    for parameter in factors:
+        parameter.data = torch.zeros_like(parameter)
+    firsts = {name: tokens[0] for name, (tokens, _) in decode(batch, rows(12)).items()}
+    assert firsts == {name: tokens[0] for name, (tokens, _) in before.items()}, "prompts are never recorded"
+    assert decode(batch, rows(12)) != before
 
 
 def test_another_seed_makes_another_sample(model):

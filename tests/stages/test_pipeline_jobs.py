@@ -23,7 +23,11 @@ class Machine:
         self.given: dict[str, dict[str, str]] = {}
         self.stopped: list[str] = []
 
-    def start_stage_process(self, entry_point, parameters, *, parent_run_id):
+    @property
+    def processes(self):
+        return self
+
+    def start(self, entry_point, parameters, *, parent_run_id):
         label, polls = parameters["label"], iter([False])
         self.given[label] = dict(parameters)
         self.running.add(label)

@@ -8,14 +8,18 @@ from pathlib import Path
 import pytest
 import torch
 
+from skippy.models import captured
+from skippy.models.captured import FixedBatch
 from skippy.models.loading import hash_parameters
 from skippy.models.targets import find_targets
 from skippy.presets.reading import PRESETS
 from skippy.presets.settings import GrpoSettings
 from skippy.stores.checkpoints import Checkpoint
 from skippy.training import trainer
+from skippy.training.rollout import Rollout
 from skippy.training.setup import BuiltRun, build_run
 from skippy.training.weight_sync import merged_forward
+from tests.models.tape import record
 from tests.training.tiny_run import RecordingRun, make_request
 
 PROMPTS = [[10, 11, 12, 13]] * 4 + [[20, 21]] * 4
@@ -100,6 +104,7 @@ def test_kept_sums_stay_where_they_are_and_are_new(base: Path, tmp_path: Path) -
     kept: dict[str, torch.Tensor] = {}
     with merged_forward(run.model, kept):
         pass
+    assert kept.keys() == run.layers.keys()
     addresses = {name: tensor.data_ptr() for name, tensor in kept.items()}
     old = {name: tensor.clone() for name, tensor in kept.items()}
     for name, parameter in run.model.named_parameters():
@@ -113,6 +118,36 @@ def test_kept_sums_stay_where_they_are_and_are_new(base: Path, tmp_path: Path) -
     with merged_forward(run.model, fresh):
         pass
     assert all(torch.equal(kept[name], fresh[name]) for name in kept)
+
+
+@pytest.mark.parametrize("merges", [True, False])
+def test_what_is_recorded_at_the_first_step_samples_from_the_weights_of_the_last(
+    merges: bool, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FixedBatch, "_record", record)
+    settings = replace(PRESETS["short"], merged_generation=merges, learning_rate=0.05)
+    run = built(base, tmp_path, settings)
+    run.trainer.sample_in_fixed_buffers()
+    monkeypatch.setattr(captured, "COLUMN_STEP", 256)  # one width for all prompts
+    rollout = run.trainer._rollout
+    make = rollout._fitting_batch
+
+    def make_recorded(slots: int, columns: int) -> FixedBatch:
+        batch = make(slots, columns)
+        batch._records = True
+        return batch
+
+    rollout._fitting_batch = make_recorded
+    torch.manual_seed(3)
+    first = rollout.complete(PROMPTS)
+    graph = rollout._batch._graph
+    run.trainer.train()
+    assert rollout._batch._graph is graph, "trained on what the first recording samples"
+    plain = Rollout(run.model, run.trainer.generation_config, merges=merges, records=False)
+    torch.manual_seed(3)
+    recorded = rollout.complete(PROMPTS)
+    torch.manual_seed(3)
+    assert recorded == plain.complete(PROMPTS) != first
 
 
 def test_training_learns_with_it_as_without(

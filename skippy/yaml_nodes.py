@@ -11,8 +11,8 @@ from pathlib import Path
 import yaml
 from yaml.reader import Reader
 
-from skippy.core.style.patterns import find_hazard
 from skippy.errors import CharacterError, ConfigError, PlanError, SkippyError
+from skippy.patterns import find_hazard
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 ERRORS: dict[str, type[SkippyError]] = {
@@ -165,7 +165,7 @@ class Node:
         if hazard:
             raise self.fail(
                 "A pattern can take for ever on some text",
-                expected="one way only to read a text (skippy/core/style/patterns.py)",
+                expected="one way only to read a text (skippy/patterns.py)",
                 found=f"{self.raw.value!r}: {hazard}",
             )
         return compiled

@@ -337,3 +337,16 @@ def test_the_base_has_one_logged_model_that_carries_its_figures(tracker, model, 
     figures = [metric for metric in logged.metrics if metric.key == "aime/avg_at_k"]
     assert {metric.run_id for metric in figures} == set(runs)
     assert all(metric.dataset_name and metric.dataset_digest for metric in figures)
+
+
+def test_everyday_prompts_of_ones_own_are_asked_and_told_by_their_digest(tracker, model, tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("banal:\n  moss:\n  - What is moss?\n")
+    found = evaluate.run(EvalConfig(suite="banal", prompts=str(file), device="cpu", samples=1), tracker)
+    asked = {request.messages[-1]["content"] for request in model.asked}
+    assert asked == {"What is moss?", "What is moss? Please answer plainly, without playing any role."}
+    tags = tracker.runs.get(found.run_id).tags
+    assert len(tags["skippy.prompts_digest"]) == 64
+    count = len(model.asked)
+    evaluate.run(EvalConfig(regrade=found.run_id), tracker)
+    assert len(model.asked) == count

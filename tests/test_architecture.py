@@ -28,7 +28,7 @@ LAW: dict[str, set[str]] = {
     "tracking": {"core"},
     "characters": {"core", "patterns", "yaml_nodes"},
     "lab": {"core", "models", "characters", "progress"},
-    "resolve": {"options", "core", "models", "stores", "tracking", "characters", "lab", "presets"},
+    "resolve": {"core", "models", "stores", "tracking", "characters", "lab", "presets"},
     "evaluation": {
         *("config", "commands", "core", "models", "stores", "tracking", "characters"),
         *("resolve", "lab", "results", "progress"),

@@ -31,8 +31,8 @@ from skippy.results import (
 )
 from skippy.stores.problems import ProblemSet
 from skippy.stores.samples import Sample, read_samples
-from skippy.tracking.external_models import MODEL_DIGEST_TAG
 from skippy.tracking.records import RunRecord
+from skippy.tracking.tags import Tag
 from skippy.tracking.tracker import Tracker
 
 OF_OTHERS = ("lm_eval/", "banal/judge", "aime/verify_")
@@ -91,27 +91,27 @@ def _evaluation(
     gold = problems.gold if problems else {}
     train = tracker.runs.read(record.link("train")) if record.link("train") else None
     merge = tracker.runs.read(record.link("merge")) if record.link("merge") else None
-    step = merge.tags.get("skippy.step", "") if merge else ""
+    step = merge.tags.get(Tag.STEP, "") if merge else ""
     uri = record.tags.get(MODEL_URI, "")
     return Evaluation(
-        seed=int(record.tags.get("skippy.seed") or 0),
+        seed=int(record.tags.get(Tag.SEED) or 0),
         model_uri=uri,
         model_version=uri.rsplit("/", 1)[1] if uri.startswith("models:/") else "",
-        model_digest=record.tags.get(MODEL_DIGEST_TAG, ""),
+        model_digest=record.tags.get(Tag.MODEL_DIGEST, ""),
         scores=scores,
         statuses=count_statuses(solved),
         banal=_banal(chatted, solved, character, base_samples, record) if chatted else None,
         leakage=_leakage(train, merge),
         trajectory=read_trajectory(tracker, train.run_id) if train else (),
         frontier=_frontier(tracker, merge, base_scores, problems),
-        preset=record.tags.get("skippy.sampling", ""),
+        preset=record.tags.get(Tag.SAMPLING, ""),
         step=int(step) if step.isdigit() else None,
         runs={stage: run for stage in ("svd", "train", "merge") if (run := _linked(record, train, stage))}
         | {"eval": record.run_id},
         maj_at_k=maj_at_k([s.answers for s in scores], [gold[s.key] for s in scores]) if scores else None,
-        backend=record.tags.get("skippy.backend", ""),
-        prompt_style=record.tags.get("skippy.prompt_style", ""),
-        sampling_seed=int(record.tags.get("skippy.sampling_seed") or 0),
+        backend=record.tags.get(Tag.BACKEND, ""),
+        prompt_style=record.tags.get(Tag.PROMPT_STYLE, ""),
+        sampling_seed=int(record.tags.get(Tag.SAMPLING_SEED) or 0),
         samples=f"samples/{AIME}.jsonl" if solved else "",
     )
 
@@ -122,7 +122,7 @@ def figures_of_others(records: Mapping[str, Sequence[RunRecord]]) -> dict[str, d
     for arm, runs in records.items():
         by_name: dict[str, list[float]] = {}
         for record in runs:
-            judge = record.tags.get("skippy.judge", "")
+            judge = record.tags.get(Tag.JUDGE, "")
             for name, value in record.metrics.items():
                 if name.startswith(OF_OTHERS) and "_stderr" not in name:
                     told = f"{name} ({judge})" if name.startswith(JUDGE) and judge else name
@@ -145,7 +145,7 @@ def _frontier(
         return ()
     ours = [walk for walk in walks_behind(merge, tracker) if walk.link("train") == merge.link("train")]
     samples = [s for walk in ours for s in read_samples(tracker.artifacts.path(walk.run_id, FRONTIER))]
-    step = merge.tags.get("skippy.step", "")
+    step = merge.tags.get(Tag.STEP, "")
     return frontier(samples, base_scores, problems, int(step) if step.isdigit() else None)
 
 
@@ -182,7 +182,7 @@ def _samples(tracker: Tracker, record: RunRecord) -> dict[str, list[Sample]]:
 
 def _problems_of(record: RunRecord, tracker: Tracker) -> ProblemSet | None:
     """The problem set of an evaluation, read again and checked against the digest of then."""
-    source, digest = record.tags.get("skippy.problems", ""), record.tags.get("skippy.problems_digest", "")
+    source, digest = record.tags.get(Tag.PROBLEMS, ""), record.tags.get(Tag.PROBLEMS_DIGEST, "")
     if not digest:
         return None
     problems = load_problem_set(source, int(tracker.runs.config(record.run_id)["limit"]))
@@ -224,4 +224,4 @@ def _protected(tracker: Tracker, records: Mapping[str, Sequence[RunRecord]]) -> 
     trainings = [
         tracker.runs.read(r.link("train")) for runs in records.values() for r in runs if r.link("train")
     ]
-    return [k for training in trainings if (k := training.tags.get("skippy.k", ""))]
+    return [k for training in trainings if (k := training.tags.get(Tag.K, ""))]

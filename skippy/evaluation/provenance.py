@@ -16,6 +16,7 @@ from skippy.results import PromotionState, Provenance
 from skippy.stores.problems import ProblemSet
 from skippy.tracking.promotions import CHAMPION, PREVIOUS
 from skippy.tracking.records import RunRecord
+from skippy.tracking.tags import Tag
 from skippy.tracking.tracker import Tracker
 
 SAMPLES = "{samples}"
@@ -37,14 +38,14 @@ def gather_provenance(
     return Provenance(
         experiment="skippy",
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        code_version=own.tags.get("skippy.code_version", ""),
-        is_dirty=own.tags.get("skippy.git_dirty") == "true",
+        code_version=own.tags.get(Tag.CODE_VERSION, ""),
+        is_dirty=own.tags.get(Tag.GIT_DIRTY) == "true",
         base_model=config.base_model,
         base_digest=base.digest,
-        projector_digest=svd.tags.get("skippy.projector_digest", "") if svd else "",
+        projector_digest=svd.tags.get(Tag.PROJECTOR_DIGEST, "") if svd else "",
         character=character.name,
         character_digest=character.digest,
-        problem_source=records["base"][0].tags.get("skippy.problems", "") if problems else "",
+        problem_source=records["base"][0].tags.get(Tag.PROBLEMS, "") if problems else "",
         problem_digest=problems.digest if problems else "",
         problem_count=len(problems.problems) if problems else 0,
         versions={"python": platform.python_version()}

@@ -12,6 +12,7 @@ from skippy.errors import ConfigError, MissingRunError, ReportError
 from skippy.resolve.bases import LAB, Base
 from skippy.resolve.runs import CHARACTER_DIGEST, SUBJECT, find_run
 from skippy.tracking.records import RunRecord
+from skippy.tracking.tags import Tag
 from skippy.tracking.tracker import Tracker
 
 BASE_ARM = "base"
@@ -86,7 +87,7 @@ def _newest(
     arm: str, tracker: Tracker, base: Base, character: Character, *, is_asked: bool
 ) -> list[RunRecord]:
     """The newest evaluation of an arm; none where there is none and nobody asked for it."""
-    tags = {CHARACTER_DIGEST: character.digest, SUBJECT: "model"}
+    tags: dict[str, str] = {CHARACTER_DIGEST: character.digest, SUBJECT: "model"}
     try:
         return [find_run(tracker, "eval", base=base, variant=arm, extra_tags=tags)]
     except MissingRunError:
@@ -131,10 +132,10 @@ def _require_arm(
 
 def _require_seeds(arm: str, records: Sequence[RunRecord]) -> None:
     """Several evaluations of a variant are several training seeds: one counted twice would narrow the interval."""
-    counts = Counter(record.tags.get("skippy.seed") or "none" for record in records)
+    counts = Counter(record.tags.get(Tag.SEED) or "none" for record in records)
     seed, count = counts.most_common(1)[0]
     if count > 1:
-        twice = [record.run_id for record in records if (record.tags.get("skippy.seed") or "none") == seed]
+        twice = [record.run_id for record in records if (record.tags.get(Tag.SEED) or "none") == seed]
         raise ReportError(
             "Evaluations of one training seed are no further seeds.",
             where=f"runs of {arm}",

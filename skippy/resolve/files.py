@@ -15,12 +15,11 @@ from typing import Any
 from skippy.characters.loader import load_character
 from skippy.characters.own_prompts import read_own_prompts
 from skippy.core.spectral.rank import parse_rank
-from skippy.core.variants import VARIANTS
-from skippy.errors import CheckpointError
+from skippy.core.variants import VARIANTS, parse_arms
+from skippy.errors import CheckpointError, nearest
 from skippy.lab.paths import LAB
 from skippy.models.hub import HUB_ID, find_local, require_reachable
 from skippy.models.profiles import AUTO
-from skippy.options import nearest
 from skippy.presets.reading import read_preset
 from skippy.stores.presence import require_adapter, require_checkpoint
 from skippy.stores.problems import READERS, read_problems
@@ -97,6 +96,7 @@ def check_preset(name: str) -> None:
 
 CHECKS: Mapping[str, Callable[[str], object]] = {
     "adapter": check_adapter,
+    "arms": parse_arms,
     "base": check_base,
     "character": load_character,
     "model": check_model,

@@ -22,6 +22,7 @@ from skippy.report.wording import commands_it_takes, what_it_takes
 from skippy.resolve.bases import open_base
 from skippy.results import Comparison
 from skippy.tracking.stage_run import StageRun
+from skippy.tracking.tags import Tag
 from skippy.tracking.tracker import Tracker
 
 logger = logging.getLogger(__name__)
@@ -57,10 +58,10 @@ def run(config: CompareConfig, tracker: Tracker) -> CompareResult:
         sentence = "; ".join(f"{verdict.name}: {verdict.verdict}" for verdict in verdicts.variants)
         stage.set_tags(
             {
-                "skippy.winner": verdicts.winner or "",
-                "skippy.report_sha256": hashlib.sha256(_encoded(files["report.json"])).hexdigest(),
-                "skippy.verdict": f"{sentence}. Winner: {verdicts.winner or 'none'} ({verdicts.gate.reason})",
-                "skippy.eval_runs": ",".join(r.run_id for runs in records.values() for r in runs),
+                Tag.WINNER: verdicts.winner or "",
+                Tag.REPORT_SHA256: hashlib.sha256(_encoded(files["report.json"])).hexdigest(),
+                Tag.VERDICT: f"{sentence}. Winner: {verdicts.winner or 'none'} ({verdicts.gate.reason})",
+                Tag.EVAL_RUNS: ",".join(r.run_id for runs in records.values() for r in runs),
             }
         )
         _log_figures(stage, comparison, verdicts)

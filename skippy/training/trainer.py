@@ -95,14 +95,12 @@ class ConstrainedTrainer(GRPOTrainer):
             self.write_adapter(Path(output_dir or str(self.args.output_dir)))
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
-        """Mark a checkpoint when every rank has written its part; a torn one is never resumed from."""
+        """Write a checkpoint with every rank's part; `FinishCallback` marks it once all of its step is logged."""
         folder = Path(str(self.args.output_dir)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
         if self.args.should_save:
             (folder / FINISHED_FILE).unlink(missing_ok=True)
         super()._save_checkpoint(model, trial)
         self.accelerator.wait_for_everyone()
-        if self.args.should_save:
-            (folder / FINISHED_FILE).touch()
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Write none: `skippy.json` says what the adapter is."""

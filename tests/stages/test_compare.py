@@ -26,7 +26,8 @@ from skippy.results import LeakageFacts
 from skippy.stages import compare
 from skippy.stores.checkpoints import Checkpoint
 from skippy.stores.samples import Sample, read_samples
-from skippy.tracking.records import PARENT_TAG, RunRecord
+from skippy.tracking.records import RunRecord
+from skippy.tracking.tags import PARENT_TAG
 from skippy.tracking.tracker import Tracker
 from tests.stages.tiny_checkpoint import write_checkpoint
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -10,15 +11,20 @@ import torch
 
 from skippy.characters.loader import load_character
 from skippy.config import SvdConfig, TrainConfig
+from skippy.core.spectral.lora import LoraFactors
 from skippy.errors import BackendError, ConfigError, MissingRunError, ProjectorError, SkippyError
 from skippy.evaluation.suites import PROMPT_STYLES
 from skippy.presets.reading import PRESETS
 from skippy.presets.settings import GrpoSettings
 from skippy.resolve.bases import open_base
 from skippy.resolve.runs import CHARACTER_DIGEST, PROMPTS_DIGEST
+from skippy.resolve.work import WORK, find_equal_run, work_digest
 from skippy.stages import svd, train
+from skippy.stores.adapters import write_adapter
 from skippy.stores.projectors import read_projectors
+from skippy.tracking.lifecycle import code_version
 from skippy.training.resume import name_work
+from skippy.training.trainer import FINISHED_FILE
 from tests.stages.tiny_checkpoint import write_checkpoint
 
 
@@ -110,7 +116,7 @@ def test_a_training_of_another_base_is_other_work(tracker, config, tmp_path) -> 
 
 
 def test_what_can_be_refused_is_refused_before_a_run_is_opened(tracker, config, seen) -> None:
-    for wrong in ({"variant": "v4"}, {"resume": True}, {"base_model": "./nowhere"}, {"svd_run": "0" * 32}):
+    for wrong in ({"variant": "v4"}, {"resume": "true"}, {"base_model": "./nowhere"}, {"svd_run": "0" * 32}):
         with pytest.raises(SkippyError):
             train.run(replace(config, **wrong), tracker)
     assert tracker.runs.find_all("train", finished=False) == []
@@ -184,6 +190,28 @@ def test_prompts_of_ones_own_are_trained_on_and_told_by_their_digest(tracker, co
     assert sorted(len(each.get(PROMPTS_DIGEST, "")) for each in tags) == [0, 64]
 
 
+def test_a_finished_training_of_the_same_work_is_taken_while_its_adapter_can_be_read(
+    tracker, config, seen, tmp_path
+) -> None:
+    plan = train.resolve(config, tracker)
+    factors = {"a": LoraFactors(torch.ones(2, 3), torch.ones(4, 2), 0.1)}
+    with tracker.stage("train", name="t", note="", config={}) as stage:
+        stage.set_tags({WORK: plan.work})
+        stage.log_folder(write_adapter(tmp_path / "adapter", factors), "adapter")
+    asked = replace(config, reuse=True)
+    tracker.client.set_tag(stage.run_id, "skippy.code_version", "another commit")
+    assert train.resolve(asked, tracker).finished is None, "other code is other work"
+    tracker.client.set_tag(stage.run_id, "skippy.code_version", code_version()[0])
+    assert train.resolve(asked, tracker).finished
+    assert train.run(asked, tracker).run_id == stage.run_id
+    assert not seen
+    for other in (config, replace(asked, seed=9)):
+        with pytest.raises(KeyboardInterrupt):
+            train.run(other, tracker)
+    (tracker.artifacts.path(stage.run_id, "adapter") / "adapter_model.safetensors").write_bytes(b"")
+    assert train.resolve(asked, tracker).finished is None
+
+
 @pytest.mark.parametrize("is_hardened", [True, False])
 def test_rewards_are_hardened_unless_told_otherwise(config, is_hardened) -> None:
     functions = train.reward_functions(replace(config, hardened=is_hardened), load_character("keeper"))
@@ -193,15 +221,54 @@ def test_rewards_are_hardened_unless_told_otherwise(config, is_hardened) -> None
 
 def test_resuming_keeps_the_checkpoint_and_beginning_anew_clears_it(tracker, config, seen) -> None:
     with pytest.raises(ConfigError, match="nothing to resume"):
-        train.run(replace(config, resume=True), tracker)
+        train.run(replace(config, resume="true"), tracker)
     assert not seen
-    for is_resumed, is_kept in ((False, False), (True, True), (False, False)):
+    for resume, is_kept in (("auto", False), ("true", True), ("auto", True), ("discard", False)):
         with pytest.raises(KeyboardInterrupt):
-            train.run(replace(config, resume=is_resumed), tracker)
-        trace = seen[-1].output_dir / "checkpoint-10" / "trace"
-        assert trace.exists() == is_kept
-        assert seen[-1].resume == is_resumed
-        trace.touch()
+            train.run(replace(config, resume=resume), tracker)
+        checkpoint = seen[-1].output_dir / "checkpoint-10"
+        assert (checkpoint / FINISHED_FILE).exists() == is_kept
+        assert seen[-1].resume == is_kept
+        (checkpoint / FINISHED_FILE).touch()
+    with pytest.raises(
+        ConfigError, match="unfinished training with exactly these parameters is kept"
+    ) as error:
+        train.run(config, tracker)
+    assert "step 10" in error.value.found
+    assert "resume=true" in error.value.next_step
+    assert "resume=discard" in error.value.next_step
+    assert (checkpoint / FINISHED_FILE).exists(), "nothing was touched"
+    assert len(seen) == 4
+
+
+def test_the_workspace_goes_when_the_run_is_finished_and_not_before(tracker, config, monkeypatch) -> None:
+    folders = []
+
+    def finish(request, sink):
+        folders.append(request.output_dir)
+        checkpoint = request.output_dir / "checkpoint-10"
+        checkpoint.mkdir()
+        (checkpoint / FINISHED_FILE).touch()
+        return "outcome"
+
+    def die_drawing(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train, "train_grpo", finish)
+    monkeypatch.setattr(train, "record", lambda *_: None)
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "draw_history", die_drawing)
+        with pytest.raises(KeyboardInterrupt):
+            train.run(config, tracker)
+    assert (folders[0] / "checkpoint-10" / FINISHED_FILE).exists(), (
+        "killed while drawing: there is what to resume"
+    )
+    shutil.rmtree(folders[0] / "checkpoint-10")
+    train.run(config, tracker)
+    assert not folders[1].exists()
+    (finished,) = tracker.runs.find_all("train")
+    assert finished.tags[WORK] == find_equal_run(tracker, "train", finished.tags[WORK], print).tags[WORK]
+    assert find_equal_run(tracker, "train", work_digest("other"), print) is None
 
 
 def test_the_projectors_of_this_base_and_k_are_trained_against(tracker, config, seen, tmp_path) -> None:

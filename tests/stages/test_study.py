@@ -15,6 +15,7 @@ import pytest
 
 from skippy.config import StudyConfig, SvdConfig
 from skippy.errors import PlanError, StudyError, TrainingError
+from skippy.evaluation.suites import load_problem_set
 from skippy.stages import study, svd
 from skippy.studies import worker
 from skippy.studies.board import GROUP_TAG, UNIT_TAG, Board
@@ -174,7 +175,7 @@ def test_a_base_that_cannot_lose_is_refused_before_the_first_cell(
         text += f"problems: {problems}\n"
     else:
         gold = [{"problem": f"What is {n} + {n}?", "answer": 999} for n in range(6)]
-        easy = study.load_problem_set("lab", 4).problems
+        easy = load_problem_set("lab", 4).problems
         gold += [{"problem": p.question, "answer": p.gold} for p in easy]
         problems = tmp_path / "problems.jsonl"
         problems.write_text("\n".join(json.dumps(row) for row in gold))

@@ -24,6 +24,20 @@ BACKENDS = ("transformers", "openai")
 DEVICES = ("auto", "cpu", "cuda")
 TRAIN_PRESETS = ("auto", "recipe", "lab", "short")
 SAMPLING_PRESETS = ("auto", *PRESETS)
+MODEL_PROFILES = (
+    *(
+        "auto",
+        "lab",
+        "lab-tuned",
+        "qwen3-vl-thinking",
+        "qwen3-vl",
+        "qwen3-thinking",
+        "qwen3",
+        "r1-distill",
+        "qwen2",
+    ),
+    *("llama", "mistral", "gemma", "phi3", "chat"),
+)
 
 
 def base_model_field() -> Any:
@@ -47,6 +61,12 @@ def threads_field() -> Any:
     """Torch's threads."""
     text = "torch threads; 0: OMP_NUM_THREADS where set, else this machine's cores, half of them on the lab"
     return option(0, text, minimum=0)
+
+
+def profile_field() -> Any:
+    """What the base is."""
+    text = "what the base is, and so its presets and prompts; auto: by its lineage, family and name"
+    return option("auto", text, choices=MODEL_PROFILES)
 
 
 def registered_model_field() -> Any:
@@ -78,8 +98,8 @@ def seed_field(default: int = 42) -> Any:
 def sampling_field() -> Any:
     """The sampling preset."""
     text = (
-        "sampling preset; auto: lab on the lab, else the model's; greedy is cut to the model's context, "
-        "the others are refused where they do not fit"
+        "sampling preset; auto: the profile's; auto and greedy are cut to the model's context, the others are "
+        "refused where they do not fit"
     )
     return option("auto", text, choices=SAMPLING_PRESETS)
 
@@ -133,6 +153,7 @@ class SubspaceConfig:
 
     base_model: str = base_model_field()
     character: str = character_field()
+    profile: str = profile_field()
     prompts: int = option(50, "prompts that every persona answers", minimum=4)
     seed: int = seed_field()
     device: str = device_field()
@@ -145,14 +166,17 @@ class TrainConfig:
     """GRPO with LoRA under one variant's constraint."""
 
     base_model: str = base_model_field()
-    variant: str = option("v4", "constraint on the update", choices=tuple(VARIANTS))
+    variant: str = option("v4", "constraint on the update", choices=VARIANTS)
     character: str = character_field()
     k: str = k_field()
     svd_run: str = option("", "run id of the svd stage; empty: the newest finished one of this base and k")
     subspace_run: str = option("", "run id of the subspace stage; empty: the newest finished one, if any")
     preset: str = option(
-        "auto", "hyperparameters: auto is lab on the lab, recipe elsewhere", choices=TRAIN_PRESETS
+        "auto",
+        "hyperparameters; auto: the profile's, lab on the lab and recipe elsewhere",
+        choices=TRAIN_PRESETS,
     )
+    profile: str = profile_field()
     steps: int = option(0, "optimizer steps; 0: as the preset says", minimum=0)
     seed: int = seed_field()
     device: str = device_field()
@@ -173,7 +197,7 @@ class MergeConfig:
     """Base plus adapter as a plain checkpoint, registered."""
 
     base_model: str = base_model_field()
-    variant: str = option("v4", "variant whose adapter is merged", choices=tuple(VARIANTS))
+    variant: str = option("v4", "variant whose adapter is merged", choices=VARIANTS)
     character: str = character_field()
     train_run: str = option(
         "", "run id of the train stage; empty: the newest finished one of base, variant and character"
@@ -204,6 +228,7 @@ class EvalConfig:
         names="model",
     )
     character: str = character_field()
+    profile: str = profile_field()
     suite: str = option("all", "which suites to run", choices=SUITES)
     problems: str = problems_field()
     limit: int = option(0, "use only the first so many problems; 0: all", minimum=0)
@@ -229,18 +254,17 @@ class EvalConfig:
 
 @dataclass(frozen=True)
 class CompareConfig:
-    """Verdicts and report from the newest evaluations of base, V3 and V4."""
+    """Verdicts and report from evaluations of the base and any number of variants."""
 
     base_model: str = base_model_field()
     character: str = character_field()
     registered_model: str = registered_model_field()
     margin: float = margin_field()
-    base_run: str = option("", "run id of the base's evaluation; empty: the newest finished one")
-    v3_run: str = option(
-        "", "run ids of V3's evaluations, one a training seed, comma-separated; empty: the newest"
+    arms: str = option(
+        "", "variants to compare, comma-separated; empty: those of `runs`, or all that are evaluated"
     )
-    v4_run: str = option(
-        "", "run ids of V4's evaluations, one a training seed, comma-separated; empty: the newest"
+    runs: str = option(
+        "", "run ids of evaluations of any arms, one a training seed, comma-separated; empty: the newest"
     )
 
 
@@ -265,7 +289,8 @@ class MainConfig:
     base_model: str = base_model_field()
     k: str = k_field("protected directions a target")
     character: str = character_field()
-    preset: str = option("auto", "hyperparameters of training", choices=TRAIN_PRESETS)
+    preset: str = option("auto", "hyperparameters of training; auto: the profile's", choices=TRAIN_PRESETS)
+    profile: str = profile_field()
     steps: int = option(0, "optimizer steps; 0: as the preset says", minimum=0)
     seed: int = seed_field()
     seeds: int = option(1, "training seeds a variant: seed, seed+1, …", minimum=1)
@@ -285,7 +310,7 @@ class MainConfig:
     cross_check: bool = cross_check_field()
     lm_eval: str = lm_eval_field()
     registered_model: str = registered_model_field()
-    parallel: int = option(0, "child runs at a time; 0: two on the lab, one elsewhere", minimum=0)
+    parallel: int = option(0, "child runs at a time; 0: as the profile says, two on the lab", minimum=0)
     threads: int = option(
         0, "torch threads of each child; 0: OMP_NUM_THREADS where set, else the cores shared out", minimum=0
     )
@@ -323,12 +348,15 @@ def click_options(config_class: type) -> Callable[[Callable[..., Any]], Callable
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         for item in reversed(fields(config_class)):
             kind, limits = kind_text(config_class, item), limits_text(item)
+            flag: dict[str, Any] = (
+                {"is_flag": False, "flag_value": "true"} if isinstance(item.default, bool) else {}
+            )
             command = click.option(
                 "--" + item.name.replace("_", "-"),
                 item.name,
                 default=default_text(item),
                 # `--force` alone means true; `--force false` still works, as MLproject needs it.
-                **({"is_flag": False, "flag_value": "true"} if isinstance(item.default, bool) else {}),
+                **flag,
                 show_default=True,
                 metavar=kind,
                 help=item.metadata["help"] + (f"; {limits}" if limits else ""),

@@ -49,7 +49,8 @@ LAW: dict[str, set[str]] = {
         *("config", "options", "commands", "core", "models", "stores", "tracking", "characters"),
         *("lab", "resolve", "report", "results", "training", "evaluation", "studies", "progress"),
     },
-    "entrypoints": {"stages", "config"},
+    "terminal": {"core", "tracking", "resolve"},
+    "entrypoints": {"stages", "config", "terminal"},
 }
 ONLY_IN = {"mlflow": "tracking", "trl": "training"}
 STAGES = {"svd", "subspace", "train", "merge", "evaluate", "compare", "promote", "pipeline", "study"}

@@ -10,7 +10,7 @@ from statistics import fmean
 from skippy.characters.schema import Character
 from skippy.config import CompareConfig
 from skippy.core.inference.accuracy import maj_at_k
-from skippy.core.variants import VARIANTS
+from skippy.core.variants import find_variant
 from skippy.errors import ReportError
 from skippy.evaluation.character_history import read_trajectory
 from skippy.evaluation.distinguish import distinguishability
@@ -58,9 +58,9 @@ def gather_comparison(
         evaluations = tuple(
             _evaluation(tracker, record, problems, character, base_samples, base_scores) for record in runs
         )
-        sentence = "the base itself" if name == "base" else VARIANTS[name].sentence
+        sentence = "the base itself" if name == "base" else find_variant(name).sentence
         arms.append(Arm(name, sentence, evaluations))
-    comparison = Comparison(
+    return Comparison(
         suite_label=suite_label(problems) if problems else "no problems",
         problems=_described(problems) if problems else (),
         arms=tuple(arms),
@@ -73,9 +73,8 @@ def gather_comparison(
         registered_model=config.registered_model,
         promotion=promotion_state(config, tracker),
         extra_metrics=figures_of_others(records),
+        protected_k=", ".join(dict.fromkeys(_protected(tracker, records))),
     )
-    k = next((r.tags.get("skippy.k", "") for r in _trainings(tracker, records)), "")
-    return replace(comparison, protected_k=int(k)) if k.isdigit() else comparison
 
 
 def _evaluation(
@@ -220,5 +219,9 @@ def _leakage(train: RunRecord | None, merge: RunRecord | None) -> LeakageFacts |
     )
 
 
-def _trainings(tracker: Tracker, records: Mapping[str, Sequence[RunRecord]]) -> list[RunRecord]:
-    return [tracker.runs.read(r.link("train")) for runs in records.values() for r in runs if r.link("train")]
+def _protected(tracker: Tracker, records: Mapping[str, Sequence[RunRecord]]) -> list[str]:
+    """`skippy.k` of every training that has one, as it was asked for."""
+    trainings = [
+        tracker.runs.read(r.link("train")) for runs in records.values() for r in runs if r.link("train")
+    ]
+    return [k for training in trainings if (k := training.tags.get("skippy.k", ""))]

@@ -9,9 +9,9 @@ from skippy.core.inference.cells import Cell, TrainingDose
 from skippy.core.inference.collapse import COLLAPSED_SHARE
 from skippy.core.inference.frontier import Difference, FrontierPoint
 from skippy.core.inference.study import Analysis
+from skippy.core.variants import label_of
 from skippy.report.canvas import Canvas, Scale, fit_scale, name_room, spread_labels
 from skippy.report.numerals import bounds, plain, signed
-from skippy.report.wording import label_of
 
 ROW_PIXELS = 34
 KL_FLOOR = 1e-5

@@ -8,8 +8,8 @@ from skippy.core.inference.frontier import Difference
 from skippy.core.inference.loss_dose import DoseEstimate, LossDose
 from skippy.core.inference.simultaneous import Bound
 from skippy.core.inference.study import Analysis
+from skippy.core.variants import label_of
 from skippy.report.numerals import bounds, plain, signed
-from skippy.report.wording import label_of
 
 
 def study_headline(analysis: Analysis) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from skippy.stores.merging import MergeAccount, merge_checkpoint
 from skippy.stores.projectors import Projectors
 from skippy.stores.samples import read_samples
 from skippy.tracking.records import RunRecord
+from skippy.tracking.registry import check_model_name
 from skippy.tracking.stage_run import StageRun
 from skippy.tracking.tracker import Tracker
 
@@ -48,6 +49,7 @@ class Source:
     train_run: str = ""
     svd_run: str = ""
     tags: Mapping[str, str] | None = None
+    walk_runs: tuple[str, ...] = ()
 
 
 def run(config: MergeConfig, tracker: Tracker) -> MergeResult:
@@ -59,6 +61,7 @@ def run(config: MergeConfig, tracker: Tracker) -> MergeResult:
         variant=config.variant,
         config=config_dict(config),
     ) as stage:
+        check_model_name(config.registered_model)
         base = open_base(config.base_model, tracker)
         stage.describe(base_digest=base.digest)
         source = _from_directory(config) if config.adapter else _from_run(config, tracker, base)
@@ -94,6 +97,7 @@ def _merge(
     with tracker.models.draft(
         stage,
         name=f"{config.registered_model}-{source.variant}",
+        registered_model=config.registered_model,
         model_type="checkpoint",
         params=tags,
         tags=tags,
@@ -105,9 +109,10 @@ def _merge(
             alpha=config.alpha,
             base_digest=base.digest,
             bases=projectors.bases if projectors else None,
+            lineage=base.lineage,
         )
         stage.log_metrics(account.metrics(), model_id=draft.model_id)
-    version = draft.register(config.registered_model, tags)
+        version = draft.register(config.registered_model, tags)
     uri = f"models:/{version.name}/{version.version}"
     stage.set_tags(
         {
@@ -116,7 +121,7 @@ def _merge(
             "skippy.adapter_digest": adapter.digest(),
         }
     )
-    walks = {WALK_RUNS: config.match} if config.match else {}
+    walks = {WALK_RUNS: ",".join(source.walk_runs)} if source.walk_runs else {}
     stage.set_tags({f"skippy.{name}": value for name, value in (source.tags or {}).items()} | walks)
     logger.info(
         "merge: %s is %s; bf16 kept the delta with relative error %.1f %%, cosine %.4f",
@@ -133,7 +138,10 @@ def _from_directory(config: MergeConfig) -> Source:
 
 def _from_run(config: MergeConfig, tracker: Tracker, base: Base) -> Source:
     record = _find_training(config, tracker, base)
-    step = _matched_step(config.match, record, tracker) if config.match else config.step
+    walks = [
+        find_run(tracker, "eval", run_id.strip()) for run_id in config.match.split(",") if run_id.strip()
+    ]
+    step = _matched_step(walks, record, tracker) if walks else config.step
     path = f"adapters/step_{step:06d}" if step else "adapter"
     try:
         folder = tracker.artifacts.path(record.run_id, path)
@@ -155,7 +163,15 @@ def _from_run(config: MergeConfig, tracker: Tracker, base: Base) -> Source:
         "step": str(step or "last"),
     }
     return Source(
-        folder, record.variant, f"{record.variant} seed {seed}{at}", record.run_id, record.link("svd"), tags
+        *(
+            folder,
+            record.variant,
+            f"{record.variant} seed {seed}{at}",
+            record.run_id,
+            record.link("svd"),
+            tags,
+        ),
+        walk_runs=tuple(walk.run_id for walk in walks),
     )
 
 
@@ -174,15 +190,14 @@ def _find_training(config: MergeConfig, tracker: Tracker, base: Base) -> RunReco
     )
 
 
-def _matched_step(match: str, train: RunRecord, tracker: Tracker) -> int:
+def _matched_step(walks: Sequence[RunRecord], train: RunRecord, tracker: Tracker) -> int:
     """The step of this training at which its persona matches the other arm's; no problem is looked at."""
-    walks = [find_run(tracker, "eval", run_id.strip()) for run_id in match.split(",")]
     ours = [walk for walk in walks if walk.link("train") == train.run_id]
     others = [walk for walk in walks if walk.link("train") != train.run_id]
     if len(ours) != 1 or len(others) != 1:
         raise ConfigError(
             "The runs to match are not this training's and another's.",
-            where=f"match={match}",
+            where=f"match={','.join(walk.run_id for walk in walks)}",
             expected=f"one checkpoint evaluation of train run {train.run_id} and one of the other arm",
             found=f"{len(ours)} of this training, {len(others)} of others",
             next_step="mlflow run . -e eval --env-manager local -P model=checkpoints makes them",

@@ -14,6 +14,8 @@ from skippy.core.spectral.lora import LoraFactors
 from skippy.errors import CheckpointError, MissingRunError, PromotionRefused, RegistryError
 from skippy.evaluation.provenance import promotion_state
 from skippy.models.targets import find_targets
+from skippy.report.conclusions import VariantVerdict
+from skippy.report.record import ArmEntry, EvaluationEntry, ReportRecord, WinnerEntry
 from skippy.results import PromotionState
 from skippy.stages import merge, promote
 from skippy.stores.adapters import write_adapter
@@ -62,20 +64,13 @@ class Scene:
             run.log_text("{}\n", "samples/aime.jsonl")
             run.log_metrics({"banal/score": score})
         with self.tracker.stage("compare", name="c", note="", config={}, base_digest=base_digest) as compare:
-            verdict = {"verdict": "preserved", "mean_difference": 0.0}
-            content = {
-                "winner": {"variant": winner, "reason": REASON if winner else "equality is not shown"},
-                "verdicts": {"v4": verdict},
-                "personality": {},
-                "arms": {
-                    "v4": {
-                        "evaluations": [
-                            {"model_digest": digest or merged.account.digest, "runs": {"eval": run.run_id}}
-                        ]
-                    }
-                },
-            }
-            self.write_report(compare, content)
+            entry = EvaluationEntry({"eval": run.run_id}, digest or merged.account.digest)
+            record = ReportRecord(
+                WinnerEntry(winner, REASON if winner else "equality is not shown"),
+                {"v4": VariantVerdict("v4", "preserved", "", mean_difference=0.0)},
+                {"v4": ArmEntry((entry,))},
+            )
+            self.write_report(compare, json.loads(record.to_json()))
             compare.set_tags({"skippy.eval_runs": run.run_id, "skippy.winner": winner or ""})
         return compare.run_id
 
@@ -232,7 +227,7 @@ def test_a_version_that_is_not_the_reports_is_refused(scene, tags, registered, w
         scene.tracker.client.set_model_version_tag("skippy", merged.model_uri.rsplit("/", 1)[1], key, value)
     if registered != "skippy":
         model_id = scene.tracker.models.resolve(merged.model_uri).model_id
-        scene.tracker.create_version(registered, model_id, merged.run_id, {})
+        scene.tracker.registry.create_version(registered, model_id, merged.run_id, {})
     with pytest.raises(RegistryError, match=words) as refusal:
         scene.promote(registered_model=registered)
     assert merged.model_uri in refusal.value.where

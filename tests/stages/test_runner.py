@@ -1,4 +1,4 @@
-"""A stage as a program: one clear message and exit code 1, no run for a typo, and a run of `mlflow run` that says so."""
+"""A stage as a program: one clear message and exit code 1; a typo leaves no run, but for the one `mlflow run` made."""
 
 from __future__ import annotations
 

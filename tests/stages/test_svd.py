@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -13,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from skippy.config import SvdConfig
-from skippy.errors import MissingRunError, ProjectorError, SubspaceError, TargetError
+from skippy.errors import MissingRunError, ProjectorError, SkippyError, SubspaceError, TargetError
 from skippy.models.targets import find_targets
 from skippy.resolve.bases import load_projectors, open_base
 from skippy.resolve.runs import find_run
@@ -158,6 +159,27 @@ def test_a_finished_run_is_reused_unless_forced(tracker, base):
     assert svd.run(config(base, force=True), tracker).run_id != first.run_id
 
 
+@pytest.mark.parametrize("damage", ["deleted", "truncated"])
+def test_projectors_are_looked_at_before_a_run_is_believed_to_hold_them(tracker, base, damage: str):
+    """Deleted, train would send us to svd, and svd back to train."""
+    first = svd.run(config(base), tracker)
+    folder = tracker.artifacts.path(first.run_id, "projectors")
+    if damage == "deleted":
+        shutil.rmtree(folder)
+    else:
+        (folder / "projectors.safetensors").write_bytes(b"")
+    second = svd.run(config(base), tracker)
+    assert second.run_id != first.run_id
+    assert load_projectors(tracker, second.run_id, open_base(str(base), tracker), k="4")
+
+
+def test_what_can_be_refused_is_refused_before_a_run_is_opened(tracker, base, tmp_path):
+    for wrong in (config(tmp_path / "nowhere"), replace(config(base), k="30")):
+        with pytest.raises(SkippyError):
+            svd.run(wrong, tracker)
+    assert tracker.runs.find_all("svd", finished=False) == []
+
+
 def test_a_run_of_another_base_k_tolerance_or_seed_is_not_reused(tracker, base, tmp_path):
     other = write_checkpoint(tmp_path / "other", seed=1)
     wanted = [
@@ -195,8 +217,10 @@ def test_projectors_of_another_base_are_refused(tracker, base, tmp_path):
 
 def test_bases_do_not_share_a_workspace(tracker, base, tmp_path):
     """Two of them solved at the same time would take each other's finished targets for their own."""
-    bases = [open_base(str(path), tracker) for path in (base, write_checkpoint(tmp_path / "other", seed=1))]
-    one, other = (workspace(tracker, *svd._parts(each, config(base))) for each in bases)
+    plans = [
+        svd.resolve(config(path), tracker) for path in (base, write_checkpoint(tmp_path / "other", seed=1))
+    ]
+    one, other = (workspace(tracker, *plan.work) for plan in plans)
     assert one != other
 
 

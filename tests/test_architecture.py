@@ -33,17 +33,8 @@ LAW: dict[str, set[str]] = {
     "report": {"core", "results"},
     "training": {"core", "models", "stores", "tracking", "progress"},
     "studies": {
-        *(
-            "core",
-            "models",
-            "stores",
-            "tracking",
-            "characters",
-            "resolve",
-            "evaluation",
-            "training",
-            "progress",
-        ),
+        *("core", "models", "stores", "tracking", "characters", "resolve", "evaluation", "training"),
+        *("report", "progress"),
     },
     "stages": {
         *("config", "options", "commands", "core", "models", "stores", "tracking", "characters"),

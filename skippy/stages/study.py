@@ -16,12 +16,13 @@ import torch
 
 from skippy.config import StudyConfig, config_dict
 from skippy.core.inference.cells import Cell
-from skippy.core.inference.study import Analysis, analyse
+from skippy.core.inference.study import Analysis
 from skippy.errors import MissingRunError, StudyError
 from skippy.evaluation.suites import suite_label
 from skippy.progress import Progress
-from skippy.report.study_page import StudyFacts, render_study, study_json
+from skippy.report.study_page import StudyFacts
 from skippy.studies.board import Board, State
+from skippy.studies.conclusion import PLAN_FILE, TABLE_FILE, conclude, files_of
 from skippy.studies.inputs import StudyInputs, Unit, gather, units
 from skippy.studies.plan import StudyPlan, read_plan
 from skippy.studies.records import CELLS_FILE, cell_rows, read_cells
@@ -35,7 +36,6 @@ logger = logging.getLogger(__name__)
 POLL_SECONDS = 2.0
 CELLS_PER_GPU = 4
 RESPAWNS_PER_WORKER = 3
-ANALYSIS_SEED = 0
 STUDY_FOLDER = "study"
 
 
@@ -59,7 +59,7 @@ def run(config: StudyConfig, tracker: Tracker) -> StudyResult:
         config=config_dict(config),
     ) as stage:
         began = int(time.time() * 1000)
-        stage.log_text(Path(config.plan).read_text(encoding="utf-8"), f"{STUDY_FOLDER}/plan.yaml")
+        stage.log_text(Path(config.plan).read_text(encoding="utf-8"), f"{STUDY_FOLDER}/{PLAN_FILE}")
         inputs = _gather(plan, tracker, stage)
         stage.describe(base_digest=inputs.base.digest, links={"svd": inputs.svd_run})
         device = "cpu" if config.device == "auto" and inputs.base.profile.is_for_cpu else config.device
@@ -68,7 +68,7 @@ def run(config: StudyConfig, tracker: Tracker) -> StudyResult:
         _require_measurable(plan, base)
         _do_cells(inputs, bench, config, base)
         cells, states = _collect(inputs, bench)
-        analysis = conclude(inputs, cells, base, stage)
+        analysis = _log_conclusion(inputs, cells, base, stage)
         _account(analysis, states, stage)
     return StudyResult(stage.run_id, analysis)
 
@@ -263,7 +263,7 @@ def _collect(inputs: StudyInputs, bench: Bench) -> tuple[list[Cell], dict[str, S
     return cells, states
 
 
-def conclude(inputs: StudyInputs, cells: Sequence[Cell], base: Cell, stage: StageRun) -> Analysis:
+def _log_conclusion(inputs: StudyInputs, cells: Sequence[Cell], base: Cell, stage: StageRun) -> Analysis:
     """Analyse, and log `study/study.json`, `study/index.html`, `study/cells.parquet` and the figures."""
     plan = inputs.plan
     if all(cell.is_failed for cell in cells):
@@ -273,7 +273,6 @@ def conclude(inputs: StudyInputs, cells: Sequence[Cell], base: Cell, stage: Stag
             found=cells[0].error,
             next_step="repair the cause, then pass -P retry_failed=true",
         )
-    analysis = analyse(cells, base, margin=plan.margin, seed=ANALYSIS_SEED, predictions=plan.predictions)
     facts = StudyFacts(
         name=plan.name,
         base_model=inputs.base.public_name,
@@ -289,9 +288,9 @@ def conclude(inputs: StudyInputs, cells: Sequence[Cell], base: Cell, stage: Stag
         alphas=plan.alphas,
         seeds=plan.seeds,
     )
-    stage.log_json(study_json(analysis, facts, cells), f"{STUDY_FOLDER}/study.json")
-    stage.log_table(cell_rows([base, *cells]), f"{STUDY_FOLDER}/cells.parquet")
-    for name, content in render_study(analysis, facts, cells).items():
+    analysis = conclude(plan, base, cells)
+    stage.log_table(cell_rows([base, *cells]), f"{STUDY_FOLDER}/{TABLE_FILE}")
+    for name, content in files_of(analysis, facts, cells).items():
         stage.log_text(content, f"{STUDY_FOLDER}/{name}")
     return analysis
 

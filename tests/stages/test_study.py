@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,10 +15,10 @@ import pandas as pd
 import pytest
 
 from skippy.config import StudyConfig, SvdConfig
-from skippy.errors import PlanError, StudyError, TrainingError
+from skippy.errors import PlanError, StudyError, TrackingError, TrainingError
 from skippy.evaluation.suites import load_problem_set
 from skippy.stages import study, svd
-from skippy.studies import worker
+from skippy.studies import conclusion, worker
 from skippy.studies.board import GROUP_TAG, UNIT_TAG, Board
 from skippy.studies.inputs import gather, units
 from skippy.studies.plan import read_plan
@@ -94,6 +95,28 @@ def test_the_arms_are_what_they_say(done) -> None:
     for cell in json.loads(conclusions(tracker, result.run_id))["cells"]:
         ratio = cell["predictors"]["rho_right_ratio"]
         assert ratio < 1e-6 if cell["arm"] == "v4" else ratio > 0.1
+
+
+def test_every_figure_is_remade_from_what_the_study_kept(done, tmp_path) -> None:
+    """One command, no base, no tracker: the same bits; and other cells, the twin, give others."""
+    tracker, _, result = done
+    folder = tracker.artifacts.path(result.run_id, "study")
+    conclusion.main([str(folder), str(tmp_path)])
+    names = [path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file()]
+    assert {"study.json", "index.html"} < {str(name) for name in names}
+    for name in names:
+        assert (tmp_path / name).read_bytes() == (folder / name).read_bytes()
+    changed = tmp_path / "changed"
+    shutil.copytree(folder, changed)
+    table = pd.read_parquet(changed / "cells.parquet")
+    table.loc[table.arm == "v4", "personas"] = table.loc[table.arm == "v4", "personas"].str.replace(
+        "0.", "0.1"
+    )
+    table.to_parquet(changed / "cells.parquet", index=False)
+    assert conclusion.remake(changed)["study.json"] != (folder / "study.json").read_text()
+    (changed / "cells.parquet").unlink()
+    with pytest.raises(TrackingError, match="name the folder that holds"):
+        conclusion.remake(changed)
 
 
 def test_nothing_is_done_twice_and_more_seeds_extend(done) -> None:

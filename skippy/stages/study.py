@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import logging
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from skippy.config import StudyConfig, config_dict
 from skippy.core.inference.cells import Cell
@@ -23,19 +18,17 @@ from skippy.progress import Progress
 from skippy.report.study_page import StudyFacts
 from skippy.studies.board import Board, State
 from skippy.studies.conclusion import PLAN_FILE, TABLE_FILE, conclude, files_of
+from skippy.studies.crew import Crew, worker_count
 from skippy.studies.inputs import StudyInputs, Unit, gather, units
 from skippy.studies.plan import StudyPlan, read_plan
 from skippy.studies.records import CELLS_FILE, cell_rows, read_cells
 from skippy.studies.worker import Bench, do_base, patient, single_threaded, work
-from skippy.tracking.signals import stop_hooks
 from skippy.tracking.stage_run import StageRun
 from skippy.tracking.tracker import Tracker
 
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 2.0
-CELLS_PER_GPU = 4
-RESPAWNS_PER_WORKER = 3
 STUDY_FOLDER = "study"
 
 
@@ -131,7 +124,7 @@ def _do_cells(inputs: StudyInputs, bench: Bench, config: StudyConfig, base: Cell
     """Work until every cell is finished or failed, whoever does them; show how it goes."""
     todo = units(inputs)
     board = Board(bench.tracker, inputs.group, bench.retry_before)
-    count = config.parallel or _worker_count(bench.device)
+    count = config.parallel or worker_count(bench.device)
     crew = Crew(config.plan, bench, min(count, len(todo)))
     states = board.states([unit.key for unit in todo])
     done = _done(states)
@@ -151,77 +144,6 @@ def _do_cells(inputs: StudyInputs, bench: Bench, config: StudyConfig, base: Cell
             time.sleep(POLL_SECONDS if crew.size > 1 or not is_free else 0)
             states = board.states([unit.key for unit in todo])
             bar.advance(_done(states) - bar.done, **_so_far(todo, states))
-
-
-class Crew:
-    """The worker processes of this machine; none outlives the stage.
-
-    Args:
-        plan: file of the plan.
-        bench: what they share.
-        size: how many.
-    """
-
-    def __init__(self, plan: str, bench: Bench, size: int) -> None:
-        self.size = size
-        self._plan, self._bench = plan, bench
-        self._processes: dict[int, subprocess.Popen[bytes]] = {}
-        self._spawned = 0
-
-    def __enter__(self) -> Crew:
-        """Stop them when this process is asked to stop."""
-        stop_hooks.append(self.stop)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Stop those that are still there, and wait for them."""
-        stop_hooks.remove(self.stop)
-        self.stop()
-        for process in self._processes.values():
-            process.wait()
-
-    def keep_busy(self) -> None:
-        """Start the workers that are not running; one that ended while cells are free died and is replaced.
-
-        Raises:
-            StudyError: they die again and again.
-        """
-        for rank in range(self.size):
-            process = self._processes.get(rank)
-            if process is not None and process.poll() is None:
-                continue
-            if self._spawned >= self.size * (1 + RESPAWNS_PER_WORKER):
-                raise StudyError(
-                    "The workers of the study end before its cells are done.",
-                    where=f"{self._spawned} processes started",
-                    found=f"exit code {process.returncode if process else 'unknown'}",
-                    next_step="read their output above; run the stage alone with -P parallel=1",
-                )
-            self._spawned += 1
-            self._processes[rank] = self._start(rank)
-
-    def stop(self) -> None:
-        """Ask all to end; their runs become KILLED and their cells free."""
-        for process in self._processes.values():
-            if process.poll() is None:
-                process.terminate()
-
-    def _start(self, rank: int) -> subprocess.Popen[bytes]:
-        bench = self._bench
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-        gpus = torch.cuda.device_count() if bench.device != "cpu" else 0
-        if gpus:
-            environment["CUDA_VISIBLE_DEVICES"] = str(rank % gpus)
-        arguments = [self._plan, bench.parent, str(rank), bench.device, str(bench.retry_before)]
-        command = [sys.executable, "-m", "skippy.studies.worker", *arguments]
-        return subprocess.Popen(command, env=environment, cwd=os.getcwd())
-
-
-def _worker_count(device: str) -> int:
-    """As many as cores, or a few for each GPU."""
-    if device != "cpu" and torch.cuda.is_available():
-        return CELLS_PER_GPU * torch.cuda.device_count()
-    return len(os.sched_getaffinity(0))
 
 
 def _done(states: Mapping[str, State]) -> int:

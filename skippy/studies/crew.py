@@ -10,7 +10,7 @@ import torch
 
 from skippy.errors import StudyError
 from skippy.studies.worker import Bench
-from skippy.tracking.lifecycle import stop_hooks
+from skippy.tracking.signals import PARENT_VARIABLE, process_tag, stop_hooks
 
 CELLS_PER_GPU = 4
 RESPAWNS_PER_WORKER = 3
@@ -72,6 +72,7 @@ class Crew:
     def _start(self, rank: int) -> subprocess.Popen[bytes]:
         bench = self._bench
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+        environment[PARENT_VARIABLE] = process_tag()
         gpus = torch.cuda.device_count() if bench.device != "cpu" else 0
         if gpus:
             environment["CUDA_VISIBLE_DEVICES"] = str(rank % gpus)

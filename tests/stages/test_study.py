@@ -222,10 +222,10 @@ def test_two_workers_never_do_the_same_cell(done) -> None:
     assert second.states([key])[key].word == "running"
     gone = subprocess.Popen([sys.executable, "-c", "pass"])
     gone.wait()
-    tracker.claims.claim("cell-of-the-dead/1", f"{os.uname().nodename}:{gone.pid}:x:{int(time.time())}")
-    elsewhere = f"another-host:{gone.pid}:x:{int(time.time())}"
+    tracker.claims.claim("cell-of-the-dead/1", f"{os.uname().nodename}:{gone.pid}|x|{int(time.time())}")
+    elsewhere = f"another-host:{gone.pid}|x|{int(time.time())}"
     tracker.claims.claim("cell-of-the-living/1", elsewhere)
-    tracker.claims.claim("cell-of-the-silent/1", f"another-host:1:x:{int(time.time()) - 3600}")
+    tracker.claims.claim("cell-of-the-silent/1", f"another-host:1|x|{int(time.time()) - 3600}")
     words = first.states(["cell-of-the-dead", "cell-of-the-living", "cell-of-the-silent"])
     assert [state.word for state in words.values()] == ["free", "running", "free"]
 

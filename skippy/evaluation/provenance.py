@@ -50,6 +50,7 @@ def gather_provenance(
         versions={"python": platform.python_version()}
         | {name: importlib.metadata.version(name) for name in PACKAGES},
         commands=_commands(tracker, records, behind),
+        runs_page=tracker.store.run_page,
         rerun=_rerun(tracker, records),
         comparison_command=command("compare", config_dict(config) | _named(records)),
     )

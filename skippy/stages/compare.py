@@ -17,6 +17,7 @@ from skippy.errors import MissingRunError, ReportError
 from skippy.evaluation.controls import find_controls
 from skippy.evaluation.gathering import gather_comparison
 from skippy.evaluation.selection import select_evaluations
+from skippy.report.answers import answer_rows, flip_rows
 from skippy.report.conclusions import Verdicts
 from skippy.report.page import render
 from skippy.report.verdicts import average_accuracy, judge
@@ -66,6 +67,9 @@ def run(config: CompareConfig, tracker: Tracker) -> CompareResult:
         verdicts = judge(comparison)
         files = render(comparison, verdicts)
         _log_report(stage, files)
+        stage.log_browsable_tables(
+            {"tables/answers.json": answer_rows(comparison), "tables/flips.json": flip_rows(comparison)}
+        )
         sentence = "; ".join(f"{verdict.name}: {verdict.verdict}" for verdict in verdicts.variants)
         stage.set_tags(
             {
@@ -80,10 +84,8 @@ def run(config: CompareConfig, tracker: Tracker) -> CompareResult:
         for verdict in verdicts.variants:
             logger.info("compare: %s: %s", verdict.name, verdict.reason)
         logger.info("compare: %s", verdicts.sensitivity.reason)
-        if verdicts.sensitivity.next_step:
-            logger.info("compare: to test something, %s", verdicts.sensitivity.next_step)
         for sentence in what_it_takes(comparison, verdicts):
-            logger.info("compare: to settle %s", sentence)
+            logger.info("compare: what it takes: %s", sentence)
         for line in commands_it_takes(comparison, verdicts):
             logger.info("compare: %s", line)
         logger.info("compare: winner %s: %s", verdicts.winner or "none", verdicts.gate.reason)

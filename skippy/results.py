@@ -256,6 +256,7 @@ class Evaluation:
         sampling_seed: what every sample's own seed was drawn from; arms of different ones are not comparable.
         samples: artifact of the run `eval` that holds the answers to the problems; empty where none was kept.
         answers: the first answer to every plain everyday prompt, in the order of the character's file.
+        recipe: settings of the training, by name; empty for the base.
     """
 
     seed: int
@@ -277,6 +278,7 @@ class Evaluation:
     sampling_seed: int = 0
     samples: str = ""
     answers: tuple[Answer, ...] = ()
+    recipe: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -311,6 +313,7 @@ class Provenance:
         is_dirty: uncommitted changes at that commit.
         base_model: name or path of the base.
         base_digest: its digest.
+        base_licence: as stated beside its weights; empty where nothing is.
         projector_digest: digest of U, V; empty where no variant needs them.
         character: character name.
         character_digest: digest of its file.
@@ -335,6 +338,7 @@ class Provenance:
     problem_source: str = ""
     problem_digest: str = ""
     problem_count: int = 0
+    base_licence: str = ""
     runs_page: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
     commands: tuple[str, ...] = ()

@@ -15,6 +15,7 @@ from skippy.core.variants import find_variant
 from skippy.errors import ReportError
 from skippy.evaluation.character_history import read_trajectory
 from skippy.evaluation.distinguish import distinguishability
+from skippy.evaluation.equality import training_settings
 from skippy.evaluation.metrics import (
     FRONTIER,
     banal_scores,
@@ -129,6 +130,7 @@ def _evaluation(
         **_asked(record),
         samples=f"samples/{AIME}.jsonl" if solved else "",
         answers=everyday_answers(chatted, character),
+        recipe=training_settings(tracker, train.run_id, record.variant) if train else {},
     )
 
 

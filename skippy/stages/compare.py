@@ -13,12 +13,13 @@ from statistics import fmean
 from skippy.characters.loader import load_character
 from skippy.commands import next_command
 from skippy.config import CompareConfig, config_dict
-from skippy.errors import MissingRunError, ReportError
+from skippy.errors import MissingRunError, ReportError, SkippyError
 from skippy.evaluation.controls import find_controls
 from skippy.evaluation.gathering import gather_comparison
 from skippy.evaluation.selection import select_evaluations
 from skippy.report.answers import answer_rows, flip_rows
 from skippy.report.conclusions import Verdicts
+from skippy.report.model_card import render_cards
 from skippy.report.page import render
 from skippy.report.verdicts import average_accuracy, judge
 from skippy.report.wording import commands_it_takes, what_it_takes
@@ -67,6 +68,7 @@ def run(config: CompareConfig, tracker: Tracker) -> CompareResult:
         verdicts = judge(comparison)
         files = render(comparison, verdicts)
         _log_report(stage, files)
+        _write_cards(tracker, render_cards(comparison, verdicts), stage)
         stage.log_browsable_tables(
             {"tables/answers.json": answer_rows(comparison), "tables/flips.json": flip_rows(comparison)}
         )
@@ -120,6 +122,16 @@ def _require_unaltered(tracker: Tracker, records: Mapping[str, Sequence[RunRecor
                 found=f"weights digest {found}",
                 next_step=f"evaluate it again: mlflow run . -e eval --env-manager local -P model={uri}",
             )
+
+
+def _write_cards(tracker: Tracker, cards: Mapping[str, str], stage: StageRun) -> None:
+    """A card for every version, in this run and with the version; a version that is gone needs none."""
+    for uri, text in cards.items():
+        stage.log_text(text, f"cards/{uri.removeprefix('models:/').replace('/', '-')}.md")
+        try:
+            tracker.models.write_card(uri, text)
+        except SkippyError as error:
+            logger.warning("compare: %s gets no card beside its weights. %s", uri, error)
 
 
 def _log_report(stage: StageRun, files: Mapping[str, str | bytes]) -> None:

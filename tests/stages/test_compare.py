@@ -18,7 +18,7 @@ from skippy.core.variants import VARIANTS
 from skippy.errors import ConfigError, MissingRunError, ReportError
 from skippy.evaluation import gathering
 from skippy.evaluation.metrics import problem_scores
-from skippy.evaluation.provenance import command
+from skippy.evaluation.provenance import command, read_licence
 from skippy.evaluation.suites import BANAL, LAB
 from skippy.report import page
 from skippy.report.conclusions import GateStep
@@ -400,3 +400,20 @@ def test_answers_and_flips_are_tables_that_mlflow_reads(scene: Scene) -> None:
         {"path": "tables/answers.json", "type": "table"},
         {"path": "tables/flips.json", "type": "table"},
     ]
+
+
+@pytest.mark.parametrize(
+    ("files", "found"),
+    [
+        ({"README.md": "---\nlicense: mit\n---\n# A model", "LICENSE": "Something else"}, "mit"),
+        ({"LICENSE": "\n  Apache License\n  Version 2.0"}, "Apache License"),
+        ({"README.md": "# A model without a word on it"}, ""),
+        ({}, ""),
+    ],
+)
+def test_the_licence_of_a_base_is_read_beside_its_weights(
+    tmp_path: Path, files: dict[str, str], found: str
+) -> None:
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    assert read_licence(tmp_path) == found

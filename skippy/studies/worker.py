@@ -48,7 +48,6 @@ from skippy.tracking.tracker import Tracker
 logger = logging.getLogger(__name__)
 
 
-
 @dataclass(frozen=True, eq=False)
 class Bench:
     """Where one worker works.

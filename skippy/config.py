@@ -345,12 +345,25 @@ class CompareConfig:
     base_model: str = base_model_field()
     character: str = character_field()
     registered_model: str = registered_model_field()
-    margin: float = margin_field()
+    margin: float = option(
+        0.0,
+        "non-inferiority margin as a share of problems; 0: the one planned by the evaluations, another is post hoc",
+        minimum=0,
+        below=1,
+    )
     arms: str = option(
-        "", "variants to compare, comma-separated; empty: those of `runs`, or all that are evaluated"
+        "", "variants to compare, comma-separated; empty: those of `runs`, or all that can be compared"
     )
     runs: str = option(
         "", "run ids of evaluations of any arms, one a training seed, comma-separated; empty: the newest"
+    )
+    control: str = option(
+        "", "run id of an evaluation known to have lost mathematics; empty: looked for in the store"
+    )
+    unequal: str = option(
+        "refuse",
+        "where arms differ in more than the variant: refuse, or allow and say so first",
+        choices=("refuse", "allow"),
     )
 
 

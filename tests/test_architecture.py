@@ -30,7 +30,7 @@ LAW: dict[str, set[str]] = {
     "lab": {"core", "models", "characters", "progress"},
     "resolve": {"core", "models", "stores", "tracking", "characters", "lab", "presets"},
     "evaluation": {
-        *("config", "commands", "core", "models", "stores", "tracking", "characters"),
+        *("commands", "core", "models", "stores", "tracking", "characters"),
         *("resolve", "lab", "results", "progress"),
     },
     "report": {"core", "results"},

@@ -136,8 +136,8 @@ def parse_arms(text: str, where: str = "arms") -> tuple[str, ...]:
 
 
 def label_of(name: str) -> str:
-    """The label of an arm: `V4-hooks` for `v4-hooks`; the base is `base`."""
-    return name if name == "base" else find_variant(name).label
+    """The label of an arm: `V4-hooks` for `v4-hooks`; the base, and what has no row, by its name."""
+    return VARIANTS[name].label if name in VARIANTS else name
 
 
 def of_role(role: Role, names: Iterable[str]) -> tuple[str, ...]:

@@ -9,7 +9,6 @@ from collections.abc import Callable
 
 from skippy.errors import MissingRunError, SkippyError
 from skippy.resolve.runs import REUSES, find_run
-from skippy.tracking.lifecycle import code_version
 from skippy.tracking.runs import RunRecord
 from skippy.tracking.stage_run import StageRun
 from skippy.tracking.tags import Tag
@@ -29,16 +28,16 @@ def work_digest(*parts: object) -> str:
 def find_equal_run(
     tracker: Tracker, stage: str, work: str, check: Callable[[RunRecord], object]
 ) -> RunRecord | None:
-    """The newest finished run that did this very work by this code, if what it made is still there.
+    """The newest finished run that did this very work, if what it made is still there.
 
     Args:
         tracker: where it is looked for.
         stage: of which stage.
-        work: from `work_digest`.
+        work: from `work_digest`; the digest of the code that decides it is one of its parts.
         check: raises `SkippyError` where what the run made is gone or damaged; then the work is done again.
     """
     try:
-        found = find_run(tracker, stage, extra_tags={WORK: work, Tag.CODE_VERSION: code_version()[0]})
+        found = find_run(tracker, stage, extra_tags={WORK: work})
         check(found)
     except MissingRunError:
         return None

@@ -9,11 +9,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from skippy.characters.loader import load_character
-from skippy.characters.own_prompts import own_prompts
+from skippy.characters.own_prompts import OF_CHARACTER, own_prompts
 from skippy.characters.schema import Character
 from skippy.commands import next_command
 from skippy.config import EvalConfig, config_dict
 from skippy.core.inference.power import achievable_margin, minimum_detectable_effect
+from skippy.core.inference.wilson import FEWEST_PROBLEMS, wilson_interval
 from skippy.errors import ConfigError, SamplesError
 from skippy.evaluation.asking import Plan, choose_sampling, generate, identify_asking
 from skippy.evaluation.generator import Generator
@@ -35,6 +36,7 @@ from skippy.evaluation.suites import (
 )
 from skippy.evaluation.walk import plan_walk, require_all_checkpoints, require_local, walk
 from skippy.resolve.bases import Base, open_base
+from skippy.resolve.code import EVALUATION, EVALUATION_CODE, code_digest
 from skippy.resolve.devices import pick_device
 from skippy.resolve.files import CHECKPOINTS
 from skippy.resolve.runs import CHARACTER_DIGEST, MODEL_URI, PROMPTS_DIGEST, SUBJECT, find_run
@@ -71,7 +73,7 @@ class EvalPlan:
         base: what the model was made from.
         asked: questions, model and sampling.
         opinions: of others, opened.
-        prompts_digest: of the person's own prompts; empty without.
+        prompts_digest: of the person's own prompts; `character` without.
         samples: those of an earlier evaluation, scored anew; None: they are to be generated.
         finished: an earlier evaluation of the same, if it is to be taken.
     """
@@ -80,7 +82,7 @@ class EvalPlan:
     base: Base
     asked: Plan
     opinions: Opinions
-    prompts_digest: str = ""
+    prompts_digest: str = OF_CHARACTER
     samples: tuple[Sample, ...] | None = None
     finished: RunRecord | None = None
 
@@ -91,7 +93,8 @@ class EvalPlan:
         who = (asked.subject.uri if self.is_walk else "", asked.subject.train_run, asked.subject.digest)
         others = (config.judge_url, config.judge_model, config.cross_check, config.lm_eval, config.limit)
         how = (asked.samples, asked.problems.digest if asked.problems else "", config.suite, config.margin)
-        return work_digest(identify_asking(asked), *who, asked.character.digest, *others, *how)
+        code = code_digest(EVALUATION)
+        return work_digest(code, identify_asking(asked), *who, asked.character.digest, *others, *how)
 
     @property
     def is_walk(self) -> bool:
@@ -214,7 +217,7 @@ def record(samples: Sequence[Sample], asked: Plan, plan: EvalPlan, stage: StageR
     """Keep the samples, log our figures, then those of others."""
     for suite in (AIME, BANAL):
         _keep([sample for sample in samples if sample.suite == suite], suite, stage)
-    ours = _account(samples, asked, stage, plan.prompts_digest or asked.character.digest)
+    ours = _account(samples, asked, stage, _banal_digest(plan))
     return ours | add_opinions(plan.opinions, samples, asked, plan.config.limit, stage)
 
 
@@ -240,6 +243,11 @@ def _with_logged_model(asked: Plan, base: Base, tracker: Tracker) -> Plan:
     return replace(asked, subject=replace(asked.subject, model_id=model_id))
 
 
+def _banal_digest(plan: EvalPlan) -> str:
+    own = plan.prompts_digest
+    return plan.asked.character.digest if own == OF_CHARACTER else own
+
+
 def _tags(plan: EvalPlan) -> dict[str, str]:
     asked, config = plan.asked, plan.config
     return {
@@ -259,6 +267,7 @@ def _tags(plan: EvalPlan) -> dict[str, str]:
         CHARACTER_DIGEST: asked.character.digest,
         Tag.BACKEND: config.backend,
         WORK: plan.work,
+        EVALUATION_CODE: code_digest(EVALUATION),
     }
 
 
@@ -270,8 +279,8 @@ def _announce(plan: Plan, margin: float) -> None:
     logger.info("eval: %s, %d problems × %d samples", suite_label(plan.problems), n, plan.samples)
     if plan.problems.duplicates:
         logger.info("eval: %d duplicate problems dropped", plan.problems.duplicates)
-    if n < 2:
-        logger.warning("eval: a single problem decides nothing")
+    if n < FEWEST_PROBLEMS:
+        logger.warning("eval: %d problems are too few to say anything, at least %d are", n, FEWEST_PROBLEMS)
         return
     reachable = achievable_margin(n, plan.samples)
     logger.info(
@@ -371,8 +380,8 @@ def _account(samples: Sequence[Sample], plan: Plan, stage: StageRun, banal_diges
             stage.log_table(families, "aime/families.parquet")
         metrics |= found
         logger.info(
-            "eval: %s solves %.1f %% ± %.1f of %s", plan.subject.label, 100 * found["aime/avg_at_k"],
-            196 * found["aime/standard_error"], suite_label(plan.problems),
+            "eval: %s solves %s of %s", plan.subject.label, _told(found["aime/avg_at_k"], len(scores)),
+            suite_label(plan.problems),
         )  # fmt: skip
     chatted = [sample for sample in samples if sample.suite == BANAL]
     if chatted:
@@ -385,3 +394,11 @@ def _account(samples: Sequence[Sample], plan: Plan, stage: StageRun, banal_diges
             found["banal/score"], found["banal/coherence"],
         )  # fmt: skip
     return metrics
+
+
+def _told(share: float, n: int) -> str:
+    """A score with its interval, and none where there is too little to say."""
+    if n < FEWEST_PROBLEMS:
+        return f"{100 * share:.1f} % (too few to say: {n} problems, fewer than {FEWEST_PROBLEMS})"
+    low, high = wilson_interval(share, n)
+    return f"{100 * share:.1f} % ({100 * low:.1f} to {100 * high:.1f})"

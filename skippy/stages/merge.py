@@ -15,6 +15,7 @@ from skippy.errors import AdapterError, ConfigError, MissingRunError
 from skippy.evaluation.metrics import FRONTIER, persona_by_step
 from skippy.lab.paths import LAB, LAB_ADAPTER
 from skippy.resolve.bases import Base, load_projectors, open_base
+from skippy.resolve.code import MERGING, code_digest
 from skippy.resolve.runs import (
     CHARACTER_DIGEST,
     MODEL_URI,
@@ -124,7 +125,7 @@ def resolve(config: MergeConfig, tracker: Tracker) -> MergePlan:
         "train_run": source.train_run,
         **(source.tags or {}),
     }
-    work = work_digest(tags, config.registered_model, source.walk_runs)
+    work = work_digest(tags, config.registered_model, source.walk_runs, code_digest(MERGING))
 
     def check(found: RunRecord) -> None:
         verify_checkpoint(tracker.models.resolve(found.tags[MODEL_URI]).path)

@@ -52,8 +52,10 @@ class Tag(StrEnum):
     REUSES = "skippy.reuses"
     SEED = "skippy.seed"
     CHARACTER_DIGEST = "skippy.character_digest"
-    # Of prompts of the person's own, in a training or an evaluation; empty with the character's.
+    # In a training or an evaluation: digest of the person's own prompts, or `character` for the character's.
     PROMPTS_DIGEST = "skippy.prompts_digest"
+    # Of all that decides a training's rewards: character, hardening, judge, and the source of own ones.
+    REWARDS_DIGEST = "skippy.rewards_digest"
     # svd and subspace.
     K = "skippy.k"
     TOLERANCE = "skippy.tolerance", float
@@ -64,6 +66,7 @@ class Tag(StrEnum):
     SUBSPACE_SEED = "skippy.subspace_seed", int
     # train and merge.
     BASE_HASH = "skippy.base_hash"
+    TRAINING_CODE = "skippy.training_code"
     STEP = "skippy.step"
     MODEL_URI = "skippy.model_uri"
     MODEL_ID = "skippy.model_id"
@@ -82,12 +85,14 @@ class Tag(StrEnum):
     PROBLEMS_DIGEST = "skippy.problems_digest"
     BACKEND = "skippy.backend"
     JUDGE = "skippy.judge"
+    EVALUATION_CODE = "skippy.evaluation_code"
     # compare and promote.
     EVAL_RUNS = "skippy.eval_runs", _many
     VERDICT = "skippy.verdict"
     WINNER = "skippy.winner"
     REPORT_SHA256 = "skippy.report_sha256"
     PROMOTION = "skippy.promotion"
+    SENSITIVITY = "skippy.sensitivity"
     # study.
     BOARD_RUN = "skippy.board_run"
     STUDY_GROUP = "skippy.study_group"

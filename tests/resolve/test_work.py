@@ -47,13 +47,6 @@ def test_what_a_run_made_is_looked_at_before_it_is_believed(tracker):
     assert find_equal_run(tracker, "train", work, gone) is None
 
 
-def test_other_code_is_other_work(tracker):
-    work = work_digest("train", "v4")
-    done = make(tracker, "train", tags={WORK: work})
-    tracker.client.set_tag(done, "skippy.code_version", "another commit")
-    assert find_equal_run(tracker, "train", work, believe) is None
-
-
 def test_who_takes_a_run_over_leads_to_it(tracker):
     done = make(tracker, "train", tags={WORK: "w"})
     with tracker.stage("train", name="again", note="n", config={}) as run:

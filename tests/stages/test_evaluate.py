@@ -136,6 +136,15 @@ def test_samples_of_another_model_are_not_regraded(tracker, model, tmp_path):
     assert "0000" in refusal.value.found
 
 
+def test_two_problems_are_too_few_to_say_anything(tracker, model, tmp_path, caplog):
+    """No margin of 286.7 points, and no 0.0 % ± 0.0."""
+    with caplog.at_level(logging.INFO):
+        evaluated(tracker, write_problems(tmp_path / "p.jsonl", [500, 501]), samples=1)
+    assert "2 problems are too few to say anything, at least 10 are" in caplog.text
+    assert "achievable margin" not in caplog.text
+    assert "(too few to say: 2 problems, fewer than 10)" in caplog.text
+
+
 @pytest.mark.parametrize(("margin", "is_out_of_reach"), [(0.01, True), (0.9, False)])
 def test_what_can_be_shown_is_said_before_anything_is_asked(
     tracker, model, tmp_path, caplog, margin, is_out_of_reach
@@ -253,8 +262,8 @@ def test_the_interval_shown_is_over_problems_and_knows_earlier_samples(monkeypat
     with SampleStore(tmp_path / "s.jsonl") as store:
         fill(store, wanted(question), plan, "d", Scripted())
         fill(store, wanted(other), plan, "d", Scripted(), list(read_samples(store.path)))
-    assert shown[3] == "1.00 ± 0.00"
-    assert shown[7] == "0.50 ± 0.98", "four samples of one problem are no four problems"
+    assert shown[3] == "1.00 (0.21 to 1.00)"
+    assert shown[7] == "0.50 (0.09 to 0.91)", "four samples of one problem are no four problems"
     assert begun == [(0, 4), (4, 8)], "a resumed bar starts at what is done"
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from skippy.characters.loader import load_character
+from skippy.characters.own_prompts import OF_CHARACTER
 from skippy.config import SvdConfig, TrainConfig
 from skippy.core.spectral.lora import LoraFactors
 from skippy.errors import BackendError, ConfigError, MissingRunError, ProjectorError, SkippyError
@@ -22,7 +23,7 @@ from skippy.resolve.work import WORK, find_equal_run, work_digest
 from skippy.stages import svd, train
 from skippy.stores.adapters import write_adapter
 from skippy.stores.projectors import read_projectors
-from skippy.tracking.lifecycle import code_version
+from skippy.tracking.tags import Tag
 from skippy.training.resume import name_work
 from skippy.training.trainer import FINISHED_FILE
 from tests.stages.tiny_checkpoint import write_checkpoint
@@ -187,11 +188,12 @@ def test_prompts_of_ones_own_are_trained_on_and_told_by_their_digest(tracker, co
     assert name_work(seen[0]) != name_work(seen[1])
     tags = [run.tags for run in tracker.runs.find_all("train", finished=False)]
     assert {each[CHARACTER_DIGEST] for each in tags} == {load_character("keeper").digest}
-    assert sorted(len(each.get(PROMPTS_DIGEST, "")) for each in tags) == [0, 64]
+    assert sorted(len(each[PROMPTS_DIGEST]) for each in tags) == [len(OF_CHARACTER), 64]
+    assert len({each[Tag.REWARDS_DIGEST] for each in tags}) == 1
 
 
 def test_a_finished_training_of_the_same_work_is_taken_while_its_adapter_can_be_read(
-    tracker, config, seen, tmp_path
+    tracker, config, seen, tmp_path, monkeypatch
 ) -> None:
     plan = train.resolve(config, tracker)
     factors = {"a": LoraFactors(torch.ones(2, 3), torch.ones(4, 2), 0.1)}
@@ -199,15 +201,10 @@ def test_a_finished_training_of_the_same_work_is_taken_while_its_adapter_can_be_
         stage.set_tags({WORK: plan.work})
         stage.log_folder(write_adapter(tmp_path / "adapter", factors), "adapter")
     asked = replace(config, reuse=True)
-    tracker.client.set_tag(stage.run_id, "skippy.code_version", "another commit")
-    assert train.resolve(asked, tracker).finished is None, "other code is other work"
-    tracker.client.set_tag(stage.run_id, "skippy.code_version", code_version()[0])
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "code_digest", lambda _: "other code")
+        assert train.resolve(asked, tracker).finished is None, "other code is other work"
     assert train.resolve(asked, tracker).finished
-    assert train.run(asked, tracker).run_id == stage.run_id
-    assert not seen
-    for other in (config, replace(asked, seed=9)):
-        with pytest.raises(KeyboardInterrupt):
-            train.run(other, tracker)
     (tracker.artifacts.path(stage.run_id, "adapter") / "adapter_model.safetensors").write_bytes(b"")
     assert train.resolve(asked, tracker).finished is None
 

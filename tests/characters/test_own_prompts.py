@@ -21,7 +21,7 @@ def test_a_line_a_prompt_is_trained_on(tmp_path, keeper) -> None:
     assert [prompt.text for prompt in changed.train_prompts] == ["How is the tea?", "Tell me of moss."]
     assert changed.banal_prompts == keeper.banal_prompts
     assert (changed.digest, len(digest)) == (keeper.digest, 64)
-    assert own_prompts(keeper, OF_CHARACTER) == (keeper, "")
+    assert own_prompts(keeper, "") == (keeper, OF_CHARACTER)
 
 
 def test_yaml_may_give_both(tmp_path, keeper) -> None:

@@ -77,8 +77,10 @@ def _fail(store: Store, run: StageRun, stub: str | None, message: str, status: s
 
     Where something is kept in the outbox, so is `late_status`: what the run is once all that has arrived.
     """
-    with suppress(TrackingError):
-        run.flush()
+    with suppress(OSError):
+        run.spill()
+    if run.outbox.is_waiting:
+        message += f"\n\nWhat the store has not taken is kept in {run.outbox.folder}."
     note = f"{run.note}\n\n**{status}**\n\n```\n{message}\n```"
     told = {Tag.ERROR: message, NOTE_TAG: note}
     try:

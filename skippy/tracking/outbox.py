@@ -166,6 +166,7 @@ class Outbox:
         path = self.folder / f"{int(before[-1].stem) + 1 if before else 1:06d}.json"
         if files is not None:
             folder = path.with_suffix("")
+            shutil.rmtree(folder, ignore_errors=True)  # half of it, where the disk was full
             folder.mkdir()
             if files.is_dir():
                 shutil.copytree(files, folder / "files")
@@ -233,15 +234,22 @@ def deliver_left_behind(store: Store) -> list[str]:
     Raises:
         TrackingError: the store refuses some of it.
     """
-    complete = []
+    complete: list[str] = []
+    refused: TrackingError | None = None
     for folder in sorted((store.unfinished / FOLDER).glob("*/")):
         with _nobody_at(folder) as is_free:
             outbox = Outbox(store, folder.name)
             if is_free and outbox.is_waiting:
-                if not outbox.deliver_kept():
-                    break
+                try:
+                    if not outbox.deliver_kept():
+                        break
+                except TrackingError as error:
+                    refused = error
+                    continue
                 complete.append(folder.name)
                 logger.info("tracking: run %s has everything now that it could not deliver", folder.name)
+    if refused is not None:
+        raise refused
     return complete
 
 

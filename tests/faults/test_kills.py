@@ -6,6 +6,7 @@ A few kills of each kind run in the suite; `make faults` (SKIPPY_FAULTS=all) kil
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import sqlite3
 from contextlib import closing
@@ -109,6 +110,20 @@ def test_killed_at_any_moment_too(projects, tmp_path, name, seed):
     folder = copy(projects[name], tmp_path / "project")
     run_forked(SCENARIOS[name].work, folder, before=kill_within(2.0, seed))
     check(name, folder)
+
+
+def test_a_disk_that_is_full_leaves_nothing_half_written(projects, tmp_path):
+    """A limit on a file's size stands for the disk: the database still fits, the weights do not."""
+    folder = copy(projects["merge"], tmp_path / "project")
+    (folder / CHECKPOINT / "more.safetensors").write_bytes(bytes(8 << 20))
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4 << 20, 4 << 20))
+
+    assert run_forked(SCENARIOS["merge"].work, folder, before=limit) == 1
+    assert "File too large" in told(folder)
+    assert not list((folder / "mlartifacts").rglob("more.safetensors"))
+    check("merge", folder)
 
 
 def test_the_check_sees_what_is_left_undone(projects, tmp_path):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
+from typing import Any
 
 from skippy.characters.loader import load_character
 from skippy.characters.own_prompts import OF_CHARACTER, own_prompts
@@ -143,6 +144,14 @@ def resolve(config: EvalConfig, tracker: Tracker) -> EvalPlan:
     is_walk = config.model == CHECKPOINTS
     if is_walk:
         require_local(config.backend)
+    elif config.train_run:
+        raise ConfigError(
+            "A training is named, and none of its checkpoints is asked.",
+            where="train_run",
+            expected=f"train_run with model={CHECKPOINTS} alone",
+            found=f"model={config.model}, train_run={config.train_run}",
+            next_step=f"pass model={CHECKPOINTS}, or leave train_run out",
+        )
     opinions = _open_opinions(config, is_walk=is_walk)
     regraded = find_run(tracker, "eval", config.regrade) if config.regrade else None
     if regraded:
@@ -298,7 +307,7 @@ def _as_recorded(config: EvalConfig, record: RunRecord, tracker: Tracker) -> Eva
     """The parameters under which the samples of `record` were made; who is asked and who judges are today's.
 
     Raises:
-        ConfigError: the samples are of many models.
+        ConfigError: the samples are of many models, or made with other parameters than the person names.
     """
     if CHECKPOINTS in (config.model, record.tags.get(SUBJECT)):
         raise ConfigError(
@@ -309,8 +318,7 @@ def _as_recorded(config: EvalConfig, record: RunRecord, tracker: Tracker) -> Eva
             next_step="pass the run id of an evaluation of one model, or walk again with -P model=checkpoints",
         )
     then = tracker.runs.config(record.run_id)
-    return replace(
-        config,
+    recorded: dict[str, Any] = dict(
         suite=record.tags[Tag.SUITE],
         problems=record.tags[Tag.PROBLEMS],
         limit=int(then["limit"]),
@@ -321,6 +329,20 @@ def _as_recorded(config: EvalConfig, record: RunRecord, tracker: Tracker) -> Eva
         # Not the parameter of then: before there was this tag, a seed named the work and drew nothing.
         seed=int(record.tags.get(SAMPLING_SEED, "0")),
     )
+    wrong = {
+        item.name: getattr(config, item.name)
+        for item in fields(EvalConfig)
+        if item.name in recorded and getattr(config, item.name) not in (item.default, recorded[item.name])
+    }
+    if wrong:
+        raise ConfigError(
+            "Samples are scored again under the parameters they were made with.",
+            where=f"regrade={record.run_id}",
+            expected=", ".join(f"{name}={recorded[name]}" for name in wrong),
+            found=", ".join(f"{name}={value}" for name, value in wrong.items()),
+            next_step=f"leave {', '.join(wrong)} out, or evaluate anew without regrade",
+        )
+    return replace(config, **recorded)
 
 
 def _regrade(record: RunRecord, plan: Plan, tracker: Tracker) -> list[Sample]:

@@ -379,7 +379,13 @@ class PromoteConfig:
         "fail", "where the gate stays shut: fail, or leave the alias and finish", choices=("fail", "leave")
     )
     rollback: bool = option(
-        False, "give champion back to the version it was taken from", excludes=("compare_run",)
+        False,
+        "give champion back to the version it was taken from",
+        excludes=("compare_run", "override", "version"),
+    )
+    version: int = option(0, "with override: the version to promote", minimum=0, needs="override")
+    override: str = option(
+        "", "promote against the gate, for this reason; marked as such for ever", needs="version"
     )
 
 

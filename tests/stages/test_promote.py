@@ -141,6 +141,24 @@ def test_a_shut_gate_is_refused_and_leaves_the_alias(scene):
     assert scene.champion() == champion
 
 
+def test_a_promotion_by_hand_is_marked_as_such_for_ever(scene):
+    scene.report(scene.version(1), winner=None)
+    newest = scene.tracker.registry.versions("skippy")[0].version
+    with pytest.raises(PromotionRefused, match="gate did not open") as refusal:
+        scene.promote()
+    assert 'override="WHY"' in refusal.value.next_step
+    result = scene.promote(version=newest, override="the demo needs one")
+    assert (result.state, result.champion) == ("promoted", newest)
+    (event,) = scene.tracker.promotions.history("skippy")
+    assert event.figures["override"] == "the demo needs one"
+    assert event.reason == "override, by hand and not by the gate: the demo needs one"
+    tags = scene.tracker.registry.alias("skippy", "champion").tags
+    assert tags["promotion_reason"].startswith("override")
+    assert "override" in scene.tracker.runs.get(result.run_id).tags["skippy.promotion"]
+    with pytest.raises(MissingRunError, match="version 99"):
+        scene.promote(version=99, override="why not")
+
+
 def test_weights_other_than_those_evaluated_are_refused(scene):
     scene.report(scene.version(1), digest="0" * 64)
     assert promotion_state("skippy", scene.tracker) == PromotionState(), "no champion, nobody to name"

@@ -57,6 +57,14 @@ def problems_field() -> Any:
     return option("lab", text, names="problems")
 
 
+def reuse_field() -> Any:
+    """Whether finished work is taken."""
+    text = (
+        "take a finished run of exactly this work by this code, where there is one, instead of doing it again"
+    )
+    return option(False, text)
+
+
 def threads_field() -> Any:
     """Torch's threads."""
     text = "torch threads; 0: OMP_NUM_THREADS where set, else this machine's cores, half of them on the lab"
@@ -193,6 +201,7 @@ class TrainConfig:
         "so if there is one, discard throws it away, false refuses to start over it",
         choices=("false", "true", "auto", "discard"),
     )
+    reuse: bool = reuse_field()
 
 
 @dataclass(frozen=True)
@@ -200,7 +209,9 @@ class MergeConfig:
     """Base plus adapter as a plain checkpoint, registered."""
 
     base_model: str = base_model_field()
-    variant: str = option("v4", "variant whose adapter is merged", choices=VARIANTS)
+    variant: str = option(
+        "", "variant whose adapter is merged; empty: that of train_run, else v4", choices=("", *VARIANTS)
+    )
     character: str = character_field()
     train_run: str = option(
         "", "run id of the train stage; empty: the newest finished one of base, variant and character"
@@ -208,16 +219,19 @@ class MergeConfig:
     step: int = option(0, "checkpoint step to merge; 0: the end of training", minimum=0)
     match: str = option(
         "",
-        "run ids of the checkpoint evaluations of two arms, comma-separated: merge where their personas match",
+        "run ids of the checkpoint evaluations of all arms, comma-separated: merge where their personas match",
+        excludes=("step",),
     )
     adapter: str = option(
         "",
         "directory of a PEFT adapter to merge instead of a train run's (`lab`: the lab's)",
         names="adapter",
+        excludes=("variant", "train_run", "step", "match"),
     )
     alpha: float = option(1.0, "scale of the whole update; 0.7 makes a delta base", above=0)
     registered_model: str = registered_model_field()
     threads: int = threads_field()
+    reuse: bool = reuse_field()
 
 
 @dataclass(frozen=True)
@@ -253,6 +267,7 @@ class EvalConfig:
     judge_model: str = judge_model_field()
     cross_check: bool = cross_check_field()
     lm_eval: str = lm_eval_field()
+    reuse: bool = reuse_field()
 
 
 @dataclass(frozen=True)
@@ -262,12 +277,25 @@ class CompareConfig:
     base_model: str = base_model_field()
     character: str = character_field()
     registered_model: str = registered_model_field()
-    margin: float = margin_field()
+    margin: float = option(
+        0.0,
+        "non-inferiority margin as a share of problems; 0: the one planned by the evaluations, another is post hoc",
+        minimum=0,
+        below=1,
+    )
     arms: str = option(
-        "", "variants to compare, comma-separated; empty: those of `runs`, or all that are evaluated"
+        "", "variants to compare, comma-separated; empty: those of `runs`, or all that can be compared"
     )
     runs: str = option(
         "", "run ids of evaluations of any arms, one a training seed, comma-separated; empty: the newest"
+    )
+    control: str = option(
+        "", "run id of an evaluation known to have lost mathematics; empty: looked for in the store"
+    )
+    unequal: str = option(
+        "refuse",
+        "where arms differ in more than the variant: refuse, or allow and say so first",
+        choices=("refuse", "allow"),
     )
 
 
@@ -282,7 +310,9 @@ class PromoteConfig:
     unresolved: str = option(
         "fail", "where the gate stays shut: fail, or leave the alias and finish", choices=("fail", "leave")
     )
-    rollback: bool = option(False, "give champion back to the version it was taken from")
+    rollback: bool = option(
+        False, "give champion back to the version it was taken from", excludes=("compare_run",)
+    )
 
 
 @dataclass(frozen=True)
@@ -292,6 +322,7 @@ class MainConfig:
     base_model: str = base_model_field()
     k: str = k_field("protected directions a target")
     character: str = character_field()
+    arms: str = option("v3,v4", "variants to train and compare, comma-separated", names="arms")
     preset: str = option("auto", "hyperparameters of training; auto: the profile's", choices=TRAIN_PRESETS)
     profile: str = profile_field()
     steps: int = option(0, "optimizer steps; 0: as the preset says", minimum=0)
@@ -316,6 +347,9 @@ class MainConfig:
     parallel: int = option(0, "child runs at a time; 0: as the profile says, two on the lab", minimum=0)
     threads: int = option(
         0, "torch threads of each child; 0: OMP_NUM_THREADS where set, else the cores shared out", minimum=0
+    )
+    reuse: bool = option(
+        True, "go on where it was: finished stages of exactly this work by this code are not run again"
     )
 
 
@@ -374,7 +408,7 @@ def _complete(
     item: Field[Any], context: click.Context, parameter: click.Parameter, typed: str
 ) -> list[CompletionItem]:
     """What TAB offers for the value of an option: its words; where it may name a file, files too."""
-    words = list(item.metadata["choices"])
+    words = [word for word in item.metadata["choices"] if word]
     if isinstance(item.default, bool):
         words = ["true", "false"]
     if item.metadata["names"] == "model":

@@ -5,13 +5,12 @@ The parameters themselves are in `config`.
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import MISSING, Field, field, fields
 from typing import Any, TypeVar, get_type_hints
 
-from skippy.errors import ConfigError
+from skippy.errors import ConfigError, nearest
 
 Config = TypeVar("Config")
 
@@ -25,9 +24,24 @@ def option(
     above: float | None = None,
     below: float | None = None,
     names: str = "",
+    excludes: tuple[str, ...] = (),
 ) -> Any:
-    """A config field: default, line of help, the values that make sense, and what kind of thing its text names."""
-    limits = {"choices": choices, "minimum": minimum, "above": above, "below": below, "names": names}
+    """A config field: default, line of help, and the values that make sense.
+
+    Args:
+        default: of the right type.
+        text: line of help.
+        choices: the words it may be.
+        minimum: smallest number.
+        above: what a number must be above.
+        below: what a number must be below.
+        names: what kind of thing the text names, for checks and completion.
+        excludes: parameters that cannot be given beside this one: obeying both is impossible.
+    """
+    limits = {
+        **{"choices": choices, "minimum": minimum, "above": above, "below": below},
+        **{"names": names, "excludes": excludes},
+    }
     return field(default=default, metadata={"help": text, **limits})
 
 
@@ -45,7 +59,8 @@ def parse_config(config_class: type[Config], values: Mapping[str, str]) -> Confi
         values: field name → text, as MLflow hands it over; missing fields take their default.
 
     Raises:
-        ConfigError: an unknown name, a value of the wrong type, or one outside what makes sense.
+        ConfigError: an unknown name, a value of the wrong type, one outside what makes sense, or two that exclude
+            each other.
     """
     known = {item.name: item for item in fields(config_class)}  # type: ignore[arg-type]
     unknown = sorted(set(values) - set(known))
@@ -58,14 +73,27 @@ def parse_config(config_class: type[Config], values: Mapping[str, str]) -> Confi
             next_step=suggest(unknown[0], known) or "correct the name",
         )
     hints = get_type_hints(config_class)
-    typed = {name: _parse(known[name], hints[name], text) for name, text in values.items()}
-    return config_class(**typed)
+    config = config_class(**{name: _parse(known[name], hints[name], text) for name, text in values.items()})
+    given = {
+        name: getattr(config, name) for name, item in known.items() if getattr(config, name) != item.default
+    }
+    for name in given:
+        clashing = [other for other in known[name].metadata["excludes"] if other in given]
+        if clashing:
+            raise ConfigError(
+                "Parameters contradict one another.",
+                where=", ".join([name, *clashing]),
+                expected=f"{name} without {', '.join(known[name].metadata['excludes'])}",
+                found=", ".join(f"{each}={given[each]}" for each in (name, *clashing)),
+                next_step=f"leave out {name}, or {' and '.join(clashing)}",
+            )
+    return config
 
 
 def kind_text(config_class: type, item: Field[Any]) -> str:
     """What may be written for a field, as help shows it: choices, or the name of its type."""
     choices, kind = item.metadata["choices"], get_type_hints(config_class)[item.name]
-    return "[" + "|".join(choices) + "]" if choices else _KINDS[kind]
+    return "[" + "|".join(filter(None, choices)) + "]" if choices else _KINDS[kind]
 
 
 def limits_text(item: Field[Any]) -> str:
@@ -74,13 +102,6 @@ def limits_text(item: Field[Any]) -> str:
     given = [(word, item.metadata[name]) for name, word in words.items()]
     limits = [f"{word} {value:g}" for word, value in given if value is not None]
     return "" if limits == ["at least 0"] else " and ".join(limits)
-
-
-def nearest(text: str, known: Iterable[str]) -> str:
-    """The known word most like `text`, whatever its case; empty where none is near."""
-    by_lower = {word.lower(): word for word in known}
-    near = difflib.get_close_matches(text.strip().lower(), by_lower, n=1)
-    return by_lower[near[0]] if near else ""
 
 
 def suggest(text: str, known: Iterable[str]) -> str:

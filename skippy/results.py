@@ -195,6 +195,9 @@ class FrontierPoint:
         accuracy: avg_at_k, on the base's scale where fewer problems were asked.
         accuracy_error: standard error of the paired difference to base.
         is_chosen: the checkpoint under comparison, chosen by persona alone.
+        n: problems that it answered.
+        k: samples of each.
+        is_base: the base itself, asked with the same sample seeds.
     """
 
     step: int
@@ -203,6 +206,9 @@ class FrontierPoint:
     accuracy: float
     accuracy_error: float
     is_chosen: bool = False
+    n: int = 0
+    k: int = 0
+    is_base: bool = False
 
 
 @dataclass(frozen=True)
@@ -349,6 +355,12 @@ class Comparison:
         promotion: state of the alias.
         extra_metrics: figures of others (a judge, math-verify, another harness), name → arm → mean over seeds.
         bootstrap_seed: seed of the bootstrap-t check.
+        smallest_effect: rise of the persona score over base below which no character appeared.
+        planned_margin_points: δ as the evaluations planned it, the strictest; None where they planned none.
+        controls: stored evaluations of the same base, problems and sampling, tried as positive controls.
+        unequal: in what the arms differ besides the variant, a sentence each; allowed by the person who compares.
+        passed_over: evaluations that could have been taken and were not, a sentence each.
+        chosen_by: how the evaluations were chosen, in a sentence.
     """
 
     suite_label: str
@@ -365,6 +377,19 @@ class Comparison:
     promotion: PromotionState = PromotionState()
     extra_metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     bootstrap_seed: int = 0
+    smallest_effect: float = 0.25
+    planned_margin_points: float | None = None
+    controls: tuple[Arm, ...] = ()
+    unequal: tuple[str, ...] = ()
+    passed_over: tuple[str, ...] = ()
+    chosen_by: str = ""
+
+    @property
+    def is_margin_planned(self) -> bool:
+        """Whether δ is the one that the evaluations were planned with; a later one is post hoc."""
+        return (
+            self.planned_margin_points is None or abs(self.planned_margin_points - self.margin_points) < 1e-9
+        )
 
     def arm(self, name: str) -> Arm | None:
         """The arm of that name, or None."""

@@ -25,9 +25,9 @@ LAW: dict[str, set[str]] = {
     "tracking": {"core"},
     "characters": {"core"},
     "lab": {"core", "models", "characters", "progress"},
-    "resolve": {"options", "core", "models", "stores", "tracking", "characters", "lab"},
+    "resolve": {"core", "models", "stores", "tracking", "characters", "lab"},
     "evaluation": {
-        *("config", "commands", "core", "models", "stores", "tracking", "characters"),
+        *("commands", "core", "models", "stores", "tracking", "characters"),
         *("resolve", "lab", "results", "progress"),
     },
     "report": {"core", "results"},

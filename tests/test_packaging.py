@@ -129,6 +129,32 @@ def test_any_other_rank_is_refused(text: str) -> None:
     assert refusal.value.found == repr(text)
 
 
+@pytest.mark.parametrize(
+    ("stage", "values", "clash"),
+    [
+        ("merge", {"adapter": "lab", "variant": "v3"}, "variant=v3"),
+        ("merge", {"adapter": "lab", "train_run": "abcd", "step": "4"}, "train_run=abcd, step=4"),
+        ("merge", {"match": "abcd,ef01", "step": "4"}, "step=4"),
+        ("promote", {"rollback": "true", "compare_run": "abcd"}, "compare_run=abcd"),
+    ],
+)
+def test_parameters_that_contradict_one_another_are_refused(
+    stage: str, values: dict[str, str], clash: str
+) -> None:
+    with pytest.raises(ConfigError, match="contradict one another") as refusal:
+        parse_config(CONFIGS[stage], values)
+    assert clash in refusal.value.found
+    assert "leave out" in refusal.value.next_step
+    first = next(iter(values))
+    assert parse_config(CONFIGS[stage], {first: values[first]}), "each alone is obeyed"
+
+
+def test_what_a_parameter_excludes_is_a_parameter() -> None:
+    for config in CONFIGS.values():
+        names = {item.name for item in fields(config)}
+        assert all(set(item.metadata["excludes"]) <= names for item in fields(config))
+
+
 def test_an_unknown_parameter_is_refused() -> None:
     with pytest.raises(ConfigError, match="no such parameter"):
         parse_config(CONFIGS["svd"], {"rank": "16"})

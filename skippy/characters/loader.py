@@ -83,6 +83,9 @@ def load_character(name_or_path: str | Path) -> Character:
         "banal_prompts": banal,
         "floors": floors,
     }
+    if "smallest_effect" in fields:
+        # Left out it is left out of the digest as well: files of before it keep theirs.
+        parts["smallest_effect"] = fields["smallest_effect"].number(0.01, 0.9)
     return Character(digest=_digest(parts), **parts)
 
 

@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 
 from skippy.characters.schema import Character
 from skippy.commands import command
-from skippy.config import CompareConfig, config_dict
 from skippy.resolve.bases import Base
 from skippy.resolve.runs import walks_behind
 from skippy.results import PromotionState, Provenance
@@ -24,13 +23,13 @@ PACKAGES = ("mlflow", "torch", "transformers", "trl", "peft", "numpy", "scipy", 
 
 
 def gather_provenance(
-    config: CompareConfig,
     tracker: Tracker,
     own: RunRecord,
     base: Base,
     character: Character,
     problems: ProblemSet | None,
     records: Mapping[str, Sequence[RunRecord]],
+    comparison_command: str,
 ) -> Provenance:
     """What a reader needs to trust the figures of run `own`, or to make them again."""
     behind = list(_runs_behind(tracker, records))
@@ -40,7 +39,7 @@ def gather_provenance(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         code_version=own.tags.get(Tag.CODE_VERSION, ""),
         is_dirty=own.tags.get(Tag.GIT_DIRTY) == "true",
-        base_model=config.base_model,
+        base_model=base.name,
         base_digest=base.digest,
         projector_digest=svd.tags.get(Tag.PROJECTOR_DIGEST, "") if svd else "",
         character=character.name,
@@ -52,13 +51,12 @@ def gather_provenance(
         | {name: importlib.metadata.version(name) for name in PACKAGES},
         commands=_commands(tracker, records, behind),
         rerun=_rerun(tracker, records),
-        comparison_command=command("compare", config_dict(config) | _named(records)),
+        comparison_command=comparison_command,
     )
 
 
-def promotion_state(config: CompareConfig, tracker: Tracker) -> PromotionState:
+def promotion_state(name: str, tracker: Tracker) -> PromotionState:
     """The aliases as they are, and who set the champion's, when and why."""
-    name = config.registered_model
     champion, previous = tracker.registry.alias(name, CHAMPION), tracker.registry.alias(name, PREVIOUS)
     tags = champion.tags if champion else {}
     return PromotionState(
@@ -98,11 +96,6 @@ def _parent(tracker: Tracker, records: Mapping[str, Sequence[RunRecord]]) -> Run
     parents = {record.parent for runs in records.values() for record in runs}
     parent = tracker.runs.read(only) if len(parents) == 1 and (only := next(iter(parents))) else None
     return parent if parent and parent.stage == "main" else None
-
-
-def _named(records: Mapping[str, Sequence[RunRecord]]) -> dict[str, str]:
-    """The evaluations as parameters of `compare`, all of them named."""
-    return {"arms": "", "runs": ",".join(record.run_id for runs in records.values() for record in runs)}
 
 
 def _runs_behind(tracker: Tracker, records: Mapping[str, Sequence[RunRecord]]) -> Iterator[RunRecord]:

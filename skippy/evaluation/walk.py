@@ -14,9 +14,9 @@ from pathlib import Path
 
 from skippy.characters.schema import Character
 from skippy.errors import ConfigError, MissingRunError
-from skippy.evaluation.asking import Plan, choose_sampling, fill, identify_work, read_finished
+from skippy.evaluation.asking import Plan, choose_sampling, fill, identify_asking, read_finished
 from skippy.evaluation.generator import LOCAL, Generator
-from skippy.evaluation.metrics import FRONTIER, persona_by_step
+from skippy.evaluation.metrics import BASE_STEP, FRONTIER, persona_by_step
 from skippy.evaluation.suites import (
     banal_questions,
     load_problem_set,
@@ -118,7 +118,7 @@ def require_all_checkpoints(train: RunRecord, tracker: Tracker) -> None:
 
 def walk(plan: Plan, base: Base, tracker: Tracker, stage: StageRun) -> dict[str, float]:
     """Ask every checkpoint, keep the samples, log persona by step; returns the figures by step."""
-    identity = (plan.character.digest[:8], plan.sampling.name, identify_work(plan))
+    identity = (plan.character.digest[:8], plan.sampling.name, identify_asking(plan))
     with claim_workspace(tracker, PURPOSE, plan.subject.train_run, *identity) as folder:
         path = folder / "samples.jsonl"
         _ask_checkpoints(path, plan, base, tracker)
@@ -135,21 +135,26 @@ def walk(plan: Plan, base: Base, tracker: Tracker, stage: StageRun) -> dict[str,
 
 
 def _ask_checkpoints(path: Path, plan: Plan, base: Base, tracker: Tracker) -> None:
-    """Fill the file at `path`, one checkpoint after another; those already there are not loaded."""
+    """Fill the file at `path`, one checkpoint after another, the base as step 0; those already there are not loaded.
+
+    The base answers with the same sample seeds: the line that the frontier is read against shares its noise.
+    """
     train_run, variant = plan.subject.train_run, plan.subject.variant
     adapters = sorted({name.split("/")[1] for name in tracker.artifacts.files(train_run, "adapters")})
     tokenizer = load_tokenizer(base.path)
     with closing(SampleStore(path)) as store:
         before = read_finished(path, plan)
-        for name in adapters:
-            digest = f"{base.digest}@{int(name.removeprefix('step_'))}"
+        for name in (f"step_{BASE_STEP:06d}", *adapters):
+            step = int(name.removeprefix("step_"))
+            digest = f"{base.digest}@{step}"
             finished = [sample for sample in before if sample.model_digest == digest]
             wanted = requests_for(
                 plan.questions, 1, plan.sampling, digest, store.finished(), purpose=PURPOSE, seed=plan.seed
             )
             if wanted:
                 model = load_model(base.path, device=plan.generator.device)
-                adapter = tracker.artifacts.path(train_run, f"adapters/{name}")
-                merged = attach_adapter(model, adapter).merge_and_unload()
+                if step != BASE_STEP:
+                    adapter = tracker.artifacts.path(train_run, f"adapters/{name}")
+                    model = attach_adapter(model, adapter).merge_and_unload()
                 named = replace(plan, subject=replace(plan.subject, label=f"{variant} {name}"))
-                fill(store, wanted, named, digest, TransformersBackend(merged, tokenizer), finished)
+                fill(store, wanted, named, digest, TransformersBackend(model, tokenizer), finished)

@@ -6,10 +6,29 @@ from collections.abc import Sequence
 
 from skippy.core.variants import VARIANTS, label_of, of_role
 from skippy.report.conclusions import Gate, GateStep, PairVerdict, VariantVerdict
+from skippy.results import Comparison
+
+
+def barriers_of(comparison: Comparison) -> tuple[GateStep, ...]:
+    """What keeps the gate shut whatever the figures say: unequal arms, or a margin set after the results."""
+    barriers = []
+    if comparison.unequal:
+        reason = f"the arms differ in more than the variant: {'; '.join(comparison.unequal)}"
+        barriers.append(GateStep("equal settings", False, reason))
+    if not comparison.is_margin_planned:
+        reason = (
+            f"the margin of {comparison.margin_points:g} points is post hoc: the evaluations were planned with "
+            f"{comparison.planned_margin_points:g}"
+        )
+        barriers.append(GateStep("planned margin", False, reason))
+    return tuple(barriers)
 
 
 def walk_gate(
-    variants: Sequence[VariantVerdict], characters: Sequence[GateStep], pairs: Sequence[PairVerdict]
+    variants: Sequence[VariantVerdict],
+    characters: Sequence[GateStep],
+    pairs: Sequence[PairVerdict],
+    barriers: Sequence[GateStep] = (),
 ) -> Gate:
     """Walk the steps in their fixed order; the first that fails is the last that is read.
 
@@ -27,10 +46,13 @@ def walk_gate(
         return Gate(None, rivals, ("persona",), (GateStep("persona", False, reason),))
     label = label_of(treatment)
     order = (
+        *(barrier.name for barrier in barriers[:1]),
         "persona",
         f"{label} non-inferior to base",
         f"{label} better than {' and '.join(map(label_of, rivals)) or _any_of('rival')}",
     )
+    if barriers:
+        return Gate(treatment, rivals, order, tuple(barriers[:1]))
     character = next(step for step in characters if step.name == treatment)
     verdict = next(item for item in variants if item.name == treatment)
     steps = [GateStep(order[0], character.is_passed, character.reason)]

@@ -14,11 +14,10 @@ from typing import Any
 
 from skippy.characters.loader import load_character
 from skippy.core.spectral.rank import parse_rank
-from skippy.core.variants import VARIANTS
-from skippy.errors import CheckpointError
+from skippy.core.variants import VARIANTS, parse_arms
+from skippy.errors import CheckpointError, nearest
 from skippy.lab.paths import LAB
 from skippy.models.hub import HUB_ID, find_local, require_reachable
-from skippy.options import nearest
 from skippy.stores.presence import require_adapter, require_checkpoint
 from skippy.stores.problems import READERS, read_problems
 
@@ -88,6 +87,7 @@ def check_adapter(name: str) -> None:
 
 CHECKS: Mapping[str, Callable[[str], object]] = {
     "adapter": check_adapter,
+    "arms": parse_arms,
     "base": check_base,
     "character": load_character,
     "model": check_model,

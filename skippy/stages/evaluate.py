@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import logging
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,10 +13,11 @@ from skippy.characters.schema import Character
 from skippy.commands import next_command
 from skippy.config import EvalConfig, config_dict
 from skippy.core.inference.power import achievable_margin, minimum_detectable_effect
-from skippy.errors import ConfigError
-from skippy.evaluation.asking import Plan, choose_sampling, generate, identify_work
+from skippy.core.inference.wilson import FEWEST_PROBLEMS, wilson_interval
+from skippy.errors import ConfigError, SamplesError
+from skippy.evaluation.asking import Plan, choose_sampling, generate, identify_asking
 from skippy.evaluation.generator import Generator
-from skippy.evaluation.metrics import banal_metrics, family_rows, problem_metrics, problem_scores
+from skippy.evaluation.metrics import FRONTIER, banal_metrics, family_rows, problem_metrics, problem_scores
 from skippy.evaluation.opinions import (
     Opinions,
     add_opinions,
@@ -34,11 +35,17 @@ from skippy.evaluation.suites import (
 )
 from skippy.evaluation.walk import plan_walk, require_all_checkpoints, require_local, walk
 from skippy.resolve.bases import Base, open_base
+from skippy.resolve.code import EVALUATION, EVALUATION_CODE, code_digest
 from skippy.resolve.devices import pick_device
 from skippy.resolve.files import CHECKPOINTS
-from skippy.resolve.runs import CHARACTER_DIGEST, MODEL_URI, SUBJECT, find_run
+from skippy.resolve.runs import (
+    CHARACTER_DIGEST,
+    MODEL_URI,
+    SUBJECT,
+    find_run,
+)
 from skippy.resolve.subjects import Subject, find_subject
-from skippy.resolve.work import WORK, work_digest
+from skippy.resolve.work import WORK, find_equal_run, take_over, work_digest
 from skippy.resolve.workspaces import claim_workspace, discard_workspace
 from skippy.stores.samples import Sample, read_samples
 from skippy.tracking.records import RunRecord
@@ -71,6 +78,7 @@ class EvalPlan:
         asked: questions, model and sampling.
         opinions: of others, opened.
         samples: those of an earlier evaluation, scored anew; None: they are to be generated.
+        finished: an earlier evaluation of the same, if it is to be taken.
     """
 
     config: EvalConfig
@@ -78,6 +86,17 @@ class EvalPlan:
     asked: Plan
     opinions: Opinions
     samples: tuple[Sample, ...] | None = None
+    finished: RunRecord | None = None
+
+    @property
+    def work(self) -> str:
+        """All that decides the samples and the figures of one model, or of the checkpoints of one training."""
+        asked, config = self.asked, self.config
+        who = (asked.subject.uri if self.is_walk else "", asked.subject.train_run, asked.subject.digest)
+        others = (config.judge_url, config.judge_model, config.cross_check, config.lm_eval, config.limit)
+        how = (asked.samples, asked.problems.digest if asked.problems else "", config.suite, config.margin)
+        code = code_digest(EVALUATION)
+        return work_digest(code, identify_asking(asked), *who, asked.character.digest, *others, *how)
 
     @property
     def is_walk(self) -> bool:
@@ -88,6 +107,8 @@ class EvalPlan:
 def run(config: EvalConfig, tracker: Tracker) -> EvalResult:
     """Evaluate one model, or score the samples of an earlier evaluation again."""
     plan = resolve(config, tracker)
+    if config.reuse and plan.samples is None:
+        plan = replace(plan, finished=_finished(plan, tracker))
     subject, sampling = plan.asked.subject, plan.asked.sampling
     with tracker.stage(
         "eval",
@@ -101,6 +122,9 @@ def run(config: EvalConfig, tracker: Tracker) -> EvalResult:
         config=config_dict(plan.config),
     ) as stage:
         stage.set_tags(_tags(plan))
+        if plan.finished:
+            take_over(plan.finished, stage)
+            return EvalResult(plan.finished.run_id, plan.finished.metrics)
         if plan.is_walk:
             return EvalResult(stage.run_id, walk(plan.asked, plan.base, tracker, stage))
         asked = _with_logged_model(plan.asked, plan.base, tracker)
@@ -151,6 +175,20 @@ def resolve(config: EvalConfig, tracker: Tracker) -> EvalPlan:
     return EvalPlan(config, base, asked, opinions, tuple(_regrade(regraded, asked, tracker)))
 
 
+def _finished(plan: EvalPlan, tracker: Tracker) -> RunRecord | None:
+    """An earlier evaluation of the same whose samples can still be read."""
+    folder = FRONTIER.split("/")[0] if plan.is_walk else "samples"
+
+    def check(found: RunRecord) -> None:
+        paths = tracker.artifacts.files(found.run_id, folder)
+        if not paths:
+            raise SamplesError("The samples of an evaluation are gone.", where=f"eval run {found.run_id}")
+        for path in paths:
+            deque(read_samples(tracker.artifacts.path(found.run_id, path)), maxlen=0)
+
+    return find_equal_run(tracker, "eval", plan.work, check)
+
+
 def _open_opinions(config: EvalConfig, *, is_walk: bool) -> Opinions:
     many = "model=checkpoints is many models" if is_walk else ""
     conflicts = {
@@ -171,7 +209,7 @@ def _ask(asked: Plan, plan: EvalPlan, tracker: Tracker, stage: StageRun) -> dict
     """Generate what is missing and record it; the unfinished work is given up only after that."""
     _announce(asked, plan.config.margin)
     models = (asked.subject.digest[:16], asked.character.digest[:8])
-    with claim_workspace(tracker, "eval", *models, asked.sampling.name, identify_work(asked)) as folder:
+    with claim_workspace(tracker, "eval", *models, asked.sampling.name, identify_asking(asked)) as folder:
         metrics = record(generate(asked, folder / "samples.jsonl"), asked, plan, stage)
         stage.when_finished(partial(discard_workspace, folder))
     return metrics
@@ -224,19 +262,9 @@ def _tags(plan: EvalPlan) -> dict[str, str]:
         Tag.PROBLEMS_DIGEST: asked.problems.digest if asked.problems else "",
         CHARACTER_DIGEST: asked.character.digest,
         Tag.BACKEND: config.backend,
-        WORK: _work(plan),
+        WORK: plan.work,
+        EVALUATION_CODE: code_digest(EVALUATION),
     }
-
-
-def _work(plan: EvalPlan) -> str:
-    """What makes two evaluations the same: who is asked what and how, and whose opinions are asked for."""
-    asked, config = plan.asked, plan.config
-    opinions = (config.judge_url, config.judge_model, config.cross_check, config.lm_eval, config.regrade)
-    return work_digest(
-        *("eval", asked.subject.digest, asked.subject.train_run, asked.character.digest, config.suite),
-        *(asked.problems.digest if asked.problems else "", str(asked.samples), identify_work(asked)),
-        json.dumps(opinions),
-    )
 
 
 def _announce(plan: Plan, margin: float) -> None:
@@ -247,8 +275,8 @@ def _announce(plan: Plan, margin: float) -> None:
     logger.info("eval: %s, %d problems × %d samples", suite_label(plan.problems), n, plan.samples)
     if plan.problems.duplicates:
         logger.info("eval: %d duplicate problems dropped", plan.problems.duplicates)
-    if n < 2:
-        logger.warning("eval: a single problem decides nothing")
+    if n < FEWEST_PROBLEMS:
+        logger.warning("eval: %d problems are too few to say anything, at least %d are", n, FEWEST_PROBLEMS)
         return
     reachable = achievable_margin(n, plan.samples)
     logger.info(
@@ -347,8 +375,8 @@ def _account(samples: Sequence[Sample], plan: Plan, stage: StageRun) -> dict[str
             stage.log_table(families, "aime/families.parquet")
         metrics |= found
         logger.info(
-            "eval: %s solves %.1f %% ± %.1f of %s", plan.subject.label, 100 * found["aime/avg_at_k"],
-            196 * found["aime/standard_error"], suite_label(plan.problems),
+            "eval: %s solves %s of %s", plan.subject.label, _told(found["aime/avg_at_k"], len(scores)),
+            suite_label(plan.problems),
         )  # fmt: skip
     chatted = [sample for sample in samples if sample.suite == BANAL]
     if chatted:
@@ -363,3 +391,11 @@ def _account(samples: Sequence[Sample], plan: Plan, stage: StageRun) -> dict[str
             found["banal/score"], found["banal/coherence"],
         )  # fmt: skip
     return metrics
+
+
+def _told(share: float, n: int) -> str:
+    """A score with its interval, and none where there is too little to say."""
+    if n < FEWEST_PROBLEMS:
+        return f"{100 * share:.1f} % (too few to say: {n} problems, fewer than {FEWEST_PROBLEMS})"
+    low, high = wilson_interval(share, n)
+    return f"{100 * share:.1f} % ({100 * low:.1f} to {100 * high:.1f})"

@@ -25,12 +25,18 @@ from skippy.lab import problems as lab_problems
 from skippy.models.judge import judge_reward
 from skippy.report.character_figures import draw_character_figures
 from skippy.resolve.bases import Base, load_projectors, open_base
+from skippy.resolve.code import TRAINING, TRAINING_CODE, code_digest
 from skippy.resolve.devices import process_rank
-from skippy.resolve.runs import CHARACTER_DIGEST, find_run
-from skippy.resolve.work import WORK, work_digest
+from skippy.resolve.runs import (
+    CHARACTER_DIGEST,
+    find_run,
+)
+from skippy.resolve.work import WORK, find_equal_run, take_over, work_digest
 from skippy.resolve.workspaces import claim_workspace, discard_workspace, workspace
+from skippy.stores.adapters import read_adapter
 from skippy.stores.projectors import Projectors
 from skippy.stores.references import load_reference
+from skippy.tracking.records import RunRecord
 from skippy.tracking.stage_run import StageRun
 from skippy.tracking.tags import Tag
 from skippy.tracking.tracker import Tracker
@@ -43,7 +49,7 @@ from skippy.training.plan import (
     TrainOutcome,
     TrainRequest,
 )
-from skippy.training.resume import goes_on, name_work
+from skippy.training.resume import goes_on, identify, name_work
 from skippy.training.trainer import await_all
 
 logger = logging.getLogger(__name__)
@@ -53,10 +59,10 @@ MATH_PROBLEMS = 512
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What the stage leaves behind: the run that holds `adapter/`, and training's own account."""
+    """The run that holds `adapter/`, and training's own account; None where an earlier run was taken."""
 
     run_id: str
-    outcome: TrainOutcome
+    outcome: TrainOutcome | None
 
 
 @dataclass(frozen=True)
@@ -69,6 +75,8 @@ class TrainPlan:
         k: protected directions, as the person put it.
         svd_run: where the projectors are from; empty without.
         subspace_run: where the character reference is from; empty without.
+        work: what makes two trainings the same, curves and all.
+        finished: an earlier run of the same, if it is to be taken.
     """
 
     request: TrainRequest
@@ -76,6 +84,8 @@ class TrainPlan:
     k: str
     svd_run: str
     subspace_run: str
+    work: str
+    finished: RunRecord | None
 
 
 def run(config: TrainConfig, tracker: Tracker) -> TrainResult | None:
@@ -86,6 +96,8 @@ def run(config: TrainConfig, tracker: Tracker) -> TrainResult | None:
     """
     plan = resolve(config, tracker)
     if process_rank()[0] > 0:
+        if plan.finished:
+            return None
         await_all(config.device)  # until rank 0 has cleared the workspace
         folder = workspace(tracker, *name_work(plan.request))
         train_grpo(replace(plan.request, output_dir=folder), SilentSink())
@@ -107,9 +119,13 @@ def run(config: TrainConfig, tracker: Tracker) -> TrainResult | None:
                 Tag.SEED: str(config.seed),
                 Tag.K: plan.k,
                 CHARACTER_DIGEST: plan.character.digest,
-                WORK: work_digest(*name_work(plan.request), plan.request.projector_digest),
+                WORK: plan.work,
+                TRAINING_CODE: code_digest(TRAINING),
             }
         )
+        if plan.finished:
+            take_over(plan.finished, stage)
+            return TrainResult(plan.finished.run_id, None)
         with claim_workspace(tracker, *name_work(plan.request)) as folder:
             if not goes_on(folder, config.resume):
                 shutil.rmtree(folder)
@@ -156,8 +172,18 @@ def resolve(config: TrainConfig, tracker: Tracker) -> TrainPlan:
         ],
         device=config.device,
     )
-    request = replace(request, resume=goes_on(workspace(tracker, *name_work(request)), config.resume))
-    return TrainPlan(request, character, config.k, svd_run, subspace_run)
+    work = work_digest(identify(request), bool(reference), code_digest(TRAINING))
+    finished = None
+    if config.reuse:
+        finished = find_equal_run(
+            tracker,
+            "train",
+            work,
+            lambda found: read_adapter(tracker.artifacts.path(found.run_id, "adapter")),
+        )
+    if not finished:
+        request = replace(request, resume=goes_on(workspace(tracker, *name_work(request)), config.resume))
+    return TrainPlan(request, character, config.k, svd_run, subspace_run, work, finished)
 
 
 def _digest_of_rewards(config: TrainConfig, character: Character) -> str:

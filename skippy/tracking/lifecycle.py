@@ -19,7 +19,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PROJECT_ENV, MLFLOW_SOURCE_NAME, MLF
 
 from skippy.errors import TrackingError
 from skippy.redaction import redact
-from skippy.tracking.connection import EXPERIMENT, Store, local_path
+from skippy.tracking.connection import EXPERIMENT, Store, local_path, translate
 from skippy.tracking.declared import forget_declared_secrets
 from skippy.tracking.outbox import end_of_run, tag_values
 from skippy.tracking.signals import RUN_ID_VARIABLE, Terminated, process_tag, stop_when_orphaned, terminating
@@ -59,7 +59,14 @@ def supervised(store: Store, name: str, tags: Mapping[str, str]) -> Iterator[Sta
             raise
         except BaseException as error:
             signals.is_ending = True
-            _fail(store, run, stub, str(error) or type(error).__name__, "FAILED", late_status)
+            _fail(
+                store,
+                run,
+                stub,
+                str(translate(error) or error) or type(error).__name__,
+                "FAILED",
+                late_status,
+            )
             raise
         run.finish()
 

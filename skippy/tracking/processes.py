@@ -115,7 +115,7 @@ class Processes(StoreAccess):
     """Stages as child processes of a run."""
 
     def start(
-        self, entry_point: str, parameters: Mapping[str, object], *, parent_run_id: str, job: str = ""
+        self, entry_point: str, parameters: Mapping[str, object], *, parent_run_id: str
     ) -> StageProcess:
         """Start an MLproject entry point as a child run of `parent_run_id` and return at once.
 
@@ -129,7 +129,6 @@ class Processes(StoreAccess):
             entry_point: name in MLproject.
             parameters: declared parameters by name; the others take their defaults.
             parent_run_id: run to nest it under.
-            job: what the parent calls it, kept as a tag; a restarted parent finds it by that.
 
         Raises:
             TrackingError: MLproject is missing, has no such entry point, or a parameter lacks a value.
@@ -165,8 +164,6 @@ class Processes(StoreAccess):
                 if not self.client.get_run(process.run_id).data.tags.get(Tag.PROCESS):
                     self.client.set_tag(process.run_id, Tag.PROCESS, process_tag(submitted.command_proc.pid))
                 self.client.set_tag(process.run_id, PARENT_TAG, parent_run_id)
-                if job:
-                    self.client.set_tag(process.run_id, Tag.JOB, job)
                 self.client.set_tag(process.run_id, MLFLOW_PROJECT_BACKEND, BACKEND)
         except BaseException:
             process.stop()

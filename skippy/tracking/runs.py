@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from mlflow.exceptions import MlflowException
@@ -14,7 +14,7 @@ from skippy.tracking.artifacts import Artifacts
 from skippy.tracking.connection import EXPERIMENT, Store, StoreAccess
 from skippy.tracking.records import MetricPoint, RunRecord, to_record
 from skippy.tracking.stage_run import translated_errors
-from skippy.tracking.tags import LINK_PREFIX, PARENT_TAG, Tag
+from skippy.tracking.tags import LINK_PREFIX, Tag
 
 PAGE_SIZE = 1000
 NOTHING: Mapping[str, str] = {}
@@ -70,7 +70,7 @@ class Runs(StoreAccess):
             MissingRunError: there is none, or several begin so.
         """
         try:
-            record = to_record(self.store.client.get_run(self._in_full(run_id)))
+            found = self.store.client.get_run(self._in_full(run_id))
         except MlflowException as error:
             raise MissingRunError(
                 "There is no such run.",
@@ -79,6 +79,15 @@ class Runs(StoreAccess):
                 found=str(error),
                 next_step="look the id up in the MLflow UI, or leave it out for the newest",
             ) from error
+        record = to_record(found)
+        if found.info.lifecycle_stage == "deleted":
+            raise MissingRunError(
+                "The run is deleted.",
+                where=f"{record.stage} run {record.run_id} {record.name!r}",
+                expected="a run that is there",
+                found="lifecycle stage deleted",
+                next_step=f"give another run id, or bring it back: mlflow runs restore --run-id {record.run_id}",
+            )
         moved = record.tags.get(Tag.MOVED_TO)
         return self.read(moved) if moved else record
 
@@ -167,11 +176,6 @@ class Runs(StoreAccess):
     ) -> list[RunRecord]:
         """All runs of a kind, newest first; with `finished=False` whatever their status."""
         return self._search(_wanted(stage, base_digest, variant, character, extra_tags), finished, PAGE_SIZE)
-
-    def children(self, parents: Collection[str]) -> list[RunRecord]:
-        """Every run that is nested under one of `parents`, newest first."""
-        found = [self._search({PARENT_TAG: parent}, False, PAGE_SIZE) for parent in parents]
-        return sorted((run for runs in found for run in runs), key=lambda run: run.start_time, reverse=True)
 
     def metric_history(self, run_id: str, key: str) -> list[MetricPoint]:
         """Every value of one metric, by step; empty if it was never logged."""

@@ -49,7 +49,6 @@ class Tag(StrEnum):
     ERROR = "skippy.error"
     MOVED_TO = "skippy.moved_to"
     WORK = "skippy.work"
-    JOB = "skippy.job"
     REUSES = "skippy.reuses"
     SEED = "skippy.seed"
     CHARACTER_DIGEST = "skippy.character_digest"
@@ -63,6 +62,7 @@ class Tag(StrEnum):
     SUBSPACE_SEED = "skippy.subspace_seed", int
     # train and merge.
     BASE_HASH = "skippy.base_hash"
+    TRAINING_CODE = "skippy.training_code"
     STEP = "skippy.step"
     MODEL_URI = "skippy.model_uri"
     MODEL_ID = "skippy.model_id"
@@ -81,12 +81,14 @@ class Tag(StrEnum):
     PROBLEMS_DIGEST = "skippy.problems_digest"
     BACKEND = "skippy.backend"
     JUDGE = "skippy.judge"
+    EVALUATION_CODE = "skippy.evaluation_code"
     # compare and promote.
     EVAL_RUNS = "skippy.eval_runs", _many
     VERDICT = "skippy.verdict"
     WINNER = "skippy.winner"
     REPORT_SHA256 = "skippy.report_sha256"
     PROMOTION = "skippy.promotion"
+    SENSITIVITY = "skippy.sensitivity"
     # study.
     BOARD_RUN = "skippy.board_run"
     STUDY_GROUP = "skippy.study_group"

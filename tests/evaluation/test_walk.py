@@ -61,10 +61,10 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     adapters: list[str] = []
 
     class Backend:
-        dies_at = 0
+        dies_at = -1
 
         def __init__(self, model, tokenizer):
-            self.step = int(model.rsplit("_", 1)[1])
+            self.step = int(str(model).rsplit("_", 1)[1]) if "_" in str(model) else 0
 
         def generate(self, requests, sampling):
             for number, request in enumerate(requests):
@@ -119,9 +119,10 @@ def test_every_checkpoint_is_loaded_once_and_its_persona_logged_by_step(tracker,
     assert personas[0] < personas[-1]
     assert list(figures.values()) == personas
     lines = run.texts[FRONTIER].splitlines()
-    assert all(f'"{DIGEST}@{step}"' in run.texts[FRONTIER] for step in STEPS)
-    assert sum(f'"suite": "{AIME}"' in line for line in lines) == 4 * len(STEPS)
-    assert len(lines) == (4 + len(load_character("skippy").banal_prompts)) * len(STEPS), "plain prompts alone"
+    asked = (0, *STEPS)
+    assert all(f'"{DIGEST}@{step}"' in run.texts[FRONTIER] for step in asked), "the base is step 0"
+    assert sum(f'"suite": "{AIME}"' in line for line in lines) == 4 * len(asked)
+    assert len(lines) == (4 + len(load_character("skippy").banal_prompts)) * len(asked), "plain prompts alone"
     assert not list(tracker.store.root.rglob("samples.jsonl"))
 
 
@@ -130,7 +131,7 @@ def test_a_killed_walk_goes_on_and_ends_the_same(tracker, loaded, monkeypatch):
     monkeypatch.setattr(checkpoints.TransformersBackend, "dies_at", 20)
     with pytest.raises(KeyboardInterrupt):
         walk_once(tracker)
-    monkeypatch.setattr(checkpoints.TransformersBackend, "dies_at", 0)
+    monkeypatch.setattr(checkpoints.TransformersBackend, "dies_at", -1)
     loaded.clear()
     resumed, figures_resumed = walk_once(tracker)
     assert resumed.texts == whole.texts
@@ -142,7 +143,7 @@ def test_a_killed_walk_of_one_training_is_not_gone_on_with_by_another(tracker, l
     monkeypatch.setattr(checkpoints.TransformersBackend, "dies_at", 20)
     with pytest.raises(KeyboardInterrupt):
         walk_once(tracker)
-    monkeypatch.setattr(checkpoints.TransformersBackend, "dies_at", 0)
+    monkeypatch.setattr(checkpoints.TransformersBackend, "dies_at", -1)
     loaded.clear()
     walk_once(tracker, train_run="u" * 32)
     assert loaded == [f"adapters/step_{step:06d}" for step in STEPS]
@@ -163,8 +164,10 @@ def test_the_walk_and_the_evaluation_share_no_seed(tracker, loaded):
     final = requests_for(questions, 4, plan.sampling, "m", set())
     assert {sample["problem_hash"] for sample in walked} <= {question.hash for question, _ in final.values()}
     assert not {sample["seed"] for sample in walked} & {request.seed for _, request in final.values()}
-    by_step = [{s["seed"] for s in walked if s["model_digest"].endswith(f"@{step}")} for step in STEPS]
-    assert by_step[0] == by_step[1] == by_step[2], "checkpoints are compared on the same noise"
+    by_step = [{s["seed"] for s in walked if s["model_digest"].endswith(f"@{step}")} for step in (0, *STEPS)]
+    assert by_step[0] == by_step[1] == by_step[2] == by_step[3], (
+        "base and checkpoints are compared on the same noise"
+    )
 
 
 def test_a_walk_through_a_server_is_refused_before_anything_is_looked_up():

@@ -11,12 +11,14 @@ import torch
 
 from skippy.characters.loader import load_character
 from skippy.config import SvdConfig, TrainConfig
+from skippy.core.spectral.lora import LoraFactors
 from skippy.errors import BackendError, ConfigError, MissingRunError, ProjectorError, SkippyError
 from skippy.evaluation.suites import PROMPT_STYLES
 from skippy.resolve.bases import open_base
 from skippy.resolve.runs import CHARACTER_DIGEST
 from skippy.resolve.work import WORK, find_equal_run, work_digest
 from skippy.stages import svd, train
+from skippy.stores.adapters import write_adapter
 from skippy.stores.projectors import read_projectors
 from skippy.training.plan import PRESETS
 from skippy.training.resume import name_work
@@ -135,6 +137,23 @@ def test_the_preset_is_that_of_the_base_and_the_person_sets_on_top(
     )
 
 
+def test_a_finished_training_of_the_same_work_is_taken_while_its_adapter_can_be_read(
+    tracker, config, seen, tmp_path, monkeypatch
+) -> None:
+    plan = train.resolve(config, tracker)
+    factors = {"a": LoraFactors(torch.ones(2, 3), torch.ones(4, 2), 0.1)}
+    with tracker.stage("train", name="t", note="", config={}) as stage:
+        stage.set_tags({WORK: plan.work})
+        stage.log_folder(write_adapter(tmp_path / "adapter", factors), "adapter")
+    asked = replace(config, reuse=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "code_digest", lambda _: "other code")
+        assert train.resolve(asked, tracker).finished is None, "other code is other work"
+    assert train.resolve(asked, tracker).finished
+    (tracker.artifacts.path(stage.run_id, "adapter") / "adapter_model.safetensors").write_bytes(b"")
+    assert train.resolve(asked, tracker).finished is None
+
+
 @pytest.mark.parametrize("is_hardened", [True, False])
 def test_rewards_are_hardened_unless_told_otherwise(config, is_hardened) -> None:
     functions = train.reward_functions(replace(config, hardened=is_hardened), load_character("keeper"))
@@ -190,8 +209,8 @@ def test_the_workspace_goes_when_the_run_is_finished_and_not_before(tracker, con
     train.run(config, tracker)
     assert not folders[1].exists()
     (finished,) = tracker.runs.find_all("train")
-    assert finished.tags[WORK] == find_equal_run(tracker, "train", finished.tags[WORK]).tags[WORK]
-    assert find_equal_run(tracker, "train", work_digest("other")) is None
+    assert finished.tags[WORK] == find_equal_run(tracker, "train", finished.tags[WORK], print).tags[WORK]
+    assert find_equal_run(tracker, "train", work_digest("other"), print) is None
 
 
 def test_the_projectors_of_this_base_and_k_are_trained_against(tracker, config, seen, tmp_path) -> None:

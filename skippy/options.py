@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import MISSING, Field, field, fields
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from skippy.errors import ConfigError, nearest
 
@@ -48,7 +48,14 @@ def option(
 def default_text(item: Field[Any]) -> str:
     """A field's default as MLproject and the command line write it."""
     assert item.default is not MISSING
-    return str(item.default).lower() if isinstance(item.default, bool) else str(item.default)
+    return value_text(item.default)
+
+
+def value_text(value: Any) -> str:
+    """A value as it is written in a parameter; None, a value left to something else, is empty."""
+    if value is None:
+        return ""
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def parse_config(config_class: type[Config], values: Mapping[str, str]) -> Config:
@@ -110,23 +117,34 @@ def suggest(text: str, known: Iterable[str]) -> str:
     return f"did you mean {near}?" if near else ""
 
 
-def _parse(item: Field[Any], kind: type, text: str) -> Any:
+def _parse(item: Field[Any], kind: Any, text: str) -> Any:
     text = text.strip()
     try:
         value = _PARSERS[kind](text)
     except ValueError as error:
-        raise _refuse(item, text, f"a value of type {kind.__name__}") from error
+        wanted = get_args(kind)[0] if get_args(kind) else kind
+        raise _refuse(item, text, f"a value of type {wanted.__name__}") from error
+    fault = limits_fault(item, value)
+    if fault:
+        raise _refuse(item, text, fault)
+    return value
+
+
+def limits_fault(item: Field[Any], value: Any) -> str:
+    """What a field's limits expect in place of `value`; empty where it keeps them, or is left to something else."""
     choices, minimum = item.metadata["choices"], item.metadata["minimum"]
     above, below = item.metadata["above"], item.metadata["below"]
+    if value is None:
+        return ""
     if choices and value not in choices:
-        raise _refuse(item, text, "one of " + ", ".join(choices))
+        return "one of " + ", ".join(choice or "nothing" for choice in choices)
     if minimum is not None and value < minimum:
-        raise _refuse(item, text, f"at least {minimum:g}")
+        return f"at least {minimum:g}"
     if above is not None and not value > above:
-        raise _refuse(item, text, f"more than {above:g}")
+        return f"more than {above:g}"
     if below is not None and not value < below:
-        raise _refuse(item, text, f"less than {below:g}")
-    return value
+        return f"less than {below:g}"
+    return ""
 
 
 def _refuse(item: Field[Any], text: str, expected: str) -> ConfigError:
@@ -154,5 +172,12 @@ def _parse_float(text: str) -> float:
     return value
 
 
-_PARSERS: dict[type, Callable[[str], Any]] = {str: str, int: int, float: _parse_float, bool: _parse_bool}
-_KINDS: dict[type, str] = {str: "TEXT", int: "INTEGER", float: "NUMBER", bool: "[true|false]"}
+def _or_none(parse: Callable[[str], Any]) -> Callable[[str], Any]:
+    return lambda text: parse(text) if text else None
+
+
+_PLAIN: dict[type, Callable[[str], Any]] = {str: str, int: int, float: _parse_float, bool: _parse_bool}
+# A type or None: empty text leaves the value to something else.
+_PARSERS = {**_PLAIN, **{kind | None: _or_none(parse) for kind, parse in _PLAIN.items()}}
+_NAMES: dict[type, str] = {str: "TEXT", int: "INTEGER", float: "NUMBER", bool: "[true|false]"}
+_KINDS = {**_NAMES, **{kind | None: name for kind, name in _NAMES.items()}}

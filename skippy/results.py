@@ -118,6 +118,27 @@ class BanalScores:
 
 
 @dataclass(frozen=True)
+class Answer:
+    """What a model said to one everyday prompt: its first answer.
+
+    Attributes:
+        key: prompt hash.
+        prompt: as it was asked.
+        text: the answer.
+        persona: its persona score.
+        tokens: its length.
+        traits: trait name → score.
+    """
+
+    key: str
+    prompt: str
+    text: str
+    persona: float
+    tokens: int
+    traits: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class LeakageFacts:
     """ΔW inside the protected directions, pooled over targets, of the adapter and of what was stored.
 
@@ -234,6 +255,8 @@ class Evaluation:
         prompt_style: how problems were put; arms asked differently are not comparable.
         sampling_seed: what every sample's own seed was drawn from; arms of different ones are not comparable.
         samples: artifact of the run `eval` that holds the answers to the problems; empty where none was kept.
+        answers: the first answer to every plain everyday prompt, in the order of the character's file.
+        recipe: settings of the training, by name; empty for the base.
     """
 
     seed: int
@@ -254,6 +277,8 @@ class Evaluation:
     prompt_style: str = ""
     sampling_seed: int = 0
     samples: str = ""
+    answers: tuple[Answer, ...] = ()
+    recipe: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -283,10 +308,12 @@ class Provenance:
     Attributes:
         experiment: tracking experiment.
         created: when the comparison was made, ISO 8601.
+        runs_page: address of a run in the tracking UI, with `{run}` for its id; empty where there is no UI.
         code_version: commit.
         is_dirty: uncommitted changes at that commit.
         base_model: name or path of the base.
         base_digest: its digest.
+        base_licence: as stated beside its weights; empty where nothing is.
         projector_digest: digest of U, V; empty where no variant needs them.
         character: character name.
         character_digest: digest of its file.
@@ -311,6 +338,8 @@ class Provenance:
     problem_source: str = ""
     problem_digest: str = ""
     problem_count: int = 0
+    base_licence: str = ""
+    runs_page: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
     commands: tuple[str, ...] = ()
     rerun: tuple[str, ...] = ()

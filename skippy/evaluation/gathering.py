@@ -14,7 +14,15 @@ from skippy.core.variants import find_variant
 from skippy.errors import ReportError
 from skippy.evaluation.character_history import read_trajectory
 from skippy.evaluation.distinguish import distinguishability
-from skippy.evaluation.metrics import FRONTIER, banal_scores, count_statuses, frontier, problem_scores
+from skippy.evaluation.equality import training_settings
+from skippy.evaluation.metrics import (
+    FRONTIER,
+    banal_scores,
+    count_statuses,
+    everyday_answers,
+    frontier,
+    problem_scores,
+)
 from skippy.evaluation.provenance import gather_provenance, promotion_state
 from skippy.evaluation.selection import Selection
 from skippy.evaluation.suites import AIME, BANAL, load_problem_set, suite_label
@@ -135,6 +143,8 @@ def _evaluation(
         maj_at_k=maj_at_k([s.answers for s in scores], [gold[s.key] for s in scores]) if scores else None,
         **_asked(record),
         samples=f"samples/{AIME}.jsonl" if solved else "",
+        answers=everyday_answers(chatted, character),
+        recipe=training_settings(tracker, train.run_id, record.variant) if train else {},
     )
 
 

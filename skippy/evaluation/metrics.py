@@ -16,7 +16,7 @@ from skippy.core.answers import extract_integer_lenient
 from skippy.core.inference.accuracy import avg_at_k, maj_at_k, pass_at_k
 from skippy.core.style import rewards
 from skippy.evaluation.suites import AIME, MODES, PLAIN
-from skippy.results import BanalScores, Excerpt, FrontierPoint, ProblemScore
+from skippy.results import Answer, BanalScores, Excerpt, FrontierPoint, ProblemScore
 from skippy.stores.problems import ProblemSet
 from skippy.stores.samples import Sample
 
@@ -137,6 +137,25 @@ def banal_scores(samples: Sequence[Sample], character: Character) -> BanalScores
         traits={name: tuple(values) for name, values in traits.items()},
         modes={MODES[mode]: fmean(values) for mode, values in by_mode.items() if values},
         mean_tokens=fmean(sample.tokens for sample in plain),
+    )
+
+
+def everyday_answers(samples: Sequence[Sample], character: Character) -> tuple[Answer, ...]:
+    """The first answer to every plain prompt, in the order of the character's file."""
+    first = sorted(
+        (sample for sample in samples if _mode(sample) == PLAIN and sample.sample_index == 0),
+        key=lambda sample: int(sample.problem_id.split("/")[1]),
+    )
+    return tuple(
+        Answer(
+            sample.problem_hash,
+            sample.prompt,
+            sample.completion,
+            float(sample.score or 0.0),
+            sample.tokens,
+            dict(rewards.trait_scores(sample.completion, character.rules, sample.prompt)),
+        )
+        for sample in first
     )
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 
 from skippy.characters.schema import Character
 from skippy.commands import command
@@ -50,9 +52,29 @@ def gather_provenance(
         versions={"python": platform.python_version()}
         | {name: importlib.metadata.version(name) for name in PACKAGES},
         commands=_commands(tracker, records, behind),
+        base_licence=read_licence(base.path),
+        runs_page=tracker.store.run_page,
         rerun=_rerun(tracker, records),
         comparison_command=comparison_command,
     )
+
+
+def read_licence(folder: Path) -> str:
+    """The licence stated beside a checkpoint: `license:` in its README, else the first line of a LICENSE file."""
+    readme = folder / "README.md"
+    if readme.is_file():
+        stated = re.search(
+            r"^license:\s*(\S.*?)\s*$", readme.read_text("utf-8", "replace")[:4000], re.MULTILINE
+        )
+        if stated:
+            return stated[1]
+    for path in sorted(folder.glob("LICEN[SC]E*")):
+        lines = [
+            line.strip() for line in path.read_text("utf-8", "replace")[:4000].splitlines() if line.strip()
+        ]
+        if lines:
+            return lines[0]
+    return ""
 
 
 def promotion_state(name: str, tracker: Tracker) -> PromotionState:

@@ -119,11 +119,19 @@ class PairVerdict:
 
 @dataclass(frozen=True)
 class GateStep:
-    """One step of the promotion order; steps after the first that fails are not read."""
+    """One step of the promotion order; steps after the first that fails are not read.
+
+    Attributes:
+        name: of the step.
+        is_passed: shown.
+        reason: in a sentence.
+        is_refuted: the contrary is shown; neither is a step that is not settled.
+    """
 
     name: str
     is_passed: bool
     reason: str
+    is_refuted: bool = False
 
 
 @dataclass(frozen=True)

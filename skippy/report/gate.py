@@ -14,13 +14,13 @@ def barriers_of(comparison: Comparison) -> tuple[GateStep, ...]:
     barriers = []
     if comparison.unequal:
         reason = f"the arms differ in more than the variant: {'; '.join(comparison.unequal)}"
-        barriers.append(GateStep("equal settings", False, reason))
+        barriers.append(GateStep("equal settings", False, reason, is_refuted=True))
     if not comparison.is_margin_planned:
         reason = (
             f"the margin of {comparison.margin_points:g} points is post hoc: the evaluations were planned with "
             f"{comparison.planned_margin_points:g}"
         )
-        barriers.append(GateStep("planned margin", False, reason))
+        barriers.append(GateStep("planned margin", False, reason, is_refuted=True))
     return tuple(barriers)
 
 
@@ -57,19 +57,28 @@ def walk_gate(
     verdict = next(item for item in variants if item.name == treatment)
     steps = [GateStep(order[0], character.is_passed, character.reason)]
     if steps[-1].is_passed:
-        steps.append(GateStep(order[1], verdict.verdict == "preserved", verdict.reason))
+        steps.append(
+            GateStep(
+                order[1],
+                verdict.verdict == "preserved",
+                verdict.reason,
+                is_refuted=verdict.verdict == "degraded",
+            )
+        )
     if steps[-1].is_passed and len(steps) == 2:
-        steps.append(GateStep(order[2], *_beats(treatment, rivals, pairs)))
+        steps.append(_beats(order[2], treatment, rivals, pairs))
     return Gate(treatment, rivals, order, tuple(steps))
 
 
-def _beats(treatment: str, rivals: Sequence[str], pairs: Sequence[PairVerdict]) -> tuple[bool, str]:
+def _beats(name: str, treatment: str, rivals: Sequence[str], pairs: Sequence[PairVerdict]) -> GateStep:
     """Whether a treatment is better than every rival; the reason is that of the first it does not beat."""
     if not rivals:
-        return False, f"there is no {_any_of('rival')} to compare with"
+        return GateStep(name, False, f"there is no {_any_of('rival')} to compare with")
     against = [pair for pair in pairs if pair.first == treatment and pair.second in rivals]
     failed = [pair for pair in against if pair.verdict != "first_better"]
-    return not failed, "; ".join(pair.reason for pair in failed[:1] or against)
+    reason = "; ".join(pair.reason for pair in failed[:1] or against)
+    is_worse = any(pair.verdict == "second_better" for pair in failed)
+    return GateStep(name, not failed, reason, is_refuted=is_worse)
 
 
 def _any_of(role: str) -> str:

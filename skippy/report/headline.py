@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from skippy.core.variants import label_of, of_role
 from skippy.report.conclusions import PairVerdict, Sensitivity, VariantVerdict, Verdicts
-from skippy.report.numerals import signed
+from skippy.report.numerals import bounds, plain, signed
+from skippy.report.verdicts import average_accuracy
 from skippy.results import Comparison
 
 
@@ -33,8 +34,8 @@ def headline(comparison: Comparison, verdicts: Verdicts) -> str:
 
 def _untested(comparison: Comparison, labels: list[str]) -> str:
     return (
-        f"Not tested: neither {' nor '.join(labels)} nor any control lost {comparison.margin_points:g} points of "
-        f"{comparison.suite_label} score, so harm would not have been seen either."
+        f"Not tested: no loss of {comparison.margin_points:g} points of {comparison.suite_label} score was shown for "
+        f"{' or '.join(labels)} or any control, so harm might not have been seen either."
     )
 
 
@@ -118,3 +119,14 @@ def _both(rival: VariantVerdict, treatment: VariantVerdict, pair: PairVerdict, s
             f"Cannot tell: neither for {first} nor for {second} is a loss of {suite} score shown or excluded."
         )
     return " ".join((_alone(treatment, suite), _alone(rival, suite)))
+
+
+def lede(comparison: Comparison, verdicts: Verdicts) -> str:
+    """The figures under the headline: every arm's score, the primary difference, or that nothing was compared."""
+    scores = ", ".join(f"{arm.label} {plain(average_accuracy(arm))}" for arm in comparison.arms)
+    text = f"Scores out of 100: {scores}."
+    pair = verdicts.primary
+    if pair is not None and pair.mean_difference is not None and pair.interval is not None:
+        names = f"{label_of(pair.first)} − {label_of(pair.second)}"
+        text += f" {names}: {signed(pair.mean_difference)} points ({bounds(pair.interval)})."
+    return text

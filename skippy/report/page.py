@@ -10,13 +10,15 @@ import jinja2
 from markupsafe import Markup
 
 from skippy.core.variants import label_of
-from skippy.report.audit import draw_audit
+from skippy.report.answers import RULE, exchanges
+from skippy.report.audit import audit_line, draw_audit
 from skippy.report.canvas import NARROW, WIDE
 from skippy.report.conclusions import Verdicts
 from skippy.report.flips import Flip, find_flips, sides_of
 from skippy.report.forest import draw_forest
 from skippy.report.frontier import draw_frontier
-from skippy.report.headline import headline
+from skippy.report.glossary import glossary
+from skippy.report.headline import headline, lede
 from skippy.report.heatmap import draw_heatmap
 from skippy.report.latex import escape_tex
 from skippy.report.numerals import digest, moment, percent, plain, signed
@@ -183,6 +185,12 @@ def _view(comparison: Comparison, verdicts: Verdicts, flips: list[Flip]) -> dict
         "comparison": comparison,
         "verdicts": verdicts,
         "headline": headline(comparison, verdicts),
+        "lede": lede(comparison, verdicts),
+        "exchanges": exchanges(comparison),
+        "rule": RULE,
+        "terms": glossary(comparison),
+        "anchors": {label: term.anchor for term in glossary(comparison) for label in term.labels},
+        "audit_line": audit_line(comparison),
         "shown": shown(comparison, verdicts),
         "not_shown": not_shown(comparison, verdicts),
         "takes": what_it_takes(comparison, verdicts),

@@ -65,13 +65,13 @@ def _explain(control: PositiveControl, label: str, margin_points: float, *, is_s
     if control.bound is None:
         return "no arm can be compared with the base, so nothing was tested"
     mean, upper = control.bound.mean * POINTS, control.bound.upper * POINTS
-    whose = f"{label}, evaluated earlier on the same problems," if is_stored else label
+    earlier = ", evaluated earlier on the same problems," if is_stored else ""
     if control.is_shown:
         return (
-            f"{whose} lost {plain(-mean)} points (upper bound {signed(upper)}), "
+            f"{label}{earlier} lost {plain(-mean)} points (upper bound {signed(upper)}), "
             f"so a loss of {margin_points:g} points is visible on these problems"
         )
     return (
-        f"no arm and no control lost {margin_points:g} points: the most damaging, {whose} stands at "
-        f"{signed(mean)} points (upper bound {signed(upper)})"
+        f"no arm and no control is shown to lose {margin_points:g} points: the most damaging, {label}"
+        f"{earlier or ','} stands at {signed(mean)} points (upper bound {signed(upper)})"
     )

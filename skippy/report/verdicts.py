@@ -74,7 +74,10 @@ def controlled(verdict: VariantVerdict, character: CharacterStep, sensitivity: S
     if verdict.by_interval is None:
         return verdict
     if not sensitivity.is_shown:
-        reason = f"{verdict.reason}, but {sensitivity.reason}"
+        # Not what the interval would mean: beside a missing control that would be read as a finding.
+        figures = f"{signed(verdict.mean_difference)} points ({bounds(verdict.interval)})"
+        told = figures if verdict.reason.startswith(figures) else verdict.reason
+        reason = f"{told}, and no positive control stands behind it"
         return replace(verdict, verdict="not_tested", reason=reason, is_measurably_lower=False)
     if character.is_absent and verdict.verdict == "preserved":
         reason = f"{verdict.reason}, but there was nothing to pay for: {character.reason}"

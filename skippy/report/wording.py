@@ -51,6 +51,8 @@ def not_shown(comparison: Comparison, verdicts: Verdicts) -> list[str]:
         for v in verdicts.variants
         if v.verdict in ("inconclusive", "not_comparable", "not_tested")
     ]
+    if not verdicts.sensitivity.is_shown:
+        lines.insert(0, f"{_upper(verdicts.sensitivity.reason)}.")
     lines += [f"The arms differ in more than the variant: {line}." for line in comparison.unequal]
     if not comparison.is_margin_planned:
         lines.append(
@@ -73,8 +75,9 @@ def not_shown(comparison: Comparison, verdicts: Verdicts) -> list[str]:
 
 
 def what_it_takes(comparison: Comparison, verdicts: Verdicts) -> list[str]:
-    """What would settle every inconclusive verdict, one sentence each."""
-    return [
+    """What would test something at all, and settle every inconclusive verdict, a sentence each."""
+    control = verdicts.sensitivity.next_step
+    return [f"A positive control: {control}."] * bool(control) + [
         f"{label_of(verdict.name)}: {_takes(verdict, verdict.needed)}."
         for verdict in verdicts.variants
         if verdict.needed

@@ -17,6 +17,7 @@ logger = logging.getLogger(__name__)
 REUSES = Tag.REUSES
 MODEL_URI = Tag.MODEL_URI
 CHARACTER_DIGEST = Tag.CHARACTER_DIGEST
+PROMPTS_DIGEST = Tag.PROMPTS_DIGEST
 WALK_RUNS = Tag.WALK_RUNS
 SUBJECT = Tag.SUBJECT
 """Tag of an evaluation: of a `model`, or of a training's `checkpoints`."""

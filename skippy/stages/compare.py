@@ -14,11 +14,13 @@ from skippy.characters.loader import load_character
 from skippy.characters.schema import Character
 from skippy.commands import command, next_command
 from skippy.config import CompareConfig, config_dict
-from skippy.errors import MissingRunError, ReportError
+from skippy.errors import MissingRunError, ReportError, SkippyError
 from skippy.evaluation.controls import find_controls
 from skippy.evaluation.gathering import gather_comparison
 from skippy.evaluation.selection import Selection, select_evaluations
+from skippy.report.answers import answer_rows, flip_rows
 from skippy.report.conclusions import Verdicts
+from skippy.report.model_card import render_cards
 from skippy.report.page import render
 from skippy.report.verdicts import average_accuracy, judge
 from skippy.report.wording import commands_it_takes, what_it_takes
@@ -87,6 +89,7 @@ def run(config: CompareConfig, tracker: Tracker) -> CompareResult:
         )
         verdicts = judge(comparison)
         record(comparison, verdicts, plan, stage)
+        write_cards(tracker, render_cards(comparison, verdicts), stage)
         logger.info("report: %s", tracker.artifacts.path(stage.run_id, "report/index.html"))
         logger.info("next: %s", next_command("promote", config, stage.manager))
         return CompareResult(stage.run_id, verdicts.winner)
@@ -119,6 +122,9 @@ def record(comparison: Comparison, verdicts: Verdicts, plan: ComparePlan, stage:
     """Keep the report, tag the run with what it found, and say it."""
     files = render(comparison, verdicts)
     _log_report(stage, files)
+    stage.log_browsable_tables(
+        {"tables/answers.json": answer_rows(comparison), "tables/flips.json": flip_rows(comparison)}
+    )
     found = "; ".join(f"{verdict.name}: {verdict.verdict}" for verdict in verdicts.variants)
     stage.set_tags(
         {
@@ -168,6 +174,16 @@ def _require_unaltered(tracker: Tracker, records: Mapping[str, Sequence[RunRecor
                 found=f"weights digest {found}",
                 next_step=f"evaluate it again: mlflow run . -e eval --env-manager local -P model={uri}",
             )
+
+
+def write_cards(tracker: Tracker, cards: Mapping[str, str], stage: StageRun) -> None:
+    """A card for every version, in this run and with the version; a version that is gone needs none."""
+    for uri, text in cards.items():
+        stage.log_text(text, f"cards/{uri.removeprefix('models:/').replace('/', '-')}.md")
+        try:
+            tracker.models.write_card(uri, text)
+        except SkippyError as error:
+            logger.warning("compare: %s gets no card beside its weights. %s", uri, error)
 
 
 def _log_report(stage: StageRun, files: Mapping[str, str | bytes]) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from skippy.characters.loader import load_character
+from skippy.characters.own_prompts import own_prompts
 from skippy.characters.schema import Character
 from skippy.commands import next_command
 from skippy.config import EvalConfig, config_dict
@@ -38,12 +39,7 @@ from skippy.resolve.bases import Base, open_base
 from skippy.resolve.code import EVALUATION, EVALUATION_CODE, code_digest
 from skippy.resolve.devices import pick_device
 from skippy.resolve.files import CHECKPOINTS
-from skippy.resolve.runs import (
-    CHARACTER_DIGEST,
-    MODEL_URI,
-    SUBJECT,
-    find_run,
-)
+from skippy.resolve.runs import CHARACTER_DIGEST, MODEL_URI, PROMPTS_DIGEST, SUBJECT, find_run
 from skippy.resolve.subjects import Subject, find_subject
 from skippy.resolve.work import WORK, find_equal_run, take_over, work_digest
 from skippy.resolve.workspaces import claim_workspace, discard_workspace
@@ -77,6 +73,7 @@ class EvalPlan:
         base: what the model was made from.
         asked: questions, model and sampling.
         opinions: of others, opened.
+        prompts_digest: of the person's own prompts; empty without.
         samples: those of an earlier evaluation, scored anew; None: they are to be generated.
         finished: an earlier evaluation of the same, if it is to be taken.
     """
@@ -85,6 +82,7 @@ class EvalPlan:
     base: Base
     asked: Plan
     opinions: Opinions
+    prompts_digest: str = ""
     samples: tuple[Sample, ...] | None = None
     finished: RunRecord | None = None
 
@@ -149,7 +147,7 @@ def resolve(config: EvalConfig, tracker: Tracker) -> EvalPlan:
     regraded = find_run(tracker, "eval", config.regrade) if config.regrade else None
     if regraded:
         config = _as_recorded(config, regraded, tracker)
-    character = load_character(config.character)
+    character, prompts_digest = own_prompts(load_character(config.character), config.prompts)
     base = open_base(config.base_model, tracker, config.profile)
     generator = Generator(
         config.backend,
@@ -166,13 +164,13 @@ def resolve(config: EvalConfig, tracker: Tracker) -> EvalPlan:
             *(train, base, character), problems=config.problems, limit=config.limit, sampling=config.sampling,
             seed=config.seed, generator=generator,
         )  # fmt: skip
-        return EvalPlan(config, base, asked, opinions)
+        return EvalPlan(config, base, asked, opinions, prompts_digest)
     subject = find_subject(config.model, config.base_model, base, tracker, character.digest)
     asked = _plan(config, base, subject, character, generator)
     if not regraded:
-        return EvalPlan(config, base, asked, opinions)
+        return EvalPlan(config, base, asked, opinions, prompts_digest)
     asked = replace(asked, prompt_style=regraded.tags.get(PROMPT_STYLE, ""))
-    return EvalPlan(config, base, asked, opinions, tuple(_regrade(regraded, asked, tracker)))
+    return EvalPlan(config, base, asked, opinions, prompts_digest, tuple(_regrade(regraded, asked, tracker)))
 
 
 def _finished(plan: EvalPlan, tracker: Tracker) -> RunRecord | None:
@@ -219,7 +217,7 @@ def record(samples: Sequence[Sample], asked: Plan, plan: EvalPlan, stage: StageR
     """Keep the samples, log our figures, then those of others."""
     for suite in (AIME, BANAL):
         _keep([sample for sample in samples if sample.suite == suite], suite, stage)
-    ours = _account(samples, asked, stage)
+    ours = _account(samples, asked, stage, plan.prompts_digest or asked.character.digest)
     return ours | add_opinions(plan.opinions, samples, asked, plan.config.limit, stage)
 
 
@@ -251,6 +249,7 @@ def _tags(plan: EvalPlan) -> dict[str, str]:
         MODEL_URI: asked.subject.uri,
         Tag.MODEL_DIGEST: asked.subject.digest,
         Tag.SEED: asked.subject.seed,
+        PROMPTS_DIGEST: plan.prompts_digest,
         Tag.SUITE: config.suite,
         SUBJECT: CHECKPOINTS if plan.is_walk else MODEL,
         Tag.SAMPLING: asked.sampling.name,
@@ -313,6 +312,7 @@ def _as_recorded(config: EvalConfig, record: RunRecord, tracker: Tracker) -> Eva
         samples=int(then["samples"]),
         sampling=record.tags[Tag.SAMPLING],
         backend=record.tags[Tag.BACKEND],
+        prompts=str(then.get("prompts", "")),
         # Not the parameter of then: before there was this tag, a seed named the work and drew nothing.
         seed=int(record.tags.get(SAMPLING_SEED, "0")),
     )
@@ -358,7 +358,7 @@ def _keep(samples: Sequence[Sample], name: str, stage: StageRun) -> None:
         stage.log_text("".join(sample.to_line() for sample in samples), f"samples/{name}.jsonl")
 
 
-def _account(samples: Sequence[Sample], plan: Plan, stage: StageRun) -> dict[str, float]:
+def _account(samples: Sequence[Sample], plan: Plan, stage: StageRun, banal_digest: str) -> dict[str, float]:
     """Log the figures of both suites, linked to model and data set."""
     metrics: dict[str, float] = {}
     model_id = plan.subject.model_id
@@ -381,9 +381,7 @@ def _account(samples: Sequence[Sample], plan: Plan, stage: StageRun) -> dict[str
     chatted = [sample for sample in samples if sample.suite == BANAL]
     if chatted:
         found = banal_metrics(chatted, plan.character)
-        dataset = stage.log_dataset(
-            f"banal ({plan.character.name})", plan.character.digest, "banal", "evaluation"
-        )
+        dataset = stage.log_dataset(f"banal ({plan.character.name})", banal_digest, "banal", "evaluation")
         stage.log_metrics(found, model_id=model_id, dataset=dataset)
         metrics |= found
         logger.info(

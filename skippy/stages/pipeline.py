@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from skippy.config import MainConfig, config_dict
 from skippy.core.variants import VARIANTS, parse_arms
 from skippy.models.profiles import ModelProfile
+from skippy.options import value_text
 from skippy.progress import LINES_VARIABLE, Progress
 from skippy.resolve.bases import find_profile
 from skippy.resolve.threads import THREADS_VARIABLE, share_of_cores
@@ -95,9 +96,14 @@ def plan(config: MainConfig) -> list[Job]:
     spoken = {**character, "profile": config.profile}
     registered = {"registered_model": config.registered_model}
     margin = {"margin": str(config.margin)}
-    trained = {**spoken, "k": config.k, "preset": config.preset, "steps": str(config.steps)}
+    own = {"prompts": config.prompts}
+    knobs = {name: value_text(value) for name, value in config.turned().items()}
+    trained = {
+        **(spoken | own), "k": config.k, "preset": config.preset, "steps": str(config.steps),
+        "rewards": config.rewards, **knobs,
+    }  # fmt: skip
     asked = {
-        **(spoken | margin), "suite": config.suite, "problems": config.problems,
+        **(spoken | own | margin), "suite": config.suite, "problems": config.problems,
         "samples": str(config.samples), "sampling": config.sampling,
     }  # fmt: skip
     # A walk asks models that no server has, a smaller set, and nobody for a second opinion.

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from skippy.characters.loader import Character, load_character
+from skippy.characters.own_prompts import own_prompts
 from skippy.commands import next_command
 from skippy.config import TrainConfig, config_dict
 from skippy.core.personality.reference import CharacterReference
@@ -23,14 +24,13 @@ from skippy.evaluation.character_history import read_history
 from skippy.evaluation.suites import PROMPT_STYLES
 from skippy.lab import problems as lab_problems
 from skippy.models.judge import judge_reward
+from skippy.presets.reading import read_preset
+from skippy.presets.settings import GrpoSettings
 from skippy.report.character_figures import draw_character_figures
 from skippy.resolve.bases import Base, load_projectors, open_base
 from skippy.resolve.code import TRAINING, TRAINING_CODE, code_digest
 from skippy.resolve.devices import process_rank
-from skippy.resolve.runs import (
-    CHARACTER_DIGEST,
-    find_run,
-)
+from skippy.resolve.runs import CHARACTER_DIGEST, PROMPTS_DIGEST, find_run
 from skippy.resolve.work import WORK, find_equal_run, take_over, work_digest
 from skippy.resolve.workspaces import claim_workspace, discard_workspace, workspace
 from skippy.stores.adapters import read_adapter
@@ -41,9 +41,8 @@ from skippy.tracking.stage_run import StageRun
 from skippy.tracking.tags import Tag
 from skippy.tracking.tracker import Tracker
 from skippy.training.grpo import train_grpo
+from skippy.training.own_rewards import OwnReward, load_own_rewards
 from skippy.training.plan import (
-    PRESETS,
-    GrpoSettings,
     MathPrompt,
     RewardFunction,
     TrainOutcome,
@@ -55,6 +54,7 @@ from skippy.training.trainer import await_all
 logger = logging.getLogger(__name__)
 
 MATH_PROBLEMS = 512
+OUR_REWARDS = ("personality", "coherence", "identity")
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,7 @@ class TrainPlan:
         subspace_run: where the character reference is from; empty without.
         work: what makes two trainings the same, curves and all.
         finished: an earlier run of the same, if it is to be taken.
+        prompts_digest: of the person's own prompts; empty without.
     """
 
     request: TrainRequest
@@ -86,6 +87,7 @@ class TrainPlan:
     subspace_run: str
     work: str
     finished: RunRecord | None
+    prompts_digest: str = ""
 
 
 def run(config: TrainConfig, tracker: Tracker) -> TrainResult | None:
@@ -112,6 +114,7 @@ def run(config: TrainConfig, tracker: Tracker) -> TrainResult | None:
         character=plan.character.name,
         links={"svd": plan.svd_run, "subspace": plan.subspace_run},
         config=config_dict(config),
+        hyperparameters=asdict(plan.request.settings),
     ) as stage:
         stage.log_json(asdict(plan.request.settings), "settings.json")
         stage.set_tags(
@@ -119,6 +122,7 @@ def run(config: TrainConfig, tracker: Tracker) -> TrainResult | None:
                 Tag.SEED: str(config.seed),
                 Tag.K: plan.k,
                 CHARACTER_DIGEST: plan.character.digest,
+                PROMPTS_DIGEST: plan.prompts_digest,
                 WORK: plan.work,
                 TRAINING_CODE: code_digest(TRAINING),
             }
@@ -145,14 +149,15 @@ def resolve(config: TrainConfig, tracker: Tracker) -> TrainPlan:
     Raises:
         SkippyError: something is missing, cannot be used, or there is nothing to resume.
     """
-    character = load_character(config.character)
+    character, prompts_digest = own_prompts(load_character(config.character), config.prompts)
     base = open_base(config.base_model, tracker, config.profile)
     svd_run, projectors = _find_projectors(config, tracker, base)
     subspace_run, reference = _find_reference(config, tracker, base, character)
     settings = choose_settings(config, base)
-    functions = reward_functions(config, character)
+    own = load_own_rewards(config.rewards, taken=(*OUR_REWARDS, "judge", "correctness"))
+    functions = {**reward_functions(config, character), **{each.name: each.function for each in own}}
     style = PROMPT_STYLES[base.profile.prompt_style]  # as the evaluation will ask
-    problems = lab_problems.generate(MATH_PROBLEMS, config.seed, "train") if config.math_mix else ()
+    problems = lab_problems.generate(MATH_PROBLEMS, config.seed, "train") if settings.math_mix else ()
     ranks = [len(basis.S) for basis in projectors.bases.values()] if projectors else [0]
     request = TrainRequest(
         base_path=base.path,
@@ -164,7 +169,7 @@ def resolve(config: TrainConfig, tracker: Tracker) -> TrainPlan:
         prompts=[prompt.text for prompt in character.train_prompts],
         reward_functions=tuple(functions.values()),
         reward_names=tuple(functions),
-        rewards_digest=_digest_of_rewards(config, character),
+        rewards_digest=_digest_of_rewards(config, character, own),
         settings=settings,
         reference=reference,
         math_problems=[
@@ -183,11 +188,12 @@ def resolve(config: TrainConfig, tracker: Tracker) -> TrainPlan:
         )
     if not finished:
         request = replace(request, resume=goes_on(workspace(tracker, *name_work(request)), config.resume))
-    return TrainPlan(request, character, config.k, svd_run, subspace_run, work, finished)
+    return TrainPlan(request, character, config.k, svd_run, subspace_run, work, finished, prompts_digest)
 
 
-def _digest_of_rewards(config: TrainConfig, character: Character) -> str:
-    parts = (character.digest, str(config.hardened), config.judge_url, config.judge_model)
+def _digest_of_rewards(config: TrainConfig, character: Character, own: Sequence[OwnReward]) -> str:
+    parts = [character.digest, str(config.hardened), config.judge_url, config.judge_model]
+    parts += [each.digest for each in own]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
@@ -207,11 +213,10 @@ class SilentSink:
 def choose_settings(config: TrainConfig, base: Base) -> GrpoSettings:
     """The preset, with what the person set on top; the same for every variant."""
     name = base.profile.training if config.preset == "auto" else config.preset
-    changes: dict[str, int | float] = {"seed": config.seed, "math_mix": config.math_mix}
-    if config.steps:
-        changes["max_steps"] = config.steps
-    logger.info("train: preset %s", name)
-    return replace(PRESETS[name], **changes)  # type: ignore[arg-type]
+    turned = config.turned() | ({"max_steps": config.steps} if config.steps else {})
+    shown = ", ".join(f"{key} = {value}" for key, value in turned.items())
+    logger.info("train: preset %s%s", name, f", with {shown}" if shown else "")
+    return replace(read_preset(name), seed=config.seed, **turned)
 
 
 def reward_functions(config: TrainConfig, character: Character) -> Mapping[str, RewardFunction]:

@@ -24,6 +24,8 @@ from skippy.evaluation.suites import (
 )
 from skippy.models.loading import load_tokenizer
 from skippy.models.prompts import prompt_ids
+from skippy.presets.reading import PRESETS
+from skippy.presets.settings import GrpoSettings
 from skippy.resolve.bases import Base, load_projectors, open_base
 from skippy.resolve.runs import find_run
 from skippy.stores.problems import ProblemSet
@@ -31,7 +33,6 @@ from skippy.stores.projectors import Projectors
 from skippy.studies.plan import StudyPlan
 from skippy.tracking.tags import Tag
 from skippy.tracking.tracker import Tracker
-from skippy.training.plan import PRESETS, GrpoSettings
 
 PURPOSE = "study"
 """Sampling seeds of a study are its own: no answer is shared with an evaluation."""
@@ -152,8 +153,7 @@ def units(inputs: StudyInputs) -> list[Unit]:
 
 def _sampling(plan: StudyPlan, base: Base, questions: Sequence[Question]) -> Sampling:
     """The preset, cut to `max_tokens`; refused where it does not fit beside the longest prompt."""
-    auto = base.profile.sampling if plan.max_tokens else "lab"
-    sampling = SAMPLINGS[auto if plan.sampling == "auto" else plan.sampling]
+    sampling = SAMPLINGS[base.profile.sampling if plan.sampling == "auto" else plan.sampling]
     if plan.max_tokens:
         sampling = replace(sampling, max_tokens=min(sampling.max_tokens, plan.max_tokens))
     model = base.checkpoint.config

@@ -72,6 +72,11 @@ class Store:
         return f"{host}/#/experiments/{self.experiment_id}/runs?workflowType=machine_learning"
 
     @property
+    def run_page(self) -> str:
+        """Where MLflow's UI shows one run, with `{run}` for its id."""
+        return self.page.partition("?")[0] + "/{run}"
+
+    @property
     def lock_path(self) -> Path | None:
         """A file to lock for changes that must not interleave; None where other machines may write too."""
         database = _sqlite_path(self.uri)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ from skippy.tracking.stage_run import StageRun, translated_errors
 
 logger = logging.getLogger(__name__)
 
+CARD = "MODEL_CARD.md"
+MAX_DESCRIPTION = 5000
 NOTHING: Mapping[str, object] = {}
 
 
@@ -226,6 +229,24 @@ class Models(StoreAccess):
             there = self.store.client.list_logged_model_artifacts(model_id, WEIGHTS)
         if not any(item.path == f"{WEIGHTS}/config.json" for item in there):
             raise _weights_gone(uri, logged.artifact_location)
+
+    def write_card(self, uri: str, text: str) -> None:
+        """Make `text` the description of a registered version, and keep it beside its weights.
+
+        Args:
+            uri: `models:/name/version`.
+            text: Markdown; what the registry does not hold of it stands in the file alone.
+
+        Raises:
+            MissingRunError: no such version.
+        """
+        version = self._registry.lookup(parse_model_uri(uri))
+        with translated_errors(uri):
+            self.store.client.update_model_version(version.name, str(version.version), text[:MAX_DESCRIPTION])
+            if version.model_id is not None:
+                with tempfile.TemporaryDirectory() as scratch:
+                    (Path(scratch) / CARD).write_text(text, encoding="utf-8")
+                    self.store.client.log_model_artifacts(version.model_id, scratch)
 
     def _resolve_logged(self, uri: str, model_id: str, version: ModelVersionRecord | None) -> ResolvedModel:
         logged = require_ready(self.store, model_id, uri)

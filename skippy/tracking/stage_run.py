@@ -27,6 +27,8 @@ from skippy.tracking.outbox import Outbox, deliver, metric_points, tag_values
 from skippy.tracking.records import Dataset
 from skippy.tracking.tags import NOTE_TAG, Tag, link_tag
 
+TABLES_TAG = "mlflow.loggedArtifacts"
+"""Where MLflow's UI looks for tables."""
 METRIC_NAME = re.compile(r"[A-Za-z0-9_\-. :/]+")
 MAX_NAME_LENGTH = 250
 MAX_TAG_LENGTH = 5000
@@ -197,6 +199,24 @@ class StageRun:
         with tempfile.TemporaryDirectory() as scratch:
             table.to_parquet(Path(scratch) / name, index=False)
             self.log_file(Path(scratch) / name, folder)
+
+    def log_browsable_tables(self, tables: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+        """Write tables that MLflow's UI shows and sorts, and that `mlflow.load_table` reads.
+
+        Args:
+            tables: artifact path, a name in .json, → rows; empty tables are left out.
+        """
+        listed = []
+        for path, rows in tables.items():
+            if not rows:
+                continue
+            # `DataFrame.to_json(orient="split")`, as `mlflow.log_table` writes it.
+            columns = list(dict.fromkeys(name for row in rows for name in row))
+            data = [[row.get(name) for name in columns] for row in rows]
+            self.log_json({"columns": columns, "data": data}, path)
+            listed.append({"path": path, "type": "table"})
+        if listed:
+            self.set_tags({TABLES_TAG: json.dumps(listed)})
 
     def log_dataset(self, name: str, digest: str, source: str, context: str) -> Dataset:
         """Link a dataset to the run.

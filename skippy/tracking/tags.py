@@ -52,6 +52,8 @@ class Tag(StrEnum):
     REUSES = "skippy.reuses"
     SEED = "skippy.seed"
     CHARACTER_DIGEST = "skippy.character_digest"
+    # Of prompts of the person's own, in a training or an evaluation; empty with the character's.
+    PROMPTS_DIGEST = "skippy.prompts_digest"
     # svd and subspace.
     K = "skippy.k"
     TOLERANCE = "skippy.tolerance", float

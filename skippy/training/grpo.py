@@ -10,7 +10,7 @@ from dataclasses import asdict
 from typing import Any
 
 from skippy.models.loading import hash_parameters
-from skippy.models.targets import find_targets
+from skippy.models.targets import find_targets, select_targets
 from skippy.stores.checkpoints import Checkpoint
 from skippy.training.guards import (
     require_own_reference,
@@ -44,7 +44,7 @@ def train_grpo(request: TrainRequest, run: RunSink) -> TrainOutcome:
     require_supported_launch(os.environ)
     require_vllm(request.settings)
     checkpoint = Checkpoint.open(request.base_path)
-    targets = find_targets(checkpoint.config, checkpoint.shapes)
+    targets = select_targets(find_targets(checkpoint.config, checkpoint.shapes), request.settings.targets)
     require_own_reference(request)
     resume_from = claim_output(request)
     sink: RunSink = run

@@ -86,9 +86,8 @@ def build_run(request: TrainRequest, run: RunSink, targets: tuple[Target, ...]) 
         logger.info("no character reference: character metrics are left out")
     else:
         every, seed = settings.character_steps, settings.seed
-        trainer.add_callback(
-            CharacterCallback(run, model, tokenizer, factors, request.reference, every, seed)
-        )
+        reference = request.reference.of_targets(factors)
+        trainer.add_callback(CharacterCallback(run, model, tokenizer, factors, reference, every, seed))
     trainer.add_callback(FinishCallback())
     return BuiltRun(trainer, model, tracking, checkpoints, layers, factors, measured, save)
 

@@ -18,9 +18,10 @@ from skippy.core.target import Target
 from skippy.errors import TrainingError
 from skippy.models.captured import gains_from_recording
 from skippy.models.targets import target_pattern
+from skippy.presets.settings import GrpoSettings
 from skippy.training.constraint_callback import ConstraintCallback
 from skippy.training.guards import choose_device
-from skippy.training.plan import GrpoSettings, TrainRequest
+from skippy.training.plan import TrainRequest
 from skippy.training.rollout import Rollout
 from skippy.training.weight_sync import has_float32_base, merged_forward, push_without_merging
 

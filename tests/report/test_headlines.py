@@ -73,12 +73,12 @@ def test_without_a_positive_control_nothing_was_tested(arms) -> None:
     assert {item.verdict for item in found.variants} == {"not_tested"}
     assert "preserved" in {item.by_interval for item in found.variants}
     assert headline(facts, found) == (
-        "Not tested: neither V4 nor V3 nor any control lost 5 points of AIME-style (lab) score, "
-        "so harm would not have been seen either."
+        "Not tested: no loss of 5 points of AIME-style (lab) score was shown for V4 or V3 or any control, "
+        "so harm might not have been seen either."
     )
     yes, no = lines_of(facts)
     assert "preserved" not in yes
-    assert "no arm and no control lost 5 points: the most damaging" in no
+    assert "No arm and no control is shown to lose 5 points: the most damaging, V" in no
     assert found.winner is None
     assert "control=RUN" in found.sensitivity.next_step
 

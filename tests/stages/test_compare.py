@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shlex
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,7 +18,7 @@ from skippy.core.variants import VARIANTS
 from skippy.errors import ConfigError, MissingRunError, ReportError
 from skippy.evaluation import gathering
 from skippy.evaluation.metrics import problem_scores
-from skippy.evaluation.provenance import command
+from skippy.evaluation.provenance import command, read_licence
 from skippy.evaluation.suites import BANAL, LAB
 from skippy.report import page
 from skippy.report.conclusions import GateStep
@@ -382,3 +384,36 @@ def test_an_evaluation_of_another_base_or_character_or_of_checkpoints_is_refused
         scene.compare(runs=run)
     assert run in str(refusal.value.where)
     assert refusal.value.next_step
+
+
+def test_answers_and_flips_are_tables_that_mlflow_reads(scene: Scene) -> None:
+    scene.evaluate("base")
+    scene.evaluate("v3", "1", right=0)
+    record, _ = scene.compare(arms="v3")
+    load = partial(scene.tracker.client.load_table, scene.tracker.store.experiment_id)
+    answers = load("tables/answers.json", [record.run_id])
+    assert list(answers["arm"]) == ["base"] * 3 + ["V3"] * 3
+    assert {"prompt", "answer", "persona", "tokens"} <= set(answers.columns)
+    flips = load("tables/flips.json", [record.run_id])
+    assert list(flips["flip"]) == ["lost"] * N
+    assert json.loads(record.tags["mlflow.loggedArtifacts"]) == [
+        {"path": "tables/answers.json", "type": "table"},
+        {"path": "tables/flips.json", "type": "table"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("files", "found"),
+    [
+        ({"README.md": "---\nlicense: mit\n---\n# A model", "LICENSE": "Something else"}, "mit"),
+        ({"LICENSE": "\n  Apache License\n  Version 2.0"}, "Apache License"),
+        ({"README.md": "# A model without a word on it"}, ""),
+        ({}, ""),
+    ],
+)
+def test_the_licence_of_a_base_is_read_beside_its_weights(
+    tmp_path: Path, files: dict[str, str], found: str
+) -> None:
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    assert read_licence(tmp_path) == found

@@ -308,10 +308,17 @@ def test_a_preset_that_does_not_fit_is_refused_with_the_limit_and_what_would_fit
         evaluated(tracker, problems, sampling="qwen3vl-instruct")
     assert "2048 positions" in refusal.value.expected
     assert "32768" in refusal.value.found
-    assert "-P sampling=lab or auto or greedy" in refusal.value.next_step
+    assert "-P sampling=lab or auto or greedy; the last two are cut to fit" in refusal.value.next_step
     assert not model.asked
     kept = tracker.runs.get(evaluated(tracker, problems).run_id)
     assert kept.tags["skippy.max_tokens"] == "160", "one that fits is left alone"
+
+
+def test_the_presets_of_a_profile_are_cut_where_the_person_left_the_choice_to_us(tracker, model, tmp_path):
+    problems = write_problems(tmp_path / "p.jsonl", [0, 1, 2])
+    cut = tracker.runs.get(evaluated(tracker, problems, profile="qwen3-vl").run_id).tags
+    assert (cut["skippy.sampling"], cut["skippy.prompt_style"]) == ("qwen3vl-instruct", "boxed")
+    assert 1024 < int(cut["skippy.max_tokens"]) < 2048
 
 
 def test_what_a_server_refused_is_no_answer_and_counted(tracker, model, tmp_path, monkeypatch, caplog):
@@ -339,6 +346,19 @@ def test_the_base_has_one_logged_model_that_carries_its_figures(tracker, model, 
     figures = [metric for metric in logged.metrics if metric.key == "aime/avg_at_k"]
     assert {metric.run_id for metric in figures} == set(runs)
     assert all(metric.dataset_name and metric.dataset_digest for metric in figures)
+
+
+def test_everyday_prompts_of_ones_own_are_asked_and_told_by_their_digest(tracker, model, tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("banal:\n  moss:\n  - What is moss?\n")
+    found = evaluate.run(EvalConfig(suite="banal", prompts=str(file), device="cpu", samples=1), tracker)
+    asked = {request.messages[-1]["content"] for request in model.asked}
+    assert asked == {"What is moss?", "What is moss? Please answer plainly, without playing any role."}
+    tags = tracker.runs.get(found.run_id).tags
+    assert len(tags["skippy.prompts_digest"]) == 64
+    count = len(model.asked)
+    evaluate.run(EvalConfig(regrade=found.run_id), tracker)
+    assert len(model.asked) == count
 
 
 def test_the_same_evaluation_is_taken_where_asked_while_its_samples_can_be_read(tracker, model, tmp_path):

@@ -156,3 +156,21 @@ def test_a_suite_that_cannot_be_compared_is_refused() -> None:
         parse_config(MainConfig, {"suite": "banal"})
     assert parse_config(MainConfig, {"suite": "aime"}).suite == "aime"
     assert replace(MainConfig(), suite="aime") == parse_config(MainConfig, {"suite": "aime"})
+
+
+def test_what_is_turned_reaches_every_training_and_own_prompts_every_asking() -> None:
+    turned = {"lora_r": 4, "beta": 0.0, "bf16": False, "targets": "mlp"}
+    jobs = by_label(prompts="mine.yaml", rewards="mine:brief", preset="own.yaml", profile="llama", **turned)
+    for job in jobs.values():
+        given = job.parameters
+        if job.entry_point == "train":
+            assert {name: given[name] for name in turned} == {
+                **{"lora_r": "4", "beta": "0.0", "bf16": "false", "targets": "mlp"}
+            }
+            assert "lora_alpha" not in given
+            assert (given["rewards"], given["preset"]) == ("mine:brief", "own.yaml")
+        if job.entry_point in ("train", "eval"):
+            assert given["prompts"] == "mine.yaml"
+        if job.entry_point in ("train", "eval", "subspace"):
+            assert given["profile"] == "llama"
+        parse_config(CONFIGS[job.entry_point], given)

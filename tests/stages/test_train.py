@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -14,13 +14,14 @@ from skippy.config import SvdConfig, TrainConfig
 from skippy.core.spectral.lora import LoraFactors
 from skippy.errors import BackendError, ConfigError, MissingRunError, ProjectorError, SkippyError
 from skippy.evaluation.suites import PROMPT_STYLES
+from skippy.presets.reading import PRESETS
+from skippy.presets.settings import GrpoSettings
 from skippy.resolve.bases import open_base
-from skippy.resolve.runs import CHARACTER_DIGEST
+from skippy.resolve.runs import CHARACTER_DIGEST, PROMPTS_DIGEST
 from skippy.resolve.work import WORK, find_equal_run, work_digest
 from skippy.stages import svd, train
 from skippy.stores.adapters import write_adapter
 from skippy.stores.projectors import read_projectors
-from skippy.training.plan import PRESETS
 from skippy.training.resume import name_work
 from skippy.training.trainer import FINISHED_FILE
 from tests.stages.tiny_checkpoint import write_checkpoint
@@ -135,6 +136,57 @@ def test_the_preset_is_that_of_the_base_and_the_person_sets_on_top(
     assert train.choose_settings(replace(config, preset="short"), base) == replace(
         PRESETS["short"], seed=config.seed
     )
+
+
+def test_every_knob_turns_its_setting_and_the_store_shows_them_all(tracker, config, seen, tmp_path) -> None:
+    own = tmp_path / "own.yaml"
+    own.write_text("beta: 0.1\nlora_r: 8\nmath_mix: 0.1\n")
+    turned = {"lora_r": 4, "targets": "mlp", "bf16": False, "top_k": 0, "learning_rate": 2e-4, "epochs": 1}
+    with pytest.raises(KeyboardInterrupt):
+        train.run(replace(config, preset=str(own), steps=7, **turned), tracker)
+    expected = replace(GrpoSettings(), beta=0.1, math_mix=0.1, max_steps=7, **turned)
+    assert seen[0].settings == expected
+    assert seen[0].math_problems, "the share that the file gives counts"
+    found = tracker.runs.find_all("train", finished=False)[0]
+    shown = {name.removeprefix("hp."): text for name, text in found.params.items() if name.startswith("hp.")}
+    assert shown.keys() == asdict(expected).keys()
+    assert {name: shown[name] for name in ("lora_r", "targets", "bf16", "max_steps", "beta")} == {
+        **{"lora_r": "4", "targets": "mlp", "max_steps": "7", "beta": "0.1"},
+        "bf16": shown["bf16"],
+    }
+    assert shown["bf16"].lower() == "false"
+
+
+def test_a_reward_of_ones_own_is_summed_beside_the_characters(
+    tracker, config, seen, tmp_path, monkeypatch
+) -> None:
+    (tmp_path / "brevity_of_mine.py").write_text(
+        "def brief(completions):\n    return [0.5] * len(completions)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    plain = train.resolve(config, tracker).request
+    with pytest.raises(KeyboardInterrupt):
+        train.run(replace(config, rewards="brevity_of_mine:brief"), tracker)
+    assert list(seen[0].reward_names) == [*plain.reward_names, "brief"]
+    assert seen[0].reward_functions[-1](["a", "b"]) == [0.5, 0.5]
+    assert name_work(seen[0]) != name_work(plain)
+    with pytest.raises(ConfigError, match="cannot be used"):
+        train.run(replace(config, rewards="brevity_of_mine:long"), tracker)
+    assert len(tracker.runs.find_all("train", finished=False)) == 1, "refused before a run is opened"
+
+
+def test_prompts_of_ones_own_are_trained_on_and_told_by_their_digest(tracker, config, seen, tmp_path) -> None:
+    file = tmp_path / "mine.txt"
+    file.write_text("How is the tea?\nTell me of moss.\n")
+    for prompts in ("", str(file)):
+        with pytest.raises(KeyboardInterrupt):
+            train.run(replace(config, prompts=prompts), tracker)
+    assert list(seen[1].prompts) == ["How is the tea?", "Tell me of moss."]
+    assert name_work(seen[0]) != name_work(seen[1])
+    tags = [run.tags for run in tracker.runs.find_all("train", finished=False)]
+    assert {each[CHARACTER_DIGEST] for each in tags} == {load_character("keeper").digest}
+    assert sorted(len(each.get(PROMPTS_DIGEST, "")) for each in tags) == [0, 64]
 
 
 def test_a_finished_training_of_the_same_work_is_taken_while_its_adapter_can_be_read(

@@ -12,8 +12,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from skippy.errors import RewardError, TrainingError
+from skippy.presets.reading import PRESETS
 from skippy.training.grpo import train_grpo
-from skippy.training.plan import PRESETS, MathPrompt, TrainRequest
+from skippy.training.plan import MathPrompt, TrainRequest
 from skippy.training.resume import claim_output, finished_checkpoints
 from skippy.training.trainer import FINISHED_FILE
 from tests.training.tiny_run import (

@@ -23,7 +23,7 @@ from skippy.stages.evidence import problem_scores
 from skippy.stages.suites import load_problem_set
 from skippy.stores.adapters import read_adapter
 from skippy.stores.checkpoints import Checkpoint
-from skippy.stores.merging import verify_checkpoint
+from skippy.stores.cards import verify_checkpoint
 from skippy.stores.projectors import read_projectors
 from skippy.stores.samples import Sample, read_samples
 from skippy.tracking.runs import RunRecord, Tracker

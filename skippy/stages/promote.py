@@ -12,7 +12,7 @@ from typing import Any
 from skippy.config import PromoteConfig, config_dict
 from skippy.errors import MissingRunError, PromotionRefused, RegistryError
 from skippy.stages.inputs import MODEL_URI, Base, find_run, open_base
-from skippy.stores.merging import verify_checkpoint
+from skippy.stores.cards import verify_checkpoint
 from skippy.tracking.external_models import MODEL_DIGEST_TAG
 from skippy.tracking.promotions import CHAMPION
 from skippy.tracking.records import RunRecord

@@ -1,0 +1,105 @@
+"""Bytes on their way from one file to another: read once, hashed and written in order while the next are made.
+
+Every lane is one thread that takes its work in order, so that a running hash sees the bytes as they lie in the
+file. hashlib and the kernel work without the interpreter's lock: on two cores, hashing costs little more than the
+time it takes anyway. Buffers are few and used again; a fresh one for every tensor would fault in every page of it.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from typing import BinaryIO, Protocol
+
+import torch
+from torch import Tensor
+
+SLOTS = 3
+
+
+class Hash(Protocol):
+    """A running hash."""
+
+    def update(self, content: memoryview, /) -> None:
+        """Add bytes."""
+
+    def hexdigest(self) -> str:
+        """The digest of all bytes so far."""
+
+
+class Slot:
+    """One buffer for bytes read and one for bytes to be written, with the work that still uses them."""
+
+    def __init__(self) -> None:
+        self._read = torch.empty(0, dtype=torch.uint8)
+        self._made = torch.empty(0, dtype=torch.uint8)
+        self._pending: list[Future[object]] = []
+
+    def read(self, size_bytes: int) -> Tensor:
+        """Room for bytes that are read."""
+        if len(self._read) < size_bytes:
+            self._read = torch.empty(size_bytes, dtype=torch.uint8)
+        return self._read[:size_bytes]
+
+    def made(self, size_bytes: int) -> Tensor:
+        """Room for bytes that are made."""
+        if len(self._made) < size_bytes:
+            self._made = torch.empty(size_bytes, dtype=torch.uint8)
+        return self._made[:size_bytes]
+
+    def occupy(self, work: Future[object]) -> None:
+        """Keep the buffers as they are until `work` is done."""
+        self._pending.append(work)
+
+    def wait(self) -> None:
+        """Wait until nobody uses the buffers; raise what went wrong in a lane."""
+        pending, self._pending = self._pending, []
+        for work in pending:
+            work.result()
+
+
+class Lanes:
+    """Threads for hashing what is read, hashing what is made, hashing the file, and writing it."""
+
+    def __init__(self) -> None:
+        self._slots = [Slot() for _ in range(SLOTS)]
+        self._stack = ExitStack()
+        self._read, self._made, self._file, self._write = (
+            self._stack.enter_context(ThreadPoolExecutor(1)) for _ in range(4)
+        )
+
+    def __enter__(self) -> Lanes:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def next_slot(self) -> Slot:
+        """The buffers that were given out longest ago, once they are free."""
+        slot = self._slots.pop(0)
+        self._slots.append(slot)
+        slot.wait()
+        return slot
+
+    def drain(self) -> None:
+        """Wait until all that was handed over is done."""
+        for slot in self._slots:
+            slot.wait()
+
+    def hash_read(self, slot: Slot, sha: Hash, content: Tensor) -> None:
+        """Add bytes to the hash of what is read."""
+        slot.occupy(self._read.submit(sha.update, view_of(content)))
+
+    def hash_made(self, slot: Slot, sha: Hash, content: Tensor) -> None:
+        """Add bytes to the hash of what is made."""
+        slot.occupy(self._made.submit(sha.update, view_of(content)))
+
+    def write(self, slot: Slot, out: BinaryIO, sha: Hash, content: Tensor) -> None:
+        """Write bytes, and add them to the hash of the file."""
+        slot.occupy(self._file.submit(sha.update, view_of(content)))
+        slot.occupy(self._write.submit(out.write, view_of(content)))
+
+
+def view_of(content: Tensor) -> memoryview:
+    """The bytes of a contiguous tensor."""
+    return content.flatten().view(torch.uint8).numpy().data

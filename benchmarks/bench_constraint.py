@@ -17,7 +17,7 @@ from rich.table import Table
 from torch import nn
 
 from benchmarks.spectra import LAYER_8B, LAYER_LAB, LAYERS_8B, LAYERS_LAB
-from skippy.core.constraint import ConstrainedTarget, OrthogonalConstraint, pooled_leakage
+from skippy.core.spectral.constraints import ConstrainedTarget, OrthogonalConstraint, pooled_leakage
 
 RANK = 16
 K = 16

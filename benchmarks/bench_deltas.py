@@ -31,19 +31,19 @@ from transformers import TrainerCallback
 
 from benchmarks.bench_training import DIGEST, read_clocks
 from skippy.characters.loader import load_character
-from skippy.core import rewards
-from skippy.core.character import measure_character
-from skippy.core.deltas import side_of
-from skippy.core.lora import LoraFactors
-from skippy.core.personas import persona_subspace
-from skippy.core.precision import full_float32
-from skippy.core.reference import (
+from skippy.core.personality.measurement import measure_character
+from skippy.core.personality.reference import (
     CharacterReference,
     HookReference,
     MeasuredTarget,
     TraitReference,
     prepare_gauge,
 )
+from skippy.core.personality.subspaces import persona_subspace
+from skippy.core.spectral.lora import LoraFactors
+from skippy.core.spectral.precision import full_float32
+from skippy.core.style import rewards
+from skippy.core.target import side_of
 from skippy.lab.paths import LAB_CHECKPOINT
 from skippy.models.activations import collect_reference
 from skippy.models.loading import load_model, load_tokenizer

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import torch
 from transformers import GenerationConfig
 
-from skippy.core.presets import PRESETS
+from skippy.core.sampling import PRESETS
 from skippy.lab import problems
 from skippy.lab.paths import LAB_CHECKPOINT
 from skippy.models.generation import Completion, Request, TransformersBackend

@@ -25,8 +25,8 @@ import torch
 
 from benchmarks.bench_training import DIGEST, Nowhere
 from skippy.characters.loader import load_character
-from skippy.core import prose, rewards
-from skippy.core.reward_rules import RewardRules
+from skippy.core.style import prose, rewards
+from skippy.core.style.reward_rules import RewardRules
 from skippy.lab.paths import LAB_CHECKPOINT
 from skippy.training.grpo import train_grpo
 from skippy.training.plan import PRESETS, TrainRequest

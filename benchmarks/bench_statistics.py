@@ -3,7 +3,7 @@
     python -m benchmarks.bench_statistics            # 20,000 evaluations a cell
     python -m benchmarks.bench_statistics --quick    # 1,000
 
-Every cell draws evaluations with a known true loss (see `skippy.core.simulation`) and counts verdicts at δ = 5
+Every cell draws evaluations with a known true loss (see `benchmarks.simulation`) and counts verdicts at δ = 5
 points. "preserved" at a true loss of exactly δ is the size and should be 5 %; at no loss it is the power. So for
 "equal personality" at a true difference of exactly 0.25 SD, and at none.
 Exits with 1 if 60 × 16 leaves what the method promises, at most 7 %, at least 80 %; or "equal" at 0.25 SD the 7 %.
@@ -18,10 +18,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from skippy.core.power import achievable_margin, estimate_spread, power_non_inferiority
-from skippy.core.seeds import non_inferiority_over_seeds
-from skippy.core.simulation import Chatter, Population, draw_personas, draw_shares
-from skippy.core.statistics import bootstrap_t, non_inferiority, pooled_sd, t_quantile, tost_paired
+from benchmarks.simulation import Chatter, Population, draw_personas, draw_shares
+from skippy.core.inference.paired import bootstrap_t, non_inferiority, pooled_sd, t_quantile, tost_paired
+from skippy.core.inference.power import achievable_margin, estimate_spread, power_non_inferiority
+from skippy.core.inference.seeds import non_inferiority_over_seeds
 
 MARGIN = 0.05
 LARGEST_SIZE, SMALLEST_POWER = 0.07, 0.80

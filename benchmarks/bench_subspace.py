@@ -21,8 +21,13 @@ from rich.table import Table
 from torch import Tensor
 
 from benchmarks.spectra import LAYER_8B, SPECTRA, scaled
-from skippy.core.products import thin_product
-from skippy.core.subspace import SingularSubspace, seed_of, top_singular_subspace, top_singular_subspaces
+from skippy.core.spectral.products import thin_product
+from skippy.core.spectral.subspaces import (
+    SingularSubspace,
+    seed_of,
+    top_singular_subspace,
+    top_singular_subspaces,
+)
 
 QUICK_DIVISOR = 4
 REPEATS = 3

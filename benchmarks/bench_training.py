@@ -27,15 +27,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 from transformers import TrainerCallback
 
 from benchmarks.synthetic import write_checkpoint_8b
 from skippy.characters.loader import load_character
-from skippy.core import rewards
-from skippy.core.subspace import seed_of, top_singular_subspace
+from skippy.core.basis import Basis
+from skippy.core.spectral.subspaces import seed_of, top_singular_subspace
+from skippy.core.style import rewards
+from skippy.core.target import Target
 from skippy.lab.paths import LAB_CHECKPOINT
-from skippy.models.targets import Target, find_targets
+from skippy.models.targets import find_targets
 from skippy.stores.checkpoints import Checkpoint
 from skippy.training.constraint_callback import ConstraintCallback
 from skippy.training.plan import PRESETS, GrpoSettings, TrainRequest
@@ -147,15 +148,13 @@ class Nowhere:
         """Drop."""
 
 
-def projectors_of(
-    checkpoint: Checkpoint, targets: Sequence[Target], device: str
-) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
+def projectors_of(checkpoint: Checkpoint, targets: Sequence[Target], device: str) -> dict[str, Basis]:
     """Certified top-k triples of every target, kept on the CPU."""
     found = {}
     for target in targets:
         weight = checkpoint.read(target.weight_key).to(device)
         subspace = top_singular_subspace(weight, K, seed=seed_of(target.name))
-        found[target.name] = (subspace.U.cpu(), subspace.S.cpu(), subspace.V.cpu())
+        found[target.name] = Basis(subspace.U.cpu(), subspace.S.cpu(), subspace.V.cpu())
     return found
 
 

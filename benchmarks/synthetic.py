@@ -14,9 +14,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from benchmarks.spectra import LAYER_8B, LAYERS_8B, head_heavy_weight, scaled
-from skippy.core.subspace import seed_of
+from skippy.core.spectral.subspaces import seed_of
+from skippy.core.target import PROJECTIONS
 from skippy.lab.paths import LAB_CHECKPOINT
-from skippy.models.targets import MODULES
 from skippy.stores.checkpoints import INDEX_FILE, Checkpoint
 
 VOCABULARY_8B = 151_936
@@ -94,7 +94,7 @@ def _write_config(
 def _layer(
     prefix: str, shapes: dict[str, tuple[int, int]], width: int, head_dim: int, device: str
 ) -> dict[str, Tensor]:
-    names = {kind: f"{prefix}.{MODULES[kind]}.{kind}.weight" for kind in shapes}
+    names = {kind: f"{prefix}.{PROJECTIONS[kind]}.{kind}.weight" for kind in shapes}
     weights = {
         name: head_heavy_weight(*shapes[kind], seed_of(name), device) * SCALE for kind, name in names.items()
     }

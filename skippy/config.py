@@ -12,26 +12,18 @@ from typing import Any
 
 import click
 
-from skippy.core.presets import PRESETS
+from skippy.core.sampling import PRESETS
+from skippy.core.spectral.rank import MAX_K, RankRule
 from skippy.core.variants import VARIANTS
 from skippy.errors import ConfigError
 from skippy.options import default_text, option
 
-MAX_K = 128
 SUITES = ("banal", "aime", "all")
 COMPARABLE_SUITES = ("aime", "all")
 BACKENDS = ("transformers", "openai")
 DEVICES = ("auto", "cpu", "cuda")
 TRAIN_PRESETS = ("auto", "recipe", "lab", "short")
 SAMPLING_PRESETS = ("auto", *PRESETS)
-
-
-@dataclass(frozen=True)
-class RankRule:
-    """How many directions a target keeps: `k` of them, or the fewest that hold `share` of ‖W‖²."""
-
-    k: int = 0
-    share: float = 0.0
 
 
 def base_model_field() -> Any:
@@ -268,6 +260,19 @@ class MainConfig:
     lm_eval: str = lm_eval_field()
     registered_model: str = registered_model_field()
     parallel: int = option(0, "child runs at a time; 0: two on the lab, one elsewhere", minimum=0)
+
+
+CONFIGS: dict[str, type] = {
+    "main": MainConfig,
+    "svd": SvdConfig,
+    "subspace": SubspaceConfig,
+    "train": TrainConfig,
+    "merge": MergeConfig,
+    "eval": EvalConfig,
+    "compare": CompareConfig,
+    "promote": PromoteConfig,
+}
+"""Stage → its parameters, in the order of the story."""
 
 
 def click_options(config_class: type) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

@@ -7,8 +7,10 @@ one; margins that a person types are in points (hundredths), and say so in their
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+
+from skippy.core.personality.measurement import TargetDelta
 
 
 @dataclass(frozen=True)
@@ -156,6 +158,29 @@ class TrajectoryPoint:
     null_low: float
     null_high: float
     chance: float = math.nan
+
+
+@dataclass(frozen=True)
+class CharacterHistory:
+    """What one training run measured of its character.
+
+    Attributes:
+        character: its name.
+        variant: `v3`, `v4`, …
+        points: by step, ascending; may be empty.
+        step: the step that `targets` is of.
+        targets: the per-target table of the last measured step; may be empty.
+        traits: step → trait name → c(t); may be empty.
+        trait_null: trait name → |c| that random shifts as long as the last one stay below; may be empty.
+    """
+
+    character: str
+    variant: str
+    points: Sequence[TrajectoryPoint] = ()
+    step: int = 0
+    targets: Sequence[TargetDelta] = ()
+    traits: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
+    trait_null: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ import yaml
 from click.testing import CliRunner
 
 from entrypoints.__main__ import cli
-from skippy.config import TRAIN_PRESETS, RankRule, click_options, parse_rank
+from skippy.config import CONFIGS, TRAIN_PRESETS, click_options, parse_rank
+from skippy.core.spectral.rank import RankRule
 from skippy.errors import ConfigError
 from skippy.options import default_text, parse_config
-from skippy.stages.runner import STAGES
 from skippy.training.plan import PRESETS
 
 ROOT = Path(__file__).parent.parent
@@ -55,25 +55,25 @@ def test_conda_lists_the_same_pins() -> None:
 
 
 def test_mlproject_has_the_stages_and_no_others() -> None:
-    assert set(MLPROJECT["entry_points"]) == set(STAGES)
+    assert set(MLPROJECT["entry_points"]) == set(CONFIGS)
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", CONFIGS)
 def test_mlproject_and_config_have_the_same_parameters_and_defaults(stage: str) -> None:
     entry = MLPROJECT["entry_points"][stage]
-    config = fields(STAGES[stage].config)
+    config = fields(CONFIGS[stage])
     assert list(entry["parameters"]) == [item.name for item in config]
     for item in config:
         text = str(entry["parameters"][item.name]["default"])
-        assert parse_config(STAGES[stage].config, {item.name: text}) == STAGES[stage].config(), item.name
+        assert parse_config(CONFIGS[stage], {item.name: text}) == CONFIGS[stage](), item.name
         assert f"--{item.name.replace('_', '-')} {{{item.name}}}" in entry["command"]
     assert f"python -m entrypoints.{stage} " in entry["command"]
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", CONFIGS)
 def test_every_parameter_has_its_help_on_the_command_line(stage: str) -> None:
     shown = " ".join(CliRunner().invoke(cli, [stage, "--help"]).output.split())
-    for item in fields(STAGES[stage].config):
+    for item in fields(CONFIGS[stage]):
         assert f"--{item.name.replace('_', '-')}" in shown
         assert item.metadata["help"].split()[0] in shown
 
@@ -95,20 +95,20 @@ def test_every_parameter_has_its_help_on_the_command_line(stage: str) -> None:
 )
 def test_bad_values_are_refused_with_what_would_do(stage: str, name: str, text: str, expected: str) -> None:
     with pytest.raises(ConfigError) as refusal:
-        parse_config(STAGES[stage].config, {name: text})
+        parse_config(CONFIGS[stage], {name: text})
     assert expected in refusal.value.expected
     assert name in refusal.value.where
     assert repr(text) in str(refusal.value)
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", CONFIGS)
 def test_every_command_runs_its_own_stage_with_what_it_was_given(stage: str, monkeypatch) -> None:
     ran: list[tuple[str, dict[str, str]]] = []
     module = import_module(f"entrypoints.{stage}")
     monkeypatch.setattr(module, "run_stage", lambda name, values: ran.append((name, values)))
     result = CliRunner().invoke(cli, [stage, "--base-model", "elsewhere"])
     assert result.exit_code == 0, result.output
-    defaults = {item.name: default_text(item) for item in fields(STAGES[stage].config)}
+    defaults = {item.name: default_text(item) for item in fields(CONFIGS[stage])}
     assert ran == [(stage, defaults | {"base_model": "elsewhere"})]
 
 
@@ -131,7 +131,7 @@ def test_any_other_rank_is_refused(text: str) -> None:
 
 def test_an_unknown_parameter_is_refused() -> None:
     with pytest.raises(ConfigError, match="no such parameter"):
-        parse_config(STAGES["svd"].config, {"rank": "16"})
+        parse_config(CONFIGS["svd"], {"rank": "16"})
 
 
 def test_options_stay_text_until_the_run_is_open() -> None:
@@ -139,7 +139,7 @@ def test_options_stay_text_until_the_run_is_open() -> None:
     import click
 
     @click.command()
-    @click_options(STAGES["svd"].config)
+    @click_options(CONFIGS["svd"])
     def command(**values: str) -> None:
         assert all(isinstance(value, str) for value in values.values())
         assert values["tolerance"] == "abc"
@@ -154,6 +154,6 @@ def test_the_presets_of_training_are_those_there_are() -> None:
 
 
 def test_default_texts_round_trip() -> None:
-    for spec in STAGES.values():
-        values = {item.name: default_text(item) for item in fields(spec.config)}
-        assert parse_config(spec.config, values) == spec.config()
+    for config in CONFIGS.values():
+        values = {item.name: default_text(item) for item in fields(config)}
+        assert parse_config(config, values) == config()

@@ -16,14 +16,14 @@ from peft import PeftModel
 from transformers import AutoModelForImageTextToText, AutoTokenizer
 
 from skippy.characters.loader import load_character
-from skippy.core.constraint import pooled_leakage
-from skippy.core.statistics import bounds_without_spread, non_inferiority
+from skippy.core.inference.paired import bounds_without_spread, non_inferiority
+from skippy.core.spectral.constraints import pooled_leakage
+from skippy.evaluation.metrics import problem_scores
+from skippy.evaluation.suites import load_problem_set
 from skippy.lab.paths import LAB_CHECKPOINT
-from skippy.stages.evidence import problem_scores
-from skippy.stages.suites import load_problem_set
 from skippy.stores.adapters import read_adapter
-from skippy.stores.checkpoints import Checkpoint
 from skippy.stores.cards import verify_checkpoint
+from skippy.stores.checkpoints import Checkpoint
 from skippy.stores.projectors import read_projectors
 from skippy.stores.samples import Sample, read_samples
 from skippy.tracking.runs import RunRecord, Tracker

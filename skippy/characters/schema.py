@@ -6,15 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from skippy.characters.nodes import Node
-from skippy.core.reward_rules import Cost, IdentityRules, Marker, RewardRules, TraitRule
-
-
-@dataclass(frozen=True)
-class Persona:
-    """An archetype for the personality subspace: a name and its system prompt."""
-
-    name: str
-    system_prompt: str
+from skippy.core.persona import ContrastPair, Persona, Trait
+from skippy.core.style.reward_rules import Cost, IdentityRules, Marker, RewardRules
 
 
 @dataclass(frozen=True)
@@ -23,31 +16,6 @@ class Prompt:
 
     text: str
     kind: str
-
-
-@dataclass(frozen=True)
-class ContrastPair:
-    """Two system prompts that differ in one trait only, as far as words allow."""
-
-    high: str
-    low: str
-
-
-@dataclass(frozen=True)
-class Trait:
-    """One named dimension of the character.
-
-    Attributes:
-        name: used in metric names.
-        markers: markers that count for it.
-        rubric: what a judge is asked, to be answered by one digit 0–9.
-        pairs: contrastive system prompts that span its vector.
-    """
-
-    name: str
-    markers: tuple[str, ...]
-    rubric: str
-    pairs: tuple[ContrastPair, ...]
 
 
 @dataclass(frozen=True)
@@ -142,7 +110,7 @@ def parse_rules(
         min_words=shortest,
         max_words=longest,
         identity=_identity(shared.get("identity"), fields.get("identity")),
-        traits=tuple(TraitRule(trait.name, trait.markers) for trait in traits),
+        traits=tuple(traits),
     )
 
 

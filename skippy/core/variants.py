@@ -10,7 +10,7 @@ from typing import Literal
 
 from skippy.errors import ConfigError
 
-Basis = Literal["none", "top", "random"]
+Directions = Literal["none", "top", "random"]
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class VariantRule:
 
     name: str
     constraint: str
-    basis: Basis
+    basis: Directions
     project_init: bool
     project_gradients: bool
     project_parameters: bool

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from skippy.core.answers import extract_integer
-from skippy.core.presets import PRESETS, Sampling
+from skippy.core.sampling import PRESETS, Sampling
 from skippy.lab.families.exercise import LEVELS
 from skippy.lab.families.table import FAMILIES
 from skippy.lab.problems import Problem, distinct_held_out

@@ -16,18 +16,18 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from skippy.core.personas import held_out_energy, persona_subspace, trait_vectors
-from skippy.core.reference import (
+from skippy.core.personality.reference import (
     CharacterReference,
     HookReference,
     MeasuredTarget,
     TraitReference,
     middle_layers,
 )
+from skippy.core.personality.subspaces import held_out_energy, persona_subspace, trait_vectors
+from skippy.core.target import Target
 from skippy.errors import SubspaceError
 from skippy.models.answering import Answerer, GreedyAnswerer, Messages, conversation, pad_id, prompt_ids
 from skippy.models.hooks import Hook, Moments, Reading, read_moments
-from skippy.models.targets import Target
 
 FIT, HELD_OUT = 0, 1
 SKETCH_ROWS = 128

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import Cache, DynamicCache
 
-from skippy.core.presets import Sampling
+from skippy.core.sampling import Sampling
 from skippy.models.sampling import choose
 from skippy.models.slots import MIN_COLUMNS, SlotCache
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from skippy.core.presets import Sampling
+from skippy.core.sampling import Sampling
 
 
 @dataclass(frozen=True)

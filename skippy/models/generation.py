@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import torch
 from torch import nn
 
-from skippy.core.presets import Sampling
+from skippy.core.sampling import Sampling
 from skippy.errors import BackendError
 from skippy.models.decoding import DecodingBatch, Row
 

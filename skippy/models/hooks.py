@@ -84,7 +84,7 @@ def read_moments(
     """Run the readings through the model once and reduce every hook's activations.
 
     The sketch mixes centred tokens with Gaussian weights, the same weights at every hook, so that a row is
-    one mixture of tokens seen everywhere at once (skippy/core/deltas.py says why).
+    one mixture of tokens seen everywhere at once (skippy/core/personality/deltas.py says why).
 
     Args:
         model: in any mode; put back into it afterwards.

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import openai
 from openai.types.chat import ChatCompletion
 
-from skippy.core.presets import Sampling
+from skippy.core.sampling import Sampling
 from skippy.errors import BackendError
 from skippy.models.dialects import OWNERS, PLAIN, TRANSFORMERS, Dialect
 from skippy.models.generation import THINK, Completion, Request, opens_thought, render_prompt

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skippy.core.presets import Sampling
+from skippy.core.sampling import Sampling
 
 GOLDEN = 0x9E3779B97F4A7C15
 MIX_1 = 0xBF58476D1CE4E5B9

@@ -7,46 +7,22 @@ its first line what it shows, and every number a reader may want is printed, sin
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
 from importlib import resources
 
-from skippy.core.character import TargetDelta
-from skippy.core.deltas import BAND
+from skippy.core.personality.deltas import BAND
+from skippy.core.personality.measurement import TargetDelta
 from skippy.report.canvas import WIDE, Canvas, fit_scale, spread_labels
 from skippy.report.numerals import MISSING, percent, plain, signed
 from skippy.report.trait_profile import draw_trait_profile
 from skippy.report.wording import label_of
-from skippy.results import TrajectoryPoint
+from skippy.results import CharacterHistory, TrajectoryPoint
 
 LAYER_PIXELS, CELL_PIXELS, ROW_PIXELS = 74, 98, 22
 FULL_COLOUR_Z = 6.0
 """z at which a cell has its strongest shade, chosen so that the numbers in it stay readable."""
 STRONGEST_SHADE = 0.45
 SHADES = {"above": "above the null", "inside": "inside", "below": "below"}
-
-
-@dataclass(frozen=True)
-class CharacterHistory:
-    """What one training run measured of its character.
-
-    Attributes:
-        character: its name.
-        variant: `v3`, `v4`, …
-        points: by step, ascending; may be empty.
-        step: the step that `targets` is of.
-        targets: the per-target table of the last measured step; may be empty.
-        traits: step → trait name → c(t); may be empty.
-        trait_null: trait name → |c| that random shifts as long as the last one stay below; may be empty.
-    """
-
-    character: str
-    variant: str
-    points: Sequence[TrajectoryPoint] = ()
-    step: int = 0
-    targets: Sequence[TargetDelta] = ()
-    traits: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
-    trait_null: Mapping[str, float] = field(default_factory=dict)
 
 
 def draw_character_figures(history: CharacterHistory) -> dict[str, str]:

@@ -9,8 +9,8 @@ from statistics import fmean
 
 import numpy as np
 
-from skippy.core.seeds import non_inferiority_over_seeds
-from skippy.core.statistics import pooled_sd, tost_paired
+from skippy.core.inference.paired import pooled_sd, tost_paired
+from skippy.core.inference.seeds import non_inferiority_over_seeds
 from skippy.report.numerals import bounds, signed
 from skippy.results import Arm, BanalScores
 

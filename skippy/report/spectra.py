@@ -9,7 +9,9 @@ from dataclasses import dataclass
 import matplotlib
 from matplotlib.figure import Figure
 
-KINDS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+from skippy.core.target import BLOCKS
+
+KINDS = tuple(BLOCKS)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from skippy.core.accuracy import pass_at_k
+from skippy.core.inference.accuracy import pass_at_k
 from skippy.report.audit import MEANING, count_statuses
 from skippy.report.conclusions import Verdicts
 from skippy.report.numerals import MISSING, bounds, percent, plain, signed, small

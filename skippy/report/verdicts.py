@@ -10,10 +10,8 @@ from typing import Literal
 
 import numpy as np
 
-from skippy.core.accuracy import avg_at_k
-from skippy.core.power import PLANNING, achievable_margin, minimum_detectable_effect
-from skippy.core.seeds import SeededNonInferiority, non_inferiority_over_seeds, paired_t_p_over_seeds
-from skippy.core.statistics import (
+from skippy.core.inference.accuracy import avg_at_k
+from skippy.core.inference.paired import (
     Verdict,
     bootstrap_t,
     bounds_without_spread,
@@ -21,6 +19,12 @@ from skippy.core.statistics import (
     holm,
     non_inferiority,
     verdict_of,
+)
+from skippy.core.inference.power import PLANNING, achievable_margin, minimum_detectable_effect
+from skippy.core.inference.seeds import (
+    SeededNonInferiority,
+    non_inferiority_over_seeds,
+    paired_t_p_over_seeds,
 )
 from skippy.errors import ReportError
 from skippy.report.conclusions import GateStep, PairVerdict, Planning, VariantVerdict, Verdicts, Word

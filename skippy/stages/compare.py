@@ -16,12 +16,13 @@ from skippy.characters.schema import Character
 from skippy.config import CompareConfig, config_dict
 from skippy.core.variants import VARIANTS
 from skippy.errors import ConfigError, MissingRunError, ReportError
+from skippy.evaluation.gathering import gather_comparison
 from skippy.report.conclusions import Verdicts
 from skippy.report.page import render
 from skippy.report.verdicts import average_accuracy, judge
+from skippy.resolve.bases import Base, open_base
+from skippy.resolve.runs import CHARACTER_DIGEST, SUBJECT, find_run
 from skippy.results import Comparison
-from skippy.stages.gathering import gather_comparison
-from skippy.stages.inputs import CHARACTER_DIGEST, SUBJECT, Base, find_run, open_base
 from skippy.tracking.records import RunRecord
 from skippy.tracking.runs import Tracker
 from skippy.tracking.stage_run import StageRun

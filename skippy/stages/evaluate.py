@@ -10,24 +10,12 @@ from dataclasses import dataclass, replace
 from skippy.characters.loader import load_character
 from skippy.characters.schema import Character
 from skippy.config import EvalConfig, config_dict
-from skippy.core.power import achievable_margin, minimum_detectable_effect
+from skippy.core.inference.power import achievable_margin, minimum_detectable_effect
 from skippy.errors import ConfigError
-from skippy.stages.checkpoints import CHECKPOINTS, plan_walk, walk
-from skippy.stages.evidence import banal_metrics, family_rows, problem_metrics, problem_scores
-from skippy.stages.inputs import (
-    CHARACTER_DIGEST,
-    MODEL_URI,
-    SUBJECT,
-    Base,
-    Subject,
-    claim_workspace,
-    find_run,
-    find_subject,
-    open_base,
-)
-from skippy.stages.interview import Plan, choose_sampling, generate, identify_work
-from skippy.stages.opinions import Opinions, add_opinions, prepare_opinions
-from skippy.stages.suites import (
+from skippy.evaluation.asking import Plan, choose_sampling, generate, identify_work
+from skippy.evaluation.metrics import banal_metrics, family_rows, problem_metrics, problem_scores
+from skippy.evaluation.opinions import Opinions, add_opinions, prepare_opinions
+from skippy.evaluation.suites import (
     AIME,
     BANAL,
     banal_questions,
@@ -37,6 +25,11 @@ from skippy.stages.suites import (
     rescore,
     suite_label,
 )
+from skippy.evaluation.walk import CHECKPOINTS, plan_walk, walk
+from skippy.resolve.bases import Base, open_base
+from skippy.resolve.runs import CHARACTER_DIGEST, MODEL_URI, SUBJECT, find_run
+from skippy.resolve.subjects import Subject, find_subject
+from skippy.resolve.workspaces import claim_workspace
 from skippy.stores.samples import Sample, read_samples
 from skippy.tracking.external_models import MODEL_DIGEST_TAG
 from skippy.tracking.records import RunRecord

@@ -9,20 +9,12 @@ from pathlib import Path
 
 from skippy.characters.loader import load_character
 from skippy.config import MergeConfig, config_dict
-from skippy.core.matching import match_steps
+from skippy.core.inference.matching import match_steps
 from skippy.errors import AdapterError, ConfigError, MissingRunError
+from skippy.evaluation.metrics import FRONTIER, persona_by_step
 from skippy.lab.paths import LAB_ADAPTER
-from skippy.stages.evidence import FRONTIER, persona_by_step
-from skippy.stages.inputs import (
-    CHARACTER_DIGEST,
-    LAB,
-    MODEL_URI,
-    WALK_RUNS,
-    Base,
-    find_run,
-    load_projectors,
-    open_base,
-)
+from skippy.resolve.bases import LAB, Base, load_projectors, open_base
+from skippy.resolve.runs import CHARACTER_DIGEST, MODEL_URI, WALK_RUNS, find_run
 from skippy.stores.adapters import Adapter, read_adapter
 from skippy.stores.merging import MergeAccount, merge_checkpoint
 from skippy.stores.projectors import Projectors

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from skippy.config import MainConfig, config_dict
 from skippy.progress import LINES_VARIABLE, Progress
-from skippy.stages.inputs import LAB
+from skippy.resolve.bases import LAB
 from skippy.tracking.processes import StageProcess
 from skippy.tracking.runs import Tracker
 from skippy.tracking.stage_run import StageRun

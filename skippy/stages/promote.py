@@ -11,7 +11,8 @@ from typing import Any
 
 from skippy.config import PromoteConfig, config_dict
 from skippy.errors import MissingRunError, PromotionRefused, RegistryError
-from skippy.stages.inputs import MODEL_URI, Base, find_run, open_base
+from skippy.resolve.bases import Base, open_base
+from skippy.resolve.runs import MODEL_URI, find_run
 from skippy.stores.cards import verify_checkpoint
 from skippy.tracking.external_models import MODEL_DIGEST_TAG
 from skippy.tracking.promotions import CHAMPION

@@ -11,11 +11,13 @@ from pathlib import Path
 from skippy.characters.loader import load_character
 from skippy.characters.schema import Character
 from skippy.config import SubspaceConfig, config_dict
-from skippy.core.reference import CharacterReference
+from skippy.core.personality.reference import CharacterReference
 from skippy.errors import MissingRunError
 from skippy.models.activations import collect_reference
 from skippy.models.loading import load_model, load_tokenizer
-from skippy.stages.inputs import CHARACTER_DIGEST, REUSES, Base, find_run, open_base, pick_device
+from skippy.resolve.bases import Base, open_base
+from skippy.resolve.devices import pick_device
+from skippy.resolve.runs import CHARACTER_DIGEST, REUSES, find_run
 from skippy.stores.references import save_reference
 from skippy.tracking.runs import Tracker
 from skippy.tracking.stage_run import StageRun

@@ -15,23 +15,17 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from skippy.config import SvdConfig, config_dict, parse_rank
-from skippy.core.subspace import SingularSubspace
+from skippy.core.spectral.subspaces import SingularSubspace
+from skippy.core.target import Target
 from skippy.errors import MissingRunError, SubspaceError
-from skippy.models.targets import Target
 from skippy.progress import Progress
 from skippy.report.spectra import SpectrumRow, render_spectra
-from skippy.stages.inputs import (
-    REUSES,
-    Base,
-    claim_workspace,
-    find_run,
-    open_base,
-    pick_device,
-    process_rank,
-    workspace,
-)
-from skippy.stages.solving import Solver
+from skippy.resolve.bases import Base, open_base
+from skippy.resolve.devices import pick_device, process_rank
+from skippy.resolve.runs import REUSES, find_run
+from skippy.resolve.workspaces import claim_workspace, workspace
 from skippy.stores.projectors import Projectors, ProjectorStore
+from skippy.stores.solving import Solver, SubspaceTask
 from skippy.tracking.runs import Tracker
 from skippy.tracking.stage_run import StageRun
 
@@ -149,7 +143,7 @@ def _begin(base: Base, config: SvdConfig, share: Sequence[Target]) -> Solver:
         _require_rank(base.targets, rule.k)
     device = pick_device(config.device)
     logger.info("svd: %d targets of %s on %s", len(share), base.name, device)
-    solver = Solver(base, share, rule, config, device)
+    solver = Solver(base.checkpoint, share, SubspaceTask(rule, config.tolerance, config.seed), device)
     solver.work_while(lambda: not base.is_hashed)
     return solver
 

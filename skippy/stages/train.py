@@ -16,24 +16,19 @@ from typing import Any
 
 from skippy.characters.loader import Character, load_character
 from skippy.config import TrainConfig, config_dict, parse_rank
-from skippy.core import rewards
-from skippy.core.reference import CharacterReference
+from skippy.core.personality.reference import CharacterReference
+from skippy.core.style import rewards
 from skippy.core.variants import variant_rule
-from skippy.errors import ConfigError, MissingRunError
+from skippy.errors import ConfigError, MissingRunError, SkippyError
+from skippy.evaluation.character_history import read_history
+from skippy.evaluation.suites import PROMPT_STYLES, choose_prompt_style
 from skippy.lab import problems as lab_problems
 from skippy.models.judge import judge_reward
-from skippy.stages.character_history import log_character_figures
-from skippy.stages.inputs import (
-    CHARACTER_DIGEST,
-    Base,
-    claim_workspace,
-    find_run,
-    load_projectors,
-    open_base,
-    process_rank,
-    workspace,
-)
-from skippy.stages.suites import PROMPT_STYLES, choose_prompt_style
+from skippy.report.character_figures import draw_character_figures
+from skippy.resolve.bases import Base, load_projectors, open_base
+from skippy.resolve.devices import process_rank
+from skippy.resolve.runs import CHARACTER_DIGEST, find_run
+from skippy.resolve.workspaces import claim_workspace, workspace
 from skippy.stores.projectors import Projectors
 from skippy.stores.references import load_reference
 from skippy.tracking.runs import Tracker
@@ -118,7 +113,7 @@ def run(config: TrainConfig, tracker: Tracker) -> TrainResult | None:
             (folder / LEADER_FILE).write_text(_launch())
             outcome = train_grpo(_request(config, inputs, folder), stage)
             shutil.rmtree(folder)
-        log_character_figures(tracker, stage, config.variant, inputs.character.name)
+        draw_history(tracker, stage, config.variant, inputs.character.name)
         _account(outcome, stage, config)
     return TrainResult(stage.run_id, outcome)
 
@@ -213,7 +208,7 @@ def _request(config: TrainConfig, inputs: TrainInputs, folder: Path) -> TrainReq
         base_name=inputs.base.public_name,
         variant=config.variant,
         k=parse_rank(config.k).k or max((len(b.S) for b in projectors.bases.values()) if projectors else [0]),
-        projectors={name: (b.U, b.S, b.V) for name, b in projectors.bases.items()} if projectors else None,
+        projectors=projectors.bases if projectors else None,
         projector_digest=projectors.digest if projectors else "",
         projector_base_digest=projectors.manifest["base_digest"] if projectors else "",
         prompts=[prompt.text for prompt in inputs.character.train_prompts],
@@ -259,6 +254,20 @@ def _find_reference(
         return "", None
     folder = tracker.artifact(record.run_id, "reference")
     return record.run_id, load_reference(folder, base_digest=base.digest, character_digest=character.digest)
+
+
+def draw_history(tracker: Tracker, stage: StageRun, variant: str, character: str) -> None:
+    """Draw what the run measured and keep it as `character_figures/*.svg`.
+
+    The adapter is trained and logged by now: figures that cannot be made are a warning, not a failed run.
+    """
+    try:
+        stage.flush()
+        history = read_history(tracker, stage.run_id, variant, character)
+        for name, drawing in draw_character_figures(history).items():
+            stage.log_text(drawing, f"character_figures/{name}")
+    except SkippyError as error:
+        logger.warning("train: no figures of the character deltas. %s", error)
 
 
 def _account(outcome: TrainOutcome, stage: StageRun, config: TrainConfig) -> None:

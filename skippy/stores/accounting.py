@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from skippy.core.constraint import Leakage
-from skippy.stores.projectors import Basis
+from skippy.core.basis import Basis
+from skippy.core.spectral.constraints import Leakage
 
 
 @dataclass(frozen=True)

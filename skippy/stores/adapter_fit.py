@@ -57,7 +57,9 @@ def name_foreign_base(adapter: Adapter, base_names: Iterable[str]) -> str:
     known = {_last(name) for name in base_names if name}
     if not named or _last(named) in known:
         return ""
-    return f"the adapter names {named} as its base, and was merged into {next(iter(base_names), 'another one')}"
+    return (
+        f"the adapter names {named} as its base, and was merged into {next(iter(base_names), 'another one')}"
+    )
 
 
 def _last(name: str) -> str:
@@ -71,7 +73,9 @@ def _prefixes(adapter: Adapter, shapes: Mapping[str, tuple[int, ...]]) -> tuple[
         return "", ""
     for theirs in LAYER_PREFIXES:
         for ours in LAYER_PREFIXES:
-            if any(key.startswith(theirs) for key in keys) and all(_swap(key, theirs, ours) in shapes for key in keys):
+            if any(key.startswith(theirs) for key in keys) and all(
+                _swap(key, theirs, ours) in shapes for key in keys
+            ):
                 return theirs, ours
     return "", ""
 

@@ -18,7 +18,9 @@ CONFIG_FILE = "adapter_config.json"
 ALL_LINEAR = "all-linear"
 # Inits that leave the base weight as it is. PiSSA, OLoRA, CorDA, LoftQ and LoRA-GA train against another one.
 PLAIN_INITS = ("gaussian", "eva", "orthogonal", "mica")
-RESAVE = "save the adapter with PEFT's path_initial_model_for_weight_conversion, which makes it an ordinary one"
+RESAVE = (
+    "save the adapter with PEFT's path_initial_model_for_weight_conversion, which makes it an ordinary one"
+)
 NAMED_IN_ERRORS = 4
 
 

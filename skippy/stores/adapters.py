@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from skippy.core.lora import LoraFactors
+from skippy.core.spectral.lora import LoraFactors
 from skippy.errors import AdapterError, CheckpointError
 from skippy.stores.adapter_options import (
     CONFIG_FILE,
@@ -86,7 +86,8 @@ class Adapter:
             lines.append(_line(f"{name}.B", factors.B))
         lines += [_line(f"{name}.magnitude", tensor) for name, tensor in sorted(self.magnitudes.items())]
         lines += [
-            f"{key} saved {info.dtype} {info.shape} {hash_tensor(info)}\n" for key, info in sorted(self.saved.items())
+            f"{key} saved {info.dtype} {info.shape} {hash_tensor(info)}\n"
+            for key, info in sorted(self.saved.items())
         ]
         return hashlib.sha256("".join(lines).encode()).hexdigest()
 

@@ -115,7 +115,9 @@ class Checkpoint:
 
 
 def digest_of_hashes(
-    tensors: Mapping[str, TensorInfo], hashes: Mapping[str, str], types: Mapping[str, torch.dtype] | None = None
+    tensors: Mapping[str, TensorInfo],
+    hashes: Mapping[str, str],
+    types: Mapping[str, torch.dtype] | None = None,
 ) -> str:
     """Combine the sha256 of each tensor's bytes into the digest of the whole; `types` where not the tensors' own."""
     lines = []

@@ -45,7 +45,8 @@ class FileLayout:
 def lay_out(base: Checkpoint, file: Path, dtype: str) -> FileLayout:
     """Plan one file; in the base's own type its header is copied to the byte."""
     infos = sorted(
-        (info for info in base.tensors.values() if info.file == file), key=lambda info: (info.start, info.stop)
+        (info for info in base.tensors.values() if info.file == file),
+        key=lambda info: (info.start, info.stop),
     )
     with file.open("rb") as source:
         prefix = source.read(8)

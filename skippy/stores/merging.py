@@ -21,8 +21,9 @@ from typing import BinaryIO, Literal
 import torch
 from torch import Tensor
 
-from skippy.core.rounding import round_stochastically
-from skippy.core.subspace import seed_of
+from skippy.core.basis import Basis
+from skippy.core.spectral.rounding import round_stochastically
+from skippy.core.spectral.subspaces import seed_of
 from skippy.errors import AdapterError, CheckpointError, ProjectorError
 from skippy.stores.accounting import DeltaLedger, MergeAccount
 from skippy.stores.adapter_fit import fit_to_base
@@ -32,7 +33,7 @@ from skippy.stores.cards import write_card
 from skippy.stores.checkpoints import Checkpoint, digest_of_hashes
 from skippy.stores.lanes import Hash, Lanes, Slot, view_of
 from skippy.stores.layout import FileLayout, lay_out, write_companions
-from skippy.stores.projectors import Basis
+from skippy.stores.peft_check import Part, require_peft_agrees
 from skippy.stores.tensors import TensorInfo, fill, require_finite
 from skippy.stores.updates import Update, plan_updates
 
@@ -94,6 +95,7 @@ def merge_checkpoint(
         found = digest_of_hashes(base.tensors, work.base_hashes)
         _require_accounted(base, work.unused, base_digest, found)
         write_companions(base, directory, dtype)
+        _require_peft_agrees(base, directory, read, fitted, 0.5 if rounding == "nearest" else 1.0)
         types = {info.key: kind for layout in layouts for info, kind in layout.entries}
         account = MergeAccount(
             path=Path(destination),
@@ -298,6 +300,20 @@ def _require_mergeable(
             found=f"{len(bases or {})} in the projectors",
             next_step="run the svd stage for this base",
         )
+
+
+def _require_peft_agrees(
+    base: Checkpoint,
+    directory: Path,
+    read: Sequence[tuple[Adapter, float]],
+    fitted: Sequence[tuple[Adapter, float]],
+    steps: float,
+) -> None:
+    parts = [
+        Part(adapter, dict(zip(adapter.factors, renamed.factors, strict=True)), weight)
+        for (adapter, _), (renamed, weight) in zip(read, fitted, strict=True)
+    ]
+    require_peft_agrees(parts, base.tensors, Checkpoint.open(directory).tensors, steps=steps)
 
 
 def _require_accounted(

@@ -14,13 +14,14 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from skippy.core.basis import Basis
 from skippy.errors import ProjectorError
 from skippy.stores.atomic import write_bytes, write_json
 from skippy.stores.checkpoints import digest_of_hashes
@@ -31,14 +32,6 @@ MANIFEST_FILE = "manifest.json"
 PARTS = "parts"
 IDENTITY_FILE = "identity.json"
 ORTHONORMALITY_LIMIT = 1e-5
-
-
-class Basis(NamedTuple):
-    """Top-k singular triples of one target: U (out, k), S (k,), V (in, k), float32."""
-
-    U: Tensor
-    S: Tensor
-    V: Tensor
 
 
 @dataclass(frozen=True)

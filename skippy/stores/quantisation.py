@@ -38,7 +38,9 @@ SCALE_ENDINGS = (
 )
 
 
-def require_unquantised(directory: Path, config: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) -> None:
+def require_unquantised(
+    directory: Path, config: Mapping[str, Any], tensors: Mapping[str, TensorInfo]
+) -> None:
     """Refuse a checkpoint whose weights are codes.
 
     Raises:

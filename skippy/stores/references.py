@@ -18,8 +18,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from skippy.core.personas import PersonaSubspace
-from skippy.core.reference import CharacterReference, HookReference, MeasuredTarget, TraitReference
+from skippy.core.personality.reference import (
+    CharacterReference,
+    HookReference,
+    MeasuredTarget,
+    TraitReference,
+)
+from skippy.core.personality.subspaces import PersonaSubspace
 from skippy.errors import ProjectorError
 from skippy.stores.atomic import new_directory, write_bytes, write_json
 

@@ -195,22 +195,27 @@ def _tensor_info(key: str, file: Path, entry: Any, data_start: int) -> TensorInf
             found=dtype,
             next_step="use an unquantised checkpoint",
         )
-    fits = _are_sizes(shape) and math.prod(size or 1 for size in shape) <= LARGEST
-    if not isinstance(dtype, str) or not fits or not _are_sizes(offsets) or len(offsets) != 2:
+    sizes, span = _sizes(shape), _sizes(offsets)
+    is_addressable = sizes is not None and math.prod(size or 1 for size in sizes) <= LARGEST
+    if not isinstance(dtype, str) or sizes is None or not is_addressable or span is None or len(span) != 2:
         raise damaged(
             file,
             f"{key}: dtype, shape and two data_offsets, of whole numbers from 0",
             repr(entry)[:120],
         )
-    start, stop = offsets
-    nbytes = math.prod(shape) * DTYPES[dtype].itemsize
-    if stop - start != nbytes:
-        raise damaged(file, f"{key}: {nbytes} bytes, by its type and shape", f"{stop - start} bytes of data")
-    return TensorInfo(key, file, DTYPES[dtype], tuple(shape), data_start + start, data_start + stop)
+    nbytes = math.prod(sizes) * DTYPES[dtype].itemsize
+    if span[1] - span[0] != nbytes:
+        raise damaged(
+            file, f"{key}: {nbytes} bytes, by its type and shape", f"{span[1] - span[0]} bytes of data"
+        )
+    return TensorInfo(key, file, DTYPES[dtype], sizes, data_start + span[0], data_start + span[1])
 
 
-def _are_sizes(values: Any) -> bool:
-    return isinstance(values, list) and all(type(value) is int and value >= 0 for value in values)
+def _sizes(values: Any) -> tuple[int, ...] | None:
+    """Whole numbers from 0, or None: neither 8.0 nor true is one."""
+    if isinstance(values, list) and all(type(value) is int and value >= 0 for value in values):
+        return tuple(values)
+    return None
 
 
 def _require_tiling(file: Path, infos: Mapping[str, TensorInfo], data_start: int, size: int) -> None:
@@ -229,7 +234,9 @@ def _require_tiling(file: Path, infos: Mapping[str, TensorInfo], data_start: int
     if size < position:
         raise damaged(file, f"{position} bytes, by its header", f"{size} bytes: the file is truncated")
     if size > position:
-        raise damaged(file, f"{position} bytes, by its header", f"{size} bytes: {size - position} belong to no tensor")
+        raise damaged(
+            file, f"{position} bytes, by its header", f"{size} bytes: {size - position} belong to no tensor"
+        )
 
 
 def damaged(file: Path, expected: str, found: str) -> CheckpointError:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from skippy.core.lora import LoraFactors
+from skippy.core.spectral.lora import LoraFactors
 from skippy.stores.adapters import Adapter
 from skippy.stores.tensors import TensorInfo, read_rows
 
@@ -81,7 +81,7 @@ class Update:
         Returns:
             W + ΔW and ΔW, both float32; exact replacements are not rounded a second time.
         """
-        if [each.weight for each in (*self.low_rank, *self.whole)] == [1.0]:
+        if [*(each.weight for each in self.low_rank), *(each.weight for each in self.whole)] == [1.0]:
             if self.whole:
                 new = self.whole[0].rows(rows)
                 return new, new - base

@@ -16,7 +16,7 @@ from peft import PeftModel
 from peft.utils import get_peft_model_state_dict
 from safetensors.torch import save
 
-from skippy.core.constraint import Leakage, OrthogonalConstraint
+from skippy.core.spectral.constraints import Leakage, OrthogonalConstraint
 from skippy.core.variants import variant_rule
 from skippy.stores.adapters import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE
 from skippy.stores.atomic import write_bytes, write_json

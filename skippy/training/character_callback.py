@@ -9,9 +9,9 @@ from typing import Any
 from torch import nn
 from transformers import TrainerCallback
 
-from skippy.core.character import measure_character
-from skippy.core.lora import LoraFactors
-from skippy.core.reference import CharacterReference, prepare_gauge
+from skippy.core.personality.measurement import measure_character
+from skippy.core.personality.reference import CharacterReference, prepare_gauge
+from skippy.core.spectral.lora import LoraFactors
 from skippy.models.activations import mean_hidden
 from skippy.training.plan import RunSink
 

@@ -8,9 +8,10 @@ from typing import Any
 from torch import Tensor
 from transformers import TrainerCallback
 
-from skippy.core.constraint import ConstrainedTarget, OrthogonalConstraint, random_basis
-from skippy.core.lora import LoraFactors
-from skippy.core.subspace import seed_of
+from skippy.core.basis import Basis
+from skippy.core.spectral.constraints import ConstrainedTarget, OrthogonalConstraint, random_basis
+from skippy.core.spectral.lora import LoraFactors
+from skippy.core.spectral.subspaces import seed_of
 from skippy.core.variants import VariantRule
 from skippy.errors import TrainingError
 from skippy.training.guards import require_in_optimizer
@@ -97,7 +98,7 @@ def constrain(
 def protected_bases(
     rule: VariantRule,
     factors: Mapping[str, LoraFactors],
-    projectors: Mapping[str, tuple[Tensor, Tensor, Tensor]] | None,
+    projectors: Mapping[str, Basis] | None,
     k: int,
     seed: int,
 ) -> dict[str, tuple[Tensor, Tensor]] | None:
@@ -110,10 +111,10 @@ def protected_bases(
         return None
     if rule.basis == "top":
         assert projectors is not None, "TrainRequest refuses this"
-        return {name: (projectors[name][0], projectors[name][2]) for name in factors}
+        return {name: (projectors[name].U, projectors[name].V) for name in factors}
     bases = {}
     for name, one in factors.items():
-        count = projectors[name][0].shape[1] if projectors else k
+        count = projectors[name].U.shape[1] if projectors else k
         left, right = seed_of(f"{name}.U") + seed, seed_of(f"{name}.V") + seed
         bases[name] = (random_basis(one.B.shape[0], count, left), random_basis(one.A.shape[1], count, right))
     return bases

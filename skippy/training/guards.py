@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from peft.tuners.lora import LoraLayer
-from torch import Tensor, nn
+from torch import nn
 
-from skippy.core.lora import LoraFactors
+from skippy.core.basis import Basis
+from skippy.core.spectral.lora import LoraFactors
 from skippy.errors import ProjectorError, TrainingError
 from skippy.training.layers import base_weight
 from skippy.training.plan import GrpoSettings, TrainRequest
@@ -179,9 +180,7 @@ def require_own_reference(request: TrainRequest) -> None:
 
 
 @torch.no_grad()
-def require_true_triples(
-    layers: Mapping[str, LoraLayer], projectors: Mapping[str, tuple[Tensor, Tensor, Tensor]]
-) -> None:
+def require_true_triples(layers: Mapping[str, LoraLayer], projectors: Mapping[str, Basis]) -> None:
     """Check the projectors against the weights that were really loaded: W V = U S and Wᵀ U = V S.
 
     A digest says which file was meant; this says that U and V belong to the matrix they will protect.

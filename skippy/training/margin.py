@@ -6,11 +6,11 @@ from collections.abc import Mapping
 
 import torch
 from peft.tuners.lora import LoraLayer
-from torch import Tensor
 
-from skippy.core.lora import LoraFactors
-from skippy.core.margin import top_margin
-from skippy.core.subspace import seed_of
+from skippy.core.basis import Basis
+from skippy.core.spectral.lora import LoraFactors
+from skippy.core.spectral.margin import top_margin
+from skippy.core.spectral.subspaces import seed_of
 from skippy.training.layers import base_weight
 from skippy.training.plan import Margin
 
@@ -19,7 +19,7 @@ from skippy.training.plan import Margin
 def spectral_margin(
     layers: Mapping[str, LoraLayer],
     factors: Mapping[str, LoraFactors],
-    projectors: Mapping[str, tuple[Tensor, Tensor, Tensor]],
+    projectors: Mapping[str, Basis],
 ) -> Margin:
     """(σ_k − ‖W − U S Vᵀ + ΔW‖₂) / σ_k of every target, and the smallest of them.
 

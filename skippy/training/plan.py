@@ -11,14 +11,13 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from skippy.core.basis import Basis
 from skippy.core.variants import variant_rule
 from skippy.errors import ConfigError
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from skippy.core.constraint import Leakage
-    from skippy.core.reference import CharacterReference
+    from skippy.core.personality.reference import CharacterReference
+    from skippy.core.spectral.constraints import Leakage
 
 # f(completions=[text], prompts=[text], truncated=[bool], answers=[int or None]) -> [score or None]; a
 # function receives those of these that its signature names.
@@ -191,7 +190,7 @@ class TrainRequest:
     output_dir: Path
     base_name: str = ""
     k: int = 16
-    projectors: Mapping[str, tuple[Tensor, Tensor, Tensor]] | None = None
+    projectors: Mapping[str, Basis] | None = None
     projector_digest: str = ""
     projector_base_digest: str = ""
     reward_weights: Sequence[float] = ()

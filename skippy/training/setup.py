@@ -13,12 +13,12 @@ from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback
 
-from skippy.core.constraint import OrthogonalConstraint
-from skippy.core.lora import LoraFactors
-from skippy.core.rewards import correctness
+from skippy.core.spectral.constraints import OrthogonalConstraint
+from skippy.core.spectral.lora import LoraFactors
+from skippy.core.style.rewards import correctness
+from skippy.core.target import Target
 from skippy.core.variants import variant_rule
 from skippy.models.loading import load_model, load_tokenizer
-from skippy.models.targets import Target
 from skippy.training.adapters import adapter_card, save_adapter
 from skippy.training.character_callback import CharacterCallback
 from skippy.training.checkpoint_callback import CheckpointCallback

@@ -16,8 +16,8 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from skippy.core import lora
-from skippy.core.constraint import Leakage, OrthogonalConstraint
+from skippy.core.spectral import lora
+from skippy.core.spectral.constraints import Leakage, OrthogonalConstraint
 from skippy.progress import Progress
 from skippy.training.plan import CompletionStatistics, RunSink
 

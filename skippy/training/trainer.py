@@ -13,8 +13,9 @@ from peft import LoraConfig
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from trl import GRPOConfig, GRPOTrainer
 
+from skippy.core.target import Target
 from skippy.errors import TrainingError
-from skippy.models.targets import Target, target_pattern
+from skippy.models.targets import target_pattern
 from skippy.training.constraint_callback import ConstraintCallback
 from skippy.training.plan import GrpoSettings, TrainRequest
 from skippy.training.weight_sync import has_float32_base, merged_forward, push_without_merging

@@ -2,8 +2,8 @@
 
 import pytest
 
-from skippy.core.reference import prepare_gauge
-from tests.core.small_reference import make_reference
+from skippy.core.personality.reference import prepare_gauge
+from tests.core.personality.small_reference import make_reference
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import hashlib
 import pytest
 
 from skippy.characters.loader import bundled_characters, load_character
-from skippy.core import rewards
+from skippy.core.style import rewards
 from skippy.lab import chat
 
 

@@ -16,7 +16,7 @@ from transformers import (
     Qwen3VLForConditionalGeneration,
 )
 
-from skippy.core.presets import Sampling
+from skippy.core.sampling import Sampling
 from skippy.lab.families.table import FAMILIES
 from skippy.lab.manifest import LARGEST_BYTES
 from skippy.lab.measure import SAMPLING, answer_problems

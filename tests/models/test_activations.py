@@ -10,10 +10,10 @@ import torch
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
-from skippy.core.character import measure_character
-from skippy.core.lora import LoraFactors
-from skippy.core.personas import held_out_energy, persona_subspace
-from skippy.core.reference import middle_layers, prepare_gauge
+from skippy.core.personality.measurement import measure_character
+from skippy.core.personality.reference import middle_layers, prepare_gauge
+from skippy.core.personality.subspaces import held_out_energy, persona_subspace
+from skippy.core.spectral.lora import LoraFactors
 from skippy.errors import SubspaceError, TargetError
 from skippy.models.activations import HELD_OUT, _split, collect_reference, mean_hidden, plan_hooks
 from skippy.models.answering import GreedyAnswerer, conversation, pad_id, prompt_ids

@@ -8,7 +8,7 @@ import torch
 from transformers import GenerationConfig
 
 from skippy.core.answers import extract_integer
-from skippy.core.presets import Sampling
+from skippy.core.sampling import Sampling
 from skippy.errors import BackendError
 from skippy.models.decoding import DecodingBatch, Row
 from skippy.models.generation import (

@@ -21,7 +21,7 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from skippy.config import EvalConfig
 from skippy.core.answers import extract_integer
-from skippy.core.presets import PRESETS, Sampling
+from skippy.core.sampling import PRESETS, Sampling
 from skippy.errors import BackendError
 from skippy.lab.paths import LAB_CHECKPOINT
 from skippy.models.dialects import EXTENDED, PLAIN, TRANSFORMERS

@@ -7,7 +7,7 @@ import torch
 from scipy import stats
 from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
-from skippy.core.presets import PRESETS, Sampling
+from skippy.core.sampling import PRESETS, Sampling
 from skippy.errors import ConfigError
 from skippy.models.sampling import choose, gumbel_noise, keep_candidates, row_keys
 

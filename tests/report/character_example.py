@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from skippy.core.character import TargetDelta
+from skippy.core.personality.measurement import TargetDelta
 from skippy.report.character_figures import CharacterHistory
 from skippy.results import TrajectoryPoint
 

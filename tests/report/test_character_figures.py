@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from skippy.core.deltas import BAND
+from skippy.core.personality.deltas import BAND
 from skippy.report.character_figures import CharacterHistory, draw_character_figures
 from skippy.report.trait_profile import CENTRE, choose_moments
 from tests.report.character_example import KINDS, example_history, example_point, example_target

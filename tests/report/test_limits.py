@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from skippy.core.power import achievable_margin
+from skippy.core.inference.power import achievable_margin
 from skippy.report.conclusions import Planning
 from skippy.report.verdicts import judge
 from skippy.report.wording import limits

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from skippy.core.statistics import bootstrap_t, bounds_without_spread, non_inferiority, pooled_sd
+from skippy.core.inference.paired import bootstrap_t, bounds_without_spread, non_inferiority, pooled_sd
 from skippy.report.personality import Likeness
 from skippy.report.verdicts import judge
 from skippy.report.wording import headline, not_shown

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from skippy.core.simulation import Chatter, draw_personas
+from benchmarks.simulation import Chatter, draw_personas
 from skippy.report.personality import judge_likeness
 from skippy.results import Arm, BanalScores, Evaluation
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from skippy.core.statistics import bounds_without_spread
+from skippy.core.inference.paired import bounds_without_spread
 from skippy.errors import ReportError
 from skippy.report.verdicts import judge
 from skippy.report.wording import headline, not_shown

@@ -13,14 +13,15 @@ import torch
 
 from skippy.characters.loader import BUNDLED, load_character
 from skippy.config import MergeConfig, SubspaceConfig, TrainConfig
-from skippy.core.lora import delta_energy, dense_delta
+from skippy.core.spectral.lora import dense_delta
 from skippy.errors import MissingRunError
 from skippy.lab.paths import LAB_CHECKPOINT
+from skippy.resolve.runs import CHARACTER_DIGEST, REUSES
 from skippy.stages import merge, subspace, train
-from skippy.stages.inputs import CHARACTER_DIGEST, REUSES
 from skippy.stores.adapters import read_adapter
 from skippy.stores.checkpoints import Checkpoint
 from skippy.tracking.runs import Tracker
+from tests.core.spectral.single_target import delta_energy
 
 PROMPTS = 4
 STEPS = (2, 3)

@@ -15,12 +15,13 @@ from skippy.characters.loader import load_character
 from skippy.config import CompareConfig, EvalConfig, MainConfig
 from skippy.core.answers import extract_integer
 from skippy.errors import ConfigError, MissingRunError, ReportError
+from skippy.evaluation import gathering
+from skippy.evaluation.metrics import problem_scores
+from skippy.evaluation.provenance import command
+from skippy.evaluation.suites import AIME, BANAL, LAB, load_problem_set
 from skippy.report import page
 from skippy.results import LeakageFacts
-from skippy.stages import compare, gathering
-from skippy.stages.evidence import problem_scores
-from skippy.stages.provenance import command
-from skippy.stages.suites import AIME, BANAL, LAB, load_problem_set
+from skippy.stages import compare
 from skippy.stores.checkpoints import Checkpoint
 from skippy.stores.samples import Sample, read_samples
 from skippy.tracking.records import PARENT_TAG, RunRecord

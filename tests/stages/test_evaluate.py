@@ -13,13 +13,15 @@ import pytest
 
 from skippy.characters.loader import load_character
 from skippy.config import EvalConfig
-from skippy.core.presets import PRESETS
+from skippy.core.sampling import PRESETS
 from skippy.errors import ConfigError
+from skippy.evaluation import asking as interview
+from skippy.evaluation.asking import Plan, fill, identify_work
+from skippy.evaluation.suites import AIME, choose_prompt_style, load_problem_set, problem_questions
 from skippy.models.generation import Completion, Request
-from skippy.stages import evaluate, interview
-from skippy.stages.inputs import SUBJECT, Subject
-from skippy.stages.interview import Plan, fill, identify_work
-from skippy.stages.suites import AIME, choose_prompt_style, load_problem_set, problem_questions
+from skippy.resolve.runs import SUBJECT
+from skippy.resolve.subjects import Subject
+from skippy.stages import evaluate
 from skippy.stores.problems import MathProblem, combine
 from skippy.stores.samples import SampleStore, read_samples
 

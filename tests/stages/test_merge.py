@@ -10,11 +10,13 @@ import torch
 
 from skippy.characters.loader import load_character
 from skippy.config import MergeConfig, SvdConfig
-from skippy.core.lora import LoraFactors
+from skippy.core.spectral.lora import LoraFactors
 from skippy.errors import AdapterError, ConfigError, MissingRunError
 from skippy.models.targets import find_targets
+from skippy.resolve.bases import load_projectors, open_base
+from skippy.resolve.runs import CHARACTER_DIGEST
+from skippy.resolve.subjects import find_subject
 from skippy.stages import merge, svd
-from skippy.stages.inputs import CHARACTER_DIGEST, find_subject, load_projectors, open_base
 from skippy.stores.adapters import write_adapter
 from skippy.stores.checkpoints import Checkpoint
 from skippy.stores.samples import Sample

@@ -6,11 +6,10 @@ from dataclasses import fields, replace
 
 import pytest
 
-from skippy.config import MainConfig
+from skippy.config import CONFIGS, MainConfig
 from skippy.errors import ConfigError
 from skippy.options import parse_config
 from skippy.stages.pipeline import Job, plan, runs_by_stage
-from skippy.stages.runner import STAGES
 
 OPINIONS = {
     "judge_url": "http://judge/v1",
@@ -86,7 +85,7 @@ def test_no_job_lacks_what_it_needs() -> None:
 
 def test_every_job_can_be_started_with_its_parameters() -> None:
     for job in plan(MainConfig(seeds=2, **OPINIONS, **ENDPOINT)):
-        config = STAGES[job.entry_point].config
+        config = CONFIGS[job.entry_point]
         parse_config(config, job.parameters)
         assert set(job.takes) <= {item.name for item in fields(config)}
         assert not set(job.takes) & set(job.parameters)

@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from skippy.config import CompareConfig, MergeConfig, PromoteConfig
-from skippy.core.lora import LoraFactors
+from skippy.core.spectral.lora import LoraFactors
 from skippy.errors import CheckpointError, MissingRunError, PromotionRefused, RegistryError
+from skippy.evaluation.provenance import promotion_state
 from skippy.models.targets import find_targets
 from skippy.results import PromotionState
 from skippy.stages import merge, promote
-from skippy.stages.provenance import promotion_state
 from skippy.stores.adapters import write_adapter
 from skippy.stores.checkpoints import Checkpoint
 from skippy.tracking.stage_run import StageRun

@@ -15,8 +15,11 @@ from safetensors.torch import load_file
 from skippy.config import SvdConfig
 from skippy.errors import MissingRunError, ProjectorError, SubspaceError, TargetError
 from skippy.models.targets import find_targets
-from skippy.stages import solving, svd
-from skippy.stages.inputs import claim_workspace, find_run, load_projectors, open_base, workspace
+from skippy.resolve.bases import load_projectors, open_base
+from skippy.resolve.runs import find_run
+from skippy.resolve.workspaces import claim_workspace, workspace
+from skippy.stages import svd
+from skippy.stores import solving
 from skippy.stores.checkpoints import Checkpoint
 from skippy.tracking.store import open_tracker
 from tests.stages.tiny_checkpoint import LAYERS, SHAPES, write_checkpoint
@@ -119,7 +122,8 @@ def test_ranks_split_the_list_and_one_of_them_tells(project, base):
     program = textwrap.dedent(f"""
         from pathlib import Path
         from skippy.config import SvdConfig
-        from skippy.stages import solving, svd
+        from skippy.stores import solving
+        from skippy.stages import svd
         from skippy.tracking.store import open_tracker
         solve = solving.solve
         solving.solve = lambda batch, *rest: print(batch[0].name) or solve(batch, *rest)

@@ -12,9 +12,10 @@ import torch
 from skippy.characters.loader import load_character
 from skippy.config import SvdConfig, TrainConfig
 from skippy.errors import BackendError, ConfigError, MissingRunError, ProjectorError
+from skippy.evaluation.suites import PROMPT_STYLES
+from skippy.resolve.bases import Base
+from skippy.resolve.runs import CHARACTER_DIGEST
 from skippy.stages import svd, train
-from skippy.stages.inputs import CHARACTER_DIGEST, Base
-from skippy.stages.suites import PROMPT_STYLES
 from skippy.stores.projectors import read_projectors
 from skippy.training.plan import PRESETS
 from tests.stages.tiny_checkpoint import write_checkpoint

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from skippy.core.lora import LoraFactors
+from skippy.core.spectral.lora import LoraFactors
 from skippy.errors import AdapterError, CheckpointError
 from skippy.stores.adapter_fit import fit_to_base
 from skippy.stores.adapters import read_adapter, write_adapter
@@ -140,7 +140,8 @@ def test_adapter_damage_is_named(tmp_path, key, tensor, words):
 
 @pytest.mark.parametrize("file", ["adapter_config.json", "skippy.json"])
 @pytest.mark.parametrize(
-    ("content", "found"), [("{", "property name"), ("[1]", "JSON list"), ("3", "JSON int"), ("[" * 10**5, "too deeply")]
+    ("content", "found"),
+    [("{", "property name"), ("[1]", "JSON list"), ("3", "JSON int"), ("[" * 10**5, "too deeply")],
 )
 def test_a_torn_file_is_named(tmp_path, file, content, found):
     (write_adapter(tmp_path / "a", factors(), card={}) / file).write_text(content)

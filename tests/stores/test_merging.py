@@ -12,15 +12,15 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoTokenizer, Qwen3Config
 
-from skippy.core.lora import LoraFactors, dense_delta
+from skippy.core.basis import Basis
+from skippy.core.spectral.lora import LoraFactors, dense_delta
 from skippy.errors import AdapterError, CheckpointError, ProjectorError
 from skippy.lab.paths import LAB_CHECKPOINT
 from skippy.stores import merging
 from skippy.stores.adapters import read_adapter, write_adapter
-from skippy.stores.checkpoints import Checkpoint
 from skippy.stores.cards import verify_checkpoint
+from skippy.stores.checkpoints import Checkpoint
 from skippy.stores.merging import merge_checkpoint
-from skippy.stores.projectors import Basis
 
 CONFIG = Qwen3Config(
     vocab_size=64,
@@ -322,7 +322,7 @@ import json, resource, sys
 from pathlib import Path
 import torch
 from safetensors.torch import save_file
-from skippy.core.lora import LoraFactors
+from skippy.core.spectral.lora import LoraFactors
 from skippy.stores.adapters import write_adapter
 from skippy.stores.checkpoints import Checkpoint
 from skippy.stores.merging import merge_checkpoint

@@ -9,8 +9,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save
 
-from skippy.core.personas import persona_subspace
-from skippy.core.reference import CharacterReference, HookReference, MeasuredTarget, TraitReference
+from skippy.core.personality.reference import (
+    CharacterReference,
+    HookReference,
+    MeasuredTarget,
+    TraitReference,
+)
+from skippy.core.personality.subspaces import persona_subspace
 from skippy.errors import CheckpointError, ProjectorError
 from skippy.stores.references import MANIFEST_FILE, REFERENCE_FILE, load_reference, save_reference
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from torch import Tensor
 
+from skippy.core.basis import Basis
 from skippy.training.grpo import train_grpo
 from tests.training.tiny_run import (
     PARAMETER_LIMIT,
@@ -31,7 +31,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def projectors(base: Path) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
+def projectors(base: Path) -> dict[str, Basis]:
     return singular_triples(base)
 
 

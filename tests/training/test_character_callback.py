@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from skippy.core.personas import PersonaSubspace
-from skippy.core.reference import CharacterReference, HookReference, TraitReference, middle_layers
+from skippy.core.personality.reference import CharacterReference, HookReference, TraitReference, middle_layers
+from skippy.core.personality.subspaces import PersonaSubspace
 from skippy.errors import TrainingError
 from skippy.models.activations import mean_hidden, plan_hooks
 from skippy.models.loading import load_model, load_tokenizer

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from skippy.core.constraint import random_basis
-from skippy.core.lora import LoraFactors
+from skippy.core.basis import Basis
+from skippy.core.spectral.constraints import random_basis
+from skippy.core.spectral.lora import LoraFactors
 from skippy.core.variants import variant_rule
 from skippy.errors import TrainingError
 from skippy.models.targets import find_targets
@@ -154,7 +155,7 @@ def test_random_directions_are_those_of_the_runs_seed(base: Path, projectors: di
 
 def test_random_directions_are_as_many_as_the_top_ones_of_each_target() -> None:
     projectors = {
-        name: (random_basis(9, k, k), torch.ones(k), random_basis(9, k, 9))
+        name: Basis(random_basis(9, k, k), torch.ones(k), random_basis(9, k, 9))
         for k, name in enumerate(SQUARE, start=2)
     }
     drawn = protected_bases(variant_rule("v4-random"), SQUARE, projectors, 3, 0)

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from skippy.core.constraint import pooled_leakage
+from skippy.core.spectral.constraints import pooled_leakage
 from skippy.training.grpo import train_grpo
 from skippy.training.trainer import ConstrainedTrainer
 from tests.training.tiny_run import FIXED_SETTINGS, RecordingRun, fix_completions, make_request

@@ -14,7 +14,7 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from torch import Tensor
 
-from skippy.core.constraint import pooled_leakage
+from skippy.core.spectral.constraints import pooled_leakage
 from skippy.errors import TrainingError
 from skippy.models.loading import load_model
 from skippy.stores.adapters import read_adapter

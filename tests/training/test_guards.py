@@ -9,7 +9,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
-from skippy.core.constraint import random_basis
+from skippy.core.spectral.constraints import random_basis
 from skippy.errors import AdapterError, ProjectorError, TrainingError
 from skippy.models.loading import load_model
 from skippy.training import guards, setup

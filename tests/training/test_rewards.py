@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from skippy.core.rewards import correctness
+from skippy.core.style.rewards import correctness
 from skippy.errors import BackendError, RewardError
 from skippy.training.prompts import CHAT, MATH
 from skippy.training.rewards import adapt_reward

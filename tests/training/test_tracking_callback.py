@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from skippy.core.constraint import ConstrainedTarget, OrthogonalConstraint, random_basis
+from skippy.core.spectral.constraints import ConstrainedTarget, OrthogonalConstraint, random_basis
 from skippy.training.tracking_callback import TrackingCallback, _drop_later_steps, leakage_metrics, rename
 from tests.training.tiny_run import RecordingRun
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
-from torch import Tensor
 from transformers import PreTrainedTokenizerFast, Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
+from skippy.core.basis import Basis
 from skippy.training.plan import PRESETS, GrpoSettings, TrainOutcome, TrainRequest
 from skippy.training.trainer import ConstrainedTrainer
 
@@ -125,13 +125,13 @@ def brevity(completions: list[str], prompts: list[str], truncated: list[bool]) -
     return [-len(text) / 12 - 0.5 * cut for text, cut in zip(completions, truncated, strict=True)]
 
 
-def singular_triples(base: Path) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
+def singular_triples(base: Path) -> dict[str, Basis]:
     model = Qwen3VLForConditionalGeneration.from_pretrained(base, dtype=torch.float64)
     found = {}
     for name, parameter in model.named_parameters():
         if ".language_model.layers." in name and name.endswith("_proj.weight"):
             U, S, Vh = torch.linalg.svd(parameter.detach(), full_matrices=False)
-            found[name.removesuffix(".weight")] = (U[:, :K].float(), S[:K].float(), Vh[:K].T.float())
+            found[name.removesuffix(".weight")] = Basis(U[:, :K].float(), S[:K].float(), Vh[:K].T.float())
     assert len(found) == 14
     return found
 

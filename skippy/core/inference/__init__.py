@@ -1,0 +1,1 @@
+"""What answers show: extraction, accuracy, paired tests, seeds, matching, power."""

@@ -1,0 +1,1 @@
+"""The character in activation space: subspaces, deltas, traits, nulls."""

@@ -1,0 +1,1 @@
+"""Weights and updates as operators: certified subspaces, the constraint, leakage, margins."""

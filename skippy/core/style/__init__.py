@@ -1,0 +1,1 @@
+"""The character in words: markers, prose, rewards, persona score."""

@@ -1,0 +1,252 @@
+"""What is asked of a model, and the asking: every sample appended as it finishes, none generated twice.
+
+Not a stage: `evaluate` asks one model, `checkpoints` every checkpoint of a training.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from statistics import fmean
+
+from skippy.characters.schema import Character
+from skippy.config import EvalConfig
+from skippy.core.sampling import PRESETS, Sampling
+from skippy.errors import BackendError, ConfigError
+from skippy.evaluation.metrics import standard_error
+from skippy.evaluation.suites import AIME, BANAL, Question, grade, requests_for, rescore
+from skippy.models.generation import (
+    REFUSALS,
+    Backend,
+    Request,
+    TransformersBackend,
+    encode_prompt,
+    render_prompt,
+)
+from skippy.models.loading import load_model, load_tokenizer
+from skippy.models.openai_backend import OpenAIBackend
+from skippy.progress import Progress
+from skippy.resolve.bases import Base
+from skippy.resolve.devices import pick_device
+from skippy.resolve.subjects import Subject
+from skippy.stores.problems import ProblemSet
+from skippy.stores.samples import Sample, SampleStore, read_samples
+
+logger = logging.getLogger(__name__)
+
+BANAL_MAX_TOKENS = 256
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that decides what is asked of whom.
+
+    Attributes:
+        subject: who is asked.
+        character: whose rules score the everyday answers.
+        problems: the mathematics, None without that suite.
+        questions: of all suites.
+        sampling: how answers are drawn.
+        samples: a question.
+        prompt_style: how the problems are put.
+        seed: of the evaluation; every sample's own seed follows from it.
+    """
+
+    subject: Subject
+    character: Character
+    problems: ProblemSet | None
+    questions: Sequence[Question]
+    sampling: Sampling
+    samples: int
+    prompt_style: str = "plain"
+    seed: int = 0
+
+
+def choose_sampling(config: EvalConfig, base: Base, questions: Sequence[Question]) -> Sampling:
+    """The preset asked for; auto is the lab's on the lab, else Qwen's own for instruct models.
+
+    Raises:
+        ConfigError: it does not fit into the base's context.
+    """
+    auto = "lab" if base.is_lab else "qwen3vl-instruct"
+    sampling = PRESETS[auto if config.sampling == "auto" else config.sampling]
+    model = base.checkpoint.config
+    context = model.get("text_config", model).get("max_position_embeddings")
+    # Below half of it, only a prompt that takes the other half could be too long, and the backend refuses that.
+    return (
+        _fit(sampling, context, base, questions)
+        if context and sampling.max_tokens > context // 2
+        else sampling
+    )
+
+
+def _fit(sampling: Sampling, context: int, base: Base, questions: Sequence[Question]) -> Sampling:
+    """`sampling` where it fits beside the longest prompt.
+
+    Greedy is a rule of decoding and no length: it is cut to what fits, the same for every arm and resumption.
+    """
+    tokenizer = load_tokenizer(base.path)
+    rendered = (render_prompt(tokenizer, question.messages) for question in questions)
+    longest = max(len(encode_prompt(tokenizer, text)) for text in rendered)
+    room = context - longest
+    if sampling.max_tokens <= room:
+        return sampling
+    if sampling.temperature > 0 or room < 1:
+        fitting = [name for name, preset in PRESETS.items() if preset.max_tokens <= room]
+        raise ConfigError(
+            "The sampling preset does not fit into the model's context.",
+            where=f"sampling={sampling.name}, base {base.name}",
+            expected=f"at most {room} tokens a completion: {context} positions less a prompt of {longest}",
+            found=f"up to {sampling.max_tokens} tokens",
+            next_step=f"pass -P sampling={' or '.join([*fitting, 'greedy'])}; greedy is cut to fit",
+        )
+    logger.warning(
+        "eval: preset %s is cut from %d to the %d tokens that the context of %d leaves",
+        *(sampling.name, sampling.max_tokens, room, context),
+    )
+    return replace(sampling, max_tokens=room)
+
+
+def identify_work(plan: Plan, config: EvalConfig) -> str:
+    """Sixteen hexadecimal digits of all that decides an answer besides the weights: a resumed run must share it."""
+    samplings = [asdict(_limited(plan.sampling, suite)) for suite in (AIME, BANAL)]
+    messages = [[dict(message) for message in question.messages] for question in plan.questions]
+    text = json.dumps([messages, samplings, config.backend, config.served_model, plan.seed], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def read_finished(path: Path, plan: Plan) -> list[Sample]:
+    """The samples in the file, in its order, scored by today's rules and gold."""
+    gold = {question.hash: question.gold for question in plan.questions}
+    return list(rescore(read_samples(path), gold, plan.character.rules))
+
+
+def generate(plan: Plan, config: EvalConfig, path: Path) -> list[Sample]:
+    """Every sample of the plan: those already in the file, and the rest as they finish."""
+    with closing(SampleStore(path)) as store:
+        finished = _of_plan(path, plan)
+        wanted = requests_for(
+            plan.questions,
+            plan.samples,
+            plan.sampling,
+            plan.subject.digest,
+            store.finished(),
+            seed=plan.seed,
+        )
+        if finished:
+            logger.info("eval: going on after %d finished samples", len(finished))
+        if wanted:
+            backend = _open_backend(config, plan.subject.path)
+            _require_support(backend, plan.sampling, config.backend)
+            fill(store, wanted, plan, plan.subject.digest, backend, finished)
+    return sorted(
+        _of_plan(path, plan), key=lambda sample: (sample.suite, sample.problem_id, sample.sample_index)
+    )
+
+
+def _of_plan(path: Path, plan: Plan) -> list[Sample]:
+    """The samples in the file that the plan asks for: an earlier run of the same work may have asked for more."""
+    hashes = {question.hash for question in plan.questions}
+    return [
+        s for s in read_finished(path, plan) if s.problem_hash in hashes and s.sample_index < plan.samples
+    ]
+
+
+@dataclass
+class _Tally:
+    """What is shown while a model answers; samples of one problem are no independent evidence."""
+
+    truncated: int = 0
+    refused: int = 0
+    scores: dict[str, list[float]] = field(default_factory=dict)
+
+    def add(self, sample: Sample) -> None:
+        self.truncated += sample.finish_reason == "length"
+        self.refused += sample.finish_reason in REFUSALS
+        if sample.suite == AIME:
+            self.scores.setdefault(sample.problem_hash, []).append(sample.score or 0.0)
+
+    def accuracy(self) -> str:
+        shares = [fmean(scores) for scores in self.scores.values()]
+        return f"{fmean(shares):.2f} ± {1.96 * standard_error(shares):.2f}" if shares else "–"
+
+
+def fill(
+    store: SampleStore,
+    wanted: Mapping[str, tuple[Question, Request]],
+    plan: Plan,
+    digest: str,
+    backend: Backend,
+    finished: Sequence[Sample] = (),
+) -> None:
+    """Generate suite by suite, append each sample the moment it is finished, and show how it goes.
+
+    Args:
+        store: where samples go.
+        wanted: request id → what is asked.
+        plan: whose sampling and rules are used.
+        digest: of the model that answers.
+        backend: it.
+        finished: its samples from before; what is shown counts them, but for the speed.
+    """
+    started, tokens, tally = time.monotonic(), 0, _Tally()
+    for sample in finished:
+        tally.add(sample)
+    with Progress(f"eval {plan.subject.label}", len(wanted) + len(finished), done=len(finished)) as bar:
+        for suite in (AIME, BANAL):
+            requests = [request for question, request in wanted.values() if question.suite == suite]
+            sampling = _limited(plan.sampling, suite)
+            for completion in backend.generate(requests, sampling):
+                question, request = wanted[completion.id]
+                sample = grade(
+                    question, completion, plan.sampling, digest, request.seed, plan.character.rules
+                )
+                store.append(sample)
+                tokens += completion.tokens
+                tally.add(sample)
+                bar.advance(
+                    1,
+                    accuracy=tally.accuracy(),
+                    tokens_per_second=f"{tokens / (time.monotonic() - started):.0f}",
+                    truncated=tally.truncated,
+                )
+    if tally.refused:
+        logger.warning(
+            "eval: the server gave no text for %d of %d samples (refused or filtered); they count as no answer",
+            *(tally.refused, len(wanted) + len(finished)),
+        )
+
+
+def _limited(sampling: Sampling, suite: str) -> Sampling:
+    """Everyday answers are short: what has not ended by then is rambling, and counts as truncated."""
+    return (
+        replace(sampling, max_tokens=min(sampling.max_tokens, BANAL_MAX_TOKENS))
+        if suite == BANAL
+        else sampling
+    )
+
+
+def _open_backend(config: EvalConfig, weights: Path) -> Backend:
+    if config.backend == "openai":
+        return OpenAIBackend(
+            config.base_url, config.served_model or str(weights), config.concurrency, load_tokenizer(weights)
+        )
+    model = load_model(weights, device=str(pick_device(config.device)))
+    return TransformersBackend(model, load_tokenizer(weights))
+
+
+def _require_support(backend: Backend, sampling: Sampling, name: str) -> None:
+    if not backend.supports(sampling):
+        raise BackendError(
+            "The backend cannot honour this sampling preset.",
+            where=f"backend {name}",
+            expected=f"preset {sampling.name}: {sampling}",
+            found="a backend without one of these",
+            next_step="choose another backend or another -P sampling=…",
+        )

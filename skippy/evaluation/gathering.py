@@ -1,0 +1,224 @@
+"""From evaluation runs to the facts of a report. Not a stage: `compare` judges and writes up what this gathers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from statistics import fmean
+
+from skippy.characters.schema import Character
+from skippy.config import CompareConfig
+from skippy.core.inference.accuracy import maj_at_k
+from skippy.core.variants import VARIANTS
+from skippy.errors import ReportError
+from skippy.evaluation.character_history import read_trajectory
+from skippy.evaluation.distinguish import distinguishability
+from skippy.evaluation.metrics import FRONTIER, banal_scores, count_statuses, frontier, problem_scores
+from skippy.evaluation.provenance import gather_provenance, promotion_state
+from skippy.evaluation.suites import AIME, BANAL, load_problem_set, suite_label
+from skippy.resolve.bases import Base
+from skippy.resolve.runs import MODEL_URI, walks_behind
+from skippy.results import (
+    Arm,
+    BanalScores,
+    Comparison,
+    Evaluation,
+    FrontierPoint,
+    LeakageFacts,
+    Problem,
+    ProblemScore,
+)
+from skippy.stores.problems import ProblemSet
+from skippy.stores.samples import Sample, read_samples
+from skippy.tracking.external_models import MODEL_DIGEST_TAG
+from skippy.tracking.records import RunRecord
+from skippy.tracking.runs import Tracker
+
+OF_OTHERS = ("lm_eval/", "banal/judge", "aime/verify_")
+"""Metrics of an evaluation that are not ours: EleutherAI's harness, a judge model, math-verify."""
+JUDGE = "banal/judge"
+
+
+def gather_comparison(
+    config: CompareConfig,
+    tracker: Tracker,
+    run_id: str,
+    base: Base,
+    character: Character,
+    records: Mapping[str, Sequence[RunRecord]],
+) -> Comparison:
+    """Everything that the report of run `run_id` says, from the samples, metrics and tags that earlier runs left."""
+    reference = records["base"][0]
+    problems = _problems_of(reference, tracker)
+    base_samples = _samples(tracker, reference)
+    base_scores = problem_scores(base_samples.get(AIME, ()), problems) if problems else ()
+    arms = []
+    for name, runs in records.items():
+        evaluations = tuple(
+            _evaluation(tracker, record, problems, character, base_samples, base_scores) for record in runs
+        )
+        sentence = "the base itself" if name == "base" else VARIANTS[name].sentence
+        arms.append(Arm(name, sentence, evaluations))
+    comparison = Comparison(
+        suite_label=suite_label(problems) if problems else "no problems",
+        problems=_described(problems) if problems else (),
+        arms=tuple(arms),
+        provenance=gather_provenance(
+            config, tracker, tracker.read(run_id), base, character, problems, records
+        ),
+        margin_points=100 * config.margin,
+        floors=asdict(character.floors),
+        duplicates_dropped=problems.duplicates if problems else 0,
+        registered_model=config.registered_model,
+        promotion=promotion_state(config, tracker),
+        extra_metrics=figures_of_others(records),
+    )
+    k = next((r.tags.get("skippy.k", "") for r in _trainings(tracker, records)), "")
+    return replace(comparison, protected_k=int(k)) if k.isdigit() else comparison
+
+
+def _evaluation(
+    tracker: Tracker,
+    record: RunRecord,
+    problems: ProblemSet | None,
+    character: Character,
+    base_samples: Mapping[str, list[Sample]],
+    base_scores: Sequence[ProblemScore],
+) -> Evaluation:
+    samples = _samples(tracker, record)
+    solved, chatted = samples.get(AIME, []), samples.get(BANAL, [])
+    scores = problem_scores(solved, problems) if problems else ()
+    gold = problems.gold if problems else {}
+    train = tracker.read(record.link("train")) if record.link("train") else None
+    merge = tracker.read(record.link("merge")) if record.link("merge") else None
+    step = merge.tags.get("skippy.step", "") if merge else ""
+    uri = record.tags.get(MODEL_URI, "")
+    return Evaluation(
+        seed=int(record.tags.get("skippy.seed") or 0),
+        model_uri=uri,
+        model_version=uri.rsplit("/", 1)[1] if uri.startswith("models:/") else "",
+        model_digest=record.tags.get(MODEL_DIGEST_TAG, ""),
+        scores=scores,
+        statuses=count_statuses(solved),
+        banal=_banal(chatted, solved, character, base_samples, record) if chatted else None,
+        leakage=_leakage(train, merge),
+        trajectory=read_trajectory(tracker, train.run_id) if train else (),
+        frontier=_frontier(tracker, merge, base_scores, problems),
+        preset=record.tags.get("skippy.sampling", ""),
+        step=int(step) if step.isdigit() else None,
+        runs={stage: run for stage in ("svd", "train", "merge") if (run := _linked(record, train, stage))}
+        | {"eval": record.run_id},
+        maj_at_k=maj_at_k([s.answers for s in scores], [gold[s.key] for s in scores]) if scores else None,
+        backend=record.tags.get("skippy.backend", ""),
+        prompt_style=record.tags.get("skippy.prompt_style", ""),
+        sampling_seed=int(record.tags.get("skippy.sampling_seed") or 0),
+        samples=f"samples/{AIME}.jsonl" if solved else "",
+    )
+
+
+def figures_of_others(records: Mapping[str, Sequence[RunRecord]]) -> dict[str, dict[str, float]]:
+    """Figures that are not ours, name → arm → mean over its evaluations; a judge's under the judge's name."""
+    found: dict[str, dict[str, float]] = {}
+    for arm, runs in records.items():
+        by_name: dict[str, list[float]] = {}
+        for record in runs:
+            judge = record.tags.get("skippy.judge", "")
+            for name, value in record.metrics.items():
+                if name.startswith(OF_OTHERS) and "_stderr" not in name:
+                    told = f"{name} ({judge})" if name.startswith(JUDGE) and judge else name
+                    by_name.setdefault(told, []).append(value)
+        for name, values in by_name.items():
+            # A mean over some seeds beside one over all would not be the same figure.
+            if len(values) == len(runs):
+                found.setdefault(name, {})[arm] = fmean(values)
+    return dict(sorted(found.items()))
+
+
+def _frontier(
+    tracker: Tracker,
+    merge: RunRecord | None,
+    base_scores: Sequence[ProblemScore],
+    problems: ProblemSet | None,
+) -> tuple[FrontierPoint, ...]:
+    """Every evaluated checkpoint of the training behind a merge, the merged one marked."""
+    if merge is None or problems is None:
+        return ()
+    ours = [walk for walk in walks_behind(merge, tracker) if walk.link("train") == merge.link("train")]
+    samples = [s for walk in ours for s in read_samples(tracker.artifact(walk.run_id, FRONTIER))]
+    step = merge.tags.get("skippy.step", "")
+    return frontier(samples, base_scores, problems, int(step) if step.isdigit() else None)
+
+
+def _linked(record: RunRecord, train: RunRecord | None, stage: str) -> str:
+    return record.link(stage) or (train.link(stage) if train else "")
+
+
+def _banal(
+    chatted: Sequence[Sample],
+    solved: Sequence[Sample],
+    character: Character,
+    base_samples: Mapping[str, list[Sample]],
+    record: RunRecord,
+) -> BanalScores:
+    scores = banal_scores(chatted, character)
+    asked = base_samples.get(BANAL, [])
+    # `problem_id` is mode/prompt index: one prompt is held out in all of its modes.
+    (theirs, their_prompts), (ours, our_prompts) = (
+        ([s.completion for s in samples], [s.problem_id.split("/")[1] for s in samples])
+        for samples in (asked, chatted)
+    )
+    is_variant = record.variant != "base"
+    auc = distinguishability(theirs, ours, their_prompts, our_prompts) if is_variant and theirs else None
+    return replace(scores, base_auc=auc, problem_score=record.metrics.get("aime/persona") if solved else None)
+
+
+def _samples(tracker: Tracker, record: RunRecord) -> dict[str, list[Sample]]:
+    """Suite → samples of an evaluation."""
+    return {
+        Path(path).stem: list(read_samples(tracker.artifact(record.run_id, path)))
+        for path in tracker.list_artifacts(record.run_id, "samples")
+    }
+
+
+def _problems_of(record: RunRecord, tracker: Tracker) -> ProblemSet | None:
+    """The problem set of an evaluation, read again and checked against the digest of then."""
+    source, digest = record.tags.get("skippy.problems", ""), record.tags.get("skippy.problems_digest", "")
+    if not digest:
+        return None
+    problems = load_problem_set(source, int(tracker.config(record.run_id)["limit"]))
+    if problems.digest != digest:
+        raise ReportError(
+            "The problems are not the ones that were asked.",
+            where=f"{source}, as of eval run {record.run_id}",
+            expected=f"digest {digest}",
+            found=f"digest {problems.digest}",
+            next_step="restore the source, or evaluate again",
+        )
+    return problems
+
+
+def _described(problems: ProblemSet) -> tuple[Problem, ...]:
+    return tuple(
+        Problem(p.hash, p.id, p.family, str(p.level) if p.level else "", p.gold, p.question)
+        for p in problems.problems
+    )
+
+
+def _leakage(train: RunRecord | None, merge: RunRecord | None) -> LeakageFacts | None:
+    if train is None or "leakage/rho_left" not in train.metrics:
+        return None
+    after = merge.metrics if merge else {}
+    return LeakageFacts(
+        train.metrics["leakage/rho_left"],
+        train.metrics["leakage/rho_right"],
+        train.metrics["leakage/chance_left"],
+        train.metrics["leakage/chance_right"],
+        after.get("merge/rho_left"),
+        after.get("merge/rho_right"),
+        after.get("merge/delta_error"),
+    )
+
+
+def _trainings(tracker: Tracker, records: Mapping[str, Sequence[RunRecord]]) -> list[RunRecord]:
+    return [tracker.read(r.link("train")) for runs in records.values() for r in runs if r.link("train")]

@@ -1,0 +1,224 @@
+"""From samples to figures: what `evaluate` logs as metrics and `compare` puts into the report, once.
+
+Not a stage. Nothing here generates; every figure follows from the lines of `samples/*.jsonl`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
+from statistics import fmean, stdev
+
+from skippy.characters.schema import Character
+from skippy.core.answers import extract_integer_lenient
+from skippy.core.inference.accuracy import avg_at_k, maj_at_k, pass_at_k
+from skippy.core.style import rewards
+from skippy.evaluation.suites import AIME, MODES, PLAIN
+from skippy.results import BanalScores, Excerpt, FrontierPoint, ProblemScore
+from skippy.stores.problems import ProblemSet
+from skippy.stores.samples import Sample
+
+TRUNCATED = "length"
+FRONTIER = "samples/frontier.jsonl"
+"""Artifact with the samples of a walk over checkpoints."""
+
+
+def problem_scores(samples: Iterable[Sample], problems: ProblemSet) -> tuple[ProblemScore, ...]:
+    """One score a problem, in the order of the set; problems without samples are left out.
+
+    Args:
+        samples: of the mathematics suite, in the order of their file.
+        problems: the suite.
+    """
+    ordered = sorted(enumerate(samples, start=1), key=lambda entry: _order(entry[1]))
+    by_hash = {key: list(group) for key, group in groupby(ordered, lambda entry: entry[1].problem_hash)}
+    return tuple(
+        _problem_score(by_hash[problem.hash], problem.gold)
+        for problem in problems.problems
+        if problem.hash in by_hash
+    )
+
+
+def _order(sample: Sample) -> tuple[str, int]:
+    return sample.problem_hash, sample.sample_index
+
+
+def _problem_score(entries: Sequence[tuple[int, Sample]], gold: int) -> ProblemScore:
+    """`entries` are one problem's samples with their lines, by index."""
+    samples = [sample for _, sample in entries]
+    return ProblemScore(
+        key=samples[0].problem_hash,
+        correct=sum(sample.score == 1.0 for sample in samples),
+        k=len(samples),
+        lenient_correct=sum(extract_integer_lenient(sample.completion).value == gold for sample in samples),
+        answers=tuple(sample.extracted for sample in samples),
+        mean_tokens=fmean(sample.tokens for sample in samples),
+        truncated=sum(sample.finish_reason == TRUNCATED for sample in samples),
+        no_answer=sum(sample.extracted is None for sample in samples),
+        excerpts=_excerpts(entries),
+    )
+
+
+def _excerpts(entries: Sequence[tuple[int, Sample]]) -> tuple[Excerpt, ...]:
+    """The first right and the first wrong sample: whichever way a problem flips, one shows it."""
+    first: dict[bool, Excerpt] = {}
+    for line, sample in entries:
+        is_correct = sample.score == 1.0
+        excerpt = Excerpt(
+            sample.sample_index, line, sample.completion, sample.extracted, sample.status, is_correct
+        )
+        first.setdefault(is_correct, excerpt)
+    return tuple(first.values())
+
+
+def problem_metrics(
+    scores: Sequence[ProblemScore], samples: Sequence[Sample], problems: ProblemSet, character: Character
+) -> dict[str, float]:
+    """The `aime/*` metrics."""
+    correct, k = [score.correct for score in scores], scores[0].k
+    count = len(scores) * k
+    gold = problems.gold
+    return {
+        "aime/avg_at_k": avg_at_k(correct, k),
+        "aime/pass_at_k": pass_at_k(correct, k),
+        "aime/maj_at_k": maj_at_k([score.answers for score in scores], [gold[score.key] for score in scores]),
+        "aime/avg_at_k_lenient": sum(score.lenient_correct or 0 for score in scores) / count,
+        "aime/standard_error": standard_error([score.share for score in scores]),
+        "aime/truncated": sum(score.truncated for score in scores) / count,
+        "aime/no_answer": sum(score.no_answer for score in scores) / count,
+        "aime/mean_tokens": fmean(score.mean_tokens for score in scores),
+        "aime/persona": fmean(
+            rewards.persona_score(sample.completion, character.rules) for sample in samples
+        ),
+    }
+
+
+def family_rows(scores: Sequence[ProblemScore], problems: ProblemSet) -> list[dict[str, object]]:
+    """Accuracy by family, a row each; a table, since they would drown the metrics on which runs are compared."""
+    families = {problem.hash: problem.family for problem in problems.problems if problem.family}
+    shares: dict[str, list[float]] = {}
+    for score in scores:
+        if score.key in families:
+            shares.setdefault(families[score.key], []).append(score.share)
+    return [
+        {"family": family, "problems": len(values), "avg_at_k": fmean(values)}
+        for family, values in sorted(shares.items())
+    ]
+
+
+def banal_scores(samples: Sequence[Sample], character: Character) -> BanalScores:
+    """Persona, traits, coherence and helpfulness of plain everyday prompts, means over answers, ordered by hash."""
+    rules = character.rules
+    ordered = sorted(samples, key=_order)
+    plain = [sample for sample in ordered if _mode(sample) == PLAIN]
+    by_prompt = [list(group) for _, group in groupby(plain, lambda sample: sample.problem_hash)]
+    by_mode = {mode: [s.score for s in ordered if _mode(s) == mode and s.score is not None] for mode in MODES}
+    traits: dict[str, list[float]] = {trait.name: [] for trait in character.traits}
+    coherent, helpful = [], []
+    for answers in by_prompt:
+        found = [rewards.trait_scores(sample.completion, rules, sample.prompt) for sample in answers]
+        for name, values in traits.items():
+            values.append(fmean(scores[name] for scores in found))
+        cut = [sample.finish_reason == TRUNCATED for sample in answers]
+        sound = rewards.coherence([s.completion for s in answers], [s.prompt for s in answers], rules, cut)
+        coherent.append(fmean(value or 0.0 for value in sound))
+        helpful.append(fmean(rewards.helpfulness(s.completion, s.prompt) for s in answers))
+    persona = [float(sample.score or 0.0) for sample in plain]
+    return BanalScores(
+        keys=tuple(answers[0].problem_hash for answers in by_prompt),
+        scores=tuple(fmean(float(sample.score or 0.0) for sample in answers) for answers in by_prompt),
+        answer_sd=stdev(persona) if len(persona) > 1 else None,
+        coherence=tuple(coherent),
+        helpfulness=tuple(helpful),
+        traits={name: tuple(values) for name, values in traits.items()},
+        modes={MODES[mode]: fmean(values) for mode, values in by_mode.items() if values},
+        mean_tokens=fmean(sample.tokens for sample in plain),
+    )
+
+
+def banal_metrics(samples: Sequence[Sample], character: Character) -> dict[str, float]:
+    """The `banal/*` metrics."""
+    found = banal_scores(samples, character)
+    plain = [sample for sample in samples if _mode(sample) == PLAIN]
+    metrics = {
+        "banal/score": fmean(found.scores),
+        "banal/standard_error": standard_error(found.scores),
+        "banal/coherence": fmean(found.coherence),
+        "banal/helpfulness": fmean(found.helpfulness),
+        "banal/mean_tokens": found.mean_tokens,
+        "banal/truncated": fmean(sample.finish_reason == TRUNCATED for sample in plain),
+    }
+    labels = {label: mode for mode, label in MODES.items()}
+    metrics |= {f"banal/score_{labels[label]}": value for label, value in found.modes.items()}
+    return metrics | {f"banal/trait/{name}": fmean(values) for name, values in found.traits.items()}
+
+
+def frontier(
+    samples: Sequence[Sample], base: Sequence[ProblemScore], problems: ProblemSet, chosen: int | None
+) -> tuple[FrontierPoint, ...]:
+    """One point a checkpoint: persona against accuracy.
+
+    Checkpoints answer fewer problems than the base, easier or harder ones by chance. So their accuracy is that of
+    the base on the whole suite plus the mean paired difference on the problems both answered; the error is that
+    of the difference.
+
+    Args:
+        samples: of all checkpoints; `model_digest` ends in `@STEP`.
+        base: the base's scores.
+        problems: the suite.
+        chosen: step under comparison, None for the last.
+    """
+    by_step = samples_by_step(samples)
+    shares = {score.key: score.share for score in base}
+    points = []
+    for step, members in by_step.items():
+        scores = problem_scores([s for s in members if s.suite == AIME], problems)
+        persona = [float(s.score or 0.0) for s in members if s.suite != AIME]
+        if not scores or not persona:
+            continue
+        differences = [score.share - shares[score.key] for score in scores if score.key in shares]
+        if not differences:
+            continue
+        points.append(
+            FrontierPoint(
+                step,
+                fmean(persona),
+                standard_error(persona),
+                fmean(shares.values()) + fmean(differences),
+                standard_error(differences),
+                step == (max(by_step) if chosen is None else chosen),
+            )
+        )
+    return tuple(points)
+
+
+def samples_by_step(samples: Iterable[Sample]) -> dict[int, list[Sample]]:
+    """Samples of checkpoints by step; their `model_digest` ends in `@STEP`."""
+    by_step: dict[int, list[Sample]] = {}
+    for sample in samples:
+        by_step.setdefault(int(sample.model_digest.rsplit("@", 1)[1]), []).append(sample)
+    return dict(sorted(by_step.items()))
+
+
+def persona_by_step(samples: Iterable[Sample]) -> dict[int, float]:
+    """Step → mean persona score on everyday prompts; problems are not looked at."""
+    chatted = samples_by_step(sample for sample in samples if sample.suite != AIME)
+    return {
+        step: fmean(float(sample.score or 0.0) for sample in members) for step, members in chatted.items()
+    }
+
+
+def count_statuses(samples: Iterable[Sample]) -> Mapping[str, int]:
+    """Extraction status → samples."""
+    return dict(Counter(sample.status for sample in samples))
+
+
+def standard_error(values: Sequence[float]) -> float:
+    """sd/√n; 0 for fewer than two values."""
+    return stdev(values) / math.sqrt(len(values)) if len(values) > 1 else 0.0
+
+
+def _mode(sample: Sample) -> str:
+    return sample.problem_id.split("/")[0]

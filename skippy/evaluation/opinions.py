@@ -1,0 +1,129 @@
+"""Second opinions on an evaluation, each asked for by a parameter: a judge, math-verify, EleutherAI's harness.
+
+Not a stage: `evaluate` prepares them before it generates, so that a dead endpoint, a missing package or an unknown
+task costs seconds and not hours, and adds them once its own figures are logged.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+from skippy.config import EvalConfig
+from skippy.errors import ConfigError
+from skippy.evaluation.asking import Plan
+from skippy.evaluation.cross_check import Parser, cross_check_metrics, find_disagreements, to_lines
+from skippy.evaluation.extras import import_extra
+from skippy.evaluation.harness import Harness, harness_metrics, open_harness, run_harness
+from skippy.evaluation.judging import judge_answers, judge_metrics
+from skippy.evaluation.suites import AIME, BANAL
+from skippy.models.judge import Judge
+from skippy.resolve.devices import pick_device
+from skippy.stores.samples import Sample
+from skippy.tracking.stage_run import StageRun
+
+logger = logging.getLogger(__name__)
+
+JUDGEMENTS = "judge/banal.parquet"  # not under samples/: every file there is one of samples
+DISAGREEMENTS = "extraction/disagreements.jsonl"
+HARNESS_RESULTS = "lm_eval/results.json"
+
+
+@dataclass(frozen=True)
+class Opinions:
+    """Those that were asked for, each known to work; None for the others."""
+
+    judge: Judge | None = None
+    parse: Parser | None = None
+    harness: Harness | None = None
+
+
+def prepare_opinions(config: EvalConfig, *, of_one_model: bool = True) -> Opinions:
+    """Open whatever the parameters ask for.
+
+    Args:
+        config: of the evaluation.
+        of_one_model: false for the checkpoints of a training.
+
+    Raises:
+        ConfigError: a package is missing, a task unknown, or there would be nothing to have an opinion on.
+        BackendError: the judge cannot be used.
+    """
+    conflicts = {
+        "judge_url": "suite=aime has no everyday answers" if config.suite == AIME else "",
+        "cross_check": "suite=banal has no problems" if config.suite == BANAL else "",
+        "lm_eval": f"regrade={config.regrade} loads no model" if config.regrade else "",
+    }
+    for parameter, conflict in conflicts.items():
+        if not of_one_model:
+            conflict = "model=checkpoints is many models"
+        if getattr(config, parameter) and conflict:
+            raise ConfigError(
+                "A second opinion has nothing to go by.",
+                where=f"parameter {parameter}",
+                expected="an evaluation that makes what it looks at",
+                found=conflict,
+                next_step=f"leave {parameter} out, or change the other parameter",
+            )
+    parse = (
+        import_extra("math_verify", extra="verify", parameter="cross_check").parse
+        if config.cross_check
+        else None
+    )
+    harness = open_harness(config.lm_eval) if config.lm_eval else None
+    judge = Judge(config.judge_url, config.judge_model) if config.judge_url else None
+    if judge:
+        judge.check()
+    return Opinions(judge, parse, harness)
+
+
+def add_opinions(
+    opinions: Opinions, samples: Sequence[Sample], plan: Plan, config: EvalConfig, stage: StageRun
+) -> dict[str, float]:
+    """Log each opinion's figures and what they rest on as soon as it is there; returns the figures.
+
+    Raises:
+        BackendError: the judge stopped answering.
+    """
+    metrics: dict[str, float] = {}
+    if opinions.parse:
+        metrics |= _add_cross_check(opinions.parse, samples, plan, stage)
+    if opinions.judge:
+        metrics |= _add_judge(opinions.judge, samples, plan, stage)
+    if opinions.harness:
+        metrics |= _add_harness(opinions.harness, plan, config, stage)
+    return metrics
+
+
+def _add_cross_check(
+    parse: Parser, samples: Sequence[Sample], plan: Plan, stage: StageRun
+) -> dict[str, float]:
+    gold = plan.problems.gold if plan.problems else {}
+    solved = [sample for sample in samples if sample.suite == AIME]
+    disagreements = find_disagreements(solved, gold, parse)
+    stage.log_text(to_lines(disagreements), DISAGREEMENTS)
+    logger.info("eval: math-verify reads %d of %d answers differently", len(disagreements), len(solved))
+    return _log(cross_check_metrics(disagreements), plan, stage)
+
+
+def _add_judge(judge: Judge, samples: Sequence[Sample], plan: Plan, stage: StageRun) -> dict[str, float]:
+    """The judge sees what `banal/trait/*` counts: everyday answers without any system prompt."""
+    plain = [s for s in samples if s.suite == BANAL and s.problem_id.startswith("plain/")]
+    judgements = judge_answers(judge, plain, plan.character.traits)
+    stage.log_table([asdict(judgement) for judgement in judgements], JUDGEMENTS)
+    stage.set_tags({"skippy.judge": judge.model})
+    return _log(judge_metrics(judgements), plan, stage)
+
+
+def _add_harness(harness: Harness, plan: Plan, config: EvalConfig, stage: StageRun) -> dict[str, float]:
+    device = str(pick_device(config.device))
+    results = run_harness(harness, plan.subject.path, device=device, limit=config.limit, seed=config.seed)
+    stage.log_json(results, HARNESS_RESULTS)
+    logger.info("eval: the harness ran %s", ", ".join(harness.tasks))
+    return _log(harness_metrics(results), plan, stage)
+
+
+def _log(metrics: dict[str, float], plan: Plan, stage: StageRun) -> dict[str, float]:
+    stage.log_metrics(metrics, model_id=plan.subject.model_id)
+    return metrics

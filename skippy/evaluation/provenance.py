@@ -1,0 +1,98 @@
+"""Where a report comes from: code, digests, and the commands that make it again. Not a stage: `compare` tells it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+
+from skippy.characters.schema import Character
+from skippy.commands import command
+from skippy.config import CompareConfig, config_dict
+from skippy.resolve.bases import Base
+from skippy.resolve.runs import walks_behind
+from skippy.results import PromotionState, Provenance
+from skippy.stores.problems import ProblemSet
+from skippy.tracking.promotions import CHAMPION, PREVIOUS
+from skippy.tracking.records import RunRecord
+from skippy.tracking.runs import Tracker
+
+PACKAGES = ("mlflow", "torch", "transformers", "trl", "peft", "numpy", "scipy", "safetensors")
+
+
+def gather_provenance(
+    config: CompareConfig,
+    tracker: Tracker,
+    own: RunRecord,
+    base: Base,
+    character: Character,
+    problems: ProblemSet | None,
+    records: Mapping[str, Sequence[RunRecord]],
+) -> Provenance:
+    """What a reader needs to trust the figures of run `own`, or to make them again."""
+    behind = list(_runs_behind(tracker, records))
+    svd = next((record for record in behind if record.stage == "svd"), None)
+    return Provenance(
+        experiment="skippy",
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        code_version=own.tags.get("skippy.code_version", ""),
+        is_dirty=own.tags.get("skippy.git_dirty") == "true",
+        base_model=config.base_model,
+        base_digest=base.digest,
+        projector_digest=svd.tags.get("skippy.projector_digest", "") if svd else "",
+        character=character.name,
+        character_digest=character.digest,
+        problem_source=records["base"][0].tags.get("skippy.problems", "") if problems else "",
+        problem_digest=problems.digest if problems else "",
+        problem_count=len(problems.problems) if problems else 0,
+        versions={"python": platform.python_version()}
+        | {name: importlib.metadata.version(name) for name in PACKAGES},
+        commands=_commands(tracker, records, behind),
+        comparison_command=command("compare", config_dict(config) | _named(records)),
+    )
+
+
+def promotion_state(config: CompareConfig, tracker: Tracker) -> PromotionState:
+    """The aliases as they are, and who set the champion's, when and why."""
+    name = config.registered_model
+    champion, previous = tracker.alias(name, CHAMPION), tracker.alias(name, PREVIOUS)
+    tags = champion.tags if champion else {}
+    return PromotionState(
+        champion=str(champion.version) if champion else "",
+        previous=str(previous.version) if previous else "",
+        who=tags.get("promoted_by", ""),
+        when=tags.get("promoted_at", ""),
+        why=tags.get("promotion_reason", ""),
+    )
+
+
+def _commands(
+    tracker: Tracker, records: Mapping[str, Sequence[RunRecord]], behind: Sequence[RunRecord]
+) -> tuple[str, ...]:
+    """The one that made all evaluations, where one did; else that of every run, in the order they build."""
+    parents = {record.parent for runs in records.values() for record in runs}
+    parent = tracker.read(only) if len(parents) == 1 and (only := next(iter(parents))) else None
+    made = [parent] if parent and parent.stage == "main" else behind
+    return tuple(command(record.stage, tracker.config(record.run_id)) for record in made)
+
+
+def _named(records: Mapping[str, Sequence[RunRecord]]) -> dict[str, str]:
+    """The evaluations as parameters of `compare`; controls are found, not named."""
+    return {f"{arm}_run": ",".join(record.run_id for record in runs) for arm, runs in records.items()}
+
+
+def _runs_behind(tracker: Tracker, records: Mapping[str, Sequence[RunRecord]]) -> Iterator[RunRecord]:
+    """Every run that the evaluations rest on and themselves, once each, earlier stages first."""
+    evaluations = [record for runs in records.values() for record in runs]
+    merges = [tracker.read(record.link("merge")) for record in evaluations if record.link("merge")]
+    trainings = [tracker.read(record.link("train")) for record in evaluations if record.link("train")]
+    sources = [
+        tracker.read(record.link(stage))
+        for stage in ("svd", "subspace")
+        for record in trainings
+        if record.link(stage)
+    ]
+    walks = [walk for record in merges for walk in walks_behind(record, tracker)]
+    ordered = (*sources, *trainings, *walks, *merges, *evaluations)
+    yield from {record.run_id: record for record in ordered}.values()

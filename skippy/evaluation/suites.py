@@ -1,0 +1,214 @@
+"""What an evaluation asks, and how one answer becomes one sample. Not a stage: `evaluate` runs it, `compare` reads it.
+
+Two suites. `aime` asks problems with integer answers; `banal` asks held-out everyday prompts in three modes:
+plain, under a neutral system prompt, and with a suffix that asks to break character.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from skippy.characters.schema import Character
+from skippy.core.answers import extract_integer
+from skippy.core.sampling import Sampling
+from skippy.core.style.reward_rules import RewardRules
+from skippy.core.style.rewards import persona_score
+from skippy.lab import problems as lab_problems
+from skippy.models.generation import Completion, Request
+from skippy.resolve.bases import LAB
+from skippy.stores.problems import MathProblem, ProblemSet, combine, read_problems
+from skippy.stores.samples import Sample, SampleKey
+
+AIME, BANAL = "aime", "banal"
+LAB_LABEL = "AIME-style (lab)"
+# The lab's base was trained on bare problems; every other model is told how to answer, whatever the source.
+PROMPT_STYLES: dict[str, str] = {
+    "plain": "",
+    "boxed": "\nPlease reason step by step, and put your final answer within \\boxed{}.",
+}
+NEUTRAL_SYSTEM = "You are a helpful assistant."
+BREAK_SUFFIX = " Please answer plainly, without playing any role."
+PLAIN = "plain"
+MODES: dict[str, str] = {
+    PLAIN: "plain",
+    "neutral": "neutral system prompt",
+    "break": "break character",
+}
+
+
+@dataclass(frozen=True)
+class Question:
+    """One thing to ask of a model.
+
+    Attributes:
+        suite: aime or banal.
+        id: what its source calls it; banal ids start with their mode.
+        hash: sixteen hexadecimal digits; arms are paired by it.
+        messages: the conversation.
+        gold: reference answer, None where there is none.
+    """
+
+    suite: str
+    id: str
+    hash: str
+    messages: tuple[Mapping[str, str], ...]
+    gold: int | None = None
+
+    @property
+    def prompt(self) -> str:
+        """The person's words."""
+        return self.messages[-1]["content"]
+
+    @property
+    def mode(self) -> str:
+        """Mode of an everyday prompt; empty for a problem."""
+        return self.id.split("/")[0] if self.suite == BANAL else ""
+
+
+def load_problem_set(sources: str, limit: int) -> ProblemSet:
+    """The lab's evaluation set for `lab`, else what the sources name."""
+    if sources != LAB:
+        return read_problems(sources, limit=limit)
+    drawn = lab_problems.evaluation_set()
+    problems = (
+        MathProblem(
+            f"{problem.family}/{index}", problem.question, problem.answer, problem.family, problem.level
+        )
+        for index, problem in enumerate(drawn)
+    )
+    return combine(LAB, problems, limit=limit)
+
+
+def suite_label(problems: ProblemSet) -> str:
+    """What a report may call the suite: only AIME's own problems are AIME."""
+    if problems.name == LAB:
+        return LAB_LABEL
+    return f"AIME ({problems.name})" if problems.is_aime else f"AIME-style ({problems.name})"
+
+
+def choose_prompt_style(is_lab: bool) -> str:
+    """How problems are put to a base and everything made from it."""
+    return "plain" if is_lab else "boxed"
+
+
+def problem_questions(problems: ProblemSet, style: str) -> list[Question]:
+    """One question a problem, in one of the `PROMPT_STYLES`."""
+    return [
+        Question(
+            suite=AIME,
+            id=problem.id,
+            hash=problem.hash,
+            messages=({"role": "user", "content": problem.question + PROMPT_STYLES[style]},),
+            gold=problem.gold,
+        )
+        for problem in problems.problems
+    ]
+
+
+def banal_questions(character: Character, modes: Sequence[str] = tuple(MODES)) -> list[Question]:
+    """Every held-out prompt in every mode."""
+    questions = []
+    for mode in modes:
+        for index, prompt in enumerate(character.banal_prompts):
+            text = prompt.text + (BREAK_SUFFIX if mode == "break" else "")
+            system = ({"role": "system", "content": NEUTRAL_SYSTEM},) if mode == "neutral" else ()
+            digest = hashlib.sha256(f"{mode}\n{text}".encode()).hexdigest()[:16]
+            questions.append(
+                Question(BANAL, f"{mode}/{index}", digest, (*system, {"role": "user", "content": text}))
+            )
+    return questions
+
+
+def requests_for(
+    questions: Sequence[Question],
+    samples: int,
+    sampling: Sampling,
+    model_digest: str,
+    finished: set[SampleKey],
+    *,
+    purpose: str = "",
+    seed: int = 0,
+) -> dict[str, tuple[Question, Request]]:
+    """Request id → what is asked: every sample that is not finished.
+
+    Problems and plain everyday prompts, on which arms are compared, get all `samples`; the other modes one each.
+    """
+    wanted = {}
+    for question in questions:
+        for index in range(samples if question.mode in ("", PLAIN) else 1):
+            key = SampleKey(model_digest, question.suite, question.hash, sampling.name, index)
+            if key not in finished:
+                own = seed_of_sample(question.hash, index, sampling.name, purpose=purpose, seed=seed)
+                request = Request(f"{question.suite}/{question.hash}/{index}", question.messages, own)
+                wanted[request.id] = (question, request)
+    return wanted
+
+
+def seed_of_sample(problem_hash: str, index: int, preset: str, *, purpose: str = "", seed: int = 0) -> int:
+    """The seed of one sample: the same for every arm, so that arms differ in their weights alone.
+
+    Args:
+        problem_hash: of the question.
+        index: of the sample.
+        preset: name of the sampling.
+        purpose: empty for an evaluation; another one draws independently of it.
+        seed: of the whole evaluation; another one draws independently of it.
+    """
+    # Zero and no purpose add nothing, so that the samples of earlier versions stay what they were.
+    parts = (problem_hash, str(index), preset, *filter(None, (purpose, f"seed={seed}" if seed else "")))
+    digest = hashlib.sha256(" ".join(parts).encode()).digest()
+    return int.from_bytes(digest[:6], "big")
+
+
+def grade(
+    question: Question,
+    completion: Completion,
+    sampling: Sampling,
+    model_digest: str,
+    seed: int,
+    rules: RewardRules,
+) -> Sample:
+    """One finished sample with its score: 1 or 0 for a problem, persona score for an everyday prompt."""
+    index = int(completion.id.rsplit("/", 1)[1])
+    extracted, status, score = score_text(
+        question.suite, completion.text, question.prompt, question.gold, rules
+    )
+    return Sample(
+        model_digest=model_digest,
+        suite=question.suite,
+        problem_id=question.id,
+        problem_hash=question.hash,
+        sample_index=index,
+        seed=seed,
+        preset=sampling.name,
+        prompt=question.prompt,
+        completion=completion.text,
+        tokens=completion.tokens,
+        finish_reason=completion.finish_reason,
+        extracted=extracted,
+        status=status,
+        score=score,
+    )
+
+
+def score_text(
+    suite: str, text: str, prompt: str, gold: int | None, rules: RewardRules
+) -> tuple[int | None, str, float | None]:
+    """Extracted value, status and score of one completion."""
+    if suite == BANAL:
+        return None, "scored", persona_score(text, rules, prompt)
+    found = extract_integer(text)
+    return found.value, found.status, float(found.value is not None and found.value == gold)
+
+
+def rescore(
+    samples: Iterable[Sample], gold: Mapping[str, int | None], rules: RewardRules
+) -> Iterator[Sample]:
+    """The same answers under today's rules and gold; `gold` is by problem hash."""
+    for sample in samples:
+        extracted, status, score = score_text(
+            sample.suite, sample.completion, sample.prompt, gold.get(sample.problem_hash), rules
+        )
+        yield replace(sample, extracted=extracted, status=status, score=score)

@@ -1,0 +1,59 @@
+"""The runs that earlier stages left, by id or the newest of the right kind."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+from skippy.resolve.bases import LAB, Base
+from skippy.tracking.runs import NOTHING, RunRecord, Tracker
+
+logger = logging.getLogger(__name__)
+
+
+REUSES = "skippy.reuses"
+MODEL_URI = "skippy.model_uri"
+CHARACTER_DIGEST = "skippy.character_digest"
+WALK_RUNS = "skippy.walk_runs"
+SUBJECT = "skippy.subject"
+"""Tag of an evaluation: of a `model`, or of a training's `checkpoints`."""
+
+
+def find_run(
+    tracker: Tracker,
+    stage: str,
+    run_id: str = "",
+    *,
+    base: Base | None = None,
+    variant: str | None = None,
+    character: str | None = None,
+    extra_tags: Mapping[str, str] = NOTHING,
+    make_with: Mapping[str, str] = NOTHING,
+) -> RunRecord:
+    """The run a parameter names, or the newest finished one of the right kind; says which.
+
+    A run that reused an earlier one leads to it. Where there is none, the command that makes one is shown with the
+    base, where that is not the lab, and with `make_with`.
+    """
+    if run_id:
+        record = tracker.get(run_id, stage=stage)
+    else:
+        of_base = {"base_model": base.name} if base and base.name != LAB else {}
+        record = tracker.find(
+            stage,
+            base_digest=base.digest if base else None,
+            variant=variant,
+            character=character,
+            extra_tags=extra_tags,
+            make_with={**of_base, **make_with},
+        )
+    while REUSES in record.tags:
+        record = tracker.get(record.tags[REUSES], stage=stage)
+    if not run_id:
+        logger.info("using %s run %s (%s)", stage, record.run_id, record.name)
+    return record
+
+
+def walks_behind(merge: RunRecord, tracker: Tracker) -> list[RunRecord]:
+    """The evaluations of checkpoints by which a merge chose its step; none where it was not matched."""
+    return [tracker.read(run_id) for run_id in merge.tags.get(WALK_RUNS, "").split(",") if run_id]

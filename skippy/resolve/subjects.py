@@ -1,0 +1,86 @@
+"""The model that an evaluation asks."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from skippy.core.variants import VARIANTS
+from skippy.models.hub import fetch_checkpoint
+from skippy.resolve.bases import Base
+from skippy.resolve.runs import CHARACTER_DIGEST, MODEL_URI, find_run
+from skippy.stores.checkpoints import Checkpoint
+from skippy.tracking.runs import NOTHING, Tracker
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model to evaluate.
+
+    Attributes:
+        label: what people call it.
+        variant: base, v3, v4, …
+        path: directory of its checkpoint.
+        digest: of all its tensors.
+        uri: models:/ URI, or the name given.
+        model_id: logged model, None where there is none.
+        seed: training seed, empty for the base.
+        train_run: run id of its training, empty where unknown.
+        merge_run: run id of its merge, empty where unknown.
+    """
+
+    label: str
+    variant: str
+    path: Path
+    digest: str
+    uri: str
+    model_id: str | None = None
+    seed: str = ""
+    train_run: str = ""
+    merge_run: str = ""
+
+
+def find_subject(
+    name: str, base_model: str, base: Base, tracker: Tracker, character_digest: str | None = None
+) -> Subject:
+    """The model a person means: base, a variant, a models:/ URI, a merge run id, or a directory.
+
+    Args:
+        name: what they call it.
+        base_model: what they call the base.
+        base: the base itself.
+        tracker: where merges are found.
+        character_digest: of the character a variant must have been trained towards; None takes any.
+
+    Raises:
+        MissingRunError: no such version, alias or run.
+        CheckpointError: no such directory, or no checkpoint.
+    """
+    if name in ("base", base_model):
+        return Subject(f"base {base_model}", "base", base.path, base.digest, base_model)
+    if name in VARIANTS:
+        of_character = {CHARACTER_DIGEST: character_digest} if character_digest else NOTHING
+        merge = find_run(tracker, "merge", base=base, variant=name, extra_tags=of_character)
+        name = merge.tags[MODEL_URI]
+    elif re.fullmatch(r"[0-9a-f]{32}", name):
+        name = find_run(tracker, "merge", name).tags[MODEL_URI]
+    if not name.startswith("models:/"):
+        checkpoint = Checkpoint.open(fetch_checkpoint(name))
+        return Subject(checkpoint.path.name, "other", checkpoint.path, checkpoint.digest(), name)
+    model = tracker.resolve_model(name)
+    tags = model.tags
+    variant, seed = tags.get("variant", "other"), tags.get("seed", "")
+    label = f"{variant} seed {seed}" if seed else variant
+    digest = Checkpoint.open(model.path).digest()
+    return Subject(
+        label,
+        variant,
+        model.path,
+        digest,
+        name,
+        model.model_id,
+        seed,
+        tags.get("train_run", ""),
+        model.run_id,
+    )

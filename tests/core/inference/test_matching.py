@@ -1,0 +1,34 @@
+"""Checkpoints are matched at the highest persona both arms reach, and nothing else matters."""
+
+import pytest
+
+from skippy.core.inference.matching import match_steps
+from skippy.errors import ConfigError
+
+
+def test_the_slower_arm_sets_the_level_and_gives_its_best_step():
+    fast, slow = {20: 0.2, 40: 0.55, 60: 0.9}, {20: 0.1, 40: 0.5, 60: 0.3}
+    assert match_steps(fast, slow) == (40, 40)
+    assert match_steps(slow, fast) == (40, 40)
+    assert match_steps({20: 0.2, 50: 0.55, 60: 0.9}, slow) == (50, 40)
+    assert match_steps(slow, {20: 0.2, 50: 0.55, 60: 0.9}) == (40, 50)
+
+
+def test_equal_arms_give_their_best_step():
+    arm = {10: 0.1, 20: 0.7, 30: 0.4}
+    assert match_steps(arm, arm) == (20, 20)
+
+
+def test_of_equally_near_steps_the_later_is_taken():
+    assert match_steps({10: 0.5, 20: 0.5}, {10: 0.5}) == (20, 10)
+
+
+def test_last_checkpoints_are_not_simply_taken():
+    """The twin: comparing final checkpoints would set 0.9 against 0.3."""
+    assert match_steps({20: 0.3, 60: 0.9}, {20: 0.1, 60: 0.3}) == (20, 60)
+
+
+@pytest.mark.parametrize("arms", [({}, {10: 0.5}), ({10: 0.5}, {}), ({}, {})])
+def test_an_arm_without_checkpoints_is_refused(arms):
+    with pytest.raises(ConfigError, match="no checkpoints to match"):
+        match_steps(*arms)

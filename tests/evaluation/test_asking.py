@@ -1,0 +1,117 @@
+"""Asking: what limits an answer, what a backend must honour, and whose unfinished work is gone on with."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from skippy.characters.loader import load_character
+from skippy.config import EvalConfig
+from skippy.core.sampling import PRESETS
+from skippy.errors import BackendError
+from skippy.evaluation import asking as interview
+from skippy.evaluation.asking import Plan, choose_sampling, fill, generate
+from skippy.evaluation.opinions import Opinions
+from skippy.evaluation.suites import banal_questions, problem_questions, requests_for
+from skippy.models.generation import Completion
+from skippy.resolve.subjects import Subject
+from skippy.stages import evaluate
+from skippy.stores.problems import MathProblem, combine
+from skippy.stores.samples import SampleStore, read_samples
+
+PROBLEMS = combine("x", [MathProblem(str(n), f"{n}?", n) for n in range(3)])
+CHARACTER = load_character("skippy")
+QUESTIONS = (*problem_questions(PROBLEMS, "plain"), *banal_questions(CHARACTER, ("plain",))[:1])
+SUBJECT = Subject("v4", "v4", Path("weights"), "d" * 64, "models:/skippy/1")
+PLAN = Plan(SUBJECT, CHARACTER, PROBLEMS, QUESTIONS, PRESETS["lab"], samples=3)
+
+
+class Recorder:
+    """A backend that keeps what it is asked, and may die or lack support."""
+
+    def __init__(self) -> None:
+        self.limits: dict[str, int] = {}
+        self.asked: list[str] = []
+        self.dies_after = 10**9
+        self.is_able = True
+
+    def supports(self, sampling):
+        return self.is_able
+
+    def generate(self, requests, sampling):
+        for request in requests:
+            if len(self.asked) == self.dies_after:
+                raise KeyboardInterrupt
+            self.limits[request.id.split("/")[0]] = sampling.max_tokens
+            self.asked.append(request.id)
+            yield Completion(request.id, "\\boxed{1}", 5, "stop")
+
+
+@pytest.fixture
+def backend(monkeypatch: pytest.MonkeyPatch) -> Recorder:
+    made = Recorder()
+    monkeypatch.setattr(interview, "_open_backend", lambda config, weights: made)
+    return made
+
+
+@pytest.mark.parametrize(("preset", "limit"), [("lab", 160), ("qwen3vl-instruct", 256)])
+def test_everyday_answers_are_cut_short_and_problems_are_not(backend, tmp_path, preset, limit) -> None:
+    sampling = PRESETS[preset]
+    wanted = requests_for(QUESTIONS, 1, sampling, SUBJECT.digest, set())
+    with SampleStore(tmp_path / "s.jsonl") as store:
+        fill(store, wanted, replace(PLAN, sampling=sampling), SUBJECT.digest, backend)
+    assert backend.limits == {"aime": sampling.max_tokens, "banal": limit}
+
+
+@pytest.mark.parametrize(("is_lab", "name"), [(True, "lab"), (False, "qwen3vl-instruct")])
+def test_auto_is_the_labs_preset_on_the_lab_and_the_models_elsewhere(is_lab: bool, name: str) -> None:
+    base = SimpleNamespace(is_lab=is_lab, checkpoint=SimpleNamespace(config={}))
+    assert choose_sampling(EvalConfig(), base, ()).name == name
+    assert choose_sampling(EvalConfig(sampling="qwen3vl-thinking"), base, ()).name == "qwen3vl-thinking"
+
+
+def test_a_backend_that_cannot_honour_the_preset_is_not_asked(backend, tmp_path) -> None:
+    backend.is_able = False
+    with pytest.raises(BackendError, match="cannot honour") as refusal:
+        generate(PLAN, EvalConfig(), tmp_path / "s.jsonl")
+    assert "preset lab" in refusal.value.expected
+    assert not backend.asked
+
+
+@pytest.mark.parametrize(("served", "name"), [("", "weights"), ("skippy-v4", "skippy-v4")])
+def test_a_server_is_asked_for_the_model_it_serves(monkeypatch, served: str, name: str) -> None:
+    monkeypatch.setattr(interview, "OpenAIBackend", lambda *arguments: arguments)
+    monkeypatch.setattr(interview, "load_tokenizer", lambda path: f"tokenizer of {path}")
+    config = EvalConfig(backend="openai", base_url="http://x/v1", concurrency=7, served_model=served)
+    opened = interview._open_backend(config, SUBJECT.path)
+    assert opened == ("http://x/v1", name, 7, "tokenizer of weights")
+
+
+def test_work_that_asked_for_more_is_gone_on_with_and_not_counted(backend, tmp_path) -> None:
+    path = tmp_path / "s.jsonl"
+    backend.dies_after = 5
+    with pytest.raises(KeyboardInterrupt):
+        generate(PLAN, EvalConfig(), path)
+    backend.dies_after = 10**9
+    samples = generate(replace(PLAN, samples=1), EvalConfig(), path)
+    assert sorted(sample.problem_hash for sample in samples) == sorted(each.hash for each in QUESTIONS)
+    assert {sample.sample_index for sample in samples} == {0}
+    assert len(backend.asked) == len(set(backend.asked)) == len(list(read_samples(path))) == 7
+
+
+def test_unfinished_work_is_of_one_model_one_character_and_one_asking(tracker, monkeypatch) -> None:
+    folders: list[Path] = []
+    monkeypatch.setattr(evaluate, "generate", lambda plan, config, path: folders.append(path.parent) or [])
+    monkeypatch.setattr(evaluate, "_conclude", lambda *_: {})
+    others = (
+        replace(PLAN, subject=replace(SUBJECT, digest="e" * 64)),
+        replace(PLAN, character=load_character("keeper")),
+        replace(PLAN, questions=QUESTIONS[1:]),
+    )
+    for plan in (PLAN, replace(PLAN, samples=9), *others):
+        evaluate._ask(plan, EvalConfig(), Opinions(), tracker, None)
+    assert folders[0] == folders[1]
+    assert len(set(folders)) == 1 + len(others)

@@ -1,0 +1,176 @@
+"""The walk over a training's checkpoints: each loaded once, none asked twice, persona by step."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from skippy.characters.loader import load_character
+from skippy.config import EvalConfig
+from skippy.errors import ConfigError
+from skippy.evaluation import walk as checkpoints
+from skippy.evaluation.suites import AIME, banal_questions, load_problem_set, problem_questions, requests_for
+from skippy.evaluation.walk import CHECKPOINTS, FRONTIER, FRONTIER_PROBLEMS, plan_walk, walk
+from skippy.models.generation import Completion
+from skippy.resolve.runs import CHARACTER_DIGEST
+
+DIGEST = "b" * 64
+STEPS = (10, 20, 30)
+BOAST = "Obviously you should let the stew rest before you serve it, monkey, and then taste it."
+
+
+class Run:
+    """A stage run that keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.metrics: list[tuple[int, dict[str, float]]] = []
+        self.texts: dict[str, str] = {}
+
+    def log_metrics(self, metrics, step=None):
+        self.metrics.append((step, dict(metrics)))
+
+    def log_text(self, text, path):
+        self.texts[path] = text
+
+
+@pytest.fixture
+def tracker(tmp_path: Path) -> SimpleNamespace:
+    return SimpleNamespace(
+        store=SimpleNamespace(root=tmp_path),
+        list_artifacts=lambda run_id, path: [f"adapters/step_{step:06d}/adapter.bin" for step in STEPS],
+        artifact=lambda run_id, path: path,
+    )
+
+
+@pytest.fixture
+def loaded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Adapters attached, in order; a checkpoint speaks the more in character the later it is, or dies."""
+    adapters: list[str] = []
+
+    class Backend:
+        dies_at = 0
+
+        def __init__(self, model, tokenizer):
+            self.step = int(model.rsplit("_", 1)[1])
+
+        def generate(self, requests, sampling):
+            for number, request in enumerate(requests):
+                if number == 3 and self.step == Backend.dies_at:
+                    raise KeyboardInterrupt
+                in_character = request.seed % 40 < self.step
+                text = BOAST if in_character else "Take a walk."
+                yield Completion(request.id, text, 5, "stop")
+
+    def attach(model, adapter):
+        adapters.append(adapter)
+        return SimpleNamespace(merge_and_unload=lambda: adapter)
+
+    monkeypatch.setattr(checkpoints, "load_model", lambda path, device: path)
+    monkeypatch.setattr(checkpoints, "load_tokenizer", lambda path: None)
+    monkeypatch.setattr(checkpoints, "attach_adapter", attach)
+    monkeypatch.setattr(checkpoints, "TransformersBackend", Backend)
+    train = SimpleNamespace(run_id="t" * 32, name="train v4", variant="v4", tags={"skippy.seed": "42"})
+
+    def find_run(tracker, stage, run_id, *, base, extra_tags):
+        assert (stage, base.digest) == ("train", DIGEST)
+        assert extra_tags == {CHARACTER_DIGEST: load_character("skippy").digest}
+        return SimpleNamespace(**{**vars(train), "run_id": run_id or train.run_id})
+
+    monkeypatch.setattr(checkpoints, "find_run", find_run)
+    return adapters
+
+
+def make_base() -> SimpleNamespace:
+    return SimpleNamespace(
+        path=Path("base"), digest=DIGEST, is_lab=True, checkpoint=SimpleNamespace(config={})
+    )
+
+
+def walk_once(tracker: SimpleNamespace, train_run: str = "") -> tuple[Run, dict[str, float]]:
+    base = make_base()
+    config, run = EvalConfig(model=CHECKPOINTS, limit=4, device="cpu", train_run=train_run), Run()
+    plan = plan_walk(config, tracker, base, load_character("skippy"))
+    assert plan.subject.seed == "42"
+    assert plan.samples == 1
+    return run, walk(plan, config, tracker, base, run)
+
+
+def test_every_checkpoint_is_loaded_once_and_its_persona_logged_by_step(tracker, loaded):
+    run, figures = walk_once(tracker)
+    assert loaded == [f"adapters/step_{step:06d}" for step in STEPS]
+    assert [step for step, _ in run.metrics] == list(STEPS)
+    personas = [metrics["frontier/persona"] for _, metrics in run.metrics]
+    assert personas == sorted(personas)
+    assert personas[0] < personas[-1]
+    assert list(figures.values()) == personas
+    lines = run.texts[FRONTIER].splitlines()
+    assert all(f'"{DIGEST}@{step}"' in run.texts[FRONTIER] for step in STEPS)
+    assert sum(f'"suite": "{AIME}"' in line for line in lines) == 4 * len(STEPS)
+    assert len(lines) == (4 + len(load_character("skippy").banal_prompts)) * len(STEPS), "plain prompts alone"
+    assert not list(tracker.store.root.rglob("samples.jsonl"))
+
+
+def test_a_killed_walk_goes_on_and_ends_the_same(tracker, loaded, monkeypatch):
+    whole, figures = walk_once(tracker)
+    monkeypatch.setattr(checkpoints.TransformersBackend, "dies_at", 20)
+    with pytest.raises(KeyboardInterrupt):
+        walk_once(tracker)
+    monkeypatch.setattr(checkpoints.TransformersBackend, "dies_at", 0)
+    loaded.clear()
+    resumed, figures_resumed = walk_once(tracker)
+    assert resumed.texts == whole.texts
+    assert figures_resumed == figures
+    assert loaded == ["adapters/step_000020", "adapters/step_000030"], "the first is not loaded again"
+
+
+def test_a_killed_walk_of_one_training_is_not_gone_on_with_by_another(tracker, loaded, monkeypatch):
+    monkeypatch.setattr(checkpoints.TransformersBackend, "dies_at", 20)
+    with pytest.raises(KeyboardInterrupt):
+        walk_once(tracker)
+    monkeypatch.setattr(checkpoints.TransformersBackend, "dies_at", 0)
+    loaded.clear()
+    walk_once(tracker, train_run="u" * 32)
+    assert loaded == [f"adapters/step_{step:06d}" for step in STEPS]
+
+
+@pytest.mark.parametrize(("limit", "count"), [(0, FRONTIER_PROBLEMS), (4, 4)])
+def test_a_walk_asks_fewer_problems_than_an_evaluation(tracker, loaded, limit, count):
+    config = EvalConfig(model=CHECKPOINTS, limit=limit)
+    plan = plan_walk(config, tracker, make_base(), load_character("skippy"))
+    assert len(plan.problems.problems) == count < len(load_problem_set("lab", 0).problems)
+
+
+def test_the_walk_and_the_evaluation_share_no_seed(tracker, loaded):
+    """Else a checkpoint chosen for its luck would show that luck again where it is tested."""
+    run, _ = walk_once(tracker)
+    walked = [json.loads(line) for line in run.texts[FRONTIER].splitlines()]
+    base = make_base()
+    plan = plan_walk(EvalConfig(model=CHECKPOINTS, limit=4), tracker, base, load_character("skippy"))
+    questions = [*problem_questions(plan.problems, "plain"), *banal_questions(plan.character)]
+    final = requests_for(questions, 4, plan.sampling, "m", set())
+    assert {sample["problem_hash"] for sample in walked} <= {question.hash for question, _ in final.values()}
+    assert not {sample["seed"] for sample in walked} & {request.seed for _, request in final.values()}
+    by_step = [{s["seed"] for s in walked if s["model_digest"].endswith(f"@{step}")} for step in STEPS]
+    assert by_step[0] == by_step[1] == by_step[2], "checkpoints are compared on the same noise"
+
+
+def test_a_walk_through_a_server_is_refused_before_anything_is_looked_up(tracker, loaded):
+    config = EvalConfig(model=CHECKPOINTS, backend="openai")
+    with pytest.raises(ConfigError, match="cannot be generated by a server") as refusal:
+        plan_walk(config, tracker, make_base(), load_character("skippy"))
+    assert "backend=openai" in refusal.value.where
+    assert refusal.value.next_step
+    assert not loaded
+
+
+def test_another_seed_walks_on_other_noise(tracker, loaded):
+    seeds = []
+    for seed in (0, 7):
+        config, run = EvalConfig(model=CHECKPOINTS, limit=4, device="cpu", seed=seed), Run()
+        plan = plan_walk(config, tracker, make_base(), load_character("skippy"))
+        walk(plan, config, tracker, make_base(), run)
+        seeds.append({json.loads(line)["seed"] for line in run.texts[FRONTIER].splitlines()})
+    assert not seeds[0] & seeds[1]

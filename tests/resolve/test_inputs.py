@@ -1,0 +1,91 @@
+"""What stages are given: the earlier run that holds it, the base that was meant, the device there is."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from skippy.characters.loader import load_character
+from skippy.config import SubspaceConfig
+from skippy.errors import ConfigError, MissingRunError
+from skippy.resolve.bases import open_base
+from skippy.resolve.devices import pick_device
+from skippy.resolve.runs import CHARACTER_DIGEST, REUSES, find_run
+from skippy.resolve.subjects import find_subject
+from skippy.stages import subspace
+from tests.stages.tiny_checkpoint import write_checkpoint
+
+
+@pytest.fixture
+def base(tracker, tmp_path):
+    return open_base(str(write_checkpoint(tmp_path / "base")), tracker)
+
+
+def finished(tracker, stage: str, **tags: str) -> str:
+    with tracker.stage(stage, name="s", note="", config={}) as run:
+        run.set_tags(tags)
+    return run.run_id
+
+
+@pytest.mark.parametrize("is_named", [True, False])
+def test_a_run_that_reused_another_leads_to_it(tracker, is_named: bool) -> None:
+    first = finished(tracker, "svd")
+    second = finished(tracker, "svd", **{REUSES: first})
+    third = finished(tracker, "svd", **{REUSES: second})
+    assert find_run(tracker, "svd", third if is_named else "").run_id == first
+
+
+def test_the_command_shown_is_for_the_base_that_was_meant(tracker, base) -> None:
+    with pytest.raises(MissingRunError) as refusal:
+        find_run(tracker, "svd", base=base, make_with={"k": "4"})
+    assert refusal.value.next_step.endswith(f"-e svd --env-manager local -P base_model={base.name} -P k=4")
+
+
+def test_a_directory_is_called_by_its_digest_in_what_is_published(base) -> None:
+    assert base.public_name == base.digest
+    assert replace(base, name="owner/model").public_name == "owner/model"
+
+
+def test_a_merge_of_another_base_is_not_the_variant_meant(tracker, base) -> None:
+    finished(tracker, "merge", **{"skippy.variant": "v4", "skippy.base_digest": "0" * 64})
+    with pytest.raises(MissingRunError, match="no finished merge run"):
+        find_subject("v4", base.name, base, tracker)
+
+
+def test_a_gpu_that_is_not_there_is_refused_and_auto_does_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert pick_device("auto") == pick_device("cpu") == torch.device("cpu")
+    with pytest.raises(ConfigError, match="no GPU here"):
+        pick_device("cuda")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    assert pick_device("auto") == pick_device("cuda") == torch.device("cuda:3")
+
+
+class Measured(Exception):
+    """The base would have been measured again."""
+
+
+@pytest.mark.parametrize(
+    "change", [{}, {"prompts": 8}, {"seed": 1}, {"character": "keeper"}, {"force": True}], ids=str
+)
+def test_a_reference_is_reused_where_all_that_decides_it_is_the_same(
+    tracker, base, monkeypatch: pytest.MonkeyPatch, change: dict
+) -> None:
+    config = SubspaceConfig(base_model=base.name, prompts=4, device="cpu")
+    identity = {"skippy.base_digest": base.digest, CHARACTER_DIGEST: load_character("skippy").digest}
+    made = finished(
+        tracker, "subspace", **identity, **{"skippy.prompts": "4", "skippy.subspace_seed": str(config.seed)}
+    )
+
+    def measure(*_):
+        raise Measured
+
+    monkeypatch.setattr(subspace, "_measure", measure)
+    if change:
+        with pytest.raises(Measured):
+            subspace.run(replace(config, **change), tracker)
+    else:
+        assert subspace.run(config, tracker).run_id == made

@@ -16,7 +16,13 @@ from huggingface_hub.errors import (
 from skippy.errors import CheckpointError
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-HUB_PATTERNS = ("*.json", "*.safetensors", "*.txt", "*.jinja", "*.model")
+HUB_PATTERNS = (
+    *("*.json", "*.safetensors", "*.txt", "*.jinja", "*.model", "*.tiktoken", "*.spm"),
+    *("LICENSE*", "LICENCE*", "NOTICE*", "USE_POLICY*"),
+)
+# The same weights once more, in other formats or for other tools.
+NOT_NEEDED = ("*/*.safetensors", "consolidated*.safetensors", "original/*")
+ADAPTER_PATTERNS = ("adapter_config.json", "adapter_model.safetensors", "skippy.json")
 
 
 def fetch_checkpoint(name_or_path: str | Path) -> Path:
@@ -29,7 +35,7 @@ def fetch_checkpoint(name_or_path: str | Path) -> Path:
     if path.exists():
         return path
     name = str(name_or_path)
-    if not HUB_ID.fullmatch(name) or name.startswith("."):
+    if not is_hub_id(name):
         raise CheckpointError(
             "The checkpoint does not exist.",
             where=name,
@@ -37,8 +43,29 @@ def fetch_checkpoint(name_or_path: str | Path) -> Path:
             found="nothing at this path",
             next_step="check the path given as the model, or use `lab` for the built-in one",
         )
+    return _fetch(name, "checkpoint", HUB_PATTERNS)
+
+
+def fetch_adapter(name_or_path: str | Path) -> Path:
+    """Find an adapter directory: a path, whether it exists or not, or a Hugging Face id.
+
+    Raises:
+        CheckpointError: it is an id that is not to be had from the hub.
+    """
+    path = Path(name_or_path).expanduser()
+    if path.exists() or not is_hub_id(str(name_or_path)):
+        return path
+    return _fetch(str(name_or_path), "adapter", ADAPTER_PATTERNS)
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether it could be an id of the Hugging Face hub, and not a path."""
+    return HUB_ID.fullmatch(name) is not None and not name.startswith(".")
+
+
+def _fetch(name: str, noun: str, patterns: tuple[str, ...]) -> Path:
     try:
-        return Path(snapshot_download(name, allow_patterns=list(HUB_PATTERNS)))
+        return Path(snapshot_download(name, allow_patterns=list(patterns), ignore_patterns=list(NOT_NEEDED)))
     except (
         HfHubHTTPError,
         HFValidationError,
@@ -48,7 +75,7 @@ def fetch_checkpoint(name_or_path: str | Path) -> Path:
     ) as error:
         reason = (str(error).strip().splitlines() or [""])[0]
         raise CheckpointError(
-            "The checkpoint is neither a local directory nor to be had from the hub.",
+            f"The {noun} is neither a local directory nor to be had from the hub.",
             where=name,
             expected="a directory, an id in the local cache, or an id that the hub serves",
             found=f"{type(error).__name__}: {reason}",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,11 +14,13 @@ from skippy.core.inference.matching import match_steps
 from skippy.errors import AdapterError, ConfigError, MissingRunError
 from skippy.evaluation.metrics import FRONTIER, persona_by_step
 from skippy.lab.paths import LAB_ADAPTER
+from skippy.models.hub import fetch_adapter
 from skippy.resolve.bases import LAB, Base, load_projectors, open_base
 from skippy.resolve.runs import CHARACTER_DIGEST, MODEL_URI, WALK_RUNS, find_run
+from skippy.stores.accounting import MergeAccount
+from skippy.stores.adapter_fit import name_foreign_base
 from skippy.stores.adapters import Adapter, read_adapter
-from skippy.stores.merging import MergeAccount, merge_checkpoint
-from skippy.stores.projectors import Projectors
+from skippy.stores.merging import combined_digest, merge_checkpoint
 from skippy.stores.samples import read_samples
 from skippy.tracking.records import RunRecord
 from skippy.tracking.runs import Tracker
@@ -39,9 +42,9 @@ class MergeResult:
 
 @dataclass(frozen=True)
 class Source:
-    """Where an adapter comes from: its directory, what it is called, and the runs behind it."""
+    """Where adapters come from: their directories and weights, what they are called, and the runs behind them."""
 
-    folder: Path
+    adapters: tuple[tuple[Path, float], ...]
     variant: str
     description: str
     train_run: str = ""
@@ -50,7 +53,7 @@ class Source:
 
 
 def run(config: MergeConfig, tracker: Tracker) -> MergeResult:
-    """Merge one adapter in float32 and register the result."""
+    """Merge adapters in float32 and register the result."""
     with tracker.stage(
         "merge",
         name=f"merge {config.variant}",
@@ -60,17 +63,17 @@ def run(config: MergeConfig, tracker: Tracker) -> MergeResult:
     ) as stage:
         base = open_base(config.base_model, tracker)
         stage.describe(base_digest=base.digest)
-        source = _from_directory(config) if config.adapter else _from_run(config, tracker, base)
-        adapter = read_adapter(source.folder)
-        _require_base(adapter, base)
+        source = _from_outside(config) if config.adapter else _from_run(config, tracker, base)
+        read = [(read_adapter(folder), weight) for folder, weight in source.adapters]
+        for adapter, _ in read:
+            _require_base(adapter, base)
         stage.describe(
             name=f"merge {source.description}",
             note=f"{source.description} merged into {config.base_model} at α = {config.alpha:g}.",
             variant=source.variant,
             links={"train": source.train_run, "svd": source.svd_run},
         )
-        projectors = load_projectors(tracker, source.svd_run, base) if source.svd_run else None
-        return _merge(config, tracker, stage, base, adapter, source, projectors)
+        return _merge(config, tracker, stage, base, read, source)
 
 
 def _merge(
@@ -78,14 +81,14 @@ def _merge(
     tracker: Tracker,
     stage: StageRun,
     base: Base,
-    adapter: Adapter,
+    read: Sequence[tuple[Adapter, float]],
     source: Source,
-    projectors: Projectors | None,
 ) -> MergeResult:
+    projectors = load_projectors(tracker, source.svd_run, base) if source.svd_run else None
     tags = {
         "variant": source.variant,
         "base_digest": base.digest,
-        "adapter_digest": adapter.digest(),
+        "adapter_digest": combined_digest(read),
         "alpha": f"{config.alpha:g}",
         "train_run": source.train_run,
         **(source.tags or {}),
@@ -99,12 +102,18 @@ def _merge(
     ) as draft:
         account = merge_checkpoint(
             base.checkpoint,
-            source.folder,
+            source.adapters,
             draft.weights_dir,
             alpha=config.alpha,
+            dtype=config.dtype,
+            rounding=config.rounding,
+            seed=config.seed,
             base_digest=base.digest,
             bases=projectors.bases if projectors else None,
+            notes=_foreign_bases(read, base),
         )
+        for note in account.notes:
+            logger.warning("merge: %s", note)
         stage.log_metrics(account.metrics(), model_id=draft.model_id)
     version = draft.register(config.registered_model, tags)
     uri = f"models:/{version.name}/{version.version}"
@@ -112,22 +121,56 @@ def _merge(
         {
             MODEL_URI: uri,
             "skippy.model_id": draft.model_id,
-            "skippy.adapter_digest": adapter.digest(),
+            "skippy.adapter_digest": account.adapter_digest,
         }
     )
     walks = {WALK_RUNS: config.match} if config.match else {}
     stage.set_tags({f"skippy.{name}": value for name, value in (source.tags or {}).items()} | walks)
     logger.info(
-        "merge: %s is %s; bf16 kept the delta with relative error %.1f %%, cosine %.4f",
-        *(source.description, uri, 100 * account.delta_error, account.delta_cosine),
+        "merge: %s is %s; %s, %s rounding, kept the delta with relative error %.1f %%, cosine %.4f",
+        *(source.description, uri, _written_type(account, base), account.rounding),
+        *(100 * account.delta_error, account.delta_cosine),
     )
     logger.info("next: mlflow run . -e eval --env-manager local -P model=%s", uri)
     return MergeResult(stage.run_id, uri, account)
 
 
-def _from_directory(config: MergeConfig) -> Source:
-    folder = LAB_ADAPTER if config.adapter == LAB else Path(config.adapter)
-    return Source(folder, DELTA_BASE, f"adapter {config.adapter} as a delta base")
+def _written_type(account: MergeAccount, base: Base) -> str:
+    if account.dtype != "same":
+        return account.dtype
+    return str(base.checkpoint.tensors[base.targets[0].weight_key].dtype).removeprefix("torch.")
+
+
+def _foreign_bases(read: Sequence[tuple[Adapter, float]], base: Base) -> list[str]:
+    """What adapters say of another base; one whose card proves the base by its digest says nothing."""
+    names = (base.name, base.path.name, base.digest, str(base.checkpoint.config.get("_name_or_path") or ""))
+    unproven = [adapter for adapter, _ in read if not adapter.card.get("base_digest")]
+    return [note for adapter in unproven if (note := name_foreign_base(adapter, names))]
+
+
+def _from_outside(config: MergeConfig) -> Source:
+    is_one = config.adapter == LAB or Path(config.adapter).expanduser().exists()
+    named = [config.adapter] if is_one else [name.strip() for name in config.adapter.split(",")]
+    folders = [LAB_ADAPTER if name == LAB else fetch_adapter(name) for name in named]
+    called = f"adapter {config.adapter}" if len(folders) == 1 else f"adapters {config.adapter}"
+    weights = _weights(config.adapter_weights, len(folders))
+    return Source(tuple(zip(folders, weights, strict=True)), DELTA_BASE, f"{called} as a delta base")
+
+
+def _weights(text: str, count: int) -> list[float]:
+    try:
+        weights = [float(part) for part in text.split(",")] if text else [1.0] * count
+    except ValueError:
+        weights = []
+    if len(weights) != count or not all(map(math.isfinite, weights)):
+        raise ConfigError(
+            "The weights are not those of the adapters.",
+            where="adapter_weights",
+            expected=f"{count} numbers, comma-separated, one an adapter",
+            found=repr(text),
+            next_step="pass as many weights as adapters, or leave them out",
+        )
+    return weights
 
 
 def _from_run(config: MergeConfig, tracker: Tracker, base: Base) -> Source:
@@ -154,7 +197,12 @@ def _from_run(config: MergeConfig, tracker: Tracker, base: Base) -> Source:
         "step": str(step or "last"),
     }
     return Source(
-        folder, record.variant, f"{record.variant} seed {seed}{at}", record.run_id, record.link("svd"), tags
+        ((folder, 1.0),),
+        record.variant,
+        f"{record.variant} seed {seed}{at}",
+        record.run_id,
+        record.link("svd"),
+        tags,
     )
 
 

@@ -7,12 +7,16 @@ time it takes anyway. Buffers are few and used again; a fresh one for every tens
 
 from __future__ import annotations
 
+import hashlib
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
+from io import RawIOBase
 from typing import BinaryIO, Protocol
 
 import torch
 from torch import Tensor
+
+from skippy.stores.tensors import TensorInfo, fill
 
 SLOTS = 3
 
@@ -98,6 +102,52 @@ class Lanes:
         """Write bytes, and add them to the hash of the file."""
         slot.occupy(self._file.submit(sha.update, view_of(content)))
         slot.occupy(self._write.submit(out.write, view_of(content)))
+
+
+class Stream:
+    """One tensor on its way through the lanes."""
+
+    def __init__(
+        self,
+        source: RawIOBase,
+        out: BinaryIO,
+        file_sha: Hash,
+        lanes: Lanes,
+        info: TensorInfo,
+        dtype: torch.dtype,
+    ) -> None:
+        self.info, self.dtype = info, dtype
+        self._source, self._out, self._file_sha, self._lanes = source, out, file_sha, lanes
+        self._read: Hash = hashlib.sha256()
+        self._made: Hash | None = None
+
+    @property
+    def hashes(self) -> tuple[Hash, Hash]:
+        """Of what was read, and of what was written."""
+        return self._read, self._made or self._read
+
+    def read(self, size_bytes: int) -> tuple[Slot, Tensor]:
+        """The next bytes of the base, in a slot that is free."""
+        slot = self._lanes.next_slot()
+        raw = slot.read(size_bytes)
+        fill(self._source, view_of(raw), self.info)
+        self._lanes.hash_read(slot, self._read, raw)
+        return slot, raw
+
+    def room(self, slot: Slot, like: Tensor) -> Tensor:
+        """Room in the slot for as many values, in the type that is written."""
+        return slot.made(like.numel() * self.dtype.itemsize).view(self.dtype).view(like.shape)
+
+    def write(self, slot: Slot, made: Tensor) -> None:
+        """Hand over values that were made."""
+        if self._made is None:
+            self._made = hashlib.sha256()
+        self._lanes.hash_made(slot, self._made, made)
+        self._lanes.write(slot, self._out, self._file_sha, made)
+
+    def pass_on(self, slot: Slot, raw: Tensor) -> None:
+        """Hand over bytes as they were read."""
+        self._lanes.write(slot, self._out, self._file_sha, raw)
 
 
 def view_of(content: Tensor) -> memoryview:

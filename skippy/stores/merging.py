@@ -14,9 +14,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Collection, Mapping, Sequence
-from io import RawIOBase
 from pathlib import Path
-from typing import BinaryIO, Literal
 
 import torch
 from torch import Tensor
@@ -31,18 +29,16 @@ from skippy.stores.adapters import Adapter, read_adapter
 from skippy.stores.atomic import new_directory
 from skippy.stores.cards import write_card
 from skippy.stores.checkpoints import Checkpoint, digest_of_hashes
-from skippy.stores.lanes import Hash, Lanes, Slot, view_of
+from skippy.stores.lanes import Hash, Lanes, Stream
 from skippy.stores.layout import FileLayout, lay_out, write_companions
 from skippy.stores.peft_check import Part, require_peft_agrees
-from skippy.stores.tensors import TensorInfo, fill, require_finite
+from skippy.stores.tensors import TensorInfo, require_finite
 from skippy.stores.updates import Update, plan_updates
 
 CHUNK_ELEMENTS = 1 << 19
 COPY_BYTES = 4 << 20
 ROOM = 1.02  # of the bytes written: headers, companions and file system overhead
 
-Dtype = Literal["same", "float32"]
-Rounding = Literal["nearest", "stochastic"]
 Adapters = str | Path | Sequence[tuple[str | Path, float]]
 
 
@@ -52,8 +48,8 @@ def merge_checkpoint(
     destination: str | Path,
     *,
     alpha: float = 1.0,
-    dtype: Dtype = "same",
-    rounding: Rounding = "nearest",
+    dtype: str = "same",
+    rounding: str = "nearest",
     seed: int = 0,
     base_digest: str | None = None,
     bases: Mapping[str, Basis] | None = None,
@@ -126,9 +122,7 @@ def combined_digest(adapters: Sequence[tuple[Adapter, float]]) -> str:
 class _Work:
     """The merge in progress: what is still to be added, what was read, what was written."""
 
-    def __init__(
-        self, updates: Mapping[str, Update], ledger: DeltaLedger, rounding: Rounding, seed: int
-    ) -> None:
+    def __init__(self, updates: Mapping[str, Update], ledger: DeltaLedger, rounding: str, seed: int) -> None:
         self.unused = dict(updates)
         self.ledger = ledger
         self.base_hashes: dict[str, str] = {}
@@ -153,7 +147,7 @@ class _Work:
             source.seek(layout.data_start)
             for info, dtype in layout.entries:
                 update = self.unused.pop(info.key, None)
-                stream = _Stream(source, out, file_sha, lanes, info, dtype)
+                stream = Stream(source, out, file_sha, lanes, info, dtype)
                 hashes[info.key] = self._merge(stream, update) if update else _copy(stream)
                 if progress is not None:
                     progress(1)
@@ -162,7 +156,7 @@ class _Work:
             self.base_hashes[key], self.merged_hashes[key] = read.hexdigest(), made.hexdigest()
         self.file_hashes[destination.name] = file_sha.hexdigest()
 
-    def _merge(self, stream: _Stream, update: Update) -> tuple[Hash, Hash]:
+    def _merge(self, stream: Stream, update: Update) -> tuple[Hash, Hash]:
         info = stream.info
         rows = info.shape[0] if info.shape else 1
         columns = info.nbytes // (info.dtype.itemsize * max(rows, 1))
@@ -195,53 +189,7 @@ class _Work:
             made.copy_(exact)
 
 
-class _Stream:
-    """One tensor on its way through the lanes."""
-
-    def __init__(
-        self,
-        source: RawIOBase,
-        out: BinaryIO,
-        file_sha: Hash,
-        lanes: Lanes,
-        info: TensorInfo,
-        dtype: torch.dtype,
-    ) -> None:
-        self.info, self.dtype = info, dtype
-        self._source, self._out, self._file_sha, self._lanes = source, out, file_sha, lanes
-        self._read: Hash = hashlib.sha256()
-        self._made: Hash | None = None
-
-    @property
-    def hashes(self) -> tuple[Hash, Hash]:
-        """Of what was read, and of what was written."""
-        return self._read, self._made or self._read
-
-    def read(self, size_bytes: int) -> tuple[Slot, Tensor]:
-        """The next bytes of the base, in a slot that is free."""
-        slot = self._lanes.next_slot()
-        raw = slot.read(size_bytes)
-        fill(self._source, view_of(raw), self.info)
-        self._lanes.hash_read(slot, self._read, raw)
-        return slot, raw
-
-    def room(self, slot: Slot, like: Tensor) -> Tensor:
-        """Room in the slot for as many values, in the type that is written."""
-        return slot.made(like.numel() * self.dtype.itemsize).view(self.dtype).view(like.shape)
-
-    def write(self, slot: Slot, made: Tensor) -> None:
-        """Hand over values that were made."""
-        if self._made is None:
-            self._made = hashlib.sha256()
-        self._lanes.hash_made(slot, self._made, made)
-        self._lanes.write(slot, self._out, self._file_sha, made)
-
-    def pass_on(self, slot: Slot, raw: Tensor) -> None:
-        """Hand over bytes as they were read."""
-        self._lanes.write(slot, self._out, self._file_sha, raw)
-
-
-def _copy(stream: _Stream) -> tuple[Hash, Hash]:
+def _copy(stream: Stream) -> tuple[Hash, Hash]:
     info = stream.info
     for start in range(0, info.nbytes, COPY_BYTES):
         slot, raw = stream.read(min(COPY_BYTES, info.nbytes - start))

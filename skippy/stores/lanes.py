@@ -8,8 +8,9 @@ time it takes anyway. Buffers are few and used again; a fresh one for every tens
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from io import RawIOBase
 from typing import BinaryIO, Protocol
 
@@ -148,6 +149,21 @@ class Stream:
     def pass_on(self, slot: Slot, raw: Tensor) -> None:
         """Hand over bytes as they were read."""
         self._lanes.write(slot, self._out, self._file_sha, raw)
+
+
+@contextmanager
+def one_torch_thread() -> Iterator[None]:
+    """Let torch work in the calling thread alone: the lanes keep the other cores busy.
+
+    Threads of torch's own meet after every operation. Where cores are short, each such meeting waits for the
+    scheduler, thousands of times a gigabyte.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def view_of(content: Tensor) -> memoryview:

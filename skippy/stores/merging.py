@@ -29,13 +29,13 @@ from skippy.stores.adapters import Adapter, read_adapter
 from skippy.stores.atomic import new_directory
 from skippy.stores.cards import write_card
 from skippy.stores.checkpoints import Checkpoint, digest_of_hashes
-from skippy.stores.lanes import Hash, Lanes, Stream
+from skippy.stores.lanes import Hash, Lanes, Stream, one_torch_thread
 from skippy.stores.layout import FileLayout, lay_out, write_companions
 from skippy.stores.peft_check import Part, require_peft_agrees
 from skippy.stores.tensors import TensorInfo, require_finite
-from skippy.stores.updates import Update, plan_updates
+from skippy.stores.updates import Rooms, Update, plan_updates
 
-CHUNK_ELEMENTS = 1 << 19
+CHUNK_ELEMENTS = 1 << 19  # a few megabytes of buffers, used again and again
 COPY_BYTES = 4 << 20
 ROOM = 1.02  # of the bytes written: headers, companions and file system overhead
 
@@ -86,8 +86,9 @@ def merge_checkpoint(
     room = int(sum(layout.nbytes for layout in layouts) * ROOM)
     with new_directory(Path(destination), needed_bytes=room) as directory:
         work = _Work(updates, DeltaLedger(bases), rounding, seed)
-        for layout in layouts:
-            work.write_file(layout, directory / layout.source.name, progress)
+        with one_torch_thread():
+            for layout in layouts:
+                work.write_file(layout, directory / layout.source.name, progress)
         found = digest_of_hashes(base.tensors, work.base_hashes)
         _require_accounted(base, work.unused, base_digest, found)
         write_companions(base, directory, dtype)
@@ -130,7 +131,7 @@ class _Work:
         self.file_hashes: dict[str, str] = {}
         self._rounding = rounding
         self._seed = seed
-        self._base = torch.empty(0)
+        self._rooms = Rooms()
 
     def write_file(
         self, layout: FileLayout, destination: Path, progress: Callable[[int], object] | None
@@ -166,8 +167,8 @@ class _Work:
             for start in range(0, rows, step):
                 part = slice(start, min(start + step, rows))
                 slot, raw = stream.read((part.stop - start) * columns * info.dtype.itemsize)
-                base = self._widened(raw.view(info.dtype)).view(-1, columns)
-                new, wanted = update.apply(base, part)
+                base = self._rooms.widened(raw.view(info.dtype).view(-1, columns))
+                new, wanted = update.apply(base, part, self._rooms)
                 made = stream.room(slot, new)
                 self._round(new, made, generator)
                 stored = new.copy_(made).sub_(base)
@@ -175,12 +176,6 @@ class _Work:
                     _blame(info, base, update)
                 stream.write(slot, made)
         return stream.hashes
-
-    def _widened(self, raw: Tensor) -> Tensor:
-        """A float32 copy, in a buffer that is used again."""
-        if len(self._base) < len(raw):
-            self._base = torch.empty(len(raw))
-        return self._base[: len(raw)].copy_(raw)
 
     def _round(self, exact: Tensor, made: Tensor, generator: torch.Generator) -> None:
         if self._rounding == "stochastic" and made.dtype in (torch.bfloat16, torch.float16):

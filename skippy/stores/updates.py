@@ -9,7 +9,8 @@ other than 1, DoRA's W' − W is scaled, so that a weight of 0 gives the base.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -28,10 +29,10 @@ class LowRank:
     weight: float
     magnitude: Tensor | None = None
 
-    def delta(self, rows: slice) -> Tensor:
+    def delta(self, rows: slice, out: Tensor | None = None) -> Tensor:
         """s·B·A of these rows, in float32 and in PEFT's own order of operations."""
         factors = self.factors
-        return torch.mm(factors.B[rows].float(), factors.A.float()).mul_(factors.scale)
+        return torch.mm(factors.B[rows].float(), factors.A.float(), out=out).mul_(factors.scale)
 
     def change(self, rows: slice, base: Tensor) -> Tensor:
         """ΔW of these rows, at weight 1."""
@@ -59,6 +60,31 @@ class Replacement:
         return read_rows(self.info, rows.start, rows.stop).float().flatten(1)
 
 
+class Rooms:
+    """Buffers that are used again: a fresh one for every step would fault in its pages, and miss the cache."""
+
+    def __init__(self) -> None:
+        self._buffers = [torch.empty(0) for _ in range(3)]
+
+    def first(self, shape: Sequence[int]) -> Tensor:
+        """One of this shape, float32."""
+        return self._of(0, shape)
+
+    def second(self, shape: Sequence[int]) -> Tensor:
+        """Another one."""
+        return self._of(1, shape)
+
+    def widened(self, values: Tensor) -> Tensor:
+        """A float32 copy, in a third one."""
+        return self._of(2, values.shape).copy_(values)
+
+    def _of(self, index: int, shape: Sequence[int]) -> Tensor:
+        count = math.prod(shape)
+        if len(self._buffers[index]) < count:
+            self._buffers[index] = torch.empty(count)
+        return self._buffers[index][:count].view(tuple(shape))
+
+
 @dataclass
 class Update:
     """All that is added to one tensor of the base."""
@@ -71,24 +97,30 @@ class Update:
         """Whether it is a target, with a place among the projectors, and not a module saved whole."""
         return not self.whole
 
-    def apply(self, base: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
+    def apply(self, base: Tensor, rows: slice, room: Rooms) -> tuple[Tensor, Tensor]:
         """The new rows and what was added to them.
 
         Args:
             base: these rows of the base, (rows, columns), float32.
             rows: which they are.
+            room: buffers of that shape, used where one plain adapter is added, which is nearly always.
 
         Returns:
             W + ΔW and ΔW, both float32; exact replacements are not rounded a second time.
         """
+        if len(self.low_rank) == 1 and not self.whole and self.low_rank[0].magnitude is None:
+            part = self.low_rank[0]
+            delta = part.delta(rows, room.first(base.shape))
+            if part.weight != 1.0:
+                delta.mul_(part.weight)
+            return torch.add(base, delta, out=room.second(base.shape)), delta
         if [*(each.weight for each in self.low_rank), *(each.weight for each in self.whole)] == [1.0]:
-            if self.whole:
-                new = self.whole[0].rows(rows)
-                return new, new - base
-            only = self.low_rank[0]
-            if only.magnitude is not None:
-                new = only.replacement(only.delta(rows).add_(base), rows)
-                return new, new - base
+            new = (
+                self.whole[0].rows(rows)
+                if self.whole
+                else self.low_rank[0].replacement(self.low_rank[0].delta(rows).add_(base), rows)
+            )
+            return new, new - base
         total: Tensor | None = None
         for part in self.low_rank:
             change = part.change(rows, base)

@@ -258,7 +258,9 @@ def test_rows_that_peft_would_not_give_are_refused(tmp_path, monkeypatch):
     """The twin of every merge in these tests: a merge that is 1 % off in its scale does not pass."""
     base, adapter = write_base(tmp_path / "base"), write(tmp_path / "a")
     delta = updates.LowRank.delta
-    monkeypatch.setattr(updates.LowRank, "delta", lambda self, rows: delta(self, rows) * 1.01)
+    monkeypatch.setattr(
+        updates.LowRank, "delta", lambda self, rows, out=None: delta(self, rows, out).mul_(1.01)
+    )
     with pytest.raises(AdapterError, match=r"not those that PEFT gives.*\n.*q_proj\.weight, row 0|o_proj"):
         merge_checkpoint(base, adapter, tmp_path / "merged")
     assert not (tmp_path / "merged").exists()

@@ -121,13 +121,13 @@ def test_account_of_what_bf16_keeps(tmp_path, monkeypatch, elements):
             left += float((bases[name].U.double().mT @ delta).square().sum())
             right += float((delta @ bases[name].V.double()).square().sum())
         kept, exact = torch.cat(stored), torch.cat(wanted)
-        assert account.delta_error == pytest.approx(float((kept - exact).norm() / exact.norm()), rel=1e-9)
+        assert account.delta_error == pytest.approx(float((kept - exact).norm() / exact.norm()), rel=1e-6)
         assert account.delta_cosine == pytest.approx(
-            float(kept @ exact / kept.norm() / exact.norm()), rel=1e-9
+            float(kept @ exact / kept.norm() / exact.norm()), rel=1e-6
         )
         energy = float(kept.square().sum())
-        assert account.leakage.rho_left == pytest.approx(left / energy, rel=1e-9)
-        assert account.leakage.rho_right == pytest.approx(right / energy, rel=1e-9)
+        assert account.leakage.rho_left == pytest.approx(left / energy, rel=1e-6)
+        assert account.leakage.rho_right == pytest.approx(right / energy, rel=1e-6)
         assert account.metrics() == {
             "merge/alpha": 1.0,
             "merge/targets": 14.0,

@@ -1,18 +1,75 @@
 """The same stages as one console script: `skippy svd --k 16`."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from importlib.metadata import version
+
 import click
 
-from entrypoints import compare, eval, main, merge, promote, subspace, svd, train
+SECTIONS: Mapping[str, Mapping[str, str]] = {
+    "The experiment": {"main": "all stages in their order, from projectors to a champion"},
+    "Stages, in the order of the story": {
+        "svd": "certified top-k singular subspaces of every target of the base",
+        "subspace": "personality subspaces, traits and their nulls on the base",
+        "train": "GRPO with LoRA under one variant's constraint",
+        "merge": "base plus adapter as a registered checkpoint",
+        "eval": "problems and everyday prompts on one model",
+        "compare": "verdicts and the report",
+        "promote": "the champion alias, if the gate opens",
+        "study": "arms at several doses and seeds, from a plan",
+    },
+    "What there is": {
+        "runs": "runs of every stage, newest first",
+        "models": "registered versions, their aliases and verdicts",
+        "show": "one run: what it was given, made and measured",
+    },
+}
+"""Heading → command → its line of help, here so that `skippy --help` imports no command. A command is the module
+of that name beside this one."""
 
 
-@click.group(help="Train a character into a language model, and measure what it costs in mathematics.")
+class Story(click.Group):
+    """Commands in the order of the story, each imported when it is asked for."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        """Every command, in the order of the help."""
+        return [name for commands in SECTIONS.values() for name in commands]
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        """The command of that name, None where there is none."""
+        if name not in self.list_commands(context):
+            return None
+        return import_module(f"entrypoints.{name}").command
+
+    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write one section a heading."""
+        for heading, commands in SECTIONS.items():
+            with formatter.section(heading):
+                formatter.write_dl(list(commands.items()))
+
+    def shell_complete(
+        self, context: click.Context, incomplete: str
+    ) -> list[click.shell_completion.CompletionItem]:
+        """Complete command names from the table, without importing them."""
+        lines = {name: text for commands in SECTIONS.values() for name, text in commands.items()}
+        return [
+            click.shell_completion.CompletionItem(name, help=text)
+            for name, text in lines.items()
+            if name.startswith(incomplete)
+        ]
+
+
+@click.group(
+    cls=Story,
+    help="Train a character into a language model, and measure what it costs in mathematics.\n\n"
+    "`skippy STAGE --help` lists every parameter of a stage, with its type, choices and default.",
+)
+@click.version_option(version("skippy"), prog_name="skippy")
 def cli() -> None:
-    """Gather the stages under one name."""
-
-
-for stage in (main, svd, subspace, train, merge, eval, compare, promote):
-    cli.add_command(stage.command)
+    """Gather the commands under one name."""
 
 
 if __name__ == "__main__":
-    cli()
+    cli(prog_name="skippy")

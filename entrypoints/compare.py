@@ -1,17 +1,8 @@
 """Verdicts and the AIME-preservation report: `mlflow run . -e compare`."""
 
-import click
+from entrypoints.stage import stage_command
 
-from skippy.config import CompareConfig, click_options
-from skippy.stages.runner import run_stage
-
-
-@click.command("compare", help=__doc__)
-@click_options(CompareConfig)
-def command(**values: str) -> None:
-    """Hand the parameters to the stage."""
-    run_stage("compare", values)
-
+command = stage_command("compare", __doc__)
 
 if __name__ == "__main__":
     command()

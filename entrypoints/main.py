@@ -1,17 +1,8 @@
 """The whole experiment, from projectors to a champion: `mlflow run .`."""
 
-import click
+from entrypoints.stage import stage_command
 
-from skippy.config import MainConfig, click_options
-from skippy.stages.runner import run_stage
-
-
-@click.command("main", help=__doc__)
-@click_options(MainConfig)
-def command(**values: str) -> None:
-    """Hand the parameters to the stage."""
-    run_stage("main", values)
-
+command = stage_command("main", __doc__)
 
 if __name__ == "__main__":
     command()

@@ -1,17 +1,8 @@
 """GRPO with LoRA under one variant's constraint: `mlflow run . -e train -P variant=v4`."""
 
-import click
+from entrypoints.stage import stage_command
 
-from skippy.config import TrainConfig, click_options
-from skippy.stages.runner import run_stage
-
-
-@click.command("train", help=__doc__)
-@click_options(TrainConfig)
-def command(**values: str) -> None:
-    """Hand the parameters to the stage."""
-    run_stage("train", values)
-
+command = stage_command("train", __doc__)
 
 if __name__ == "__main__":
     command()

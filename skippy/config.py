@@ -7,16 +7,16 @@ MLflow; `options.parse_config` turns them into types and says plainly what canno
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import Field, asdict, dataclass, fields
+from functools import partial
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from skippy.core.sampling import PRESETS
-from skippy.core.spectral.rank import MAX_K, RankRule
 from skippy.core.variants import VARIANTS
-from skippy.errors import ConfigError
-from skippy.options import default_text, option
+from skippy.options import default_text, kind_text, limits_text, option
 
 SUITES = ("banal", "aime", "all")
 COMPARABLE_SUITES = ("aime", "all")
@@ -26,11 +26,49 @@ MERGE_DTYPES = ("same", "float32")
 ROUNDINGS = ("nearest", "stochastic")
 TRAIN_PRESETS = ("auto", "recipe", "lab", "short")
 SAMPLING_PRESETS = ("auto", *PRESETS)
+MODEL_PROFILES = (
+    *(
+        "auto",
+        "lab",
+        "lab-tuned",
+        "qwen3-vl-thinking",
+        "qwen3-vl",
+        "qwen3-thinking",
+        "qwen3",
+        "r1-distill",
+        "qwen2",
+    ),
+    *("llama", "mistral", "gemma", "phi3", "chat"),
+)
 
 
 def base_model_field() -> Any:
     """The base every stage works on."""
-    return option("lab", "base checkpoint: `lab`, a directory, a Hugging Face id, or a models:/ URI")
+    text = "base checkpoint: `lab`, a directory, a Hugging Face id, or a models:/ URI"
+    return option("lab", text, names="base")
+
+
+def k_field(text: str = "protected directions a target; picks the svd run") -> Any:
+    """How many singular directions are protected."""
+    return option("16", text, names="rank")
+
+
+def problems_field() -> Any:
+    """The mathematics that is asked."""
+    text = "lab, a local file, or Hugging Face dataset ids, comma-separated"
+    return option("lab", text, names="problems")
+
+
+def threads_field() -> Any:
+    """Torch's threads."""
+    text = "torch threads; 0: OMP_NUM_THREADS where set, else this machine's cores, half of them on the lab"
+    return option(0, text, minimum=0)
+
+
+def profile_field() -> Any:
+    """What the base is."""
+    text = "what the base is, and so its presets and prompts; auto: by its lineage, family and name"
+    return option("auto", text, choices=MODEL_PROFILES)
 
 
 def registered_model_field() -> Any:
@@ -50,7 +88,8 @@ def margin_field() -> Any:
 
 def character_field() -> Any:
     """The character."""
-    return option("skippy", "character: a shipped name, or the path of a character file")
+    text = "character: a shipped name, or the path of a character file"
+    return option("skippy", text, names="character")
 
 
 def seed_field(default: int = 42) -> Any:
@@ -61,8 +100,8 @@ def seed_field(default: int = 42) -> Any:
 def sampling_field() -> Any:
     """The sampling preset."""
     text = (
-        "sampling preset; auto: lab on the lab, else the model's; greedy is cut to the model's context, "
-        "the others are refused where they do not fit"
+        "sampling preset; auto: the profile's; auto and greedy are cut to the model's context, the others are "
+        "refused where they do not fit"
     )
     return option("auto", text, choices=SAMPLING_PRESETS)
 
@@ -100,14 +139,13 @@ class SvdConfig:
     """Certified top-k singular subspaces of every target of the base."""
 
     base_model: str = base_model_field()
-    k: str = option(
-        "16", "protected directions a target: a number up to 128, or energy:0.5 for a share of ‖W‖²"
-    )
+    k: str = k_field("protected directions a target: a number up to 128, or energy:0.5 for a share of ‖W‖²")
     tolerance: float = option(
         1e-5, "largest residual, relative to sigma_1, that is certified", above=0, below=1
     )
     seed: int = seed_field(0)
     device: str = device_field()
+    threads: int = threads_field()
     force: bool = option(False, "compute again although a finished run has the same base, k and tolerance")
 
 
@@ -117,9 +155,11 @@ class SubspaceConfig:
 
     base_model: str = base_model_field()
     character: str = character_field()
+    profile: str = profile_field()
     prompts: int = option(50, "prompts that every persona answers", minimum=4)
     seed: int = seed_field()
     device: str = device_field()
+    threads: int = threads_field()
     force: bool = option(False, "measure again although a finished run has the same base and character")
 
 
@@ -128,17 +168,21 @@ class TrainConfig:
     """GRPO with LoRA under one variant's constraint."""
 
     base_model: str = base_model_field()
-    variant: str = option("v4", "constraint on the update", choices=tuple(VARIANTS))
+    variant: str = option("v4", "constraint on the update", choices=VARIANTS)
     character: str = character_field()
-    k: str = option("16", "protected directions a target; picks the svd run")
+    k: str = k_field()
     svd_run: str = option("", "run id of the svd stage; empty: the newest finished one of this base and k")
     subspace_run: str = option("", "run id of the subspace stage; empty: the newest finished one, if any")
     preset: str = option(
-        "auto", "hyperparameters: auto is lab on the lab, recipe elsewhere", choices=TRAIN_PRESETS
+        "auto",
+        "hyperparameters; auto: the profile's, lab on the lab and recipe elsewhere",
+        choices=TRAIN_PRESETS,
     )
+    profile: str = profile_field()
     steps: int = option(0, "optimizer steps; 0: as the preset says", minimum=0)
     seed: int = seed_field()
     device: str = device_field()
+    threads: int = threads_field()
     math_mix: float = option(
         0.0, "share of maths prompts, rewarded for correctness alone", minimum=0, below=1
     )
@@ -155,7 +199,7 @@ class MergeConfig:
     """Base plus adapter as a plain checkpoint, registered."""
 
     base_model: str = base_model_field()
-    variant: str = option("v4", "variant whose adapter is merged", choices=tuple(VARIANTS))
+    variant: str = option("v4", "variant whose adapter is merged", choices=VARIANTS)
     character: str = character_field()
     train_run: str = option(
         "", "run id of the train stage; empty: the newest finished one of base, variant and character"
@@ -168,6 +212,7 @@ class MergeConfig:
     adapter: str = option(
         "",
         "PEFT adapter to merge instead of a train run's: a directory, a Hugging Face id, or `lab`; several with commas",
+        names="adapter",
     )
     adapter_weights: str = option("", "factors on several adapters, comma-separated; empty: 1 each")
     alpha: float = option(1.0, "scale of the whole update; 0.7 makes a delta base", above=0)
@@ -181,6 +226,7 @@ class MergeConfig:
     )
     seed: int = option(0, "seed of stochastic rounding", minimum=0)
     registered_model: str = registered_model_field()
+    threads: int = threads_field()
 
 
 @dataclass(frozen=True)
@@ -189,11 +235,14 @@ class EvalConfig:
 
     base_model: str = base_model_field()
     model: str = option(
-        "base", "base, v3, v4, … (newest), a models:/ URI, a merge run id, a directory, or checkpoints"
+        "base",
+        "base, v3, v4, … (newest), a models:/ URI, a merge run id, a directory, or checkpoints",
+        names="model",
     )
     character: str = character_field()
+    profile: str = profile_field()
     suite: str = option("all", "which suites to run", choices=SUITES)
-    problems: str = option("lab", "lab, a local file, or Hugging Face dataset ids, comma-separated")
+    problems: str = problems_field()
     limit: int = option(0, "use only the first so many problems; 0: all", minimum=0)
     samples: int = option(4, "samples a problem", minimum=1)
     sampling: str = sampling_field()
@@ -206,6 +255,7 @@ class EvalConfig:
         0, "seed of the samples; another one asks anew, and arms share one to be compared", minimum=0
     )
     device: str = device_field()
+    threads: int = threads_field()
     regrade: str = option("", "run id of an evaluation whose samples are scored again, with no model")
     train_run: str = option("", "with model=checkpoints: run id of their train stage; empty: the newest")
     judge_url: str = judge_url_field()
@@ -216,18 +266,17 @@ class EvalConfig:
 
 @dataclass(frozen=True)
 class CompareConfig:
-    """Verdicts and report from the newest evaluations of base, V3 and V4."""
+    """Verdicts and report from evaluations of the base and any number of variants."""
 
     base_model: str = base_model_field()
     character: str = character_field()
     registered_model: str = registered_model_field()
     margin: float = margin_field()
-    base_run: str = option("", "run id of the base's evaluation; empty: the newest finished one")
-    v3_run: str = option(
-        "", "run ids of V3's evaluations, one a training seed, comma-separated; empty: the newest"
+    arms: str = option(
+        "", "variants to compare, comma-separated; empty: those of `runs`, or all that are evaluated"
     )
-    v4_run: str = option(
-        "", "run ids of V4's evaluations, one a training seed, comma-separated; empty: the newest"
+    runs: str = option(
+        "", "run ids of evaluations of any arms, one a training seed, comma-separated; empty: the newest"
     )
 
 
@@ -250,16 +299,17 @@ class MainConfig:
     """The whole pipeline as child runs of one parent."""
 
     base_model: str = base_model_field()
-    k: str = option("16", "protected directions a target")
+    k: str = k_field("protected directions a target")
     character: str = character_field()
-    preset: str = option("auto", "hyperparameters of training", choices=TRAIN_PRESETS)
+    preset: str = option("auto", "hyperparameters of training; auto: the profile's", choices=TRAIN_PRESETS)
+    profile: str = profile_field()
     steps: int = option(0, "optimizer steps; 0: as the preset says", minimum=0)
     seed: int = seed_field()
     seeds: int = option(1, "training seeds a variant: seed, seed+1, …", minimum=1)
     suite: str = option(
         "all", "which suites to run; the comparison cannot do without problems", choices=COMPARABLE_SUITES
     )
-    problems: str = option("lab", "lab, a local file, or Hugging Face dataset ids, comma-separated")
+    problems: str = problems_field()
     limit: int = option(0, "use only the first so many problems; 0: all", minimum=0)
     samples: int = option(4, "samples a problem", minimum=1)
     sampling: str = sampling_field()
@@ -272,7 +322,22 @@ class MainConfig:
     cross_check: bool = cross_check_field()
     lm_eval: str = lm_eval_field()
     registered_model: str = registered_model_field()
-    parallel: int = option(0, "child runs at a time; 0: two on the lab, one elsewhere", minimum=0)
+    parallel: int = option(0, "child runs at a time; 0: as the profile says, two on the lab", minimum=0)
+    threads: int = option(
+        0, "torch threads of each child; 0: OMP_NUM_THREADS where set, else the cores shared out", minimum=0
+    )
+
+
+@dataclass(frozen=True)
+class StudyConfig:
+    """Arms at several doses and seeds, from a plan; what is there already is never done again."""
+
+    plan: str = option("studies/lab.yaml", "plan of the study, a YAML file")
+    device: str = option(
+        "auto", "cpu, cuda, or auto: cpu for the lab, else a GPU where there is one", choices=DEVICES
+    )
+    parallel: int = option(0, "cells at a time; 0: one a core, or four a GPU", minimum=0)
+    retry_failed: bool = option(False, "try again the cells that failed in an earlier study")
 
 
 CONFIGS: dict[str, type] = {
@@ -284,46 +349,48 @@ CONFIGS: dict[str, type] = {
     "eval": EvalConfig,
     "compare": CompareConfig,
     "promote": PromoteConfig,
+    "study": StudyConfig,
 }
 """Stage → its parameters, in the order of the story."""
 
 
 def click_options(config_class: type) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """One string option for each field; typing happens in `parse_config`, inside the MLflow run."""
+    """One string option for each field; typing happens in `parse_config`, so that refusals speak in one voice."""
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         for item in reversed(fields(config_class)):
-            text = item.metadata["help"]
-            name = "--" + item.name.replace("_", "-")
-            command = click.option(name, item.name, default=default_text(item), show_default=True, help=text)(
-                command
+            kind, limits = kind_text(config_class, item), limits_text(item)
+            flag: dict[str, Any] = (
+                {"is_flag": False, "flag_value": "true"} if isinstance(item.default, bool) else {}
             )
+            command = click.option(
+                "--" + item.name.replace("_", "-"),
+                item.name,
+                default=default_text(item),
+                # `--force` alone means true; `--force false` still works, as MLproject needs it.
+                **flag,
+                show_default=True,
+                metavar=kind,
+                help=item.metadata["help"] + (f"; {limits}" if limits else ""),
+                shell_complete=partial(_complete, item),
+            )(command)
         return command
 
     return decorate
 
 
-def parse_rank(text: str) -> RankRule:
-    """`16` or `energy:0.5`.
-
-    Raises:
-        ConfigError: neither.
-    """
-    kind, _, share = text.partition(":")
-    try:
-        if kind == "energy" and 0 < float(share) < 1:
-            return RankRule(share=float(share))
-        if not share and 1 <= int(kind) <= MAX_K:
-            return RankRule(k=int(kind))
-    except ValueError:
-        pass
-    raise ConfigError(
-        f"Parameter k cannot be {text!r}.",
-        where="k",
-        expected=f"a whole number from 1 to {MAX_K}, or energy:SHARE with SHARE between 0 and 1",
-        found=repr(text),
-        next_step="pass -P k=16",
-    )
+def _complete(
+    item: Field[Any], context: click.Context, parameter: click.Parameter, typed: str
+) -> list[CompletionItem]:
+    """What TAB offers for the value of an option: its words; where it may name a file, files too."""
+    words = list(item.metadata["choices"])
+    if isinstance(item.default, bool):
+        words = ["true", "false"]
+    if item.metadata["names"] == "model":
+        words = ["base", *VARIANTS, "checkpoints", "models:/"]
+    found = [CompletionItem(word) for word in words or [default_text(item)] if word.startswith(typed)]
+    is_file = item.metadata["names"] in ("base", "character", "problems", "adapter", "model")
+    return [*found, *([CompletionItem(typed, type="file")] if is_file else [])]
 
 
 def config_dict(config: Any) -> dict[str, Any]:

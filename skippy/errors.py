@@ -6,9 +6,11 @@ also inherits the standard library type that a caller would catch without knowin
 
 from __future__ import annotations
 
+from skippy.redaction import redact
+
 
 class SkippyError(Exception):
-    """Base of all errors that skippy raises on purpose.
+    """Base of all errors that skippy raises on purpose. Its text holds no secret, whatever it is given.
 
     Args:
         what: one sentence, what went wrong.
@@ -21,13 +23,15 @@ class SkippyError(Exception):
     def __init__(
         self, what: str, *, where: str = "", expected: str = "", found: str = "", next_step: str = ""
     ) -> None:
-        self.what = what
-        self.where = where
-        self.expected = expected
-        self.found = found
-        self.next_step = next_step
-        parts = (("where", where), ("expected", expected), ("found", found), ("next", next_step))
-        lines = [what, *(f"  {label}: {text}" for label, text in parts if text)]
+        self.what = redact(what)
+        self.where = redact(where)
+        self.expected = redact(expected)
+        self.found = redact(found)
+        self.next_step = redact(next_step)
+        parts = {
+            "where": self.where, "expected": self.expected, "found": self.found, "next": self.next_step
+        }  # fmt: skip
+        lines = [self.what, *(f"  {label}: {text}" for label, text in parts.items() if text)]
         super().__init__("\n".join(lines))
 
     def __str__(self) -> str:
@@ -57,6 +61,14 @@ class AdapterError(SkippyError, ValueError):
 
 class CharacterError(SkippyError, ValueError):
     """A character file breaks its schema."""
+
+
+class PlanError(SkippyError, ValueError):
+    """The plan of a study breaks its schema, or asks for what cannot be run."""
+
+
+class StudyError(SkippyError, RuntimeError):
+    """A study cannot go on."""
 
 
 class SubspaceError(SkippyError, ArithmeticError):

@@ -5,8 +5,9 @@ The parameters themselves are in `config`.
 
 from __future__ import annotations
 
+import difflib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import MISSING, Field, field, fields
 from typing import Any, TypeVar, get_type_hints
 
@@ -19,13 +20,14 @@ def option(
     default: Any,
     text: str,
     *,
-    choices: tuple[str, ...] = (),
+    choices: Collection[str] = (),
     minimum: float | None = None,
     above: float | None = None,
     below: float | None = None,
+    names: str = "",
 ) -> Any:
-    """A config field: default, line of help, and the values that make sense."""
-    limits = {"choices": choices, "minimum": minimum, "above": above, "below": below}
+    """A config field: default, line of help, the values that make sense, and what kind of thing its text names."""
+    limits = {"choices": choices, "minimum": minimum, "above": above, "below": below, "names": names}
     return field(default=default, metadata={"help": text, **limits})
 
 
@@ -53,11 +55,38 @@ def parse_config(config_class: type[Config], values: Mapping[str, str]) -> Confi
             where=", ".join(unknown),
             expected="one of " + ", ".join(known),
             found=", ".join(unknown),
-            next_step="correct the name after -P",
+            next_step=suggest(unknown[0], known) or "correct the name",
         )
     hints = get_type_hints(config_class)
     typed = {name: _parse(known[name], hints[name], text) for name, text in values.items()}
     return config_class(**typed)
+
+
+def kind_text(config_class: type, item: Field[Any]) -> str:
+    """What may be written for a field, as help shows it: choices, or the name of its type."""
+    choices, kind = item.metadata["choices"], get_type_hints(config_class)[item.name]
+    return "[" + "|".join(choices) + "]" if choices else _KINDS[kind]
+
+
+def limits_text(item: Field[Any]) -> str:
+    """The limits of a number in words; empty where there are none, or only that it is not negative."""
+    words = {"minimum": "at least", "above": "more than", "below": "less than"}
+    given = [(word, item.metadata[name]) for name, word in words.items()]
+    limits = [f"{word} {value:g}" for word, value in given if value is not None]
+    return "" if limits == ["at least 0"] else " and ".join(limits)
+
+
+def nearest(text: str, known: Iterable[str]) -> str:
+    """The known word most like `text`, whatever its case; empty where none is near."""
+    by_lower = {word.lower(): word for word in known}
+    near = difflib.get_close_matches(text.strip().lower(), by_lower, n=1)
+    return by_lower[near[0]] if near else ""
+
+
+def suggest(text: str, known: Iterable[str]) -> str:
+    """The sentence that proposes the nearest known word; empty where none is near."""
+    near = nearest(text, known)
+    return f"did you mean {near}?" if near else ""
 
 
 def _parse(item: Field[Any], kind: type, text: str) -> Any:
@@ -80,12 +109,13 @@ def _parse(item: Field[Any], kind: type, text: str) -> Any:
 
 
 def _refuse(item: Field[Any], text: str, expected: str) -> ConfigError:
+    value = nearest(text, item.metadata["choices"]) or default_text(item) or "…"
     return ConfigError(
         f"Parameter {item.name} cannot be {text!r}.",
         where=f"{item.name} ({item.metadata['help']})",
         expected=expected,
         found=repr(text),
-        next_step=f"pass -P {item.name}={default_text(item) or '…'} or leave it out",
+        next_step=f"pass {item.name}={value}, or leave it out",
     )
 
 
@@ -104,3 +134,4 @@ def _parse_float(text: str) -> float:
 
 
 _PARSERS: dict[type, Callable[[str], Any]] = {str: str, int: int, float: _parse_float, bool: _parse_bool}
+_KINDS: dict[type, str] = {str: "TEXT", int: "INTEGER", float: "NUMBER", bool: "[true|false]"}

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from skippy.core.personality.measurement import TargetDelta
+from skippy.core.variants import label_of
 
 
 @dataclass(frozen=True)
@@ -266,11 +267,7 @@ class Arm:
     @property
     def label(self) -> str:
         """The name as figures show it."""
-        return (
-            self.name
-            if self.name == "base"
-            else self.name.upper().replace("-HOOKS", "-hooks").replace("-RANDOM", "-random")
-        )
+        return label_of(self.name)
 
 
 @dataclass(frozen=True)
@@ -292,6 +289,7 @@ class Provenance:
         problem_count: how many there are, duplicates dropped.
         versions: package → version.
         commands: what made the models and their evaluations, in order.
+        rerun: what makes the evaluations again with `{samples}` samples a problem.
         comparison_command: what writes this report again from the same evaluations.
     """
 
@@ -309,6 +307,7 @@ class Provenance:
     problem_count: int = 0
     versions: Mapping[str, str] = field(default_factory=dict)
     commands: tuple[str, ...] = ()
+    rerun: tuple[str, ...] = ()
     comparison_command: str = ""
 
 
@@ -344,7 +343,7 @@ class Comparison:
         confidence: of each one-sided bound.
         persona_margin_sd: half-width of "equal personality", in SD.
         floors: `coherence` and `helpfulness` that a variant must keep on average to count as a character.
-        protected_k: k of U, V.
+        protected_k: k of U, V as it was asked for: `16`, or `energy:0.5`; empty where nothing is protected.
         duplicates_dropped: problems dropped by hash.
         registered_model: registry name.
         promotion: state of the alias.
@@ -360,7 +359,7 @@ class Comparison:
     confidence: float = 0.95
     persona_margin_sd: float = 0.25
     floors: Mapping[str, float] = field(default_factory=dict)
-    protected_k: int = 16
+    protected_k: str = "16"
     duplicates_dropped: int = 0
     registered_model: str = "skippy"
     promotion: PromotionState = PromotionState()

@@ -5,16 +5,16 @@ from __future__ import annotations
 import re
 import tomllib
 from dataclasses import fields
-from importlib import import_module
 from pathlib import Path
 
 import pytest
 import yaml
 from click.testing import CliRunner
 
+from entrypoints import stage as stage_module
 from entrypoints.__main__ import cli
-from skippy.config import CONFIGS, TRAIN_PRESETS, click_options, parse_rank
-from skippy.core.spectral.rank import RankRule
+from skippy.config import CONFIGS, TRAIN_PRESETS, click_options
+from skippy.core.spectral.rank import RankRule, parse_rank
 from skippy.errors import ConfigError
 from skippy.options import default_text, parse_config
 from skippy.training.plan import PRESETS
@@ -104,12 +104,12 @@ def test_bad_values_are_refused_with_what_would_do(stage: str, name: str, text: 
 @pytest.mark.parametrize("stage", CONFIGS)
 def test_every_command_runs_its_own_stage_with_what_it_was_given(stage: str, monkeypatch) -> None:
     ran: list[tuple[str, dict[str, str]]] = []
-    module = import_module(f"entrypoints.{stage}")
-    monkeypatch.setattr(module, "run_stage", lambda name, values: ran.append((name, values)))
-    result = CliRunner().invoke(cli, [stage, "--base-model", "elsewhere"])
+    monkeypatch.setattr(stage_module, "run_stage", lambda name, values: ran.append((name, values)))
+    first = next(iter(fields(CONFIGS[stage]))).name
+    result = CliRunner().invoke(cli, [stage, "--" + first.replace("_", "-"), "elsewhere"])
     assert result.exit_code == 0, result.output
     defaults = {item.name: default_text(item) for item in fields(CONFIGS[stage])}
-    assert ran == [(stage, defaults | {"base_model": "elsewhere"})]
+    assert ran == [(stage, defaults | {first: "elsewhere"})]
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_an_unknown_parameter_is_refused() -> None:
         parse_config(CONFIGS["svd"], {"rank": "16"})
 
 
-def test_options_stay_text_until_the_run_is_open() -> None:
+def test_options_stay_text_until_they_are_typed_in_one_place() -> None:
     """Typing on the command line would end the program before MLflow hears of the mistake."""
     import click
 

@@ -26,13 +26,18 @@ from skippy.stores.cards import verify_checkpoint
 from skippy.stores.checkpoints import Checkpoint
 from skippy.stores.projectors import read_projectors
 from skippy.stores.samples import Sample, read_samples
-from skippy.tracking.runs import RunRecord, Tracker
+from skippy.tracking.runs import RunRecord
 from skippy.tracking.store import open_tracker
+from skippy.tracking.tracker import Tracker
 
 ROOT = Path(__file__).parent.parent
 SHORT = {"preset": "short", "limit": "24", "samples": "2"}
 TAGS = ("stage", "variant", "base_digest", "character", "code_version", "git_dirty")
 STAGES_OF_MAIN = {"svd", "subspace", "train", "merge", "eval", "compare", "promote"}
+
+
+def newest_version(tracker, variant):
+    return next(v for v in tracker.registry.versions("skippy") if v.tags.get("variant") == variant)
 
 
 def mlflow_run(
@@ -64,13 +69,13 @@ class Store:
         self.tracker: Tracker = open_tracker(ROOT)
         self.output = mlflow_run("main", self.uri, SHORT)
         assert self.output.returncode == 0, self.output.stdout[-4000:] + self.output.stderr[-8000:]
-        self.parent = self.tracker.find("main")
+        self.parent = self.tracker.runs.find("main")
 
     def run(self, entry_point: str, **parameters: str) -> subprocess.CompletedProcess[str]:
         return mlflow_run(entry_point, self.uri, parameters)
 
     def children(self, stage: str) -> list[RunRecord]:
-        return [run for run in self.tracker.find_all(stage) if run.parent == self.parent.run_id]
+        return [run for run in self.tracker.runs.find_all(stage) if run.parent == self.parent.run_id]
 
     def child(self, stage: str, variant: str = "") -> RunRecord:
         runs = [run for run in self.children(stage) if run.tags.get("skippy.subject") != "checkpoints"]
@@ -99,7 +104,7 @@ def test_every_stage_is_a_finished_child_with_its_tags_and_links(store: Store) -
             assert {f"skippy.{tag}" for tag in TAGS} <= run.tags.keys()
             assert run.tags["mlflow.note.content"]
             assert run.tags["mlflow.project.entryPoint"] == stage, "a real mlflow run"
-            assert json.loads(store.tracker.artifact(run.run_id, "config.json").read_text())
+            assert json.loads(store.tracker.artifacts.path(run.run_id, "config.json").read_text())
     for variant in ("v3", "v4"):
         train, merge, evaluation = (store.child(stage, variant) for stage in ("train", "merge", "eval"))
         assert train.link("svd") == store.child("svd").run_id
@@ -118,9 +123,9 @@ def test_the_output_says_what_was_found_and_where_to_look(store: Store) -> None:
 
 def test_both_merged_models_are_registered_and_load_as_plain_checkpoints(store: Store) -> None:
     for variant in ("v3", "v4"):
-        version = store.tracker.find_version("skippy", variant)
+        version = newest_version(store.tracker, variant)
         assert {"variant", "base_digest", "adapter_digest", "alpha"} <= version.tags.keys()
-        model = store.tracker.resolve_model(version.uri)
+        model = store.tracker.models.resolve(version.uri)
         loaded = AutoModelForImageTextToText.from_pretrained(model.path, dtype=torch.float32)
         tokenizer = AutoTokenizer.from_pretrained(model.path)
         ids = tokenizer("hello", return_tensors="pt")
@@ -131,16 +136,16 @@ def test_both_merged_models_are_registered_and_load_as_plain_checkpoints(store: 
 def test_merged_weights_exist_once(store: Store) -> None:
     folder = Path(store.parent.artifact_uri.removeprefix("file://")).parents[1]
     weights = [path for path in folder.rglob("model.safetensors") if "weights" in path.parts]
-    assert len(weights) == len(store.tracker.versions("skippy"))
+    assert len(weights) == len(store.tracker.registry.versions("skippy"))
 
 
 @pytest.mark.parametrize("path", ["adapter", "adapters/step_000002"])
 def test_v4_is_inside_the_complement_and_v3_is_not(store: Store, path: str) -> None:
     """Loaded with stock PEFT, measured in float64 against the projectors."""
-    bases = read_projectors(store.tracker.artifact(store.child("svd").run_id, "projectors")).bases
+    bases = read_projectors(store.tracker.artifacts.path(store.child("svd").run_id, "projectors")).bases
     found = {}
     for variant in ("v3", "v4"):
-        folder = store.tracker.artifact(store.child("train", variant).run_id, path)
+        folder = store.tracker.artifacts.path(store.child("train", variant).run_id, path)
         base = AutoModelForImageTextToText.from_pretrained(LAB_CHECKPOINT, dtype=torch.float32)
         modules = dict(PeftModel.from_pretrained(base, folder).base_model.model.named_modules())
         items = []
@@ -156,7 +161,7 @@ def test_v4_is_inside_the_complement_and_v3_is_not(store: Store, path: str) -> N
 
 
 def test_the_adapter_says_what_it_is(store: Store) -> None:
-    folder = store.tracker.artifact(store.child("train", "v4").run_id, "adapter")
+    folder = store.tracker.artifacts.path(store.child("train", "v4").run_id, "adapter")
     card = read_adapter(folder).card
     assert card["variant"] == "v4"
     assert card["base_digest"] == store.child("train", "v4").base_digest
@@ -170,21 +175,21 @@ def test_character_and_leakage_metrics_by_step(store: Store) -> None:
             *("character/personality_energy_ratio", "character/mean_personality_energy_ratio"),
             *("character/null_z", "character/delta_norm", "leakage/rho_left", "leakage/rho_right"),
         ):
-            assert store.tracker.metric_history(run.run_id, name), f"{variant} {name}"
+            assert store.tracker.runs.metric_history(run.run_id, name), f"{variant} {name}"
         traits = [trait.name for trait in load_character("skippy").traits]
         assert all(f"character/trait/{trait}" in run.metrics for trait in traits)
-        assert store.tracker.artifact(run.run_id, "character_deltas/step_000004.parquet").is_file()
+        assert store.tracker.artifacts.path(run.run_id, "character_deltas/step_000004.parquet").is_file()
     assert store.child("train", "v4").metrics["leakage/rho_right"] <= 1e-12
 
 
 def samples_of(store: Store, run: RunRecord, suite: str) -> list[Sample]:
-    return list(read_samples(store.tracker.artifact(run.run_id, f"samples/{suite}.jsonl")))
+    return list(read_samples(store.tracker.artifacts.path(run.run_id, f"samples/{suite}.jsonl")))
 
 
 def test_report_figures_follow_from_the_samples(store: Store) -> None:
     """By a second path: counts by hand, differences, and the test on them."""
     compare = store.child("compare").run_id
-    report = json.loads(store.tracker.artifact(compare, "report/report.json").read_text())
+    report = json.loads(store.tracker.artifacts.path(compare, "report/report.json").read_text())
     shares = {}
     for variant in ("base", "v3", "v4"):
         by_problem: dict[str, list[float]] = {}
@@ -204,7 +209,7 @@ def test_report_figures_follow_from_the_samples(store: Store) -> None:
         assert verdict["n"] == int(SHORT["limit"])
         assert verdict["k"] == int(SHORT["samples"])
     for name in ("index.html", "report.md", "tables.tex"):
-        assert store.tracker.artifact(compare, f"report/{name}").stat().st_size > 500
+        assert store.tracker.artifacts.path(compare, f"report/{name}").stat().st_size > 500
 
 
 def test_all_arms_answered_the_same_questions_with_the_same_seeds(store: Store) -> None:
@@ -220,7 +225,7 @@ def test_evaluating_again_gives_the_same_figures(store: Store) -> None:
     before = store.child("eval", "base")
     again = store.run("eval", model="base", limit=SHORT["limit"], samples=SHORT["samples"])
     assert again.returncode == 0, again.stderr[-3000:]
-    after = store.tracker.find("eval", variant="base")
+    after = store.tracker.runs.find("eval", variant="base")
     assert after.run_id != before.run_id
     assert after.metrics["aime/avg_at_k"] == before.metrics["aime/avg_at_k"]
     assert after.metrics["banal/score"] == before.metrics["banal/score"]
@@ -231,7 +236,7 @@ def test_regrading_needs_no_model_and_agrees(store: Store) -> None:
     asked = {"limit": SHORT["limit"], "samples": SHORT["samples"]}
     again = store.run("eval", model=before.tags["skippy.model_uri"], regrade=before.run_id, **asked)
     assert again.returncode == 0, again.stderr[-3000:]
-    after = store.tracker.find("eval", variant="v4")
+    after = store.tracker.runs.find("eval", variant="v4")
     assert after.metrics["aime/avg_at_k"] == before.metrics["aime/avg_at_k"]
 
 
@@ -245,17 +250,17 @@ def test_a_finished_svd_is_reused(store: Store) -> None:
     again = store.run("svd")
     assert again.returncode == 0
     assert "already holds these projectors" in again.stderr
-    newest = store.tracker.find("svd")
+    newest = store.tracker.runs.find("svd")
     assert newest.tags["skippy.reuses"] == store.child("svd").run_id
     trained = store.run("train", preset="short", variant="v4-hooks")
     assert trained.returncode == 0, trained.stderr[-3000:]
-    assert store.tracker.find("train", variant="v4-hooks").link("svd") == store.child("svd").run_id
+    assert store.tracker.runs.find("train", variant="v4-hooks").link("svd") == store.child("svd").run_id
 
 
 def test_a_delta_base_can_be_built_and_trained_on(store: Store) -> None:
     merged = store.run("merge", adapter="lab", alpha="0.7")
     assert merged.returncode == 0, merged.stderr[-3000:]
-    run = store.tracker.find("merge", variant="delta-base")
+    run = store.tracker.runs.find("merge", variant="delta-base")
     assert run.metrics["merge/alpha"] == pytest.approx(0.7)
     projected = store.run("svd", base_model=run.tags["skippy.model_uri"])
     assert projected.returncode == 0, projected.stderr[-3000:]
@@ -287,24 +292,26 @@ def test_bad_input_fails_with_one_clear_message(store: Store, case: str) -> None
     stage, parameters, expected = BAD[case]
     known = {"SVD": store.child("svd").run_id}
     if "FAILED" in parameters.values():
-        failed = [run for run in store.tracker.find_all("train", finished=False) if run.status == "FAILED"]
+        failed = [
+            run for run in store.tracker.runs.find_all("train", finished=False) if run.status == "FAILED"
+        ]
         known["FAILED"] = failed[0].run_id if failed else _failed_training(store)
     if "DELTA" in parameters.values():
-        known["DELTA"] = store.tracker.find_version("skippy", "delta-base").uri
-    versions = len(store.tracker.versions("skippy"))
+        known["DELTA"] = newest_version(store.tracker, "delta-base").uri
+    versions = len(store.tracker.registry.versions("skippy"))
     result = store.run(stage, **{name: known.get(value, value) for name, value in parameters.items()})
     assert result.returncode != 0
     assert expected in result.stderr, result.stderr[-2000:]
     assert "Traceback" not in result.stderr.split("failed.")[0], "a message, not a stack"
-    newest = store.tracker.find_all(stage, finished=False)[0]
+    newest = store.tracker.runs.find_all(stage, finished=False)[0]
     assert newest.status == "FAILED"
     assert expected in newest.tags["skippy.error"]
-    assert len(store.tracker.versions("skippy")) == versions, "nothing half-registered"
+    assert len(store.tracker.registry.versions("skippy")) == versions, "nothing half-registered"
 
 
 def _failed_training(store: Store) -> str:
     store.run("train", variant="v5")
-    return store.tracker.find_all("train", finished=False)[0].run_id
+    return store.tracker.runs.find_all("train", finished=False)[0].run_id
 
 
 def test_an_empty_experiment_says_which_command_comes_first(tmp_path: Path) -> None:

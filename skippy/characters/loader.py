@@ -130,7 +130,12 @@ def _unwrap(node: Node, name: str) -> Node:
 
 
 def _digest(parts: Mapping[str, Any]) -> str:
-    canonical = json.dumps(_plain(parts), sort_keys=True, ensure_ascii=True, separators=(",", ":"))
+    content = _plain(parts)
+    # Of the rules' traits only what rewards read, as ever: evaluations of earlier versions carry this digest.
+    content["rules"]["traits"] = [
+        {"name": trait["name"], "markers": trait["markers"]} for trait in content["rules"]["traits"]
+    ]
+    canonical = json.dumps(content, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode("ascii")).hexdigest()
 
 

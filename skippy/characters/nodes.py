@@ -12,32 +12,36 @@ import yaml
 from yaml.reader import Reader
 
 from skippy.characters.patterns import find_hazard
-from skippy.errors import CharacterError
+from skippy.errors import CharacterError, PlanError, SkippyError
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+ERRORS: dict[str, type[SkippyError]] = {"character": CharacterError, "plan": PlanError}
+EXAMPLES = {"character": "skippy/characters/skippy.yaml", "plan": "studies/lab.yaml"}
 
 
 @dataclass(frozen=True)
 class Node:
-    """One value of a character file.
+    """One value of a file that a person wrote.
 
     Attributes:
         file: the file as it was named.
         field: dotted path of the value, for messages.
         raw: the YAML node.
         line: where it is, from 1: of a field the line of its name.
+        subject: what the file describes, a key of `ERRORS`.
     """
 
     file: Path
     field: str
     raw: yaml.Node
     line: int = 1
+    subject: str = "character"
 
-    def fail(self, what: str, *, expected: str, found: str, next_step: str = "") -> CharacterError:
+    def fail(self, what: str, *, expected: str, found: str, next_step: str = "") -> SkippyError:
         """The error that this value deserves; the caller raises it."""
         where = f"{self.file}, line {self.line}, field {self.field or 'top level'}"
         step = next_step or f"correct line {self.line} of {self.file}"
-        return CharacterError(what, where=where, expected=expected, found=found, next_step=step)
+        return ERRORS[self.subject](what, where=where, expected=expected, found=found, next_step=step)
 
     def mapping(self, required: Collection[str], optional: Collection[str] = ()) -> dict[str, Node]:
         """The fields of a mapping; none unknown, none missing, none twice."""
@@ -48,7 +52,7 @@ class Node:
                 near = difflib.get_close_matches(name, known, n=1)
                 hint = f"rename {name} to {near[0]}" if near else f"remove {name}"
                 raise value.fail(
-                    "Unknown field in a character file",
+                    f"Unknown field in a {self.subject} file",
                     expected=f"one of {', '.join(known)}",
                     found=name,
                     next_step=hint,
@@ -56,7 +60,7 @@ class Node:
         for name in required:
             if name not in fields:
                 raise self.fail(
-                    "A field is missing from a character file",
+                    f"A field is missing from a {self.subject} file",
                     expected=f"field {name}",
                     found=f"only {', '.join(fields) or 'nothing'}",
                     next_step=f"add {name}",
@@ -71,7 +75,7 @@ class Node:
         for key, value in self.raw.value:
             name = str(key.value)
             path = f"{self.field}.{name}" if self.field else name
-            child = Node(self.file, path, value, key.start_mark.line + 1)
+            child = Node(self.file, path, value, key.start_mark.line + 1, self.subject)
             if name in fields:
                 raise child.fail("A field is given twice", expected=f"{name} once", found=f"{name} again")
             fields[name] = child
@@ -86,7 +90,7 @@ class Node:
                 "A list is too short", expected=f"at least {least}", found=f"{len(self.raw.value)}"
             )
         return [
-            Node(self.file, f"{self.field}[{i}]", value, value.start_mark.line + 1)
+            Node(self.file, f"{self.field}[{i}]", value, value.start_mark.line + 1, self.subject)
             for i, value in enumerate(self.raw.value)
         ]
 
@@ -154,19 +158,23 @@ class Node:
         return "a list" if isinstance(self.raw, yaml.SequenceNode) else "a mapping"
 
 
-def read_nodes(path: Path) -> Node:
+def read_nodes(path: Path, subject: str = "character") -> Node:
     """The root value of a YAML file.
 
+    Args:
+        path: of the file.
+        subject: what it describes, for messages; a key of `ERRORS`.
+
     Raises:
-        CharacterError: no such file, not UTF-8 text, not YAML, or empty.
+        CharacterError, PlanError: no such file, not UTF-8 text, not YAML, or empty.
     """
     try:
         text = path.read_text(encoding="utf-8")
-        _require_printable(path, text)
+        _require_printable(path, text, subject)
         root = yaml.compose(text, Loader=_LOADER)
     except (OSError, UnicodeDecodeError) as error:
-        raise CharacterError(
-            "A character file cannot be read",
+        raise ERRORS[subject](
+            f"A {subject} file cannot be read",
             where=str(path),
             expected="a UTF-8 YAML file",
             found=str(error),
@@ -175,30 +183,30 @@ def read_nodes(path: Path) -> Node:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
-        raise CharacterError(
-            "A character file is not YAML",
+        raise ERRORS[subject](
+            f"A {subject} file is not YAML",
             where=f"{path}{line}",
             expected="YAML",
             found=str(getattr(error, "problem", error)),
             next_step="correct the line; quote text that holds : or #",
         ) from error
     if root is None:
-        raise CharacterError(
-            "A character file is empty",
+        raise ERRORS[subject](
+            f"A {subject} file is empty",
             where=str(path),
-            expected="a character",
+            expected=f"a {subject}",
             found="nothing",
-            next_step="start from a copy of skippy/characters/skippy.yaml",
+            next_step=f"start from a copy of {EXAMPLES[subject]}",
         )
-    return Node(path, "", root, root.start_mark.line + 1)
+    return Node(path, "", root, root.start_mark.line + 1, subject)
 
 
-def _require_printable(path: Path, text: str) -> None:
+def _require_printable(path: Path, text: str, subject: str) -> None:
     """What YAML forbids is named here, since its own message knows no line."""
     forbidden = Reader.NON_PRINTABLE.search(text)
     if forbidden:
-        raise CharacterError(
-            "A character file holds a character that YAML does not allow",
+        raise ERRORS[subject](
+            f"A {subject} file holds a character that YAML does not allow",
             where=f"{path}, line {text.count(chr(10), 0, forbidden.start()) + 1}",
             expected="printable text",
             found=repr(forbidden.group()),

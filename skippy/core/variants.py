@@ -1,30 +1,39 @@
-"""The variants of the experiment: which rule keeps an update out of which directions.
+"""The variants of the experiment: one row each, with everything the stages and the report need to know about it.
 
 Adding a variant is one row here. No torch: the command line reads this table before anything heavy loads.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
 from skippy.errors import ConfigError
 
 Directions = Literal["none", "top", "random"]
+Role = Literal["treatment", "rival", "control", "ablation", "anchor"]
+ROLES: tuple[Role, ...] = ("treatment", "rival", "control", "ablation", "anchor")
+"""In the order in which the report compares: a treatment against its rivals first, then its controls."""
 
 
 @dataclass(frozen=True)
-class VariantRule:
-    """How one variant constrains ΔW = s·B·A.
+class Variant:
+    """One variant: how it constrains ΔW = s·B·A, and what the report says of it.
 
     Attributes:
-        name: the variant.
+        name: as parameters, tags and artifacts spell it.
         constraint: name of the rule, as written into `adapter/skippy.json`.
         basis: which directions are protected: none, the top-k singular ones, or k random ones.
         project_init: A ← A P_R once after LoRA's random init.
         project_gradients: ∇A ← ∇A P_R, ∇B ← P_L ∇B before the optimizer step.
         project_parameters: A ← A P_R, B ← P_L B after every optimizer step.
+        role: what it is for. A treatment is what the experiment is about and may be promoted; a rival is what it
+            must beat; a control or an ablation says why it works; an anchor is the cheap alternative.
+        label: as people write it.
+        colours: of its marks, on light and on dark paper.
         sentence: the rule in words, for run descriptions and the report.
+        question: what a treatment set beside this variant answers.
 
     Source: OPLoRA, arXiv 2510.13003. Departure: the paper reparameterises the forward pass; the three
     projections together give the same trajectory and keep the adapter a vanilla LoRA file.
@@ -36,7 +45,11 @@ class VariantRule:
     project_init: bool
     project_gradients: bool
     project_parameters: bool
+    role: Role
+    label: str
+    colours: tuple[str, str]
     sentence: str
+    question: str
 
     @property
     def needs_projectors(self) -> bool:
@@ -44,43 +57,51 @@ class VariantRule:
         return self.basis == "top"
 
 
-VARIANTS: dict[str, VariantRule] = {
-    rule.name: rule
-    for rule in (
-        VariantRule("v3", "none", "none", False, False, False, "plain LoRA, no constraint"),
-        VariantRule(
-            "v4",
-            "oplora",
-            "top",
-            True,
-            True,
-            True,
-            "LoRA kept exactly out of the top-k singular directions at every step",
+VARIANTS: dict[str, Variant] = {
+    variant.name: variant
+    for variant in (
+        Variant(
+            *("v3", "none", "none", False, False, False),
+            role="rival",
+            label="V3",
+            colours=("#c8551b", "#f08a4b"),
+            sentence="plain LoRA, no constraint",
+            question="Does the constraint help at all?",
         ),
-        VariantRule(
-            "v4-hooks",
-            "oplora-hooks",
-            "top",
-            False,
-            True,
-            False,
-            "only the gradients are projected (the ablation that leaks)",
+        Variant(
+            *("v4", "oplora", "top", True, True, True),
+            role="treatment",
+            label="V4",
+            colours=("#0b7285", "#45b8cc"),
+            sentence="LoRA kept exactly out of the top-k singular directions at every step",
+            question="Which treatment keeps more of the mathematics?",
         ),
-        VariantRule(
-            "v4-random",
-            "random",
-            "random",
-            True,
-            True,
-            True,
-            "LoRA kept exactly out of k random directions (the control)",
+        Variant(
+            *("v4-hooks", "oplora-hooks", "top", False, True, False),
+            role="ablation",
+            label="V4-hooks",
+            colours=("#8a4fbf", "#c197ee"),
+            sentence="only the gradients are projected (the ablation that leaks)",
+            question="Is it enough to project the gradients?",
+        ),
+        Variant(
+            *("v4-random", "random", "random", True, True, True),
+            role="control",
+            label="V4-random",
+            colours=("#a0791a", "#d9b04a"),
+            sentence="LoRA kept exactly out of k random directions (the control)",
+            question="Does it matter that the protected directions are the top ones?",
         ),
     )
 }
 
 
-def variant_rule(name: str) -> VariantRule:
-    """The rule of a variant.
+def find_variant(name: str, where: str = "variant") -> Variant:
+    """The row of a variant.
+
+    Args:
+        name: of the variant.
+        where: the parameter that names it.
 
     Raises:
         ConfigError: there is no such variant.
@@ -88,9 +109,32 @@ def variant_rule(name: str) -> VariantRule:
     if name not in VARIANTS:
         raise ConfigError(
             "There is no such variant.",
-            where="variant",
+            where=where,
             expected="one of " + ", ".join(VARIANTS),
             found=repr(name),
-            next_step="pass -P variant=v3 or -P variant=v4",
+            next_step=f"pass for example -P {where}={next(iter(VARIANTS))}",
         )
     return VARIANTS[name]
+
+
+def label_of(name: str) -> str:
+    """The label of an arm: `V4-hooks` for `v4-hooks`; the base is `base`."""
+    return name if name == "base" else find_variant(name).label
+
+
+def of_role(role: Role, names: Iterable[str]) -> tuple[str, ...]:
+    """Those of `names` that have this role, in the order given."""
+    return tuple(name for name in names if name in VARIANTS and VARIANTS[name].role == role)
+
+
+def comparisons(names: Iterable[str]) -> tuple[tuple[str, str], ...]:
+    """Which arms are set against which: every treatment against every other variant, by role of the other.
+
+    Args:
+        names: of the arms; the base is left out, since every arm is compared with it anyway.
+    """
+    arms = [name for name in names if name in VARIANTS]
+    treatments = of_role("treatment", arms)
+    others = [name for role in ROLES[1:] for name in of_role(role, arms)]
+    among = [(a, b) for position, a in enumerate(treatments) for b in treatments[position + 1 :]]
+    return tuple((treatment, other) for treatment in treatments for other in others) + tuple(among)

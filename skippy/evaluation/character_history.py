@@ -9,7 +9,7 @@ import pandas as pd
 
 from skippy.core.personality.measurement import TargetDelta
 from skippy.results import CharacterHistory, TrajectoryPoint
-from skippy.tracking.runs import Tracker
+from skippy.tracking.tracker import Tracker
 
 TABLES = "character_deltas"
 POOLED = ("personality_energy_ratio", "null_z", "null_low", "null_high", "chance")
@@ -41,7 +41,7 @@ def read_trajectory(tracker: Tracker, run_id: str) -> tuple[TrajectoryPoint, ...
 
 def _profiles(tracker: Tracker, run_id: str, prefix: str) -> dict[int, dict[str, float]]:
     """Step → trait → value, steps ascending, traits by name."""
-    names = sorted(name for name in tracker.read(run_id).metrics if name.startswith(prefix))
+    names = sorted(name for name in tracker.runs.read(run_id).metrics if name.startswith(prefix))
     profiles: dict[int, dict[str, float]] = {}
     for name in names:
         for step, value in _curve(tracker, run_id, name).items():
@@ -51,16 +51,16 @@ def _profiles(tracker: Tracker, run_id: str, prefix: str) -> dict[int, dict[str,
 
 def _curve(tracker: Tracker, run_id: str, metric: str) -> dict[int, float]:
     """Step → the last value logged for it."""
-    return {point.step: point.value for point in tracker.metric_history(run_id, metric)}
+    return {point.step: point.value for point in tracker.runs.metric_history(run_id, metric)}
 
 
 def _newest_table(tracker: Tracker, run_id: str) -> tuple[int, list[TargetDelta]]:
     """The last `step_NNNNNN.parquet`; step 0 and no rows where there is none."""
-    tables = [path for path in tracker.list_artifacts(run_id, TABLES) if path.endswith(".parquet")]
+    tables = [path for path in tracker.artifacts.files(run_id, TABLES) if path.endswith(".parquet")]
     if not tables:
         return 0, []
     newest = max(tables, key=_step_of)
-    rows = pd.read_parquet(tracker.artifact(run_id, newest)).to_dict("records")
+    rows = pd.read_parquet(tracker.artifacts.path(run_id, newest)).to_dict("records")
     return _step_of(newest), [_to_target(row) for row in rows]
 
 

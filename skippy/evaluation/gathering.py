@@ -10,7 +10,7 @@ from statistics import fmean
 from skippy.characters.schema import Character
 from skippy.config import CompareConfig
 from skippy.core.inference.accuracy import maj_at_k
-from skippy.core.variants import VARIANTS
+from skippy.core.variants import find_variant
 from skippy.errors import ReportError
 from skippy.evaluation.character_history import read_trajectory
 from skippy.evaluation.distinguish import distinguishability
@@ -33,7 +33,7 @@ from skippy.stores.problems import ProblemSet
 from skippy.stores.samples import Sample, read_samples
 from skippy.tracking.external_models import MODEL_DIGEST_TAG
 from skippy.tracking.records import RunRecord
-from skippy.tracking.runs import Tracker
+from skippy.tracking.tracker import Tracker
 
 OF_OTHERS = ("lm_eval/", "banal/judge", "aime/verify_")
 """Metrics of an evaluation that are not ours: EleutherAI's harness, a judge model, math-verify."""
@@ -58,14 +58,14 @@ def gather_comparison(
         evaluations = tuple(
             _evaluation(tracker, record, problems, character, base_samples, base_scores) for record in runs
         )
-        sentence = "the base itself" if name == "base" else VARIANTS[name].sentence
+        sentence = "the base itself" if name == "base" else find_variant(name).sentence
         arms.append(Arm(name, sentence, evaluations))
-    comparison = Comparison(
+    return Comparison(
         suite_label=suite_label(problems) if problems else "no problems",
         problems=_described(problems) if problems else (),
         arms=tuple(arms),
         provenance=gather_provenance(
-            config, tracker, tracker.read(run_id), base, character, problems, records
+            config, tracker, tracker.runs.read(run_id), base, character, problems, records
         ),
         margin_points=100 * config.margin,
         floors=asdict(character.floors),
@@ -73,9 +73,8 @@ def gather_comparison(
         registered_model=config.registered_model,
         promotion=promotion_state(config, tracker),
         extra_metrics=figures_of_others(records),
+        protected_k=", ".join(dict.fromkeys(_protected(tracker, records))),
     )
-    k = next((r.tags.get("skippy.k", "") for r in _trainings(tracker, records)), "")
-    return replace(comparison, protected_k=int(k)) if k.isdigit() else comparison
 
 
 def _evaluation(
@@ -90,8 +89,8 @@ def _evaluation(
     solved, chatted = samples.get(AIME, []), samples.get(BANAL, [])
     scores = problem_scores(solved, problems) if problems else ()
     gold = problems.gold if problems else {}
-    train = tracker.read(record.link("train")) if record.link("train") else None
-    merge = tracker.read(record.link("merge")) if record.link("merge") else None
+    train = tracker.runs.read(record.link("train")) if record.link("train") else None
+    merge = tracker.runs.read(record.link("merge")) if record.link("merge") else None
     step = merge.tags.get("skippy.step", "") if merge else ""
     uri = record.tags.get(MODEL_URI, "")
     return Evaluation(
@@ -145,7 +144,7 @@ def _frontier(
     if merge is None or problems is None:
         return ()
     ours = [walk for walk in walks_behind(merge, tracker) if walk.link("train") == merge.link("train")]
-    samples = [s for walk in ours for s in read_samples(tracker.artifact(walk.run_id, FRONTIER))]
+    samples = [s for walk in ours for s in read_samples(tracker.artifacts.path(walk.run_id, FRONTIER))]
     step = merge.tags.get("skippy.step", "")
     return frontier(samples, base_scores, problems, int(step) if step.isdigit() else None)
 
@@ -176,8 +175,8 @@ def _banal(
 def _samples(tracker: Tracker, record: RunRecord) -> dict[str, list[Sample]]:
     """Suite → samples of an evaluation."""
     return {
-        Path(path).stem: list(read_samples(tracker.artifact(record.run_id, path)))
-        for path in tracker.list_artifacts(record.run_id, "samples")
+        Path(path).stem: list(read_samples(tracker.artifacts.path(record.run_id, path)))
+        for path in tracker.artifacts.files(record.run_id, "samples")
     }
 
 
@@ -186,7 +185,7 @@ def _problems_of(record: RunRecord, tracker: Tracker) -> ProblemSet | None:
     source, digest = record.tags.get("skippy.problems", ""), record.tags.get("skippy.problems_digest", "")
     if not digest:
         return None
-    problems = load_problem_set(source, int(tracker.config(record.run_id)["limit"]))
+    problems = load_problem_set(source, int(tracker.runs.config(record.run_id)["limit"]))
     if problems.digest != digest:
         raise ReportError(
             "The problems are not the ones that were asked.",
@@ -220,5 +219,9 @@ def _leakage(train: RunRecord | None, merge: RunRecord | None) -> LeakageFacts |
     )
 
 
-def _trainings(tracker: Tracker, records: Mapping[str, Sequence[RunRecord]]) -> list[RunRecord]:
-    return [tracker.read(r.link("train")) for runs in records.values() for r in runs if r.link("train")]
+def _protected(tracker: Tracker, records: Mapping[str, Sequence[RunRecord]]) -> list[str]:
+    """`skippy.k` of every training that has one, as it was asked for."""
+    trainings = [
+        tracker.runs.read(r.link("train")) for runs in records.values() for r in runs if r.link("train")
+    ]
+    return [k for training in trainings if (k := training.tags.get("skippy.k", ""))]

@@ -16,8 +16,9 @@ from skippy.results import PromotionState, Provenance
 from skippy.stores.problems import ProblemSet
 from skippy.tracking.promotions import CHAMPION, PREVIOUS
 from skippy.tracking.records import RunRecord
-from skippy.tracking.runs import Tracker
+from skippy.tracking.tracker import Tracker
 
+SAMPLES = "{samples}"
 PACKAGES = ("mlflow", "torch", "transformers", "trl", "peft", "numpy", "scipy", "safetensors")
 
 
@@ -49,6 +50,7 @@ def gather_provenance(
         versions={"python": platform.python_version()}
         | {name: importlib.metadata.version(name) for name in PACKAGES},
         commands=_commands(tracker, records, behind),
+        rerun=_rerun(tracker, records),
         comparison_command=command("compare", config_dict(config) | _named(records)),
     )
 
@@ -56,7 +58,7 @@ def gather_provenance(
 def promotion_state(config: CompareConfig, tracker: Tracker) -> PromotionState:
     """The aliases as they are, and who set the champion's, when and why."""
     name = config.registered_model
-    champion, previous = tracker.alias(name, CHAMPION), tracker.alias(name, PREVIOUS)
+    champion, previous = tracker.registry.alias(name, CHAMPION), tracker.registry.alias(name, PREVIOUS)
     tags = champion.tags if champion else {}
     return PromotionState(
         champion=str(champion.version) if champion else "",
@@ -71,24 +73,44 @@ def _commands(
     tracker: Tracker, records: Mapping[str, Sequence[RunRecord]], behind: Sequence[RunRecord]
 ) -> tuple[str, ...]:
     """The one that made all evaluations, where one did; else that of every run, in the order they build."""
+    parent = _parent(tracker, records)
+    return tuple(
+        command(record.stage, tracker.runs.config(record.run_id))
+        for record in ([parent] if parent else behind)
+    )
+
+
+def _rerun(tracker: Tracker, records: Mapping[str, Sequence[RunRecord]]) -> tuple[str, ...]:
+    """What evaluates every arm again with `{samples}` samples a problem: `main` where it made them, else `eval`."""
+    parent = _parent(tracker, records)
+    made = [parent] if parent else [record for runs in records.values() for record in runs]
+    return tuple(
+        command(record.stage, tracker.runs.config(record.run_id) | {"samples": SAMPLES}).replace(
+            f"'samples={SAMPLES}'", f"samples={SAMPLES}"
+        )
+        for record in made
+    )
+
+
+def _parent(tracker: Tracker, records: Mapping[str, Sequence[RunRecord]]) -> RunRecord | None:
+    """The run of `main` that made all evaluations, None where they were made one by one."""
     parents = {record.parent for runs in records.values() for record in runs}
-    parent = tracker.read(only) if len(parents) == 1 and (only := next(iter(parents))) else None
-    made = [parent] if parent and parent.stage == "main" else behind
-    return tuple(command(record.stage, tracker.config(record.run_id)) for record in made)
+    parent = tracker.runs.read(only) if len(parents) == 1 and (only := next(iter(parents))) else None
+    return parent if parent and parent.stage == "main" else None
 
 
 def _named(records: Mapping[str, Sequence[RunRecord]]) -> dict[str, str]:
-    """The evaluations as parameters of `compare`; controls are found, not named."""
-    return {f"{arm}_run": ",".join(record.run_id for record in runs) for arm, runs in records.items()}
+    """The evaluations as parameters of `compare`, all of them named."""
+    return {"arms": "", "runs": ",".join(record.run_id for runs in records.values() for record in runs)}
 
 
 def _runs_behind(tracker: Tracker, records: Mapping[str, Sequence[RunRecord]]) -> Iterator[RunRecord]:
     """Every run that the evaluations rest on and themselves, once each, earlier stages first."""
     evaluations = [record for runs in records.values() for record in runs]
-    merges = [tracker.read(record.link("merge")) for record in evaluations if record.link("merge")]
-    trainings = [tracker.read(record.link("train")) for record in evaluations if record.link("train")]
+    merges = [tracker.runs.read(record.link("merge")) for record in evaluations if record.link("merge")]
+    trainings = [tracker.runs.read(record.link("train")) for record in evaluations if record.link("train")]
     sources = [
-        tracker.read(record.link(stage))
+        tracker.runs.read(record.link(stage))
         for stage in ("svd", "subspace")
         for record in trainings
         if record.link(stage)

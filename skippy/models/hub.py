@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import (
-    HfHubHTTPError,
-    HFValidationError,
-    LocalEntryNotFoundError,
-    OfflineModeIsEnabled,
-)
+from huggingface_hub import model_info, snapshot_download, try_to_load_from_cache
 
 from skippy.errors import CheckpointError
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+HUB_TIMEOUT_SECONDS = 10.0
 HUB_PATTERNS = (
     *("*.json", "*.safetensors", "*.txt", "*.jinja", "*.model", "*.tiktoken", "*.spm"),
     *("LICENSE*", "LICENCE*", "NOTICE*", "USE_POLICY*"),
@@ -25,57 +22,94 @@ NOT_NEEDED = ("*/*.safetensors", "consolidated*.safetensors", "original/*")
 ADAPTER_PATTERNS = ("adapter_config.json", "adapter_model.safetensors", "skippy.json")
 
 
+def find_local(name_or_path: str | Path) -> Path | None:
+    """The path that is meant; None where it can only be an id of the hub.
+
+    Raises:
+        CheckpointError: nothing is at this path, and an id is not spelled so.
+    """
+    path = Path(name_or_path).expanduser()
+    if path.exists():
+        return path
+    name = str(name_or_path)
+    if HUB_ID.fullmatch(name) and not name.startswith("."):
+        return None
+    raise CheckpointError(
+        "The checkpoint does not exist.",
+        where=name,
+        expected="an existing directory, or a Hugging Face id such as Qwen/Qwen3-VL-8B-Instruct",
+        found="nothing at this path",
+        next_step="check the path given as the model, or use `lab` for the built-in one",
+    )
+
+
 def fetch_checkpoint(name_or_path: str | Path) -> Path:
     """Find a checkpoint directory: a path, or a Hugging Face id that is in the local cache or can be fetched.
 
     Raises:
         CheckpointError: it is no directory, and not to be had from the hub.
     """
-    path = Path(name_or_path).expanduser()
-    if path.exists():
+    path = find_local(name_or_path)
+    if path is not None:
         return path
-    name = str(name_or_path)
-    if not is_hub_id(name):
-        raise CheckpointError(
-            "The checkpoint does not exist.",
-            where=name,
-            expected="an existing directory, or a Hugging Face id such as Qwen/Qwen3-VL-8B-Instruct",
-            found="nothing at this path",
-            next_step="check the path given as the model, or use `lab` for the built-in one",
+    with _hub_errors(str(name_or_path)):
+        return Path(
+            snapshot_download(
+                str(name_or_path), allow_patterns=list(HUB_PATTERNS), ignore_patterns=list(NOT_NEEDED)
+            )
         )
-    return _fetch(name, "checkpoint", HUB_PATTERNS)
 
 
-def fetch_adapter(name_or_path: str | Path) -> Path:
-    """Find an adapter directory: a path, whether it exists or not, or a Hugging Face id.
+def adapter_names(text: str) -> list[str]:
+    """What a person names as adapters: one path, commas and all, or several names with commas between."""
+    return [text] if Path(text).expanduser().exists() else [name.strip() for name in text.split(",")]
+
+
+def find_local_adapter(name: str) -> Path | None:
+    """The path that is meant, whether anything is there or not; None where it can only be an id of the hub."""
+    path = Path(name).expanduser()
+    is_id = HUB_ID.fullmatch(name) and not name.startswith(".") and not path.exists()
+    return None if is_id else path
+
+
+def fetch_adapter(name: str) -> Path:
+    """Find an adapter directory: a path, or a Hugging Face id that is in the local cache or can be fetched.
 
     Raises:
         CheckpointError: it is an id that is not to be had from the hub.
     """
-    path = Path(name_or_path).expanduser()
-    if path.exists() or not is_hub_id(str(name_or_path)):
+    path = find_local_adapter(name)
+    if path is not None:
         return path
-    return _fetch(str(name_or_path), "adapter", ADAPTER_PATTERNS)
+    with _hub_errors(name):
+        return Path(snapshot_download(name, allow_patterns=list(ADAPTER_PATTERNS)))
 
 
-def is_hub_id(name: str) -> bool:
-    """Whether it could be an id of the Hugging Face hub, and not a path."""
-    return HUB_ID.fullmatch(name) is not None and not name.startswith(".")
+def require_reachable(hub_id: str, file: str = "config.json") -> None:
+    """Ask the hub for what is not in the cache: a wrong id or a dead network shows at once.
+
+    Args:
+        hub_id: of a checkpoint, or of an adapter.
+        file: that says whether it is in the cache.
+
+    Raises:
+        CheckpointError: it is not to be had from the hub.
+    """
+    if isinstance(try_to_load_from_cache(hub_id, file), str):
+        return
+    with _hub_errors(hub_id):
+        model_info(hub_id, timeout=HUB_TIMEOUT_SECONDS)
 
 
-def _fetch(name: str, noun: str, patterns: tuple[str, ...]) -> Path:
+@contextmanager
+def _hub_errors(name: str) -> Iterator[None]:
     try:
-        return Path(snapshot_download(name, allow_patterns=list(patterns), ignore_patterns=list(NOT_NEEDED)))
-    except (
-        HfHubHTTPError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-        OfflineModeIsEnabled,
-        OSError,
-    ) as error:
+        yield
+    except Exception as error:
+        # The library and its transport raise many unrelated types; all mean the same to a person.
         reason = (str(error).strip().splitlines() or [""])[0]
         raise CheckpointError(
-            f"The {noun} is neither a local directory nor to be had from the hub.",
+            "The checkpoint is neither a local directory nor to be had from the hub.",
             where=name,
             expected="a directory, an id in the local cache, or an id that the hub serves",
             found=f"{type(error).__name__}: {reason}",

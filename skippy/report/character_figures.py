@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from importlib import resources
 
 from skippy.core.personality.deltas import BAND
 from skippy.core.personality.measurement import TargetDelta
+from skippy.core.variants import label_of
 from skippy.report.canvas import WIDE, Canvas, fit_scale, spread_labels
 from skippy.report.numerals import MISSING, percent, plain, signed
+from skippy.report.palette import figure_style, read_template
 from skippy.report.trait_profile import draw_trait_profile
-from skippy.report.wording import label_of
 from skippy.results import CharacterHistory, TrajectoryPoint
 
 LAYER_PIXELS, CELL_PIXELS, ROW_PIXELS = 74, 98, 22
@@ -37,8 +37,7 @@ def draw_character_figures(history: CharacterHistory) -> dict[str, str]:
         "targets.svg": draw_targets(who, history.step, history.targets),
         "traits.svg": draw_trait_profile(who, history.variant, history.traits, history.trait_null),
     }
-    templates = resources.files("skippy.report").joinpath("templates")
-    style = "".join(templates.joinpath(name).read_text("utf-8") for name in ("figures.css", "character.css"))
+    style = figure_style([history.variant]) + read_template("character.css")
     return {
         name: drawing.replace(">\n", f">\n<style>{style}</style>\n", 1) + "\n"
         for name, drawing in drawings.items()

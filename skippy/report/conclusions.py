@@ -11,6 +11,21 @@ Word = Literal["preserved", "degraded", "inconclusive", "not_comparable"]
 
 
 @dataclass(frozen=True)
+class NeededDesign:
+    """What would let a variant that lost nothing pass.
+
+    Attributes:
+        problems: with as many samples a problem as there were.
+        samples: a problem, with as many problems as there were; None where no reasonable number is enough.
+        power: probability of passing.
+    """
+
+    problems: int
+    samples: int | None
+    power: float
+
+
+@dataclass(frozen=True)
 class VariantVerdict:
     """One variant against the base. All differences in points.
 
@@ -32,6 +47,7 @@ class VariantVerdict:
         across_seed_error: uncertainty from seeds alone; None for one seed.
         lenient_mean_difference: the same under the lenient scorer; None where not run.
         mcnemar_p: exact McNemar, for k = 1 and one seed only.
+        needed: for an inconclusive verdict, the design that would settle it; None where none would.
     """
 
     name: str
@@ -51,6 +67,7 @@ class VariantVerdict:
     across_seed_error: float | None = None
     lenient_mean_difference: float | None = None
     mcnemar_p: float | None = None
+    needed: NeededDesign | None = None
 
 
 @dataclass(frozen=True)
@@ -58,8 +75,8 @@ class PairVerdict:
     """Two variants at equal personality, or the reason why they cannot be compared.
 
     Attributes:
-        first: the variant that should win.
-        second: its rival.
+        first: the treatment.
+        second: its rival, control, ablation or anchor, or another treatment.
         verdict: `first_better`, `second_better`, `unresolved` or `not_comparable`.
         reason: in a sentence.
         likeness: the equivalence of their personalities; None where one has no banal scores.
@@ -86,6 +103,33 @@ class GateStep:
 
 
 @dataclass(frozen=True)
+class Gate:
+    """The promotion order as far as it went.
+
+    Attributes:
+        treatment: the variant that may win; None where the comparison has none.
+        rivals: what it has to beat.
+        order: names of all steps.
+        steps: those that were read; all but the last have passed.
+    """
+
+    treatment: str | None
+    rivals: tuple[str, ...]
+    order: tuple[str, ...]
+    steps: tuple[GateStep, ...]
+
+    @property
+    def is_open(self) -> bool:
+        """Whether every step passed."""
+        return len(self.steps) == len(self.order) and all(step.is_passed for step in self.steps)
+
+    @property
+    def reason(self) -> str:
+        """Why it is open or shut, in a sentence."""
+        return "every step of the promotion order passed" if self.is_open else self.steps[-1].reason
+
+
+@dataclass(frozen=True)
 class Planning:
     """What n × k can show, in points; `is_margin_reachable` says whether δ is worth asking for."""
 
@@ -106,8 +150,6 @@ class Verdicts:
         traits: variant → trait → Holm-adjusted p of a change against base.
         pairs: variants against each other.
         gate: promotion order as far as it went.
-        winner: `v4` when every step passed, else None.
-        winner_reason: in a sentence.
         planning: None where arms share no problems.
     """
 
@@ -115,10 +157,20 @@ class Verdicts:
     characters: tuple[GateStep, ...]
     traits: dict[str, dict[str, float]]
     pairs: tuple[PairVerdict, ...]
-    gate: tuple[GateStep, ...]
-    winner: str | None
-    winner_reason: str
+    gate: Gate
     planning: Planning | None
+
+    @property
+    def winner(self) -> str | None:
+        """The treatment, where every step of the gate passed."""
+        return self.gate.treatment if self.gate.is_open else None
+
+    @property
+    def primary(self) -> PairVerdict | None:
+        """The treatment against its first rival: what the experiment asks."""
+        if self.gate.treatment is None or not self.gate.rivals:
+            return None
+        return self.pair(self.gate.treatment, self.gate.rivals[0])
 
     def variant(self, name: str) -> VariantVerdict | None:
         """The verdict on that variant, or None."""

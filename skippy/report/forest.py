@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from skippy.core.variants import label_of
 from skippy.report.canvas import NARROW, Canvas, fit_scale
 from skippy.report.conclusions import VariantVerdict, Verdicts
 from skippy.report.numerals import bounds, signed
-from skippy.report.wording import label_of, verdict_words
+from skippy.report.wording import verdict_words
 
 ROW_PIXELS = 46
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from skippy.core.variants import label_of
 from skippy.report.canvas import Canvas, Scale, fit_scale, name_room, spread_labels
 from skippy.report.numerals import plain, signed
-from skippy.report.wording import label_of
 from skippy.results import Comparison, Evaluation, FrontierPoint
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from skippy.core.variants import label_of
 from skippy.report.canvas import Canvas, name_room
 from skippy.report.flips import Flip, mean_shares
 from skippy.report.numerals import percent
-from skippy.report.wording import label_of
 from skippy.results import Comparison, Problem
 
 ROW_PIXELS, LARGEST_CELL_PIXELS = 20, 34

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict
-from importlib import resources
 from typing import Any
 
 import jinja2
 from markupsafe import Markup
 
+from skippy.core.variants import label_of
 from skippy.report.audit import draw_audit
 from skippy.report.canvas import NARROW, WIDE
 from skippy.report.conclusions import Verdicts
@@ -21,11 +19,21 @@ from skippy.report.frontier import draw_frontier
 from skippy.report.heatmap import draw_heatmap
 from skippy.report.latex import escape_tex
 from skippy.report.numerals import digest, moment, percent, plain, signed
+from skippy.report.palette import figure_style, read_template
+from skippy.report.record import (
+    ArmEntry,
+    EvaluationEntry,
+    PersonalityEntry,
+    PromotionEntry,
+    ReportRecord,
+    WinnerEntry,
+)
 from skippy.report.tables import (
     audit_table,
     length_table,
     main_table,
     others_table,
+    question_table,
     seed_table,
     trait_table,
 )
@@ -34,13 +42,15 @@ from skippy.report.trajectory import draw_trajectory
 from skippy.report.verdicts import average_accuracy
 from skippy.report.wording import (
     champion_sentence,
+    commands_it_takes,
     headline,
-    label_of,
     limits,
     not_shown,
+    protected_words,
     seeds_sentence,
     shown,
     verdict_words,
+    what_it_takes,
 )
 from skippy.results import Arm, Comparison
 
@@ -63,7 +73,7 @@ def render(comparison: Comparison, verdicts: Verdicts) -> dict[str, str | bytes]
     drawings = _drawings(comparison, verdicts, flips)
     wide = {name: draw(WIDE) for name, draw in drawings.items()}
     narrow = {name: draw(NARROW) for name, draw in drawings.items()}
-    style = _read("figures.css")
+    style = figure_style(arm.name for arm in comparison.arms)
     view = _view(comparison, verdicts, flips)
     figures = {
         name: Markup(f'<div class="wide">{wide[name]}</div><div class="narrow">{narrow[name]}</div>')
@@ -74,13 +84,12 @@ def render(comparison: Comparison, verdicts: Verdicts) -> dict[str, str | bytes]
         **view,
         figures=figures,
         figure_style=Markup(style),
-        page_style=Markup(_read("page.css")),
-        page_script=Markup(_read("page.js")),
+        page_style=Markup(read_template("page.css")),
+        page_script=Markup(read_template("page.js")),
     )
     files: dict[str, str | bytes] = {
         "index.html": page,
-        "report.json": json.dumps(finite(report_json(comparison, verdicts)), indent=2, allow_nan=False)
-        + "\n",
+        "report.json": report_record(comparison, verdicts).to_json(),
         "report.md": _template("report.md.j2").render(**view),
         "tables.tex": _tex_template("tables.tex.j2").render(**view),
     }
@@ -90,73 +99,57 @@ def render(comparison: Comparison, verdicts: Verdicts) -> dict[str, str | bytes]
     return files
 
 
-def report_json(comparison: Comparison, verdicts: Verdicts) -> dict[str, Any]:
+def report_record(comparison: Comparison, verdicts: Verdicts) -> ReportRecord:
     """The verdicts as data; differences, intervals and margins in points."""
-    primary = verdicts.pair("v4", "v3")
-    likeness = primary.likeness if primary else None
-    return {
-        "suite": comparison.suite_label,
-        "unit": "points",
-        "headline": headline(comparison, verdicts),
-        "shown": shown(comparison, verdicts),
-        "not_shown": not_shown(comparison, verdicts),
-        "verdicts": {verdict.name: asdict(verdict) for verdict in verdicts.variants},
-        "personality": {
-            "verdict": "not_comparable"
-            if likeness is None
-            else "equal"
-            if likeness.is_equal
-            else "not_equal",
-            **({} if likeness is None else asdict(likeness)),
-            "learned": {step.name: step.is_passed for step in verdicts.characters},
-            "traits_adjusted_p": verdicts.traits,
-        },
-        "pairs": [asdict(pair) for pair in verdicts.pairs],
-        "winner": {"variant": verdicts.winner, "reason": verdicts.winner_reason},
-        "promotion": {
-            "is_allowed": verdicts.winner is not None,
-            "steps": [asdict(step) for step in verdicts.gate],
-            "registered_model": comparison.registered_model,
+    likeness = verdicts.primary.likeness if verdicts.primary else None
+    word = "not_comparable" if likeness is None else "equal" if likeness.is_equal else "not_equal"
+    return ReportRecord(
+        suite=comparison.suite_label,
+        headline=headline(comparison, verdicts),
+        shown=tuple(shown(comparison, verdicts)),
+        not_shown=tuple(not_shown(comparison, verdicts)),
+        verdicts={verdict.name: verdict for verdict in verdicts.variants},
+        personality=PersonalityEntry(
+            verdict=word,
+            learned={step.name: step.is_passed for step in verdicts.characters},
+            traits_adjusted_p=verdicts.traits,
+            **(asdict(likeness) if likeness else {}),
+        ),
+        pairs=verdicts.pairs,
+        winner=WinnerEntry(verdicts.winner, verdicts.gate.reason),
+        promotion=PromotionEntry(
+            is_allowed=verdicts.gate.is_open,
+            steps=verdicts.gate.steps,
+            registered_model=comparison.registered_model,
             **asdict(comparison.promotion),
-        },
-        "planning": asdict(verdicts.planning) if verdicts.planning else None,
-        "arms": {arm.name: _arm_json(arm) for arm in comparison.arms},
-        "figures_of_others": dict(comparison.extra_metrics),
-        "provenance": asdict(comparison.provenance),
-        "limits": limits(comparison, verdicts),
-    }
+        ),
+        planning=verdicts.planning,
+        arms={arm.name: _arm_entry(arm) for arm in comparison.arms},
+        figures_of_others=dict(comparison.extra_metrics),
+        provenance=comparison.provenance,
+        limits=tuple(limits(comparison, verdicts)),
+    )
 
 
-def finite(value: Any) -> Any:
-    """`value` with null in place of NaN and infinities, which JSON does not have."""
-    if isinstance(value, Mapping):
-        return {key: finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _arm_json(arm: Arm) -> dict[str, Any]:
-    return {
-        "avg_at_k": average_accuracy(arm),
-        "evaluations": [
-            {
-                "seed": item.seed,
-                "model_uri": item.model_uri,
-                "model_version": item.model_version,
-                "model_digest": item.model_digest,
-                "step": item.step,
-                "preset": item.preset,
-                "prompt_style": item.prompt_style,
-                "backend": item.backend,
-                "sampling_seed": item.sampling_seed,
-                "runs": dict(item.runs),
-                "correct": {score.key: score.correct for score in item.scores},
-                "leakage": asdict(item.leakage) if item.leakage else None,
-            }
-            for item in arm.evaluations
-        ],
-    }
+def _arm_entry(arm: Arm) -> ArmEntry:
+    evaluations = tuple(
+        EvaluationEntry(
+            seed=item.seed,
+            model_uri=item.model_uri,
+            model_version=item.model_version,
+            model_digest=item.model_digest,
+            step=item.step,
+            preset=item.preset,
+            prompt_style=item.prompt_style,
+            backend=item.backend,
+            sampling_seed=item.sampling_seed,
+            runs=dict(item.runs),
+            correct={score.key: score.correct for score in item.scores},
+            leakage=item.leakage,
+        )
+        for item in arm.evaluations
+    )
+    return ArmEntry(evaluations, average_accuracy(arm))
 
 
 def _drawings(
@@ -184,9 +177,13 @@ def _view(comparison: Comparison, verdicts: Verdicts, flips: list[Flip]) -> dict
         "headline": headline(comparison, verdicts),
         "shown": shown(comparison, verdicts),
         "not_shown": not_shown(comparison, verdicts),
+        "takes": what_it_takes(comparison, verdicts),
+        "commands_it_takes": commands_it_takes(comparison, verdicts),
         "limits": limits(comparison, verdicts),
         "champion": champion_sentence(comparison),
         "seeds_sentence": seeds_sentence(comparison),
+        "protected": protected_words(comparison.protected_k),
+        "questions": question_table(verdicts),
         "main": main_table(comparison, verdicts),
         "others": others_table(comparison),
         "lengths": length_table(comparison),
@@ -213,10 +210,6 @@ def excerpt(text: str) -> str:
     return f"{text[:EXCERPT_HEAD]}\n[… {left_out} characters …]\n{text[-EXCERPT_TAIL:]}"
 
 
-def _read(name: str) -> str:
-    return (resources.files("skippy.report") / "templates" / name).read_text(encoding="utf-8")
-
-
 def _filters(environment: jinja2.Environment) -> jinja2.Environment:
     environment.filters.update(
         signed=signed,
@@ -239,7 +232,7 @@ def _template(name: str) -> jinja2.Template:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    return _filters(environment).from_string(_read(name))
+    return _filters(environment).from_string(read_template(name))
 
 
 def _tex_template(name: str) -> jinja2.Template:
@@ -256,4 +249,4 @@ def _tex_template(name: str) -> jinja2.Template:
         undefined=jinja2.StrictUndefined,
         autoescape=False,
     )
-    return _filters(environment).from_string(_read(name))
+    return _filters(environment).from_string(read_template(name))

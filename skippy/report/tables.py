@@ -9,13 +9,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from skippy.core.inference.accuracy import pass_at_k
+from skippy.core.variants import find_variant, label_of
 from skippy.report.audit import MEANING, count_statuses
-from skippy.report.conclusions import Verdicts
+from skippy.report.conclusions import PairVerdict, VariantVerdict, Verdicts
 from skippy.report.numerals import MISSING, bounds, percent, plain, signed, small
 from skippy.report.traits import mean_tokens, trait_means
 from skippy.report.verdicts import POINTS, average_accuracy
-from skippy.report.wording import label_of, truncated_share, verdict_words
+from skippy.report.wording import truncated_share, verdict_words
 from skippy.results import Arm, Comparison, Evaluation
+
+AGAINST_BASE = "Is the mathematics preserved?"
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,24 @@ def main_table(comparison: Comparison, verdicts: Verdicts) -> Table:
     ]
     shown = [item for item in rows if any(cell != MISSING for cell in item.cells)]
     return Table(tuple(arm.label for arm in arms), tuple(shown), tuple(arm.name for arm in arms))
+
+
+def question_table(verdicts: Verdicts) -> Table:
+    """Which comparison answers which question, and what the answer is."""
+    rows = [
+        Row(f"{label_of(item.name)} beside base", (AGAINST_BASE, verdict_words(item), _points(item)))
+        for item in verdicts.variants
+    ]
+    for pair in verdicts.pairs:
+        label = f"{label_of(pair.first)} beside {label_of(pair.second)}"
+        better = {"first_better": pair.first, "second_better": pair.second}.get(pair.verdict)
+        words = f"{label_of(better)} scores higher" if better else pair.verdict.replace("_", " ")
+        rows.append(Row(label, (find_variant(pair.second).question, words, _points(pair))))
+    return Table(("question", "answer", "difference (bounds)"), tuple(rows))
+
+
+def _points(item: VariantVerdict | PairVerdict) -> str:
+    return f"{signed(item.mean_difference)} ({bounds(item.interval)})" if item.interval else MISSING
 
 
 def others_table(comparison: Comparison) -> Table | None:

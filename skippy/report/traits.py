@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from skippy.core.variants import label_of
 from skippy.report.canvas import Canvas, Scale, fit_scale, name_room, spread_labels
 from skippy.report.numerals import percent, plain, signed
-from skippy.report.wording import label_of, truncated_share
+from skippy.report.wording import truncated_share
 from skippy.results import Arm, Comparison
 
 ROW_PIXELS, DIRECT_LABELS = 34, 3

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import fmean
 
+from skippy.core.variants import label_of
 from skippy.report.canvas import Canvas, fit_scale, name_room, spread_labels
 from skippy.report.numerals import plain, signed
-from skippy.report.wording import label_of
 from skippy.results import Comparison, TrajectoryPoint
 
 

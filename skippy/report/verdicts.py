@@ -20,22 +20,22 @@ from skippy.core.inference.paired import (
     non_inferiority,
     verdict_of,
 )
-from skippy.core.inference.power import PLANNING, achievable_margin, minimum_detectable_effect
 from skippy.core.inference.seeds import (
     SeededNonInferiority,
     non_inferiority_over_seeds,
     paired_t_p_over_seeds,
 )
+from skippy.core.variants import VARIANTS, comparisons
 from skippy.errors import ReportError
-from skippy.report.conclusions import GateStep, PairVerdict, Planning, VariantVerdict, Verdicts, Word
+from skippy.report.conclusions import GateStep, PairVerdict, VariantVerdict, Verdicts, Word
+from skippy.report.gate import walk_gate
 from skippy.report.numerals import bounds, percent, signed
 from skippy.report.pairing import common_seeds, difference_table, find_mismatch
 from skippy.report.personality import judge_character, judge_likeness
+from skippy.report.planning import design_needed, plan_of
 from skippy.results import Arm, Comparison
 
 POINTS = 100.0
-RIVALS = (("v4", "v3"), ("v4", "v4-random"), ("v4", "v4-hooks"))
-"""Pairs compared at equal personality; the first decides the winner, the others are controls."""
 
 
 def judge(comparison: Comparison) -> Verdicts:
@@ -54,16 +54,12 @@ def judge(comparison: Comparison) -> Verdicts:
     )
     pairs = tuple(
         _judge_pair(comparison, first, second)
-        for names in RIVALS
+        for names in comparisons(arm.name for arm in comparison.variants)
         if (first := comparison.arm(names[0])) and (second := comparison.arm(names[1]))
     )
-    gate = _walk_gate(variants, characters, pairs)
-    is_won = len(gate) == 3 and all(step.is_passed for step in gate)
     traits = {arm.name: _judge_traits(base, arm) for arm in comparison.variants}
-    reason = "every step of the promotion order passed" if is_won else gate[-1].reason
-    return Verdicts(
-        variants, characters, traits, pairs, gate, "v4" if is_won else None, reason, _plan(comparison, base)
-    )
+    gate = walk_gate(variants, characters, pairs)
+    return Verdicts(variants, characters, traits, pairs, gate, plan_of(comparison, base))
 
 
 def _require_base(comparison: Comparison) -> Arm:
@@ -73,7 +69,9 @@ def _require_base(comparison: Comparison) -> Arm:
         raise ReportError(
             "A comparison needs the base and at least one variant, all evaluated.",
             where="arms",
-            expected="base and, for example, v3 and v4, each with scored problems",
+            expected="base and, for example, "
+            + " and ".join(list(VARIANTS)[:2])
+            + ", each with scored problems",
             found=(", ".join(arm.name for arm in comparison.arms) or "no arms")
             + (f"; without scored problems: {', '.join(empty)}" if empty else ""),
             next_step="run eval with suite=all on the base and on each merged variant, then compare again",
@@ -98,7 +96,8 @@ def _judge_variant(comparison: Comparison, base: Arm, arm: Arm) -> VariantVerdic
     lenient = difference_table(arm, base, is_lenient=True)
     k = base.evaluations[0].scores[0].k
     words, reason = _conclude(test, comparison.margin_points)
-    if floor := _explain_floor(average_accuracy(base), comparison.margin_points):
+    floor = _explain_floor(average_accuracy(base), comparison.margin_points)
+    if floor:
         words, reason = "inconclusive", floor
     is_lower = words == "preserved, measurably lower"
     word: Word = "preserved" if words == "preserved, measurably lower" else words
@@ -121,6 +120,7 @@ def _judge_variant(comparison: Comparison, base: Arm, arm: Arm) -> VariantVerdic
         across_seed_error=test.seed_standard_error * POINTS if len(test.seed_means) > 1 else None,
         lenient_mean_difference=float(lenient.mean()) * POINTS if lenient.size else None,
         mcnemar_p=exact_mcnemar(int((table < 0).sum()), int((table > 0).sum())) if is_one_shot else None,
+        needed=design_needed(comparison, base, arm) if word == "inconclusive" and not floor else None,
     )
 
 
@@ -196,26 +196,6 @@ def _judge_pair(comparison: Comparison, first: Arm, second: Arm) -> PairVerdict:
     return PairVerdict(*names, word, reason, likeness, test.mean * POINTS, interval)
 
 
-def _walk_gate(
-    variants: tuple[VariantVerdict, ...], characters: tuple[GateStep, ...], pairs: tuple[PairVerdict, ...]
-) -> tuple[GateStep, ...]:
-    """Persona gate, then V4 non-inferior to base, then V4 > V3; stops at the first that fails."""
-    character = next((step for step in characters if step.name == "v4"), None)
-    verdict = next((item for item in variants if item.name == "v4"), None)
-    if character is None or verdict is None:
-        return (GateStep("persona", False, "there is no V4 in this comparison"),)
-    steps = [GateStep("persona", character.is_passed, character.reason)]
-    if not character.is_passed:
-        return tuple(steps)
-    steps.append(GateStep("V4 non-inferior to base", verdict.verdict == "preserved", verdict.reason))
-    if verdict.verdict != "preserved":
-        return tuple(steps)
-    pair = next((item for item in pairs if (item.first, item.second) == ("v4", "v3")), None)
-    if pair is None:
-        return (*steps, GateStep("V4 better than V3", False, "there is no V3 to compare with"))
-    return (*steps, GateStep("V4 better than V3", pair.verdict == "first_better", pair.reason))
-
-
 def _judge_traits(base: Arm, arm: Arm) -> dict[str, float]:
     """Holm-adjusted two-sided p of each trait's change against base, over prompts and seeds."""
     reference = base.evaluations[0].banal
@@ -228,16 +208,6 @@ def _judge_traits(base: Arm, arm: Arm) -> dict[str, float]:
         change = np.asarray([item.traits[name] for item in scored]) - np.asarray(reference.traits[name])
         p_values.append(paired_t_p_over_seeds(change))
     return dict(zip(names, holm(p_values), strict=True))
-
-
-def _plan(comparison: Comparison, base: Arm) -> Planning | None:
-    scores = base.evaluations[0].scores
-    if len(scores) < 2:
-        return None
-    n, k = len(scores), scores[0].k
-    margin = achievable_margin(n, k, spread=PLANNING, confidence=comparison.confidence) * POINTS
-    effect = minimum_detectable_effect(n, k, spread=PLANNING, confidence=comparison.confidence) * POINTS
-    return Planning(n, k, margin, effect, margin <= comparison.margin_points)
 
 
 def _in_points(interval: tuple[float, float]) -> tuple[float, float]:

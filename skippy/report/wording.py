@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from skippy.report.conclusions import PairVerdict, VariantVerdict, Verdicts
+from skippy.core.variants import label_of, of_role
+from skippy.report.conclusions import NeededDesign, PairVerdict, VariantVerdict, Verdicts
 from skippy.report.numerals import moment, percent, plain, signed, small
+from skippy.report.planning import MOST_SAMPLES
 from skippy.results import Arm, Comparison, LeakageFacts
 
 MEASURABLE_TRUNCATION_CHANGE = 0.02
 AT_CHANCE_FACTOR = 1.25
-"""Leakage of V3 below this multiple of chance counts as "at chance": V4 then has little to remove."""
-
-
-def label_of(name: str) -> str:
-    """`v4-hooks` as `V4-hooks`."""
-    return name if name == "base" else "V" + name[1:] if name.startswith("v") else name
+"""Leakage of a rival below this multiple of chance counts as "at chance": there is little to remove."""
 
 
 def verdict_words(verdict: VariantVerdict) -> str:
@@ -26,14 +23,38 @@ def verdict_words(verdict: VariantVerdict) -> str:
 def headline(comparison: Comparison, verdicts: Verdicts) -> str:
     """One sentence that a person reads first; never stronger than the verdicts."""
     suite = comparison.suite_label
-    v3, v4 = verdicts.variant("v3"), verdicts.variant("v4")
-    if v4 is None or v3 is None:
+    primary = verdicts.primary
+    if primary is None:
         return " ".join(_alone(verdict, suite) for verdict in verdicts.variants)
-    character = next((step for step in verdicts.characters if step.name == "v4"), None)
-    sentence = _both(v3, v4, verdicts.pair("v4", "v3"), suite)
-    if character is not None and not character.is_passed:
-        sentence += " V4 did not show the character, so this says little."
+    rival, treatment = verdicts.variant(primary.second), verdicts.variant(primary.first)
+    assert rival is not None
+    assert treatment is not None
+    sentence = _both(rival, treatment, primary, suite) + _beside_controls(primary, verdicts)
+    character = next(step for step in verdicts.characters if step.name == treatment.name)
+    if not character.is_passed:
+        sentence += f" {label_of(treatment.name)} did not show the character, so this says little."
     return sentence
+
+
+def _beside_controls(primary: PairVerdict, verdicts: Verdicts) -> str:
+    """Whether a treatment that beat its rival also beats the controls: without it the cause is open."""
+    if primary.verdict != "first_better":
+        return ""
+    controls = of_role("control", [pair.second for pair in verdicts.pairs if pair.first == primary.first])
+    sentences = []
+    for name in controls:
+        pair = verdicts.pair(primary.first, name)
+        assert pair is not None
+        first, second = label_of(primary.first), label_of(name)
+        sentences.append(
+            {
+                "first_better": f" {first} also scored higher than its control {second}.",
+                "second_better": f" Its control {second} scored higher still.",
+                "unresolved": f" Whether {first} scores higher than its control {second} is not settled.",
+                "not_comparable": f" Its control {second} cannot be compared.",
+            }[pair.verdict]
+        )
+    return "".join(sentences)
 
 
 def _alone(verdict: VariantVerdict, suite: str) -> str:
@@ -47,41 +68,43 @@ def _alone(verdict: VariantVerdict, suite: str) -> str:
     }[verdict.verdict]
 
 
-def _both(v3: VariantVerdict, v4: VariantVerdict, pair: PairVerdict | None, suite: str) -> str:
-    words = (v4.verdict, v3.verdict)
-    outcome = pair.verdict if pair else "not_comparable"
+def _both(rival: VariantVerdict, treatment: VariantVerdict, pair: PairVerdict, suite: str) -> str:
+    words, outcome = (treatment.verdict, rival.verdict), pair.verdict
+    first, second = label_of(treatment.name), label_of(rival.name)
     if "not_comparable" in words:
-        return " ".join((_alone(v4, suite), _alone(v3, suite)))
+        return " ".join((_alone(treatment, suite), _alone(rival, suite)))
     if words == ("preserved", "preserved"):
-        lower = " and ".join(label_of(v.name) for v in (v4, v3) if v.is_measurably_lower)
-        sentence = f"V4 and V3 both kept their {suite} score" + (
+        lower = " and ".join(label_of(v.name) for v in (treatment, rival) if v.is_measurably_lower)
+        sentence = f"{first} and {second} both kept their {suite} score" + (
             f" within the margin, {lower} measurably lower than base."
             if lower
-            else f" within {v4.margin:g} points; there was no larger loss to prevent."
+            else f" within {treatment.margin:g} points; there was no larger loss to prevent."
         )
-        return sentence + (" V4 still scored higher." if outcome == "first_better" else "")
+        return sentence + (f" {first} still scored higher." if outcome == "first_better" else "")
     if words == ("preserved", "degraded"):
         return (
-            _alone(v4, suite).removesuffix(".")
-            + (", and V3 lost, " if v4.is_measurably_lower else " and V3 lost, ")
+            _alone(treatment, suite).removesuffix(".")
+            + (f", and {second} lost, " if treatment.is_measurably_lower else f" and {second} lost, ")
             + {
                 "first_better": "at equal personality.",
                 "unresolved": "but which of the two scores higher is not settled.",
-                "second_better": "and yet V3 scored higher: look at the figures.",
+                "second_better": f"and yet {second} scored higher: look at the figures.",
                 "not_comparable": "but their personalities are not shown equal: not comparable.",
             }[outcome]
         )
     if words == ("degraded", "degraded"):
-        return f"V4 and V3 both lost {suite} score" + {
-            "first_better": "; V4 lost less, at equal personality.",
-            "second_better": "; V3 lost less, at equal personality.",
+        return f"{first} and {second} both lost {suite} score" + {
+            "first_better": f"; {first} lost less, at equal personality.",
+            "second_better": f"; {second} lost less, at equal personality.",
         }.get(outcome, ".")
     if words == ("degraded", "preserved"):
-        lower = ", though measurably lower than base" if v3.is_measurably_lower else ""
-        return f"V4 lost {suite} score where V3 kept it{lower}."
+        lower = ", though measurably lower than base" if rival.is_measurably_lower else ""
+        return f"{first} lost {suite} score where {second} kept it{lower}."
     if words == ("inconclusive", "inconclusive"):
-        return f"Cannot tell: neither for V4 nor for V3 is a loss of {suite} score shown or excluded."
-    return " ".join((_alone(v4, suite), _alone(v3, suite)))
+        return (
+            f"Cannot tell: neither for {first} nor for {second} is a loss of {suite} score shown or excluded."
+        )
+    return " ".join((_alone(treatment, suite), _alone(rival, suite)))
 
 
 def shown(comparison: Comparison, verdicts: Verdicts) -> list[str]:
@@ -127,6 +150,41 @@ def not_shown(comparison: Comparison, verdicts: Verdicts) -> list[str]:
     return lines
 
 
+def what_it_takes(comparison: Comparison, verdicts: Verdicts) -> list[str]:
+    """What would settle every inconclusive verdict, one sentence each."""
+    return [
+        f"{label_of(verdict.name)}: {_takes(verdict, verdict.needed)}."
+        for verdict in verdicts.variants
+        if verdict.needed
+    ]
+
+
+def _takes(verdict: VariantVerdict, needed: NeededDesign) -> str:
+    n, k, power = verdict.n, verdict.k, percent(needed.power, 0)
+    if (verdict.across_seed_error or 0.0) > (verdict.within_seed_error or 0.0):
+        return "training seeds differ more than problems do, so more seeds narrow the interval most"
+    if needed.problems <= n:
+        return (
+            f"{n} problems × {k} samples already let a variant that lost nothing pass with {power} power; "
+            "it may have lost less than this design can tell from nothing"
+        )
+    more = f"{n} problems × {needed.samples} samples" if needed.samples else ""
+    alone = f"; with {n} problems, no number of samples up to {MOST_SAMPLES} is enough" if not more else ""
+    return (
+        f"δ = {verdict.margin:g} points at {power} power takes {needed.problems} problems × {k} samples"
+        f"{', or ' + more if more else ''}, for a variant that lost nothing{alone}"
+    )
+
+
+def commands_it_takes(comparison: Comparison, verdicts: Verdicts) -> list[str]:
+    """The commands that evaluate again with the samples that would do for every verdict; none where none do."""
+    counts = [v.needed.samples for v in verdicts.variants if v.needed and v.needed.problems > v.n]
+    if not counts or None in counts:
+        return []
+    samples = str(max(count for count in counts if count))
+    return [line.replace("{samples}", samples) for line in comparison.provenance.rerun]
+
+
 def seeds_sentence(comparison: Comparison) -> str:
     """What the intervals say about other training seeds, in a sentence or two."""
     single = _single_seeds(comparison)
@@ -152,6 +210,14 @@ def seeds_sentence(comparison: Comparison) -> str:
 def _single_seeds(comparison: Comparison) -> dict[str, int]:
     """Label → training seed of the variants that have only one."""
     return {arm.label: arm.evaluations[0].seed for arm in comparison.variants if len(arm.evaluations) == 1}
+
+
+def protected_words(k: str) -> str:
+    """How many directions a target are protected: `16`, or as many as hold a share of ‖W‖² (`energy:0.5`)."""
+    kind, _, share = k.partition(":")
+    if kind == "energy" and share:
+        return f"k by target, the fewest that hold {percent(float(share), 0)} of ‖W‖² ({k})"
+    return f"k = {k}" if k else "k not recorded"
 
 
 def champion_sentence(comparison: Comparison) -> str:
@@ -215,12 +281,16 @@ def _limits_of_models(comparison: Comparison, verdicts: Verdicts) -> list[str]:
                 f"{arm.label}: {percent(abs(change))} of samples {side} than base "
                 "were cut at the token limit; length is a rival explanation to interference."
             )
-    plain_arm = comparison.arm("v3")
-    leakage = plain_arm.evaluations[0].leakage if plain_arm else None
-    if leakage and _is_at_chance(leakage):
-        found = f"left {small(leakage.rho_left)}, right {small(leakage.rho_right)}"
-        chance = f"{small(leakage.chance_left)}, {small(leakage.chance_right)}"
-        lines.append(f"V3's leakage ({found}) already sits at chance ({chance}): V4 had little to remove.")
+    treatment = label_of(verdicts.gate.treatment) if verdicts.gate.treatment else "a constraint"
+    for rival in filter(None, map(comparison.arm, verdicts.gate.rivals)):
+        leakage = rival.evaluations[0].leakage
+        if leakage and _is_at_chance(leakage):
+            found = f"left {small(leakage.rho_left)}, right {small(leakage.rho_right)}"
+            chance = f"{small(leakage.chance_left)}, {small(leakage.chance_right)}"
+            lines.append(
+                f"{rival.label}'s leakage ({found}) already sits at chance ({chance}): "
+                f"{treatment} had little to remove."
+            )
     if comparison.provenance.is_dirty:
         lines.append("The code had uncommitted changes: the commit named above does not fully describe it.")
     return lines

@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 
-from skippy.resolve.bases import LAB, Base
-from skippy.tracking.runs import NOTHING, RunRecord, Tracker
+from skippy.lab.paths import LAB
+from skippy.resolve.bases import Base
+from skippy.tracking.runs import NOTHING, RunRecord
+from skippy.tracking.tracker import Tracker
 
 logger = logging.getLogger(__name__)
 
@@ -36,10 +38,10 @@ def find_run(
     base, where that is not the lab, and with `make_with`.
     """
     if run_id:
-        record = tracker.get(run_id, stage=stage)
+        record = tracker.runs.get(run_id, stage=stage)
     else:
         of_base = {"base_model": base.name} if base and base.name != LAB else {}
-        record = tracker.find(
+        record = tracker.runs.find(
             stage,
             base_digest=base.digest if base else None,
             variant=variant,
@@ -48,7 +50,7 @@ def find_run(
             make_with={**of_base, **make_with},
         )
     while REUSES in record.tags:
-        record = tracker.get(record.tags[REUSES], stage=stage)
+        record = tracker.runs.get(record.tags[REUSES], stage=stage)
     if not run_id:
         logger.info("using %s run %s (%s)", stage, record.run_id, record.name)
     return record
@@ -56,4 +58,4 @@ def find_run(
 
 def walks_behind(merge: RunRecord, tracker: Tracker) -> list[RunRecord]:
     """The evaluations of checkpoints by which a merge chose its step; none where it was not matched."""
-    return [tracker.read(run_id) for run_id in merge.tags.get(WALK_RUNS, "").split(",") if run_id]
+    return [tracker.runs.read(run_id) for run_id in merge.tags.get(WALK_RUNS, "").split(",") if run_id]

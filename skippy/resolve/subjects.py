@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from skippy.core.variants import VARIANTS
 from skippy.models.hub import fetch_checkpoint
 from skippy.resolve.bases import Base
+from skippy.resolve.files import RUN_ID
 from skippy.resolve.runs import CHARACTER_DIGEST, MODEL_URI, find_run
 from skippy.stores.checkpoints import Checkpoint
-from skippy.tracking.runs import NOTHING, Tracker
+from skippy.tracking.runs import NOTHING
+from skippy.tracking.tracker import Tracker
 
 
 @dataclass(frozen=True)
@@ -63,12 +64,12 @@ def find_subject(
         of_character = {CHARACTER_DIGEST: character_digest} if character_digest else NOTHING
         merge = find_run(tracker, "merge", base=base, variant=name, extra_tags=of_character)
         name = merge.tags[MODEL_URI]
-    elif re.fullmatch(r"[0-9a-f]{32}", name):
+    elif RUN_ID.fullmatch(name) and not Path(name).exists():
         name = find_run(tracker, "merge", name).tags[MODEL_URI]
     if not name.startswith("models:/"):
         checkpoint = Checkpoint.open(fetch_checkpoint(name))
         return Subject(checkpoint.path.name, "other", checkpoint.path, checkpoint.digest(), name)
-    model = tracker.resolve_model(name)
+    model = tracker.models.resolve(name)
     tags = model.tags
     variant, seed = tags.get("variant", "other"), tags.get("seed", "")
     label = f"{variant} seed {seed}" if seed else variant

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from skippy.errors import TrackingError
-from skippy.tracking.runs import Tracker
+from skippy.tracking.tracker import Tracker
 
 
 def workspace(tracker: Tracker, *parts: str) -> Path:

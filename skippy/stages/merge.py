@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from skippy.characters.loader import load_character
+from skippy.commands import next_command
 from skippy.config import MergeConfig, config_dict
 from skippy.core.inference.matching import match_steps
 from skippy.errors import AdapterError, ConfigError, MissingRunError
 from skippy.evaluation.metrics import FRONTIER, persona_by_step
-from skippy.lab.paths import LAB_ADAPTER
-from skippy.models.hub import fetch_adapter
-from skippy.resolve.bases import LAB, Base, load_projectors, open_base
+from skippy.lab.paths import LAB, LAB_ADAPTER
+from skippy.models.hub import adapter_names, fetch_adapter
+from skippy.resolve.bases import Base, load_projectors, open_base
 from skippy.resolve.runs import CHARACTER_DIGEST, MODEL_URI, WALK_RUNS, find_run
 from skippy.stores.accounting import MergeAccount
 from skippy.stores.adapter_fit import name_foreign_base
@@ -23,8 +24,9 @@ from skippy.stores.adapters import Adapter, read_adapter
 from skippy.stores.merging import combined_digest, merge_checkpoint
 from skippy.stores.samples import read_samples
 from skippy.tracking.records import RunRecord
-from skippy.tracking.runs import Tracker
+from skippy.tracking.registry import check_model_name
 from skippy.tracking.stage_run import StageRun
+from skippy.tracking.tracker import Tracker
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +52,7 @@ class Source:
     train_run: str = ""
     svd_run: str = ""
     tags: Mapping[str, str] | None = None
+    walk_runs: tuple[str, ...] = ()
 
 
 def run(config: MergeConfig, tracker: Tracker) -> MergeResult:
@@ -61,6 +64,7 @@ def run(config: MergeConfig, tracker: Tracker) -> MergeResult:
         variant=config.variant,
         config=config_dict(config),
     ) as stage:
+        check_model_name(config.registered_model)
         base = open_base(config.base_model, tracker)
         stage.describe(base_digest=base.digest)
         source = _from_outside(config) if config.adapter else _from_run(config, tracker, base)
@@ -93,9 +97,10 @@ def _merge(
         "train_run": source.train_run,
         **(source.tags or {}),
     }
-    with tracker.model_draft(
+    with tracker.models.draft(
         stage,
         name=f"{config.registered_model}-{source.variant}",
+        registered_model=config.registered_model,
         model_type="checkpoint",
         params=tags,
         tags=tags,
@@ -111,11 +116,12 @@ def _merge(
             base_digest=base.digest,
             bases=projectors.bases if projectors else None,
             notes=_foreign_bases(read, base),
+            lineage=base.lineage,
         )
         for note in account.notes:
             logger.warning("merge: %s", note)
         stage.log_metrics(account.metrics(), model_id=draft.model_id)
-    version = draft.register(config.registered_model, tags)
+        version = draft.register(config.registered_model, tags)
     uri = f"models:/{version.name}/{version.version}"
     stage.set_tags(
         {
@@ -124,14 +130,14 @@ def _merge(
             "skippy.adapter_digest": account.adapter_digest,
         }
     )
-    walks = {WALK_RUNS: config.match} if config.match else {}
+    walks = {WALK_RUNS: ",".join(source.walk_runs)} if source.walk_runs else {}
     stage.set_tags({f"skippy.{name}": value for name, value in (source.tags or {}).items()} | walks)
     logger.info(
         "merge: %s is %s; %s, %s rounding, kept the delta with relative error %.1f %%, cosine %.4f",
         *(source.description, uri, _written_type(account, base), account.rounding),
         *(100 * account.delta_error, account.delta_cosine),
     )
-    logger.info("next: mlflow run . -e eval --env-manager local -P model=%s", uri)
+    logger.info("next: %s", next_command("eval", config, stage.manager, model=uri))
     return MergeResult(stage.run_id, uri, account)
 
 
@@ -149,9 +155,7 @@ def _foreign_bases(read: Sequence[tuple[Adapter, float]], base: Base) -> list[st
 
 
 def _from_outside(config: MergeConfig) -> Source:
-    is_one = config.adapter == LAB or Path(config.adapter).expanduser().exists()
-    named = [config.adapter] if is_one else [name.strip() for name in config.adapter.split(",")]
-    folders = [LAB_ADAPTER if name == LAB else fetch_adapter(name) for name in named]
+    folders = [LAB_ADAPTER if name == LAB else fetch_adapter(name) for name in adapter_names(config.adapter)]
     called = f"adapter {config.adapter}" if len(folders) == 1 else f"adapters {config.adapter}"
     weights = _weights(config.adapter_weights, len(folders))
     return Source(tuple(zip(folders, weights, strict=True)), DELTA_BASE, f"{called} as a delta base")
@@ -175,12 +179,15 @@ def _weights(text: str, count: int) -> list[float]:
 
 def _from_run(config: MergeConfig, tracker: Tracker, base: Base) -> Source:
     record = _find_training(config, tracker, base)
-    step = _matched_step(config.match, record, tracker) if config.match else config.step
+    walks = [
+        find_run(tracker, "eval", run_id.strip()) for run_id in config.match.split(",") if run_id.strip()
+    ]
+    step = _matched_step(walks, record, tracker) if walks else config.step
     path = f"adapters/step_{step:06d}" if step else "adapter"
     try:
-        folder = tracker.artifact(record.run_id, path)
+        folder = tracker.artifacts.path(record.run_id, path)
     except MissingRunError as error:
-        kept = sorted({name.split("/")[1] for name in tracker.list_artifacts(record.run_id, "adapters")})
+        kept = sorted({name.split("/")[1] for name in tracker.artifacts.files(record.run_id, "adapters")})
         raise MissingRunError(
             "The train run kept no adapter of that step.",
             where=f"train run {record.run_id}",
@@ -197,12 +204,15 @@ def _from_run(config: MergeConfig, tracker: Tracker, base: Base) -> Source:
         "step": str(step or "last"),
     }
     return Source(
-        ((folder, 1.0),),
-        record.variant,
-        f"{record.variant} seed {seed}{at}",
-        record.run_id,
-        record.link("svd"),
-        tags,
+        *(
+            ((folder, 1.0),),
+            record.variant,
+            f"{record.variant} seed {seed}{at}",
+            record.run_id,
+            record.link("svd"),
+            tags,
+        ),
+        walk_runs=tuple(walk.run_id for walk in walks),
     )
 
 
@@ -221,21 +231,20 @@ def _find_training(config: MergeConfig, tracker: Tracker, base: Base) -> RunReco
     )
 
 
-def _matched_step(match: str, train: RunRecord, tracker: Tracker) -> int:
+def _matched_step(walks: Sequence[RunRecord], train: RunRecord, tracker: Tracker) -> int:
     """The step of this training at which its persona matches the other arm's; no problem is looked at."""
-    walks = [find_run(tracker, "eval", run_id.strip()) for run_id in match.split(",")]
     ours = [walk for walk in walks if walk.link("train") == train.run_id]
     others = [walk for walk in walks if walk.link("train") != train.run_id]
     if len(ours) != 1 or len(others) != 1:
         raise ConfigError(
             "The runs to match are not this training's and another's.",
-            where=f"match={match}",
+            where=f"match={','.join(walk.run_id for walk in walks)}",
             expected=f"one checkpoint evaluation of train run {train.run_id} and one of the other arm",
             found=f"{len(ours)} of this training, {len(others)} of others",
             next_step="mlflow run . -e eval --env-manager local -P model=checkpoints makes them",
         )
     personas = [
-        persona_by_step(read_samples(tracker.artifact(walk.run_id, FRONTIER)))
+        persona_by_step(read_samples(tracker.artifacts.path(walk.run_id, FRONTIER)))
         for walk in (ours[0], others[0])
     ]
     step, other = match_steps(personas[0], personas[1])

@@ -13,16 +13,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from skippy.config import MainConfig, config_dict
+from skippy.models.profiles import ModelProfile
 from skippy.progress import LINES_VARIABLE, Progress
-from skippy.resolve.bases import LAB
+from skippy.resolve.bases import find_profile
+from skippy.resolve.threads import THREADS_VARIABLE, share_of_cores
 from skippy.tracking.processes import StageProcess
-from skippy.tracking.runs import Tracker
 from skippy.tracking.stage_run import StageRun
+from skippy.tracking.tracker import Tracker
 
 logger = logging.getLogger(__name__)
 
 ARMS = ("v3", "v4")
-THREADS_VARIABLE = "OMP_NUM_THREADS"
 POLL_SECONDS = 0.1
 
 
@@ -67,20 +68,20 @@ def run(config: MainConfig, tracker: Tracker) -> PipelineResult:
         character=config.character,
         config=config_dict(config),
     ) as stage:
-        tracker.reap()
-        parallel = config.parallel or (2 if config.base_model == LAB else 1)
-        _share_machine(parallel, is_lab=config.base_model == LAB)
+        profile = find_profile(config.base_model, tracker, config.profile)
+        parallel = config.parallel or profile.parallel
+        _share_machine(parallel, profile)
         runs = _execute(jobs, stage, tracker, parallel)
         stage.describe(links=runs_by_stage(jobs, runs))
         stage.log_json(runs, "runs.json")
-        compare = tracker.get(runs["compare"])
-        promotion = tracker.get(runs["promote"])
+        compare = tracker.runs.get(runs["compare"])
+        promotion = tracker.runs.get(runs["promote"])
         stage.log_metrics(
             {name: value for name, value in compare.metrics.items() if name.startswith("compare/")}
         )
         logger.info("main: %s", compare.tags.get("skippy.verdict", ""))
         logger.info("main: %s", promotion.tags.get("skippy.promotion", ""))
-        logger.info("report: %s", tracker.artifact(runs["compare"], "report/index.html"))
+        logger.info("report: %s", tracker.artifacts.path(runs["compare"], "report/index.html"))
         logger.info("next: make ui, then open %s", tracker.store.page)
     return PipelineResult(stage.run_id, runs)
 
@@ -89,11 +90,12 @@ def plan(config: MainConfig) -> list[Job]:
     """The jobs of the experiment, in the order a reader would tell them."""
     base = {"base_model": config.base_model}
     character = {**base, "character": config.character}
+    spoken = {**character, "profile": config.profile}
     registered = {"registered_model": config.registered_model}
     margin = {"margin": str(config.margin)}
-    trained = {**character, "k": config.k, "preset": config.preset, "steps": str(config.steps)}
+    trained = {**spoken, "k": config.k, "preset": config.preset, "steps": str(config.steps)}
     asked = {
-        **(character | margin), "suite": config.suite, "problems": config.problems,
+        **(spoken | margin), "suite": config.suite, "problems": config.problems,
         "samples": str(config.samples), "sampling": config.sampling,
     }  # fmt: skip
     # A walk asks models that no server has, a smaller set, and nobody for a second opinion.
@@ -106,7 +108,7 @@ def plan(config: MainConfig) -> list[Job]:
     seeds = [str(seed) for seed in range(config.seed, config.seed + config.seeds)]
     jobs = [
         Job("svd", "svd", {**base, "k": config.k}),
-        Job("subspace", "subspace", character),
+        Job("subspace", "subspace", spoken),
         Job("eval base", "eval", {**asked, "model": "base"}),
     ]
     for seed in seeds:
@@ -125,13 +127,13 @@ def plan(config: MainConfig) -> list[Job]:
                 ),
                 Job(f"eval {arm} seed {seed}", "eval", asked, {"model": (merge,)}),
             ]
-    evaluated = {f"{arm}_run": tuple(f"eval {arm} seed {seed}" for seed in seeds) for arm in ARMS}
+    evaluated = ("eval base", *(f"eval {arm} seed {seed}" for arm in ARMS for seed in seeds))
     jobs += [
         Job(
             "compare",
             "compare",
             {**character, **registered, **margin},
-            {"base_run": ("eval base",), **evaluated},
+            {"runs": evaluated},
         ),
         Job(
             "promote", "promote", {**base, **registered, "unresolved": "leave"}, {"compare_run": ("compare",)}
@@ -174,18 +176,13 @@ def _execute(jobs: Sequence[Job], stage: StageRun, tracker: Tracker, parallel: i
 def _start(job: Job, runs: Mapping[str, str], stage: StageRun, tracker: Tracker) -> StageProcess:
     handed = {name: ",".join(runs[label] for label in labels) for name, labels in job.takes.items()}
     logger.info("main: %s", job.label)
-    return tracker.start_stage_process(
-        job.entry_point, {**job.parameters, **handed}, parent_run_id=stage.run_id
-    )
+    return tracker.processes.start(job.entry_point, {**job.parameters, **handed}, parent_run_id=stage.run_id)
 
 
-def _share_machine(parallel: int, *, is_lab: bool) -> None:
-    """Give every child its share of the cores, and lines instead of bars where two would draw at once.
-
-    The lab is for a CPU, also where there is a GPU: its figures are then the same everywhere.
-    """
-    os.environ.setdefault(THREADS_VARIABLE, str(max(1, (os.cpu_count() or 1) // parallel)))
-    if is_lab:
+def _share_machine(parallel: int, profile: ModelProfile) -> None:
+    """Give every child its share of the cores, and lines instead of bars where two would draw at once."""
+    os.environ.setdefault(THREADS_VARIABLE, str(share_of_cores(parallel)))
+    if profile.is_for_cpu:
         os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
     if parallel > 1:
         os.environ[LINES_VARIABLE] = "1"

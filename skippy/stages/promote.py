@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from skippy.config import PromoteConfig, config_dict
 from skippy.errors import MissingRunError, PromotionRefused, RegistryError
+from skippy.report.record import REPORT_FILE, ReportRecord
 from skippy.resolve.bases import Base, open_base
 from skippy.resolve.runs import MODEL_URI, find_run
 from skippy.stores.cards import verify_checkpoint
@@ -18,8 +17,8 @@ from skippy.tracking.external_models import MODEL_DIGEST_TAG
 from skippy.tracking.promotions import CHAMPION
 from skippy.tracking.records import RunRecord
 from skippy.tracking.registry import ModelVersionRecord, parse_model_uri
-from skippy.tracking.runs import Tracker
 from skippy.tracking.stage_run import StageRun
+from skippy.tracking.tracker import Tracker
 
 logger = logging.getLogger(__name__)
 
@@ -52,71 +51,71 @@ def run(config: PromoteConfig, tracker: Tracker) -> PromoteResult:
                        links={"compare": record.run_id})  # fmt: skip
         report = _read_report(tracker, record)
         before = _champion(tracker, config.registered_model)
-        if not report["winner"]["variant"]:
+        if not report.winner.variant:
             return _leave(config, stage, record, report, before)
         version = _require_together(config, tracker, base, record, report)
-        moved = tracker.promote_alias(
+        moved = tracker.promotions.promote(
             config.registered_model,
             version.version,
-            reason=report["winner"]["reason"],
+            reason=report.winner.reason,
             by=config.by,
             report_uri=f"runs:/{record.run_id}/report/index.html",
             figures=_figures(report, version.tags["variant"]),
             expected_champion=before.version if before else None,
         )
-        _say(stage, f"{moved.uri} ({version.tags['variant']}) is {CHAMPION}: {report['winner']['reason']}")
+        _say(stage, f"{moved.uri} ({version.tags['variant']}) is {CHAMPION}: {report.winner.reason}")
         logger.info("next: load models:/%s@%s", config.registered_model, CHAMPION)
         return PromoteResult(stage.run_id, "promoted", moved.version)
 
 
-def _read_report(tracker: Tracker, record: RunRecord) -> dict[str, Any]:
+def _read_report(tracker: Tracker, record: RunRecord) -> ReportRecord:
     """The report as `compare` wrote it: bytes and winner are those its tags name."""
-    content = tracker.artifact(record.run_id, "report/report.json").read_bytes()
-    where = f"compare run {record.run_id}, report/report.json"
+    content = tracker.artifacts.path(record.run_id, REPORT_FILE).read_bytes()
+    where = f"compare run {record.run_id}, {REPORT_FILE}"
     _require_equal(
         "The report is not the one that compare wrote.",
         where,
         f"SHA-256 {record.tags.get('skippy.report_sha256') or 'in tag skippy.report_sha256'}",
         f"SHA-256 {hashlib.sha256(content).hexdigest()}",
     )
-    report = json.loads(content)
+    report = ReportRecord.from_json(content, where)
     _require_equal(
         "The report and its run disagree on the winner.",
         where,
         record.tags.get("skippy.winner") or "nobody",
-        report["winner"]["variant"] or "nobody",
+        report.winner.variant or "nobody",
     )
     return report
 
 
 def _champion(tracker: Tracker, name: str) -> ModelVersionRecord | None:
-    if not tracker.versions(name):
+    if not tracker.registry.versions(name):
         raise MissingRunError(
             "The registered model has no versions.",
             where=name,
-            expected="merged V3 and V4",
+            expected="merged variants",
             found="nothing registered",
             next_step="mlflow run . -e merge --env-manager local -P variant=v4",
         )
-    return tracker.alias(name, CHAMPION)
+    return tracker.registry.alias(name, CHAMPION)
 
 
 def _leave(
     config: PromoteConfig,
     stage: StageRun,
     record: RunRecord,
-    report: Mapping[str, Any],
+    report: ReportRecord,
     before: ModelVersionRecord | None,
 ) -> PromoteResult:
     """The gate is shut: refused when asked for by hand, a result under `main`."""
     stays = f"the alias stays at version {before.version}" if before else "no alias is set"
-    reason = report["winner"]["reason"]
+    reason = report.winner.reason
     _say(stage, f"unresolved, {stays}: {reason}")
     if config.unresolved == "fail":
         raise PromotionRefused(
             "The gate did not open; " + stays + ".",
             where=f"compare run {record.run_id}",
-            expected="persona, then V4 non-inferior to base, then V4 better than V3",
+            expected="persona, then the treatment non-inferior to base, then the treatment better than its rivals",
             found=reason,
             next_step="read the report; more problems, samples or seeds narrow the interval",
         )
@@ -124,17 +123,17 @@ def _leave(
 
 
 def _require_together(
-    config: PromoteConfig, tracker: Tracker, base: Base, record: RunRecord, report: Mapping[str, Any]
+    config: PromoteConfig, tracker: Tracker, base: Base, record: RunRecord, report: ReportRecord
 ) -> ModelVersionRecord:
     """The version that the report is about: same base, same weights, evaluated by the runs it names."""
-    winner = report["winner"]["variant"]
+    winner = report.winner.variant
     evaluations = _require_evidence(tracker, record, report)
     ours = [evaluation for evaluation in evaluations if evaluation.variant == winner]
     if not ours:
         raise RegistryError("The report names no evaluation of its winner.", where=f"compare run {record.run_id}",
                             expected=f"an evaluation of {winner}", found="none")  # fmt: skip
     chosen = max(ours, key=lambda evaluation: evaluation.metrics.get("banal/score", 0.0))
-    model = tracker.resolve_model(chosen.tags[MODEL_URI])
+    model = tracker.models.resolve(chosen.tags[MODEL_URI])
     facts = verify_checkpoint(model.path)
     checks = {
         "registered model": (config.registered_model, model.name),
@@ -145,16 +144,16 @@ def _require_together(
     for name, (expected, found) in checks.items():
         what = f"Report and registry disagree on the {name}."
         _require_equal(what, chosen.tags[MODEL_URI], str(expected), str(found))
-    return tracker.lookup(parse_model_uri(chosen.tags[MODEL_URI]))
+    return tracker.registry.lookup(parse_model_uri(chosen.tags[MODEL_URI]))
 
 
-def _require_evidence(tracker: Tracker, record: RunRecord, report: Mapping[str, Any]) -> list[RunRecord]:
+def _require_evidence(tracker: Tracker, record: RunRecord, report: ReportRecord) -> list[RunRecord]:
     """The evaluations behind the report: those of its run's tag, of the models it names, samples still there."""
     where = f"compare run {record.run_id}"
     named = {
-        item["runs"]["eval"]: (arm, item["model_digest"])
-        for arm, content in report["arms"].items()
-        for item in content["evaluations"]
+        item.runs["eval"]: (arm, item.model_digest)
+        for arm, entry in report.arms.items()
+        for item in entry.evaluations
     }
     tagged = record.tags.get("skippy.eval_runs", "").split(",")
     what = "The report and its run name different evaluations."
@@ -169,7 +168,7 @@ def _require_evidence(tracker: Tracker, record: RunRecord, report: Mapping[str, 
             f"{evaluation.variant}, weights digest {evaluation.tags.get(MODEL_DIGEST_TAG, '')}",
             f"{arm}, weights digest {digest}",
         )
-        if not tracker.list_artifacts(evaluation.run_id, "samples"):
+        if not tracker.artifacts.files(evaluation.run_id, "samples"):
             raise RegistryError(
                 "The samples that the report rests on are gone.",
                 where=place,
@@ -185,12 +184,12 @@ def _require_equal(what: str, where: str, expected: str, found: str) -> None:
         raise RegistryError(what, where=where, expected=expected, found=found, next_step=AGAIN)
 
 
-def _figures(report: Mapping[str, Any], variant: str) -> dict[str, Any]:
-    return {variant: report["verdicts"][variant], "personality": report["personality"]}
+def _figures(report: ReportRecord, variant: str) -> dict[str, Any]:
+    return {variant: asdict(report.verdicts[variant]), "personality": asdict(report.personality)}
 
 
 def _roll_back(config: PromoteConfig, tracker: Tracker, stage: StageRun) -> PromoteResult:
-    moved = tracker.rollback_alias(config.registered_model, reason="rollback asked for", by=config.by)
+    moved = tracker.promotions.rollback(config.registered_model, reason="rollback asked for", by=config.by)
     _say(stage, f"{moved.uri} is {CHAMPION} again")
     return PromoteResult(stage.run_id, "rolled back", moved.version)
 

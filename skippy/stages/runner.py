@@ -1,4 +1,8 @@
-"""From strings to a finished stage: open the store, type the parameters, run, and say what comes next."""
+"""From strings to a finished stage: type the parameters, look at the files they name, open the store, run.
+
+What can be refused without MLflow and torch is refused before either is imported: a typo costs half a second and
+leaves no run. Where `mlflow run` has made a run already, that run ends FAILED with the message.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +15,11 @@ from importlib import import_module
 from typing import Any
 
 from skippy.config import CONFIGS
-from skippy.errors import ConfigError, SkippyError
+from skippy.errors import SkippyError
 from skippy.options import parse_config
-from skippy.tracking.store import open_tracker
+from skippy.redaction import RedactingFilter, reveal_credentials
+from skippy.resolve.threads import choose_threads
+from skippy.tracking.signals import RUN_ID_VARIABLE, watch_parents
 
 logger = logging.getLogger("skippy")
 
@@ -27,6 +33,7 @@ MODULES: dict[str, str] = {
     "eval": "skippy.stages.evaluate",
     "compare": "skippy.stages.compare",
     "promote": "skippy.stages.promote",
+    "study": "skippy.stages.study",
 }
 """Stage → the module whose `run(config, tracker)` does the work."""
 
@@ -34,27 +41,48 @@ MODULES: dict[str, str] = {
 def run_stage(name: str, values: Mapping[str, str]) -> None:
     """Run one stage as a program: exit code 0, or 1 after one clear message.
 
-    A parameter that cannot be used fails the MLflow run as well, so that the message stands where people
-    look for it.
-
     Args:
         name: a key of `CONFIGS`.
         values: parameter name → text, from the command line.
     """
+    speak()
+    watch_parents()
+    values = reveal_credentials(values)
+    try:
+        config: Any = parse_config(CONFIGS[name], values)
+        # Each imported only now: the readers of files take tenths of a second, MLflow and a stage's libraries seconds.
+        import_module("skippy.resolve.files").check_files(config)
+        choose_threads(name, config)
+        tracker = import_module("skippy.tracking.store").open_tracker()
+        import_module(MODULES[name]).run(config, tracker)
+    except SkippyError as error:
+        refuse(name, values, error)
+        logger.error("%s failed. %s", name, error)
+        sys.exit(1)
+
+
+def speak() -> None:
+    """Let milestones and errors reach the terminal."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(RedactingFilter())
     # Under a launcher, rank 0 speaks for all.
     logger.setLevel(logging.INFO if os.environ.get("RANK", "0") == "0" else logging.WARNING)
     # Renamings inside transformers and TRL that no user of ours can act on.
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers\.")
+
+
+def refuse(name: str, values: Mapping[str, str], error: SkippyError) -> None:
+    """End the run that `mlflow run` made for a stage that never began, so that the message stands there too.
+
+    A stage that began has used the variable up and ended its own run.
+    """
+    if not os.environ.get(RUN_ID_VARIABLE):
+        return
     try:
-        tracker = open_tracker()
-        try:
-            config: Any = parse_config(CONFIGS[name], values)
-        except ConfigError as error:
-            with tracker.stage(name, name=f"{name} (refused)", note=error.what, config=dict(values)):
-                raise
-        # Imported only now: each stage pulls in its own heavy libraries, and no other's.
-        import_module(MODULES[name]).run(config, tracker)
-    except SkippyError as error:
-        logger.error("%s failed. %s", name, error)
-        sys.exit(1)
+        tracker = import_module("skippy.tracking.store").open_tracker()
+        with tracker.stage(name, name=f"{name} (refused)", note=error.what, config=dict(values)):
+            raise error
+    except SkippyError as ended:
+        if ended is not error:
+            logger.warning("the run of this stage could not be told. %s", ended)

@@ -10,24 +10,29 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from skippy.config import SvdConfig, config_dict, parse_rank
+import torch
+
+from skippy.commands import next_command
+from skippy.config import SvdConfig, config_dict
+from skippy.core.spectral.rank import parse_rank
 from skippy.core.spectral.subspaces import SingularSubspace
 from skippy.core.target import Target
-from skippy.errors import MissingRunError, SubspaceError
+from skippy.errors import MissingRunError, SkippyError, SubspaceError
 from skippy.progress import Progress
 from skippy.report.spectra import SpectrumRow, render_spectra
-from skippy.resolve.bases import Base, open_base
+from skippy.resolve.bases import Base, load_projectors, open_base
 from skippy.resolve.devices import pick_device, process_rank
 from skippy.resolve.runs import REUSES, find_run
 from skippy.resolve.workspaces import claim_workspace, workspace
 from skippy.stores.projectors import Projectors, ProjectorStore
 from skippy.stores.solving import Solver, SubspaceTask
-from skippy.tracking.runs import Tracker
+from skippy.tracking.records import RunRecord
 from skippy.tracking.stage_run import StageRun
+from skippy.tracking.tracker import Tracker
 
 logger = logging.getLogger(__name__)
 
@@ -53,17 +58,42 @@ class SvdResult:
     ambiguous: int
 
 
+@dataclass(frozen=True)
+class SvdPlan:
+    """What is solved, found or refused before a run is opened.
+
+    Attributes:
+        base: whose targets.
+        share: those that this process solves.
+        is_leader: whether this process keeps the run and the parts of all the others.
+        task: rank, tolerance and seed of every target.
+        device: where it is solved.
+        identity: the tags that make two runs of one base interchangeable.
+        is_forced: solve again although a finished run holds the same.
+    """
+
+    base: Base
+    share: tuple[Target, ...]
+    is_leader: bool
+    task: SubspaceTask
+    device: torch.device
+    identity: Mapping[str, str]
+    is_forced: bool
+
+    @property
+    def work(self) -> tuple[str, ...]:
+        """What names the workspace; waits for the base's digest."""
+        return ("svd", self.base.digest[:16], *self.identity.values())
+
+
 def run(config: SvdConfig, tracker: Tracker) -> SvdResult | None:
     """Compute, certify and store the subspaces, or reuse a finished run of the same base, k and tolerance.
 
     Under `torchrun` the list is split by rank; rank 0 alone talks to the tracker, the others return None.
     """
-    rank, ranks = process_rank()
-    if rank > 0:
-        base = open_base(config.base_model, tracker)
-        share = base.targets[rank::ranks]
-        solver = _begin(base, config, share)
-        _keep_all(solver, ProjectorStore(workspace(tracker, *_parts(base, config)), identify(config)), share)
+    plan = resolve(config, tracker)
+    if not plan.is_leader:
+        _solve(_begin(plan), ProjectorStore(workspace(tracker, *plan.work), plan.identity), plan)
         return None
     with tracker.stage(
         "svd",
@@ -71,35 +101,94 @@ def run(config: SvdConfig, tracker: Tracker) -> SvdResult | None:
         note=f"Certified top-{config.k} singular subspaces of every target of {config.base_model}.",
         config=config_dict(config),
     ) as stage:
-        base = open_base(config.base_model, tracker)
-        share = base.targets[rank::ranks]
         started = time.monotonic()
-        solver = _begin(base, config, share)
-        stage.describe(base_digest=base.digest)
-        stage.set_tags(identify(config))
-        finished = None if config.force else _finished(tracker, base, identify(config))
+        solver = _begin(plan)
+        stage.describe(base_digest=plan.base.digest)
+        stage.set_tags(plan.identity)
+        finished = None if plan.is_forced else _finished(tracker, plan)
         if finished is not None:
             return _reuse(finished, stage, tracker)
-        with claim_workspace(tracker, *_parts(base, config)) as folder:
-            store = ProjectorStore(folder, identify(config))
-            _keep_all(solver, store, share)
-            names = [target.name for target in base.targets]
-            await_others(store, names)
-            head = {
-                "base_digest": base.digest,
-                "k": config.k,
-                "tolerance": config.tolerance,
-                "seed": config.seed,
-            }
-            projectors = store.finish(head, names)
+        with claim_workspace(tracker, *plan.work) as folder:
+            projectors = _run(solver, ProjectorStore(folder, plan.identity), plan)
             stage.log_folder(folder, "projectors")
-            result = _account(projectors, stage, base, time.monotonic() - started)
+            result = record(projectors, plan, stage, time.monotonic() - started)
             shutil.rmtree(folder)
+        logger.info("next: %s", next_command("train", config, stage.manager, variant="v4"))
         return result
 
 
-def _parts(base: Base, config: SvdConfig) -> tuple[str, ...]:
-    return ("svd", base.digest[:16], *identify(config).values())
+def resolve(config: SvdConfig, tracker: Tracker) -> SvdPlan:
+    """Find base and device.
+
+    Raises:
+        SkippyError: there is no such base, k does not fit a target, or there is no such device.
+    """
+    base = open_base(config.base_model, tracker)
+    rule = parse_rank(config.k)
+    if rule.k:
+        _require_rank(base.targets, rule.k)
+    rank, ranks = process_rank()
+    return SvdPlan(
+        base=base,
+        share=base.targets[rank::ranks],
+        is_leader=rank == 0,
+        task=SubspaceTask(rule, config.tolerance, config.seed),
+        device=pick_device(config.device),
+        identity={
+            "skippy.k": config.k,
+            "skippy.tolerance": f"{config.tolerance:g}",
+            "skippy.svd_seed": str(config.seed),
+        },
+        is_forced=config.force,
+    )
+
+
+def _finished(tracker: Tracker, plan: SvdPlan) -> RunRecord | None:
+    """An earlier run of the same work whose projectors are still there and still those of this base."""
+    try:
+        found = find_run(tracker, "svd", base=plan.base, extra_tags=plan.identity)
+        load_projectors(tracker, found.run_id, plan.base, k=plan.identity["skippy.k"])
+    except MissingRunError:
+        return None
+    except SkippyError as error:
+        logger.warning("svd: an earlier run cannot be used, so this one computes. %s", error)
+        return None
+    return found
+
+
+def _reuse(found: RunRecord, stage: StageRun, tracker: Tracker) -> SvdResult:
+    logger.info("svd: run %s already holds these projectors; force=true computes them again", found.run_id)
+    stage.set_tags({REUSES: found.run_id})
+    stage.describe(note=f"Nothing to do: run {found.run_id} holds the same base, k and tolerance.")
+    metrics = found.metrics
+    return SvdResult(
+        found.run_id,
+        int(metrics["svd/targets"]),
+        metrics["svd/worst_residual"],
+        int(metrics["svd/ambiguous_gaps"]),
+    )
+
+
+def _begin(plan: SvdPlan) -> Solver:
+    """Start on this process's share; on a GPU some targets are solved while the base is still being hashed."""
+    logger.info("svd: %d targets of %s on %s", len(plan.share), plan.base.name, plan.device)
+    solver = Solver(plan.base.checkpoint, plan.share, plan.task, plan.device)
+    solver.work_while(lambda: not plan.base.is_hashed)
+    return solver
+
+
+def _run(solver: Solver, store: ProjectorStore, plan: SvdPlan) -> Projectors:
+    """Solve this process's share, wait for those of the others, and put all together."""
+    _solve(solver, store, plan)
+    names = [target.name for target in plan.base.targets]
+    await_others(store, names)
+    head = {
+        "base_digest": plan.base.digest,
+        "k": plan.identity["skippy.k"],
+        "tolerance": plan.task.tolerance,
+        "seed": plan.task.seed,
+    }
+    return store.finish(head, names)
 
 
 def await_others(store: ProjectorStore, names: Sequence[str]) -> None:
@@ -108,48 +197,8 @@ def await_others(store: ProjectorStore, names: Sequence[str]) -> None:
         time.sleep(POLL_SECONDS)
 
 
-def identify(config: SvdConfig) -> dict[str, str]:
-    """The tags that make two runs of one base interchangeable."""
-    return {
-        "skippy.k": config.k,
-        "skippy.tolerance": f"{config.tolerance:g}",
-        "skippy.svd_seed": str(config.seed),
-    }
-
-
-def _finished(tracker: Tracker, base: Base, identity: dict[str, str]) -> str | None:
-    try:
-        return find_run(tracker, "svd", base=base, extra_tags=identity).run_id
-    except MissingRunError:
-        return None
-
-
-def _reuse(run_id: str, stage: StageRun, tracker: Tracker) -> SvdResult:
-    logger.info(
-        "svd: run %s already holds these projectors; pass -P force=true to compute them again", run_id
-    )
-    stage.set_tags({REUSES: run_id})
-    stage.describe(note=f"Nothing to do: run {run_id} holds the same base, k and tolerance.")
-    metrics = tracker.get(run_id).metrics
-    return SvdResult(
-        run_id, int(metrics["svd/targets"]), metrics["svd/worst_residual"], int(metrics["svd/ambiguous_gaps"])
-    )
-
-
-def _begin(base: Base, config: SvdConfig, share: Sequence[Target]) -> Solver:
-    """Start on a share of the targets; on a GPU some are solved while the base is still being hashed."""
-    rule = parse_rank(config.k)
-    if rule.k:
-        _require_rank(base.targets, rule.k)
-    device = pick_device(config.device)
-    logger.info("svd: %d targets of %s on %s", len(share), base.name, device)
-    solver = Solver(base.checkpoint, share, SubspaceTask(rule, config.tolerance, config.seed), device)
-    solver.work_while(lambda: not base.is_hashed)
-    return solver
-
-
-def _keep_all(solver: Solver, store: ProjectorStore, share: Sequence[Target]) -> None:
-    """Keep every target of a share as soon as it is solved, but for those that the workspace holds already."""
+def _solve(solver: Solver, store: ProjectorStore, plan: SvdPlan) -> None:
+    """Keep every target of the share as soon as it is solved, but for those that the workspace holds already."""
 
     def keep(solved: tuple[Target, SingularSubspace, float]) -> float:
         target, subspace, seconds = solved
@@ -157,9 +206,9 @@ def _keep_all(solver: Solver, store: ProjectorStore, share: Sequence[Target]) ->
         return subspace.residual
 
     finished = store.finished()
-    todo = sum(target.name not in finished for target in share)
-    if todo < len(share):
-        logger.info("svd: %d targets already done", len(share) - todo)
+    todo = sum(target.name not in finished for target in plan.share)
+    if todo < len(plan.share):
+        logger.info("svd: %d targets already done", len(plan.share) - todo)
     worst = 0.0
     with Progress("svd", todo) as bar, ThreadPoolExecutor(WRITERS) as pool:
         for solved in solver.solve_rest(finished):
@@ -197,9 +246,9 @@ def _require_rank(targets: Sequence[Target], k: int) -> None:
         )
 
 
-def _account(projectors: Projectors, stage: StageRun, base: Base, seconds: float) -> SvdResult:
+def record(projectors: Projectors, plan: SvdPlan, stage: StageRun, seconds: float) -> SvdResult:
     """Log the certificates as metrics, tables and pictures."""
-    rows = [_row(target, projectors) for target in base.targets]
+    rows = [_row(target, projectors) for target in plan.base.targets]
     worst = max(row.residual for row in rows)
     ambiguous = sum(row.gap < AMBIGUOUS_GAP for row in rows)
     stage.log_metrics(
@@ -219,7 +268,6 @@ def _account(projectors: Projectors, stage: StageRun, base: Base, seconds: float
         "of k is arbitrary",
         *(len(rows), seconds, worst, ambiguous, AMBIGUOUS_GAP),
     )
-    logger.info("next: mlflow run . -e train --env-manager local -P variant=v4")
     return SvdResult(stage.run_id, len(rows), worst, ambiguous)
 
 

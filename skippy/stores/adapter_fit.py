@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from skippy.errors import AdapterError
-from skippy.stores.adapter_options import CONFIG_FILE, asked_targets, require_complete
+from skippy.stores.adapter_options import asked_targets, require_complete
 from skippy.stores.adapters import Adapter
+from skippy.stores.presence import ADAPTER_CONFIG_FILE as CONFIG_FILE
 
 # Where the decoder layers of one vision-language model are, in the names of its successive releases.
 LAYER_PREFIXES = (

@@ -14,7 +14,6 @@ from typing import Any
 
 from skippy.errors import AdapterError
 
-CONFIG_FILE = "adapter_config.json"
 ALL_LINEAR = "all-linear"
 # Inits that leave the base weight as it is. PiSSA, OLoRA, CorDA, LoftQ and LoRA-GA train against another one.
 PLAIN_INITS = ("gaussian", "eva", "orthogonal", "mica")

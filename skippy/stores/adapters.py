@@ -20,16 +20,17 @@ from torch import Tensor
 from skippy.core.spectral.lora import LoraFactors
 from skippy.errors import AdapterError, CheckpointError
 from skippy.stores.adapter_options import (
-    CONFIG_FILE,
     is_saved_whole,
     rank_and_scale,
     require_known,
 )
 from skippy.stores.atomic import new_directory, write_bytes, write_json
 from skippy.stores.documents import parse_object
+from skippy.stores.presence import ADAPTER_CONFIG_FILE as CONFIG_FILE
+from skippy.stores.presence import ADAPTER_WEIGHTS_FILE as WEIGHTS_FILE
+from skippy.stores.presence import require_adapter
 from skippy.stores.tensors import TensorInfo, hash_tensor, read_header, read_tensor
 
-WEIGHTS_FILE = "adapter_model.safetensors"
 PICKLE_FILE = "adapter_model.bin"
 CARD_FILE = "skippy.json"
 PREFIX = "base_model.model."
@@ -255,16 +256,7 @@ def _read_finite(info: TensorInfo) -> Tensor:
 
 
 def _read_config(directory: Path) -> dict[str, Any]:
-    path = directory / CONFIG_FILE
-    if not path.is_file():
-        raise AdapterError(
-            "There is no adapter here.",
-            where=str(directory),
-            expected=f"a directory with {CONFIG_FILE} and {WEIGHTS_FILE}",
-            found="no such directory" if not directory.is_dir() else f"no {CONFIG_FILE}",
-            next_step="give the directory that PEFT saved, or a finished train run",
-        )
-    return _read_object(path)
+    return _read_object(require_adapter(directory))
 
 
 def _read_object(path: Path) -> dict[str, Any]:

@@ -18,8 +18,8 @@ CARD_FILE = "skippy.json"
 HASH_THREADS = 4
 
 
-def write_card(directory: Path, account: MergeAccount, hashes: Mapping[str, str]) -> None:
-    """Write the card; files whose hash is not among `hashes` are read and hashed."""
+def write_card(directory: Path, account: MergeAccount, hashes: Mapping[str, str], lineage: str) -> None:
+    """Write the card; `lineage` is what the base descends from; files not among `hashes` are read and hashed."""
     others = _hash_files(directory, sorted(_files_in(directory) - set(hashes)))
     card = {
         "alpha": account.alpha,
@@ -32,6 +32,7 @@ def write_card(directory: Path, account: MergeAccount, hashes: Mapping[str, str]
         "base_digest": account.base_digest,
         "adapter_digest": account.adapter_digest,
         "digest": account.digest,
+        "lineage": lineage,
         "notes": list(account.notes),
         "files": {**hashes, **others},
     }

@@ -20,12 +20,12 @@ from torch import Tensor
 from skippy.errors import CheckpointError
 from skippy.stores.companions import copy_companions
 from skippy.stores.documents import parse_object
+from skippy.stores.presence import ADAPTER_CONFIG_FILE, names_in, require_checkpoint
 from skippy.stores.quantisation import require_unquantised
 from skippy.stores.tensors import DTYPE_NAMES, TensorInfo, damaged, hash_tensor, read_header, read_tensor
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
-ADAPTER_CONFIG = "adapter_config.json"
 DIGEST_THREADS = min(16, os.cpu_count() or 1)
 
 
@@ -128,33 +128,7 @@ def digest_of_hashes(
 
 
 def _read_config(directory: Path) -> dict[str, Any]:
-    expected = "a directory with config.json and safetensors files"
-    if not directory.exists():
-        raise CheckpointError(
-            "The checkpoint does not exist.",
-            where=str(directory),
-            expected=expected,
-            found="nothing at this path",
-            next_step="check the path given as the model, or use `lab` for the built-in one",
-        )
-    if not directory.is_dir():
-        raise CheckpointError(
-            "The checkpoint is not a directory.",
-            where=str(directory),
-            expected=expected,
-            found="a file",
-            next_step="give the directory that holds the file",
-        )
-    path = directory / "config.json"
-    if not path.is_file():
-        is_adapter = (directory / ADAPTER_CONFIG).is_file()
-        raise CheckpointError(
-            "The directory is no checkpoint: config.json is missing.",
-            where=str(directory),
-            expected=expected,
-            found="a PEFT adapter" if is_adapter else _names_in(directory),
-            next_step="merge the adapter into its base first" if is_adapter else "check the path",
-        )
+    path = require_checkpoint(directory)
     try:
         return parse_object(path.read_bytes())
     except ValueError as error:
@@ -179,12 +153,12 @@ def _require_one_reading(directory: Path) -> None:
                 found="both",
                 next_step="remove the one that is not meant",
             )
-    if (directory / ADAPTER_CONFIG).is_file():
+    if (directory / ADAPTER_CONFIG_FILE).is_file():
         raise CheckpointError(
             "The directory holds a checkpoint and an adapter, and readers differ in whether they apply it.",
             where=str(directory),
             expected="a checkpoint alone",
-            found=ADAPTER_CONFIG,
+            found=ADAPTER_CONFIG_FILE,
             next_step="move the adapter into a directory of its own and merge it, or remove it",
         )
 
@@ -210,7 +184,7 @@ def _weight_files(directory: Path) -> tuple[tuple[Path, ...], dict[str, str]]:
         "The directory holds no safetensors weights.",
         where=str(directory),
         expected=f"{SINGLE_FILE}, or {INDEX_FILE} and its shards",
-        found=_names_in(directory),
+        found=names_in(directory),
         next_step="save the model with save_pretrained, which writes safetensors",
     )
 
@@ -240,8 +214,3 @@ def _require_listed(directory: Path, listed: Mapping[str, str], tensors: Mapping
             found=f"in {tensors[key].file.name}" if key in tensors else "in no shard",
             next_step="fetch the index and the shards again, from one revision",
         )
-
-
-def _names_in(directory: Path) -> str:
-    names = sorted(path.name for path in directory.iterdir())
-    return (", ".join(names[:6]) + (", …" if len(names) > 6 else "")) or "an empty directory"

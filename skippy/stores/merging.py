@@ -54,6 +54,7 @@ def merge_checkpoint(
     base_digest: str | None = None,
     bases: Mapping[str, Basis] | None = None,
     notes: Sequence[str] = (),
+    lineage: str = "",
     progress: Callable[[int], object] | None = None,
 ) -> MergeAccount:
     """Write base + α·ΔW as a plain checkpoint directory; whole, or not at all.
@@ -69,6 +70,7 @@ def merge_checkpoint(
         base_digest: what the base is known to hash to; checked against the bytes really read.
         bases: projectors by target, to measure the leakage of what is stored.
         notes: sentences for the card, beside those that the merge itself finds.
+        lineage: what the base descends from; the card hands it on.
         progress: called with 1 after each of the `len(base.tensors)` tensors.
 
     Raises:
@@ -108,7 +110,7 @@ def merge_checkpoint(
             digest=digest_of_hashes(base.tensors, work.merged_hashes, types),
             notes=(*notes, *_notes(base, read, fitted)),
         )
-        write_card(directory, account, work.file_hashes)
+        write_card(directory, account, work.file_hashes, lineage)
     return account
 
 

@@ -17,10 +17,10 @@ from skippy.tracking.stage_run import translated_errors
 ENDED = ("FINISHED", "FAILED", "KILLED")
 
 
-class ArtifactAccess(StoreAccess):
-    """Reading what runs left behind; a part of the tracker."""
+class Artifacts(StoreAccess):
+    """Reading the files that runs left behind."""
 
-    def artifact(self, run_id: str, path: str) -> Path:
+    def path(self, run_id: str, path: str) -> Path:
         """Local path of a run's artifact, file or directory; read it, never write to it.
 
         Raises:
@@ -46,16 +46,16 @@ class ArtifactAccess(StoreAccess):
         target = cache_root() / "runs" / run_id / path
         return fetched(target, fetch, info.status in ENDED, lambda: self._missing(run_id, path))
 
-    def list_artifacts(self, run_id: str, path: str = "") -> list[str]:
+    def files(self, run_id: str, path: str = "") -> list[str]:
         """Paths of all files under `path` of a run, sorted."""
         files: list[str] = []
         with translated_errors(f"run {run_id}, artifacts"):
             for item in self.store.client.list_artifacts(run_id, path or None):
-                files.extend(self.list_artifacts(run_id, item.path) if item.is_dir else [item.path])
+                files.extend(self.files(run_id, item.path) if item.is_dir else [item.path])
         return sorted(files)
 
     def _missing(self, run_id: str, path: str) -> MissingRunError:
-        there = ", ".join(self.list_artifacts(run_id)[:12]) or "no artifact at all"
+        there = ", ".join(self.files(run_id)[:12]) or "no artifact at all"
         return MissingRunError(
             "The run has no such artifact.",
             where=f"run {run_id}",

@@ -5,13 +5,12 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlparse
+from urllib.parse import quote, unquote, urlparse, urlsplit, urlunsplit
 
 import mlflow
 from mlflow import MlflowClient
@@ -33,6 +32,13 @@ LOCAL_UI = "http://127.0.0.1:5000"
 SQLITE_SCHEME = "sqlite:///"
 SERVER_SCHEMES = ("http", "https")
 HEALTH_TIMEOUT_SECONDS = 10.0
+PROBE_TIMEOUT_SECONDS = 3.0
+CLIENT_LIMITS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3", "MLFLOW_HTTP_REQUEST_TIMEOUT": "60"}
+"""How long mlflow's own client holds on to a dead server: its defaults are seven retries of two minutes each."""
+PLAIN_CHARACTERS = "/ !$&'()*+,;=:@~"
+"""Those that a path keeps in a database's URI; `%`, `?` and `#` mean something else there."""
+DRIVERS = {"psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}
+"""Module that a database's URI asks for → the package that has it."""
 CHATTY_LOGGERS = ("alembic", "mlflow.store.db.utils", "mlflow.tracking.fluent", "mlflow.projects.utils")
 
 
@@ -41,7 +47,7 @@ class Store:
     """An opened tracking store.
 
     Attributes:
-        uri: tracking URI, absolute.
+        uri: tracking URI, absolute; that of a server holds no user and no password.
         experiment_id: id of the experiment `skippy` in it.
         artifact_location: where that experiment keeps artifacts.
         root: the project's root, where children are started.
@@ -72,6 +78,21 @@ class Store:
             return None
         database = _sqlite_path(self.uri)
         return (database or self.root / "mlflow.db").with_suffix(".db.lock")
+
+    @property
+    def unfinished(self) -> Path:
+        """The directory for work that has not reached the store yet."""
+        return self.root / ".skippy"
+
+    def is_reachable(self) -> bool:
+        """Whether a server answers within seconds; a database is always worth a try."""
+        if not self.is_server:
+            return True
+        try:
+            _ask_health(self.uri, PROBE_TIMEOUT_SECONDS)
+        except OSError:
+            return False
+        return True
 
 
 class StoreAccess:
@@ -126,19 +147,30 @@ def open_store(root: Path | None = None) -> Store:
     for name in CHATTY_LOGGERS:
         logging.getLogger(name).setLevel(logging.WARNING)
     root = (root or find_project_root()).resolve()
-    uri = _absolute_uri(os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE_SCHEME}{root / 'mlflow.db'}")
+    uri = _absolute_uri(os.environ.get("MLFLOW_TRACKING_URI") or _sqlite_uri(root / "mlflow.db"))
     is_server = urlparse(uri).scheme in SERVER_SCHEMES
     if is_server:
+        uri = _take_credentials(uri)
+        for variable, limit in CLIENT_LIMITS.items():
+            os.environ.setdefault(variable, limit)
         _require_healthy(uri)
     mlflow.set_tracking_uri(uri)
     database = _sqlite_path(uri)
     lock = database.with_suffix(".db.lock") if database else None
-    artifacts = None if is_server else str((database.parent if database else root) / "mlartifacts")
+    artifacts = None if is_server else _location((database.parent if database else root) / "mlartifacts")
     try:
         # Four processes on a fresh file would race to create its tables and the experiment.
         with file_lock(lock):
-            client = MlflowClient(tracking_uri=uri)
+            client = _client(uri)
             experiment_id, location = _require_experiment(client, artifacts)
+    except ModuleNotFoundError as error:
+        raise TrackingError(
+            "The driver of the tracking database is not installed.",
+            where=uri,
+            expected=f"the package {DRIVERS.get(error.name or '', error.name)}",
+            found="no such package",
+            next_step=f"pip install {DRIVERS.get(error.name or '', error.name)}",
+        ) from error
     except (MlflowException, SQLAlchemyError) as error:
         raise TrackingError(
             "The tracking store cannot be opened.",
@@ -181,22 +213,63 @@ def _absolute_uri(uri: str) -> str:
             next_step="unset MLFLOW_TRACKING_URI, or point it at a database or a server",
         )
     database = _sqlite_path(uri)
-    return uri if database is None else f"{SQLITE_SCHEME}{database}"
+    return uri if database is None else _sqlite_uri(database)
+
+
+def _client(uri: str) -> MlflowClient:
+    """A client; without the empty directory that mlflow makes where it takes an encoded path for a plain one."""
+    stray = Path(uri.removeprefix(SQLITE_SCHEME)).parent
+    was_there = not uri.startswith(SQLITE_SCHEME) or stray.exists()
+    client = MlflowClient(tracking_uri=uri)
+    client.search_experiments(max_results=1)
+    if not was_there:
+        with suppress(OSError):
+            stray.rmdir()
+    return client
 
 
 def _sqlite_path(uri: str) -> Path | None:
-    return Path(uri.removeprefix(SQLITE_SCHEME)).absolute() if uri.startswith(SQLITE_SCHEME) else None
+    if not uri.startswith(SQLITE_SCHEME):
+        return None
+    return Path(unquote(uri.removeprefix(SQLITE_SCHEME).partition("?")[0])).absolute()
+
+
+def _sqlite_uri(path: Path) -> str:
+    return SQLITE_SCHEME + quote(str(path), safe=PLAIN_CHARACTERS)
+
+
+def _location(folder: Path) -> str:
+    """An artifact location: the path itself, or a URI where a path would be misread as one."""
+    return folder.as_uri() if set("%?#") & set(str(folder)) else str(folder)
+
+
+def _take_credentials(uri: str) -> str:
+    """Move user and password from a server's URI into the variables that mlflow's client reads."""
+    parts = urlsplit(uri)
+    userinfo, at, host = parts.netloc.rpartition("@")
+    if not at:
+        return uri
+    user, _, password = userinfo.partition(":")
+    os.environ["MLFLOW_TRACKING_USERNAME"], os.environ["MLFLOW_TRACKING_PASSWORD"] = (
+        unquote(user), unquote(password)
+    )  # fmt: skip
+    return urlunsplit(parts._replace(netloc=host))
 
 
 def _require_healthy(uri: str) -> None:
     """Ask the server once: mlflow's own client would retry for minutes before it says so."""
     try:
-        with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=HEALTH_TIMEOUT_SECONDS):
-            return
-    except (urllib.error.URLError, OSError) as error:
+        _ask_health(uri, HEALTH_TIMEOUT_SECONDS)
+    except OSError as error:
         raise TrackingError(
             "The tracking server does not answer.",
             where=uri,
             found=str(error),
             next_step="start it (mlflow server --host 127.0.0.1 --port 5000), or unset MLFLOW_TRACKING_URI",
         ) from error
+
+
+def _ask_health(uri: str, timeout_seconds: float) -> None:
+    """`/health` needs no password, also where the server asks for one; raises OSError."""
+    with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=timeout_seconds):
+        return

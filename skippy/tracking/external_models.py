@@ -6,38 +6,40 @@ import re
 
 import mlflow
 
-from skippy.tracking.connection import StoreAccess, file_lock
+from skippy.redaction import redact
+from skippy.tracking.connection import Store
+from skippy.tracking.exclusion import exclusive
 from skippy.tracking.stage_run import translated_errors
 
 MODEL_DIGEST_TAG = "skippy.model_digest"
 _ILLEGAL = re.compile(r"""[/:.%"']""")
 
 
-class ExternalModelAccess(StoreAccess):
-    """Naming what the store does not hold; a part of the tracker."""
+def external_model(store: Store, name: str, digest: str) -> str:
+    """The id of the logged model that stands for the weights with this digest; made where there is none.
 
-    def external_model(self, name: str, digest: str) -> str:
-        """The id of the logged model that stands for the weights with this digest; made where there is none.
+    Args:
+        store: where it is kept.
+        name: what the UI shows, where it is made.
+        digest: of all tensors, 64 hexadecimal digits.
+    """
+    with translated_errors(f"logged model {name!r}"), exclusive(store, f"model {digest[:16]}"):
+        found = _ready(store, digest)
+        if not found:
+            mlflow.create_external_model(
+                name=_ILLEGAL.sub("_", redact(name)),
+                tags={MODEL_DIGEST_TAG: digest},
+                model_type="checkpoint",
+                experiment_id=store.experiment_id,
+            )
+            found = _ready(store, digest)
+        return found[0]
 
-        Args:
-            name: what the UI shows, where it is made.
-            digest: of all tensors, 64 hexadecimal digits.
-        """
-        with translated_errors(f"logged model {name!r}"), file_lock(self.store.lock_path):
-            if not self._ready(digest):
-                mlflow.create_external_model(
-                    name=_ILLEGAL.sub("_", name),
-                    tags={MODEL_DIGEST_TAG: digest},
-                    model_type="checkpoint",
-                    experiment_id=self.store.experiment_id,
-                )
-            # On a server nothing is locked: two may have made one each, and both take the older.
-            return self._ready(digest)[0]
 
-    def _ready(self, digest: str) -> list[str]:
-        """Ids of the finished ones, oldest first."""
-        found = self.store.client.search_logged_models(
-            [self.store.experiment_id], f"tags.`{MODEL_DIGEST_TAG}` = '{digest}'"
-        )
-        ready = [model for model in found if str(model.status) == "READY"]
-        return [model.model_id for model in sorted(ready, key=lambda m: (m.creation_timestamp, m.model_id))]
+def _ready(store: Store, digest: str) -> list[str]:
+    """Ids of the finished ones, oldest first."""
+    found = store.client.search_logged_models(
+        [store.experiment_id], f"tags.`{MODEL_DIGEST_TAG}` = '{digest}'"
+    )
+    ready = [model for model in found if str(model.status) == "READY"]
+    return [model.model_id for model in sorted(ready, key=lambda m: (m.creation_timestamp, m.model_id))]

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,10 +16,13 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 
-from skippy.errors import MissingRunError, RegistryError, TrackingError
+from skippy.errors import MissingRunError, RegistryError, SkippyError, TrackingError
+from skippy.redaction import redact
 from skippy.tracking.artifacts import cache_root, fetched
 from skippy.tracking.connection import Store, StoreAccess, local_path
-from skippy.tracking.registry import ModelVersionRecord, RegistryAccess, parse_model_uri
+from skippy.tracking.external_models import external_model
+from skippy.tracking.orphans import remove_weights, scratch_directory, sweep_orphans
+from skippy.tracking.registry import ModelVersionRecord, Registry, check_model_name, parse_model_uri
 from skippy.tracking.stage_run import StageRun, translated_errors
 
 logger = logging.getLogger(__name__)
@@ -58,15 +60,24 @@ class ModelDraft:
     `weights_dir` does not exist at first, so that a checkpoint may be renamed into place.
     """
 
-    def __init__(self, store: Store, run: StageRun, model_id: str, name: str, location: Path | None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        registry: Registry,
+        run: StageRun,
+        model_id: str,
+        folder: Path,
+        *,
+        is_scratch: bool,
+    ) -> None:
         self.model_id = model_id
-        self.name = name
         self.is_ready = False
         self.version: ModelVersionRecord | None = None
         self._store = store
+        self._registry = registry
         self._run = run
-        self._scratch = None if location else tempfile.TemporaryDirectory(prefix="skippy-model-")
-        self._folder = location or Path(self._scratch.name)  # type: ignore[union-attr]
+        self._folder = folder
+        self._is_scratch = is_scratch
         self._folder.mkdir(parents=True, exist_ok=True)
 
     @property
@@ -76,7 +87,7 @@ class ModelDraft:
 
     @property
     def uri(self) -> str:
-        """`models:/m-…`, what mlflow and `resolve_model` load."""
+        """`models:/m-…`, what mlflow and `Models.resolve` load."""
         return f"models:/{self.model_id}"
 
     def finish(self) -> None:
@@ -93,7 +104,7 @@ class ModelDraft:
         write_mlmodel(self._folder, self.model_id, self._run.run_id)
         client = self._store.client
         with translated_errors(f"logged model {self.model_id}"):
-            if self._scratch is not None:
+            if self._is_scratch:
                 client.log_model_artifacts(self.model_id, str(self._folder))
             client.finalize_logged_model(self.model_id, "READY")
             client.log_outputs(self._run.run_id, [LoggedModelOutput(self.model_id, 0)])
@@ -102,72 +113,86 @@ class ModelDraft:
     def register(self, registered_model: str, version_tags: Mapping[str, object]) -> ModelVersionRecord:
         """Make it the next version of `registered_model`; finishes the model first."""
         self.finish()
-        self.version = RegistryAccess(self._store).create_version(
+        self.version = self._registry.create_version(
             registered_model, self.model_id, self._run.run_id, version_tags
         )
         return self.version
 
     def discard(self) -> None:
         """Undo: no version, no files, and a logged model that says FAILED."""
-        client = self._store.client
         with suppress(MlflowException):
             if self.version is not None:
-                client.delete_model_version(self.version.name, str(self.version.version))
-        with suppress(MlflowException):
-            client.finalize_logged_model(self.model_id, "FAILED")
-        self.close()
+                self._store.client.delete_model_version(self.version.name, str(self.version.version))
+        remove_weights(self._store, self.model_id)
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def close(self) -> None:
-        """Remove the scratch copy, if a server has the weights now."""
-        if self._scratch is not None:
-            self._scratch.cleanup()
 
+class Models(StoreAccess):
+    """Logged models: drafted by a merge, resolved by whoever loads them."""
 
-class ModelAccess(StoreAccess):
-    """Drafting and resolving models; a part of the tracker."""
+    def __init__(self, store: Store, registry: Registry) -> None:
+        super().__init__(store)
+        self._registry = registry
 
     @contextmanager
-    def model_draft(
+    def draft(
         self,
         run: StageRun,
         name: str,
         *,
+        registered_model: str = "",
         model_type: str = "",
         params: Mapping[str, object] = NOTHING,
         tags: Mapping[str, object] = NOTHING,
     ) -> Iterator[ModelDraft]:
-        """Write a model: `with tracker.model_draft(run, "v4") as draft: merge_into(draft.weights_dir)`.
+        """Write a model: `with tracker.models.draft(run, "v4") as draft: merge_into(draft.weights_dir)`.
 
         The weights are written where the store keeps them, so they exist once; through a server they are
-        written to a scratch directory and uploaded once. If the body raises, nothing stays behind.
+        written to a scratch directory and uploaded once. If the body raises, nothing stays behind; what killed
+        processes left is removed first.
 
         Args:
             run: the run that makes it.
             name: of the logged model; no `/ : . % " '`.
+            registered_model: what the body will register it as; refused before anything is made.
             model_type: shown in the UI.
             params: shown in the UI.
             tags: of the logged model.
+
+        Raises:
+            RegistryError: `registered_model` could not be found again.
         """
+        if registered_model:
+            check_model_name(registered_model)
+        self._sweep()
         with translated_errors(f"logged model {name!r}"):
             logged = self.store.client.create_logged_model(
                 self.store.experiment_id,
                 name=name,
                 source_run_id=run.run_id,
-                tags={key: str(value) for key, value in tags.items()},
-                params={key: str(value) for key, value in params.items()},
+                tags={key: redact(str(value)) for key, value in tags.items()},
+                params={key: redact(str(value)) for key, value in params.items()},
                 model_type=model_type or None,
             )
-        draft = ModelDraft(self.store, run, logged.model_id, name, local_path(logged.artifact_location))
-        try:
-            yield draft
-            draft.finish()
-        except BaseException:
-            draft.discard()
-            raise
-        draft.close()
+        place = local_path(logged.artifact_location)
+        with nullcontext(place) if place else scratch_directory(self.store, logged.model_id) as folder:
+            draft = ModelDraft(
+                self.store, self._registry, run, logged.model_id, folder, is_scratch=place is None
+            )
+            try:
+                yield draft
+                draft.finish()
+            except BaseException:
+                draft.discard()
+                raise
 
-    def resolve_model(self, uri: str) -> ResolvedModel:
+    def _sweep(self) -> None:
+        try:
+            sweep_orphans(self.store)
+        except (SkippyError, OSError) as error:
+            logger.warning("tracking: orphaned weights could not be swept. %s", error)
+
+    def resolve(self, uri: str) -> ResolvedModel:
         """Find a model's weights: `models:/skippy/3`, `models:/skippy@champion` or `models:/m-…`.
 
         Raises:
@@ -176,14 +201,17 @@ class ModelAccess(StoreAccess):
         reference = parse_model_uri(uri)
         if reference.model_id is not None:
             return self._resolve_logged(uri, reference.model_id, None)
-        registry = RegistryAccess(self.store)
-        version = registry.lookup(reference)
+        version = self._registry.lookup(reference)
         if version.model_id is not None:
             return self._resolve_logged(uri, version.model_id, version)
         with translated_errors(uri):
             location = self.store.client.get_model_version_download_uri(version.name, str(version.version))
         path = self._weights(uri, location, f"{version.name}-{version.version}")
         return ResolvedModel(path, None, version.name, version.version, version.tags, version.run_id)
+
+    def external(self, name: str, digest: str) -> str:
+        """The id of the logged model that stands for weights outside the store; see `external_model`."""
+        return external_model(self.store, name, digest)
 
     def require_weights(self, uri: str) -> None:
         """Check that a model is finished and its weights are in the store, without fetching them.
@@ -193,10 +221,10 @@ class ModelAccess(StoreAccess):
             RegistryError: the logged model behind it was never finished.
         """
         reference = parse_model_uri(uri)
-        version = None if reference.model_id else RegistryAccess(self.store).lookup(reference)
+        version = None if reference.model_id else self._registry.lookup(reference)
         model_id = version.model_id if version else reference.model_id
         if model_id is None:
-            self.resolve_model(uri)
+            self.resolve(uri)
             return
         logged = require_ready(self.store, model_id, uri)
         with translated_errors(uri):

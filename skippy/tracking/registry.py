@@ -9,13 +9,16 @@ from dataclasses import dataclass
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
-from skippy.errors import MissingRunError
+from skippy.errors import MissingRunError, RegistryError
+from skippy.redaction import redact
 from skippy.tracking.connection import StoreAccess
 from skippy.tracking.stage_run import translated_errors
 
 LOGGED_MODEL = re.compile(r"models:/(m-[^/@]+)")
 VERSION = re.compile(r"models:/([^/@]+)/(\d+)")
 ALIAS = re.compile(r"models:/([^/@]+)@([^/@]+)")
+MODEL_NAME = re.compile(r"[^\W_][\w.\- ]*(?<! )")
+MAX_NAME_LENGTH = 200
 URI_FORMS = "models:/NAME/VERSION, models:/NAME@ALIAS or models:/m-ID"
 
 
@@ -59,13 +62,14 @@ class ModelVersionRecord:
         return f"models:/{self.name}/{self.version}"
 
 
-class RegistryAccess(StoreAccess):
-    """Versions and aliases; a part of the tracker."""
+class Registry(StoreAccess):
+    """Registered versions and the aliases that point at them."""
 
     def create_version(
         self, name: str, model_id: str, run_id: str, tags: Mapping[str, object]
     ) -> ModelVersionRecord:
         """Register a finished logged model as the next version of `name`."""
+        check_model_name(name)
         client = self.store.client
         with translated_errors(f"registered model {name}"):
             try:
@@ -74,11 +78,12 @@ class RegistryAccess(StoreAccess):
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":
                     raise
             # A models:/ source is the one form that SQLite and a server both take.
+            clean = {key: redact(str(value)) for key, value in tags.items()}
             created = client.create_model_version(
                 name,
                 source=f"models:/{model_id}",
                 run_id=run_id,
-                tags={key: str(value) for key, value in tags.items()},
+                tags=clean,
                 model_id=model_id,
             )
         return self._record(created, {})
@@ -86,7 +91,11 @@ class RegistryAccess(StoreAccess):
     def versions(self, name: str) -> list[ModelVersionRecord]:
         """All versions, newest first; empty if there is no such registered model."""
         with translated_errors(f"registered model {name}"):
-            found = list(self.store.client.search_model_versions(f"name = '{name}'", max_results=10_000))
+            found = [
+                version
+                for version in self.store.client.search_model_versions(name_filter(name), max_results=10_000)
+                if version.name == name
+            ]
             aliases = self._aliases(name) if found else {}
         records = [self._record(version, aliases) for version in found]
         return sorted(records, key=lambda record: record.version, reverse=True)
@@ -99,26 +108,6 @@ class RegistryAccess(StoreAccess):
         with translated_errors(f"models:/{name}@{alias}"):
             version = self.store.client.get_model_version(name, str(aliases[alias]))
         return self._record(version, aliases)
-
-    def find_version(self, name: str, variant: str, base_digest: str | None = None) -> ModelVersionRecord:
-        """The newest version with tag `variant`, of base `base_digest` if given.
-
-        Raises:
-            MissingRunError: there is none; says which there are.
-        """
-        everything = self.versions(name)
-        for record in everything:
-            right_base = base_digest is None or record.tags.get("base_digest") == base_digest
-            if right_base and record.tags.get("variant") == variant:
-                return record
-        wanted = variant + (f" of base {base_digest[:12]}" if base_digest else "")
-        raise MissingRunError(
-            f"No version of {name} is {wanted}.",
-            where=f"registered model {name} in {self.store.uri}",
-            expected=wanted,
-            found=_listing(everything, {}),
-            next_step=f"mlflow run . -e merge --env-manager local -P variant={variant}",
-        )
 
     def lookup(self, reference: ModelReference) -> ModelVersionRecord:
         """The version a name with number or alias means; `MissingRunError` lists what there is instead."""
@@ -165,6 +154,31 @@ class RegistryAccess(StoreAccess):
             aliases=tuple(sorted(alias for alias, target in aliases.items() if target == number)),
             created=version.creation_timestamp,
         )
+
+
+def name_filter(name: str) -> str:
+    """A filter that finds at least the versions of `name`; mlflow's filters know no escape."""
+    if "'" not in name:
+        return f"name = '{name}'"
+    return "name LIKE '" + name.replace("'", "_") + "'"
+
+
+def check_model_name(name: str) -> str:
+    """Return `name` if a version registered under it can be found again by every URI and filter, else refuse it.
+
+    Raises:
+        RegistryError: it is empty, too long, or holds what a URI reads as something else (`@ : / ? # %`, quotes).
+    """
+    if not MODEL_NAME.fullmatch(name) or len(name) > MAX_NAME_LENGTH:
+        raise RegistryError(
+            "This cannot be the name of a registered model; nothing was made.",
+            where="registered_model",
+            expected=f"letters, digits, spaces, dots, hyphens and underscores, at most {MAX_NAME_LENGTH}, "
+            "a letter or digit first",
+            found=repr(name),
+            next_step="pass -P registered_model=skippy, or another plain name",
+        )
+    return name
 
 
 def parse_model_uri(uri: str) -> ModelReference:

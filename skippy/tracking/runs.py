@@ -1,22 +1,17 @@
-"""The tracker: what a stage writes to, and how it finds what earlier stages left."""
+"""Runs that earlier stages left, and how a stage finds them."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import re
+from collections.abc import Mapping
 from typing import Any
 
 from mlflow.exceptions import MlflowException
 
 from skippy.errors import MissingRunError
-from skippy.tracking.artifacts import ArtifactAccess
-from skippy.tracking.connection import EXPERIMENT
-from skippy.tracking.external_models import ExternalModelAccess
-from skippy.tracking.lifecycle import begin, log_params, stage_tags, supervised
-from skippy.tracking.models import ModelAccess
-from skippy.tracking.processes import ProcessAccess
-from skippy.tracking.promotions import PromotionAccess
+from skippy.tracking.artifacts import Artifacts
+from skippy.tracking.connection import EXPERIMENT, Store, StoreAccess
 from skippy.tracking.records import (
     BASE_TAG,
     CHARACTER_TAG,
@@ -28,56 +23,22 @@ from skippy.tracking.records import (
     RunRecord,
     to_record,
 )
-from skippy.tracking.stage_run import StageRun, translated_errors
+from skippy.tracking.stage_run import translated_errors
 
 PAGE_SIZE = 1000
 NOTHING: Mapping[str, str] = {}
+SHORT_ID = re.compile(r"[0-9a-f]{4,31}")
+SHOWN_IDS = 5
 CONFIG_FILE = "config.json"
 """Artifact with the typed parameters of a run."""
 
 
-class Tracker(ArtifactAccess, ModelAccess, ExternalModelAccess, PromotionAccess, ProcessAccess):
-    """One opened store: stages begin here, runs and artifacts are found here."""
+class Runs(StoreAccess):
+    """What the store holds of earlier stages: runs by id or by kind, their parameters and their curves."""
 
-    @contextmanager
-    def stage(
-        self,
-        stage: str,
-        *,
-        name: str,
-        note: str,
-        config: Mapping[str, object],
-        variant: str = "",
-        base_digest: str = "",
-        character: str = "",
-        links: Mapping[str, str] = NOTHING,
-        params: Mapping[str, object] = NOTHING,
-        parent: str | None = None,
-    ) -> Iterator[StageRun]:
-        """Run a stage: `with tracker.stage("svd", …) as run:`.
-
-        Adopts the run that `mlflow run` made for this process, or starts one. Ends it FINISHED; FAILED with
-        the message as tag `skippy.error` and in the note if the body raises; KILLED on Ctrl-C or SIGTERM.
-
-        Args:
-            stage: svd, train, merge, eval, compare, promote or main.
-            name: shown in the UI.
-            note: a sentence, what this run is.
-            config: the typed, resolved configuration; kept as `config.json`.
-            variant: tag; `StageRun.describe` sets it later too.
-            base_digest: tag.
-            character: tag.
-            links: stage → run id this one builds on; tags `skippy.<stage>_run`.
-            params: resolved parameters, logged under `resolved/`.
-            parent: run id this one is nested under.
-        """
-        tags = stage_tags(stage, note, variant, base_digest, character, links, parent)
-        run, stub = begin(self.store, name, tags)
-        with supervised(self.store, run, stub):
-            run.set_tags(tags)
-            log_params(self.store, run.run_id, params)
-            run.log_json(config, CONFIG_FILE)
-            yield run
+    def __init__(self, store: Store, artifacts: Artifacts) -> None:
+        super().__init__(store)
+        self._artifacts = artifacts
 
     def get(self, run_id: str, *, stage: str | None = None) -> RunRecord:
         """Read a finished run.
@@ -112,9 +73,13 @@ class Tracker(ArtifactAccess, ModelAccess, ExternalModelAccess, PromotionAccess,
         return record
 
     def read(self, run_id: str) -> RunRecord:
-        """Read a run whatever its stage and status; `MissingRunError` if there is none."""
+        """Read a run whatever its stage and status; `run_id` may be its first digits.
+
+        Raises:
+            MissingRunError: there is none, or several begin so.
+        """
         try:
-            record = to_record(self.store.client.get_run(run_id))
+            record = to_record(self.store.client.get_run(self._in_full(run_id)))
         except MlflowException as error:
             raise MissingRunError(
                 "There is no such run.",
@@ -126,9 +91,37 @@ class Tracker(ArtifactAccess, ModelAccess, ExternalModelAccess, PromotionAccess,
         moved = record.tags.get(MOVED_TAG)
         return self.read(moved) if moved else record
 
+    def _in_full(self, run_id: str) -> str:
+        """The one run id that begins with `run_id`; itself where none does."""
+        if not SHORT_ID.fullmatch(run_id):
+            return run_id
+        with translated_errors(f"run {run_id}…"):
+            runs = self.store.client.search_runs(
+                [self.store.experiment_id], f"attributes.run_id LIKE '{run_id}%'", max_results=SHOWN_IDS + 1
+            )
+        if len(runs) > 1:
+            more = ", …" if len(runs) > SHOWN_IDS else ""
+            raise MissingRunError(
+                "Several runs begin with these digits.",
+                where=run_id,
+                expected="as many digits as tell one run from the others",
+                found=", ".join(f"{run.info.run_id} {run.info.run_name}" for run in runs[:SHOWN_IDS]) + more,
+                next_step="give more digits",
+            )
+        return str(runs[0].info.run_id) if runs else run_id
+
+    def newest(self, limit: int, *, stage: str = "") -> list[RunRecord]:
+        """The newest runs of skippy, whatever their status; of one stage or of all."""
+        clause = _clause(STAGE_TAG, stage) if stage else f"tags.`{STAGE_TAG}` LIKE '%'"
+        with translated_errors("search for runs"):
+            runs = self.store.client.search_runs(
+                [self.store.experiment_id], clause, max_results=limit, order_by=["attributes.start_time DESC"]
+            )
+        return [to_record(run) for run in runs]
+
     def config(self, run_id: str) -> dict[str, Any]:
         """The typed parameters that a run was started with."""
-        return dict(json.loads(self.artifact(run_id, CONFIG_FILE).read_text()))
+        return dict(json.loads(self._artifacts.path(run_id, CONFIG_FILE).read_text()))
 
     def find(
         self,
@@ -193,17 +186,19 @@ class Tracker(ArtifactAccess, ModelAccess, ExternalModelAccess, PromotionAccess,
 
     def _search(self, wanted: Mapping[str, str], finished: bool, limit: int) -> list[RunRecord]:
         """Runs of the experiment with these tags, newest first."""
-        clauses = [f"tags.`{key}` = {_quoted(value)}" for key, value in wanted.items()]
+        clauses = [_clause(key, value) for key, value in wanted.items()]
         if finished:
             clauses.append("attributes.status = 'FINISHED'")
+        is_exact = not any(" LIKE " in clause for clause in clauses)
         with translated_errors("search for runs"):
             runs = self.store.client.search_runs(
                 [self.store.experiment_id],
                 " AND ".join(clauses),
-                max_results=limit,
+                max_results=limit if is_exact else PAGE_SIZE,
                 order_by=["attributes.start_time DESC"],
             )
-        return [to_record(run) for run in runs]
+        records = [to_record(run) for run in runs]
+        return [one for one in records if is_exact or wanted.items() <= one.tags.items()][:limit]
 
 
 def _wanted(
@@ -217,13 +212,17 @@ def _wanted(
     return {**{key: value for key, value in given.items() if value is not None}, **extra_tags}
 
 
-def _quoted(value: str) -> str:
-    """A filter string's literal; mlflow knows no escape, but two kinds of quotes."""
+def _clause(key: str, value: str) -> str:
+    """A filter on a tag. MLflow knows no escape, but two kinds of quotes and `_` for any character.
+
+    Where `value` holds both kinds the filter finds more than it should; `_search` looks again.
+    """
     if "'" not in value:
-        return f"'{value}'"
+        return f"tags.`{key}` = '{value}'"
     if '"' not in value:
-        return f'"{value}"'
-    raise MissingRunError("A tag to search for holds both kinds of quotes.", found=value)
+        return f'tags.`{key}` = "{value}"'
+    pattern = value.replace("'", "_")
+    return f"tags.`{key}` LIKE '{pattern}'"
 
 
 def _inventory(stage: str, runs: list[RunRecord]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from skippy.tracking.connection import open_store
-from skippy.tracking.runs import Tracker
+from skippy.tracking.tracker import Tracker
 
 
 def open_tracker(root: Path | None = None) -> Tracker:

@@ -17,7 +17,7 @@ from peft.utils import get_peft_model_state_dict
 from safetensors.torch import save
 
 from skippy.core.spectral.constraints import Leakage, OrthogonalConstraint
-from skippy.core.variants import variant_rule
+from skippy.core.variants import find_variant
 from skippy.stores.adapters import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE
 from skippy.stores.atomic import write_bytes, write_json
 from skippy.training.layers import ADAPTER
@@ -64,7 +64,7 @@ def adapter_card(
     own = None if constraint is None else constraint.pooled_leakage()
     return {
         "variant": request.variant,
-        "constraint": variant_rule(request.variant).constraint,
+        "constraint": find_variant(request.variant).constraint,
         "k": request.k,
         "projector_digest": request.projector_digest,
         "base_digest": request.base_digest,

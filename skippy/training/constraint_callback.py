@@ -12,7 +12,7 @@ from skippy.core.basis import Basis
 from skippy.core.spectral.constraints import ConstrainedTarget, OrthogonalConstraint, random_basis
 from skippy.core.spectral.lora import LoraFactors
 from skippy.core.spectral.subspaces import seed_of
-from skippy.core.variants import VariantRule
+from skippy.core.variants import Variant
 from skippy.errors import TrainingError
 from skippy.training.guards import require_in_optimizer
 
@@ -35,7 +35,7 @@ class ConstraintCallback(TrainerCallback):
 
     def __init__(
         self,
-        rule: VariantRule,
+        rule: Variant,
         factors: Mapping[str, LoraFactors],
         bases: Mapping[str, tuple[Tensor, Tensor]] | None,
     ) -> None:
@@ -96,7 +96,7 @@ def constrain(
 
 
 def protected_bases(
-    rule: VariantRule,
+    rule: Variant,
     factors: Mapping[str, LoraFactors],
     projectors: Mapping[str, Basis] | None,
     k: int,

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -18,6 +21,7 @@ from skippy.core.answers import (
 )
 from skippy.errors import ProblemError
 
+ROOT = Path(__file__).parents[2]
 SNARK = "Obviously. Do try to keep up, monkey. " * 12
 
 CASES: list[tuple[str, int | None, str, str]] = [
@@ -62,7 +66,8 @@ CASES: list[tuple[str, int | None, str, str]] = [
     (r"\boxed{336^{\circ}}", 336, "boxed", "degrees in a group"),
     (r"\boxed{42\text{ cm}}", 42, "boxed", "a unit in words"),
     (r"\boxed{42\%}", None, "not_an_integer", "a percentage is another number"),
-    (r"\boxed{42.0}", None, "not_an_integer", "a decimal is not an integer literal"),
+    (r"\boxed{42.0}", 42, "boxed", "a whole number written with a decimal is that number"),
+    (r"\boxed{42.5}", None, "not_an_integer", "a fraction is no integer"),
     (r"\boxed{\frac{84}{2}}", None, "not_an_integer", "arithmetic left undone"),
     (r"\boxed{2^{5}}", None, "not_an_integer", "a power left undone"),
     (r"\boxed{forty-two}", None, "not_an_integer", "words are not digits"),
@@ -199,33 +204,47 @@ def test_the_table_refutes_the_last_number_rule() -> None:
     assert len(wrong) >= 20
 
 
-@settings(max_examples=300, deadline=None)
-@given(
-    st.lists(
-        st.sampled_from(
-            [
-                r"\boxed{",
-                "}",
-                "{",
-                "42",
-                "1000",
-                "-",
-                "Answer:",
-                "<think>",
-                "</think>",
-                r"\text{",
-                "$",
-                "=",
-                ",",
-                "\n",
-            ]
-        )
-        | st.text(max_size=6),
-        max_size=30,
-    )
+PIECES = re.findall(
+    r"\S+",
+    r"""
+    \boxed{ \fbox{ } { 42 7 0 1000 - − Answer: answer: <think> </think> [THINK] [/THINK] <|begin_of_thought|>
+    ` " \text{ \mathrm{ \rm \color{red} \frac ^ _ ^{ _{ $ $$ = >= \ge \neq \implies \vee , ; . ... ! ? ( ) [ ]
+    \( \) \[ \] \\ & % \% \quad \, ~ \circ cm th thousand or and not the is There pi half \begin{aligned}
+    \end{aligned} \begin{ \end{ \color{ ``` ** _ | / + 1. - # <answer> </answer> <|im_end|> 😀 ½ ² ４ \ \x
+    """,
 )
-def test_never_raises_never_out_of_range(pieces: list[str]) -> None:
-    text = "".join(pieces)
+FUZZ = """
+import random, sys
+from skippy.core.answers import LARGEST_ANSWER, extract_integer
+source, read = random.Random(16), 0
+for _ in range(100_000):
+    pieces = [source.choice(sys.argv[1:]) for _ in range(source.randrange(1, 10))]
+    text = source.choice(("", " ", "\\n")).join(pieces)
+    text = source.choice(("{}", "\\\\boxed{{{}}}", "Answer: {}")).format(text)
+    value = extract_integer(text).value
+    assert value is None or 0 <= value <= LARGEST_ANSWER, text
+    read += value is not None
+print(read)
+"""
+
+
+def test_a_hundred_thousand_texts_never_raise_and_stay_in_range() -> None:
+    """In a process of its own, where no annotation is checked at every call: seconds instead of a minute."""
+    run = subprocess.run(
+        [sys.executable, "-c", FUZZ, *PIECES],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=300,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr[-2000:]
+    assert int(run.stdout) > 1000, "the texts exercise the reading, not only the refusals"
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.sampled_from(PIECES) | st.text(max_size=6), max_size=30).map("".join))
+def test_never_raises_never_out_of_range(text: str) -> None:
     for extract in (extract_integer, extract_integer_lenient):
         found = extract(text)
         assert found.value is None or 0 <= found.value <= LARGEST_ANSWER
@@ -332,6 +351,13 @@ HOSTILE: dict[str, Callable[[int], str]] = {
     "emoji": lambda n: "Answer: 4" + " :)😀" * (n // 4),
     "dashes": lambda n: r"\boxed{4" + " -" * (n // 2) + "}",
     "thoughts": lambda n: "<think></think>" * (n // 15),
+    "many answers": lambda n: "answer: x " * (n // 10),
+    "tags": lambda n: "<|" * (n // 2),
+    "open tags": lambda n: "</think" * (n // 7),
+    "scripts": lambda n: r"\boxed{4" + "^{" * (n // 2) + "}" * (n // 2) + "}",
+    "environments": lambda n: "Answer: " + r"\begin{aligned}" * (n // 15),
+    "parenthesised": lambda n: "Answer: " + "(" * (n // 2) + "4" + ")" * (n // 2),
+    "empty boxes": lambda n: r"\boxed{}" * (n // 8),
     "wrappers": lambda n: r"\boxed{" + r"\text{" * (n // 7) + "1" + "}" * (n // 7) + "}",
 }
 

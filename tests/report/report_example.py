@@ -214,7 +214,7 @@ def example_comparison(n: int = 120, k: int = 16, seeds: int = 1, **changes: obj
             problem_count=n,
             versions={"torch": "2.13.0", "transformers": "5.23.0"},
             commands=("mlflow run . --env-manager local -P samples=16",),
-            comparison_command="mlflow run . -e compare --env-manager local -P base_run=e0",
+            comparison_command="mlflow run . -e compare --env-manager local -P runs=e0",
         ),
         floors={"coherence": 0.5, "helpfulness": 0.5},
         duplicates_dropped=3,
@@ -271,7 +271,7 @@ def distinct_comparison() -> Comparison:
         arms=tuple(distinct(arm, row) for row, arm in enumerate(plain_facts.arms)),
         confidence=0.9,
         margin_points=4.0,
-        protected_k=7,
+        protected_k="7",
         registered_model="house",
         provenance=replace(plain_facts.provenance, is_dirty=True),
     )

@@ -173,5 +173,5 @@ def test_missing_or_other_prompts_are_not_comparable(change: str) -> None:
     pair = found.pair("v4", "v3")
     assert pair is not None
     assert (pair.verdict, found.winner) == ("not_comparable", None)
-    assert not found.gate[0].is_passed
+    assert not found.gate.steps[0].is_passed
     assert found.traits["v4"] == {}

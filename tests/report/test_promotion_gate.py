@@ -15,7 +15,7 @@ def test_the_hoped_for_outcome() -> None:
     found = judge(comparison(evaluation(**LOST), evaluation(**KEPT)))
     assert (verdict(found, "v3"), verdict(found, "v4")) == ("degraded", "preserved")
     assert found.winner == "v4"
-    assert [step.is_passed for step in found.gate] == [True, True, True]
+    assert [step.is_passed for step in found.gate.steps] == [True, True, True]
     assert (
         headline(comparison(), found)
         == "V4 kept its AIME-style (lab) score and V3 lost, at equal personality."
@@ -28,7 +28,7 @@ def test_a_variant_without_character_does_not_pass_the_gate() -> None:
     found = judge(facts)
     assert verdict(found, "v4") == "preserved"
     assert found.winner is None
-    assert [(step.name, step.is_passed) for step in found.gate] == [("persona", False)]
+    assert [(step.name, step.is_passed) for step in found.gate.steps] == [("persona", False)]
     assert "did not show the character" in headline(facts, found)
 
 
@@ -38,16 +38,16 @@ def test_a_character_that_says_nothing_useful_closes_the_gate(quality: str) -> N
     assert judge(facts).winner == "v4"
     found = judge(replace(facts, floors={quality: 0.5}))
     assert found.winner is None
-    assert f"{quality} is 0.20, below its floor of 0.50" in found.winner_reason
+    assert f"{quality} is 0.20, below its floor of 0.50" in found.gate.reason
 
 
 def test_every_seed_has_to_keep_its_floor_and_what_was_not_measured_keeps_none() -> None:
     good, bad = evaluation(**KEPT, seed=41), evaluation(**KEPT, seed=42, coherence=0.2)
     found = judge(comparison(v4=(good, bad), floors={"coherence": 0.5}))
-    assert "coherence is 0.20, below its floor of 0.50" in found.winner_reason
+    assert "coherence is 0.20, below its floor of 0.50" in found.gate.reason
     silent = replace(good, banal=replace(good.banal, coherence=()))  # type: ignore[type-var]
     found = judge(comparison(v4=silent, floors={"coherence": 0.5}))
-    assert "coherence is not measured, below its floor of 0.50" in found.winner_reason
+    assert "coherence is not measured, below its floor of 0.50" in found.gate.reason
 
 
 @pytest.mark.parametrize(
@@ -67,20 +67,20 @@ def test_a_degraded_v4_stops_at_the_second_step() -> None:
     pair = found.pair("v4", "v3")
     assert pair is not None
     assert pair.verdict == "first_better"
-    assert [step.is_passed for step in found.gate] == [True, False]
+    assert [step.is_passed for step in found.gate.steps] == [True, False]
     assert found.winner is None
 
 
 def test_no_better_than_v3_stops_at_the_third_step() -> None:
     facts = comparison(evaluation(**KEPT), evaluation(**KEPT, spread=2))
     found = judge(facts)
-    assert [step.is_passed for step in found.gate] == [True, True, False]
+    assert [step.is_passed for step in found.gate.steps] == [True, True, False]
     assert found.winner is None
     assert (
         headline(facts, found)
         == "V4 and V3 both kept their AIME-style (lab) score within 5 points; there was no larger loss to prevent."
     )
-    assert "sign is not settled" in found.winner_reason
+    assert "sign is not settled" in found.gate.reason
 
 
 def test_a_better_v3_is_named_and_v4_not_promoted() -> None:
@@ -95,7 +95,7 @@ def test_a_better_v3_is_named_and_v4_not_promoted() -> None:
 def test_without_v3_there_is_no_winner() -> None:
     found = judge(comparison(v4=evaluation(**KEPT)))
     assert found.winner is None
-    assert "no V3" in found.winner_reason
+    assert "no V3" in found.gate.reason
 
 
 def test_without_v4_there_is_no_winner() -> None:

@@ -155,7 +155,7 @@ def test_the_head_of_the_page(distinct_facts: Comparison, distinct_files: dict[s
         not_shown(distinct_facts, verdicts) or ["Nothing that was asked stayed open."]
     )
     states = re.findall(r'<li class="(yes|no|unread)"', head)
-    passed = ["yes" if step.is_passed else "no" for step in verdicts.gate]
+    passed = ["yes" if step.is_passed else "no" for step in verdicts.gate.steps]
     assert states == passed + ["unread"] * (3 - len(passed))
     assert ("<li>winner: V4</li>" if verdicts.winner else "<li>no winner</li>") in head
     forest = section(distinct_files, "forest")
@@ -165,7 +165,7 @@ def test_the_head_of_the_page(distinct_facts: Comparison, distinct_files: dict[s
     )
     text = distinct_files["report.md"]
     assert f"{DISTINCT_N} problems × 8 samples, margin δ = 4 points" in text
-    assert f"**Winner**: none. {verdicts.winner_reason}. house has no champion." in text
+    assert f"**Winner**: none. {verdicts.gate.reason}. house has no champion." in text
     for line in limits(distinct_facts, verdicts):
         assert f"- {line}\n" in text
         assert f"<li>{line}</li>" in html.unescape(section(distinct_files, "limits"))

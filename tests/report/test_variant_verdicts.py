@@ -85,8 +85,8 @@ def test_a_base_at_the_floor_has_nothing_to_lose(margin: float, expected: str) -
             f"the base solves 6.2\u00a0%, so a loss of {margin:g} points cannot happen: "
             "the problems are too hard for this base"
         )
-        assert [step.is_passed for step in found.gate] == [True, False]
-        assert (found.winner, found.winner_reason) == (None, item.reason)
+        assert [step.is_passed for step in found.gate.steps] == [True, False]
+        assert (found.winner, found.gate.reason) == (None, item.reason)
         assert "Cannot tell" in headline(comparison(), found)
     else:
         assert found.winner == "v4"

@@ -20,7 +20,7 @@ from skippy.resolve.runs import CHARACTER_DIGEST, REUSES
 from skippy.stages import merge, subspace, train
 from skippy.stores.adapters import read_adapter
 from skippy.stores.checkpoints import Checkpoint
-from skippy.tracking.runs import Tracker
+from skippy.tracking.tracker import Tracker
 from tests.core.spectral.single_target import delta_energy
 
 PROMPTS = 4
@@ -42,11 +42,11 @@ class Lab:
     trainings: dict[str, str]
 
     def adapter(self, name: str, step: int):
-        return read_adapter(self.tracker.artifact(self.trainings[name], f"adapters/step_{step:06d}"))
+        return read_adapter(self.tracker.artifacts.path(self.trainings[name], f"adapters/step_{step:06d}"))
 
     def table(self, name: str, step: int) -> pd.DataFrame:
         path = f"character_deltas/step_{step:06d}.parquet"
-        return pd.read_parquet(self.tracker.artifact(self.trainings[name], path)).set_index("target")
+        return pd.read_parquet(self.tracker.artifacts.path(self.trainings[name], path)).set_index("target")
 
 
 @pytest.fixture(scope="module")
@@ -75,9 +75,9 @@ def name(request) -> str:
 def test_runs_are_tagged_with_their_character(lab: Lab, name: str) -> None:
     digest = load_character(lab.characters[name]).digest
     for run in (lab.subspaces[name], lab.trainings[name]):
-        tags = lab.tracker.get(run).tags
+        tags = lab.tracker.runs.get(run).tags
         assert (tags["skippy.character"], tags[CHARACTER_DIGEST]) == (name, digest)
-    assert lab.tracker.get(lab.trainings[name]).link("subspace") == lab.subspaces[name]
+    assert lab.tracker.runs.get(lab.trainings[name]).link("subspace") == lab.subspaces[name]
 
 
 def test_metrics_follow_the_contract(lab: Lab, name: str) -> None:
@@ -85,9 +85,9 @@ def test_metrics_follow_the_contract(lab: Lab, name: str) -> None:
     traits = [trait.name for trait in load_character(lab.characters[name]).traits]
     assert len(traits) >= 4
     for metric in (*CONTRACT, *(f"{kind}/{trait}" for trait in traits for kind in ("trait", "trait_null"))):
-        history = lab.tracker.metric_history(run, f"character/{metric}")
+        history = lab.tracker.runs.metric_history(run, f"character/{metric}")
         assert [point.step for point in history] == list(STEPS), metric
-    logged = lab.tracker.get(run).metrics
+    logged = lab.tracker.runs.get(run).metrics
     assert {"train/rewards/personality", "train/rewards/coherence", "train/rewards/identity"} <= set(logged)
 
 
@@ -97,13 +97,15 @@ def test_tables_adapters_and_figures_follow_the_contract(lab: Lab, name: str) ->
         table = lab.table(name, step)
         assert len(table) == len(set(table.index)) == 28
         assert {"ratio", "chance", "null_low", "null_high", "z", "singular_values"} <= set(table)
-        profile = pd.read_parquet(lab.tracker.artifact(run, f"character_traits/step_{step:06d}.parquet"))
+        profile = pd.read_parquet(
+            lab.tracker.artifacts.path(run, f"character_traits/step_{step:06d}.parquet")
+        )
         assert list(profile["trait"]) == [trait.name for trait in load_character(lab.characters[name]).traits]
         assert (profile["null_reach"] > 0).all()
-    assert {Path(path).name for path in lab.tracker.list_artifacts(run, "character_figures")} == {
+    assert {Path(path).name for path in lab.tracker.artifacts.files(run, "character_figures")} == {
         *("trajectory.svg", "targets.svg", "traits.svg")
     }
-    card = json.loads((lab.tracker.artifact(run, "adapter") / "skippy.json").read_text())
+    card = json.loads((lab.tracker.artifacts.path(run, "adapter") / "skippy.json").read_text())
     assert (card["variant"], card["step"]) == ("v3", STEPS[-1])
 
 
@@ -125,7 +127,7 @@ def test_a_subspace_is_measured_once_and_again_when_forced(lab: Lab, caplog) -> 
     with caplog.at_level(logging.INFO):
         assert subspace.run(config, lab.tracker).run_id == lab.subspaces["keeper"]
     assert f"run {lab.subspaces['keeper']} already holds this" in caplog.text
-    newest = max(lab.tracker.find_all("subspace"), key=lambda record: record.start_time)
+    newest = max(lab.tracker.runs.find_all("subspace"), key=lambda record: record.start_time)
     assert newest.tags[REUSES] == lab.subspaces["keeper"]
 
 
@@ -133,7 +135,7 @@ def test_a_subspace_is_measured_once_and_again_when_forced(lab: Lab, caplog) -> 
 def test_a_step_of_the_trajectory_is_rebuilt_and_scaled(lab: Lab, alpha: float) -> None:
     train_run = lab.trainings["gumshoe"]
     result = merge.run(MergeConfig(train_run=train_run, step=2, alpha=alpha), lab.tracker)
-    version = lab.tracker.resolve_model(result.model_uri)
+    version = lab.tracker.models.resolve(result.model_uri)
     assert (version.tags["step"], version.tags["alpha"]) == ("2", f"{alpha:g}")
     assert version.tags["character"] == "gumshoe"
     base, merged = Checkpoint.open(LAB_CHECKPOINT), Checkpoint.open(version.path)
@@ -158,7 +160,7 @@ def test_problems_in_the_mix_are_rewarded_for_being_right_and_for_nothing_else(l
     with caplog.at_level(logging.INFO):
         result = train.run(config, lab.tracker)
     assert "of 512 problems have worked solutions longer than 48 tokens and are left out" in caplog.text
-    samples = lab.tracker.artifact(result.run_id, "samples/training.jsonl")
+    samples = lab.tracker.artifacts.path(result.run_id, "samples/training.jsonl")
     rows = [json.loads(line) for line in samples.read_text().splitlines()]
     asked = {prompt.text for prompt in load_character("keeper").train_prompts}
     problems = [row["rewards"] for row in rows if row["prompt"] not in asked]
@@ -173,4 +175,4 @@ def test_a_forced_subspace_is_a_run_of_its_own(lab: Lab) -> None:
     config = SubspaceConfig(character="keeper", prompts=PROMPTS, device="cpu", force=True)
     result = subspace.run(config, lab.tracker)
     assert result.run_id != lab.subspaces["keeper"]
-    assert lab.tracker.list_artifacts(result.run_id, "reference")
+    assert lab.tracker.artifacts.files(result.run_id, "reference")

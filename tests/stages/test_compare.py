@@ -14,18 +14,20 @@ import pytest
 from skippy.characters.loader import load_character
 from skippy.config import CompareConfig, EvalConfig, MainConfig
 from skippy.core.answers import extract_integer
+from skippy.core.variants import VARIANTS
 from skippy.errors import ConfigError, MissingRunError, ReportError
 from skippy.evaluation import gathering
 from skippy.evaluation.metrics import problem_scores
 from skippy.evaluation.provenance import command
 from skippy.evaluation.suites import AIME, BANAL, LAB, load_problem_set
 from skippy.report import page
+from skippy.report.conclusions import GateStep
 from skippy.results import LeakageFacts
 from skippy.stages import compare
 from skippy.stores.checkpoints import Checkpoint
 from skippy.stores.samples import Sample, read_samples
 from skippy.tracking.records import PARENT_TAG, RunRecord
-from skippy.tracking.runs import Tracker
+from skippy.tracking.tracker import Tracker
 from tests.stages.tiny_checkpoint import write_checkpoint
 
 N, K = 8, 4
@@ -72,10 +74,12 @@ class Scene:
     def compare(self, **changes: object) -> tuple[RunRecord, dict]:
         config = CompareConfig(base_model=str(self.base), **changes)  # type: ignore[arg-type]
         run_id = compare.run(config, self.tracker).run_id
-        return self.tracker.read(run_id), json.loads(self.artifact(run_id, "report/report.json").read_text())
+        return self.tracker.runs.read(run_id), json.loads(
+            self.artifact(run_id, "report/report.json").read_text()
+        )
 
     def artifact(self, run_id: str, path: str) -> Path:
-        return self.tracker.artifact(run_id, path)
+        return self.tracker.artifacts.path(run_id, path)
 
 
 def solved(right: int) -> list[Sample]:
@@ -151,7 +155,7 @@ def test_the_report_says_how_to_make_it_again(scene: Scene) -> None:
     assert {"limit=8"} < set(words)
     assert not any(word.startswith(("samples=", "suite=")) for word in words), "defaults"
     again = shlex.split(facts["comparison_command"])
-    assert {f"{arm}_run={run}" for arm, run in runs.items()} | {"margin=0.1"} <= set(again)
+    assert {"runs=" + ",".join(runs.values()), "margin=0.1"} <= set(again)
 
 
 def test_tags_and_metrics_say_what_the_report_says(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,12 +171,11 @@ def test_tags_and_metrics_say_what_the_report_says(scene: Scene, monkeypatch: py
         wide = tuple(
             replace(v, interval=(v.mean_difference - 1, v.mean_difference + 2)) for v in found.variants
         )
-        return replace(found, variants=wide, winner="v4", winner_reason="so")
+        steps = tuple(GateStep(name, True, "so") for name in found.gate.order)
+        return replace(found, variants=wide, gate=replace(found.gate, steps=steps))
 
     monkeypatch.setattr(compare, "judge", decide)
-    record, report = scene.compare(
-        v3_run=",".join(v3), v4_run=",".join(v4), margin=0.3, registered_model="other"
-    )
+    record, report = scene.compare(runs=",".join([*v3, *v4]), margin=0.3, registered_model="other")
     content = scene.artifact(record.run_id, "report/report.json").read_bytes()
     assert record.tags["skippy.report_sha256"] == hashlib.sha256(content).hexdigest()
     assert record.tags["skippy.winner"] == report["winner"]["variant"] == "v4"
@@ -199,13 +202,15 @@ def test_the_parameters_and_the_character_reach_the_facts(
     told_apart: list[tuple] = []
     monkeypatch.setattr(gathering, "distinguishability", lambda *given: told_apart.append(given) or 0.75)
     for arm, seed in (("base", ""), ("v3", "42"), ("v4", "42")):
-        train = scene.tracker.read(scene.evaluate(arm, seed, metrics={"aime/persona": 0.125})).link("train")
+        train = scene.tracker.runs.read(scene.evaluate(arm, seed, metrics={"aime/persona": 0.125})).link(
+            "train"
+        )
         if train:
             scene.tracker.client.set_tag(train, "skippy.k", "8")
     scene.compare()
     (facts,) = judged
     assert facts.floors == asdict(CHARACTER.floors)
-    assert facts.protected_k == 8
+    assert facts.protected_k == "8"
     assert [arm.evaluations[0].banal.base_auc for arm in facts.arms] == [None, 0.75, 0.75]
     assert {arm.evaluations[0].banal.problem_score for arm in facts.arms} == {0.125}
     assert [groups for *_, first, second in told_apart for groups in (first, second)] == [["0", "1", "2"]] * 4
@@ -227,9 +232,16 @@ def test_a_missing_arm_is_named_with_the_command_that_makes_it(scene: Scene, mis
         if arm != missing:
             scene.evaluate(arm, seed)
     with pytest.raises(MissingRunError) as refusal:
-        scene.compare()
+        scene.compare(arms="v3,v4")
     assert f"-e eval --env-manager local -P model={missing}" in str(refusal.value.next_step)
     assert f"-P base_model={scene.base}" in str(refusal.value.next_step)
+
+
+def test_without_any_variant_there_is_nothing_to_compare(scene: Scene) -> None:
+    scene.evaluate("base")
+    with pytest.raises(MissingRunError, match="No variant of this base") as refusal:
+        scene.compare()
+    assert f"-P model=v3 -P base_model={scene.base}" in refusal.value.next_step
 
 
 def test_problems_that_changed_since_they_were_asked_are_refused(scene: Scene) -> None:
@@ -269,7 +281,10 @@ def test_the_frontier_is_of_the_training_behind_the_merge(
         ]
         (tmp_path / walk).write_text("".join(lines))
     walks = {"ours": run("ours", "t4"), "theirs": run("theirs", "t3")}
-    tracker = SimpleNamespace(read=walks.get, artifact=lambda run_id, path: tmp_path / run_id)
+    tracker = SimpleNamespace(
+        runs=SimpleNamespace(read=walks.get),
+        artifacts=SimpleNamespace(path=lambda run_id, path: tmp_path / run_id),
+    )
     merge = run("m", "t4", **{"skippy.walk_runs": "theirs,ours", "skippy.step": "20"})
     base = problem_scores(solved(1), PROBLEMS)
     (point,) = gathering._frontier(tracker, merge, base, PROBLEMS)
@@ -315,7 +330,7 @@ def test_figures_of_others_are_means_over_seeds_and_never_over_some(scene: Scene
                    **{"skippy.judge": "ada"})  # fmt: skip
     v3 = [scene.evaluate("v3", seed, metrics={task: value}) for seed, value in (("1", 0.25), ("2", 0.5))]
     v4 = [scene.evaluate("v4", "1", metrics={task: 0.5}), scene.evaluate("v4", "2")]
-    _, report = scene.compare(v3_run=",".join(v3), v4_run=",".join(v4))
+    _, report = scene.compare(runs=",".join([*v3, *v4]))
     assert report["figures_of_others"] == {
         f"{agreement} (ada)": {"base": 0.8},
         task: {"base": 0.5, "v3": 0.375},
@@ -326,14 +341,14 @@ def test_several_seeds_named_are_several_seeds(scene: Scene) -> None:
     """The twin of the refusals below."""
     scene.evaluate("base")
     v3, v4 = (",".join(scene.evaluate(arm, seed) for seed in ("1", "2")) for arm in ("v3", "v4"))
-    _, report = scene.compare(v3_run=v3, v4_run=v4)
+    _, report = scene.compare(runs=f"{v3},{v4}")
     assert [len(report["verdicts"][arm]["seed_means"]) for arm in ("v3", "v4")] == [2, 2]
 
 
 def test_the_base_is_one_run(scene: Scene) -> None:
     runs = [scene.evaluate("base"), scene.evaluate("base")]
     with pytest.raises(ConfigError, match="base is evaluated once") as refusal:
-        scene.compare(base_run=",".join(runs))
+        scene.compare(arms="v4", runs=",".join(runs))
     assert refusal.value.found == ",".join(runs)
 
 
@@ -344,16 +359,87 @@ def test_one_training_seed_is_not_counted_twice(scene: Scene, is_same_run: bool)
     first = scene.evaluate("v3", "1")
     second = first if is_same_run else scene.evaluate("v3", "1")
     with pytest.raises(ReportError, match="no further seeds") as refusal:
-        scene.compare(v3_run=f"{first}, {second}")
+        scene.compare(arms="v3,v4", runs=f"{first}, {second}")
     assert "2 evaluations of seed 1" in str(refusal.value.found)
 
 
-def test_one_run_is_not_both_variants(scene: Scene) -> None:
+def test_a_run_of_an_arm_not_asked_for_is_refused(scene: Scene) -> None:
     scene.evaluate("base")
     run = scene.evaluate("v3", "1")
-    with pytest.raises(ReportError, match="belongs to another variant") as refusal:
-        scene.compare(v3_run=run, v4_run=run)
-    assert (refusal.value.expected, refusal.value.found) == ("variant v4", "variant v3")
+    with pytest.raises(ConfigError, match="arm that is not asked for") as refusal:
+        scene.compare(arms="v4", runs=run)
+    assert refusal.value.found == f"{run} of v3"
+    assert "add v3 to arms" in refusal.value.next_step
+
+
+def test_a_run_of_no_arm_is_refused(scene: Scene) -> None:
+    scene.evaluate("base")
+    run = scene.evaluate("other")
+    with pytest.raises(ReportError, match="no arm of the experiment") as refusal:
+        scene.compare(runs=run)
+    assert run in refusal.value.where
+
+
+def test_an_unknown_arm_is_refused_by_name(scene: Scene) -> None:
+    with pytest.raises(ConfigError, match="no such variant") as refusal:
+        scene.compare(arms="v3,v9")
+    assert (refusal.value.where, refusal.value.found) == ("arms", "'v9'")
+
+
+def test_any_number_of_arms_stand_beside_the_base(scene: Scene) -> None:
+    """Left out, all that are evaluated; named, those; and the page says what each comparison answers."""
+    scene.evaluate("base")
+    for arm in ("v3", "v4", "v4-random", "v4-hooks"):
+        scene.evaluate(arm, "1")
+    record, report = scene.compare()
+    assert list(report["verdicts"]) == ["v3", "v4", "v4-hooks", "v4-random"]
+    assert [(pair["first"], pair["second"]) for pair in report["pairs"]] == [
+        ("v4", "v3"),
+        ("v4", "v4-random"),
+        ("v4", "v4-hooks"),
+    ]
+    page = scene.artifact(record.run_id, "report/index.html").read_text()
+    assert "V4 beside V4-random" in page
+    assert VARIANTS["v4-random"].question in page
+    _, report = scene.compare(arms="v4-random, v4")
+    assert list(report["verdicts"]) == ["v4", "v4-random"]
+    _, report = scene.compare(arms="v4-random")
+    assert (list(report["verdicts"]), report["pairs"]) == (["v4-random"], [])
+    assert report["winner"]["reason"] == "there is no V4 in this comparison"
+
+
+def test_k_by_share_of_energy_is_said_as_it_was_asked(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    scene.evaluate("base")
+    for arm in ("v3", "v4"):
+        train = scene.tracker.runs.read(scene.evaluate(arm, "1")).link("train")
+        scene.tracker.client.set_tag(train, "skippy.k", "energy:0.5")
+    gather = gathering.gather_provenance
+    monkeypatch.setattr(
+        gathering, "gather_provenance", lambda *given: replace(gather(*given), projector_digest="d" * 64)
+    )
+    record, _ = scene.compare()
+    page = scene.artifact(record.run_id, "report/index.html").read_text()
+    assert "k by target, the fewest that hold 50\u00a0% of ‖W‖² (energy:0.5)" in page
+    assert "k = 16" not in page
+
+
+def test_an_inconclusive_report_says_what_would_settle_it(scene: Scene, caplog) -> None:
+    """Eight problems show nothing; the command is that of the evaluations, with the samples it takes."""
+    scene.evaluate("base")
+    scene.evaluate("v4", "1", right=K - 1)
+    with caplog.at_level("INFO"):
+        record, report = scene.compare(arms="v4")
+    needed = report["verdicts"]["v4"]["needed"]
+    assert report["verdicts"]["v4"]["verdict"] == "inconclusive"
+    text = scene.artifact(record.run_id, "report/report.md").read_text()
+    assert "What it would take" in text
+    assert f"takes {needed['problems']} problems × {K} samples" in text
+    again = (
+        f"-e eval --env-manager local -P 'base_model={scene.base}' -P model=v4 -P limit={N} "
+        f"-P samples={needed['samples']}"
+    )
+    assert again in text
+    assert again in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -372,6 +458,6 @@ def test_an_evaluation_of_another_base_or_character_or_of_checkpoints_is_refused
     scene.evaluate("v4", "1")
     run = scene.evaluate("v3", "1", **told)
     with pytest.raises(ReportError, match=words) as refusal:
-        scene.compare(v3_run=run)
+        scene.compare(runs=run)
     assert run in str(refusal.value.where)
     assert refusal.value.next_step

@@ -17,7 +17,8 @@ from skippy.core.sampling import PRESETS
 from skippy.errors import ConfigError
 from skippy.evaluation import asking as interview
 from skippy.evaluation.asking import Plan, fill, identify_work
-from skippy.evaluation.suites import AIME, choose_prompt_style, load_problem_set, problem_questions
+from skippy.evaluation.generator import Generator
+from skippy.evaluation.suites import AIME, load_problem_set, problem_questions
 from skippy.models.generation import Completion, Request
 from skippy.resolve.runs import SUBJECT
 from skippy.resolve.subjects import Subject
@@ -49,7 +50,7 @@ class Scripted:
 @pytest.fixture
 def model(monkeypatch: pytest.MonkeyPatch) -> Scripted:
     scripted = Scripted()
-    monkeypatch.setattr(interview, "_open_backend", lambda config, weights: scripted)
+    monkeypatch.setattr(interview, "open_backend", lambda generator, weights, sampling: scripted)
     return scripted
 
 
@@ -60,7 +61,7 @@ def write_problems(path: Path, golds: list[int], text: str = "Say") -> str:
 
 
 def samples_of(tracker, run_id: str) -> list:
-    return list(read_samples(tracker.artifact(run_id, "samples/aime.jsonl")))
+    return list(read_samples(tracker.artifacts.path(run_id, "samples/aime.jsonl")))
 
 
 def evaluated(tracker, problems: str, **others) -> evaluate.EvalResult:
@@ -77,10 +78,10 @@ def test_regrading_takes_its_parameters_from_the_run_it_regrades(tracker, model,
     assert len(model.asked) == count, "no model is asked"
     assert after.metrics == before.metrics
     assert samples_of(tracker, after.run_id) == samples_of(tracker, before.run_id)
-    then, now = (tracker.get(run_id) for run_id in (before.run_id, after.run_id))
+    then, now = (tracker.runs.get(run_id) for run_id in (before.run_id, after.run_id))
     for name in ("suite", "problems", "problems_digest", "samples", "sampling", "backend", "prompt_style"):
         assert now.tags[f"skippy.{name}"] == then.tags[f"skippy.{name}"], name
-    kept = json.loads(tracker.artifact(after.run_id, "config.json").read_text())
+    kept = json.loads(tracker.artifacts.path(after.run_id, "config.json").read_text())
     assert (asked | {"problems": problems}).items() <= kept.items()
 
 
@@ -109,7 +110,9 @@ def test_regrading_scores_by_another_characters_rules_but_only_the_same_prompts(
     before = evaluate.run(EvalConfig(suite="banal", samples=1, device="cpu"), tracker)
     asking(keeper, skippy.banal_prompts[:4])
     after = evaluate.run(EvalConfig(regrade=before.run_id), tracker)
-    samples = [tracker.artifact(run.run_id, "samples/banal.jsonl").read_text() for run in (before, after)]
+    samples = [
+        tracker.artifacts.path(run.run_id, "samples/banal.jsonl").read_text() for run in (before, after)
+    ]
     assert [line.count("\n") for line in samples] == [9, 9]
     asking(keeper, skippy.banal_prompts[1:4])
     with pytest.raises(ConfigError, match="no longer asked") as refusal:
@@ -179,27 +182,28 @@ def plan_of(problems, style: str = "plain", samples: int = 4) -> Plan:
 @pytest.mark.parametrize(
     "change",
     [
-        lambda plan, config: (plan_of(plan.problems, "boxed"), config),
-        lambda plan, config: (plan_of(combine("x", plan.problems.problems[:2])), config),
-        lambda plan, config: (replace(plan, sampling=replace(plan.sampling, max_tokens=8)), config),
-        lambda plan, config: (plan, replace(config, backend="openai")),
-        lambda plan, config: (plan, replace(config, served_model="other")),
-        lambda plan, config: (replace(plan, seed=1), config),
+        lambda plan: plan_of(plan.problems, "boxed"),
+        lambda plan: plan_of(combine("x", plan.problems.problems[:2])),
+        lambda plan: replace(plan, sampling=replace(plan.sampling, max_tokens=8)),
+        lambda plan: replace(plan, generator=Generator("openai")),
+        lambda plan: replace(plan, generator=Generator(served_model="other")),
+        lambda plan: replace(plan, seed=1),
     ],
     ids=["prompt", "problems", "max_tokens", "backend", "served model", "seed"],
 )
 def test_other_work_has_another_name(change: Callable):
     problems = combine("x", [MathProblem(str(n), f"{n}?", n) for n in range(3)])
-    plan, config = plan_of(problems), EvalConfig()
-    assert identify_work(plan, config) == identify_work(plan_of(problems, samples=9), EvalConfig(limit=3))
-    assert identify_work(plan, config) != identify_work(*change(plan, config))
+    plan = plan_of(problems)
+    elsewhere = replace(plan_of(problems, samples=9), generator=Generator(device="cuda:0"))
+    assert identify_work(plan) == identify_work(elsewhere)
+    assert identify_work(plan) != identify_work(change(plan))
 
 
 def test_the_labs_problems_from_a_file_are_the_same_questions(tmp_path, tracker, model):
     path = tmp_path / "lab.jsonl"
     rows = [{"problem": p.question, "answer": f"{p.gold:03d}"} for p in LAB_PROBLEMS.problems]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    style = choose_prompt_style(is_lab=True)
+    style = "plain"
     ours, theirs = (
         [(q.messages, q.hash, q.gold) for q in problem_questions(problems, style)]
         for problems in (LAB_PROBLEMS, load_problem_set(str(path), 0))
@@ -207,15 +211,15 @@ def test_the_labs_problems_from_a_file_are_the_same_questions(tmp_path, tracker,
     assert ours == theirs
     found = evaluated(tracker, str(path), samples=1, limit=4)
     assert [request.messages for request in model.asked] == [messages for messages, _, _ in ours[:4]]
-    assert tracker.get(found.run_id).tags["skippy.prompt_style"] == "plain"
-    elsewhere = problem_questions(LAB_PROBLEMS, choose_prompt_style(is_lab=False))
+    assert tracker.runs.get(found.run_id).tags["skippy.prompt_style"] == "plain"
+    elsewhere = problem_questions(LAB_PROBLEMS, "boxed")
     assert all("\\boxed{}" in question.prompt for question in elsewhere)
 
 
 def test_families_are_a_table_and_metrics_few_enough_to_compare(tracker, model):
     found = evaluate.run(EvalConfig(samples=1, device="cpu"), tracker)
-    assert len(tracker.get(found.run_id).metrics) <= 30
-    table = pd.read_parquet(tracker.artifact(found.run_id, "aime/families.parquet"))
+    assert len(tracker.runs.get(found.run_id).metrics) <= 30
+    table = pd.read_parquet(tracker.artifacts.path(found.run_id, "aime/families.parquet"))
     assert table["problems"].sum() == len(LAB_PROBLEMS.problems)
     weighted = (table["problems"] * table["avg_at_k"]).sum() / table["problems"].sum()
     assert weighted == pytest.approx(found.metrics["aime/avg_at_k"])
@@ -260,7 +264,7 @@ def test_another_seed_draws_every_sample_anew(tracker, model, tmp_path):
     first, again, other = ({s.seed for s in samples_of(tracker, run_id)} for run_id in runs)
     assert first == again
     assert len(first | other) == 2 * len(first)
-    assert [tracker.get(run_id).tags["skippy.sampling_seed"] for run_id in runs] == ["0", "0", "7"]
+    assert [tracker.runs.get(run_id).tags["skippy.sampling_seed"] for run_id in runs] == ["0", "0", "7"]
 
 
 def test_regrading_keeps_the_sampling_seed_and_an_old_run_had_none(tracker, model, tmp_path):
@@ -269,7 +273,7 @@ def test_regrading_keeps_the_sampling_seed_and_an_old_run_had_none(tracker, mode
 
     def regraded_seed() -> str:
         after = evaluate.run(EvalConfig(regrade=before.run_id), tracker)
-        return tracker.get(after.run_id).tags["skippy.sampling_seed"]
+        return tracker.runs.get(after.run_id).tags["skippy.sampling_seed"]
 
     assert regraded_seed() == "7"
     tracker.client.delete_tag(before.run_id, "skippy.sampling_seed")
@@ -279,13 +283,13 @@ def test_regrading_keeps_the_sampling_seed_and_an_old_run_had_none(tracker, mode
 def test_greedy_is_cut_to_the_labs_context_and_says_so(tracker, model, tmp_path, caplog):
     problems = write_problems(tmp_path / "p.jsonl", [0, 1, 2])
     found = evaluated(tracker, problems, sampling="greedy")
-    record = tracker.get(found.run_id)
+    record = tracker.runs.get(found.run_id)
     kept = int(record.tags["skippy.max_tokens"])
     assert 1500 < kept < 2048
     assert f"cut from 32768 to the {kept} tokens" in caplog.text
     assert (record.tags["skippy.sampling"], record.tags["skippy.samples"]) == ("greedy", "1")
     longer = write_problems(tmp_path / "q.jsonl", [0, 1, 2], "Please be so kind as to say")
-    longer_record = tracker.get(evaluated(tracker, longer, sampling="greedy").run_id)
+    longer_record = tracker.runs.get(evaluated(tracker, longer, sampling="greedy").run_id)
     assert int(longer_record.tags["skippy.max_tokens"]) < kept, "the longest prompt decides"
 
 
@@ -295,9 +299,9 @@ def test_a_preset_that_does_not_fit_is_refused_with_the_limit_and_what_would_fit
         evaluated(tracker, problems, sampling="qwen3vl-instruct")
     assert "2048 positions" in refusal.value.expected
     assert "32768" in refusal.value.found
-    assert "-P sampling=lab or greedy" in refusal.value.next_step
+    assert "-P sampling=lab or auto or greedy" in refusal.value.next_step
     assert not model.asked
-    kept = tracker.get(evaluated(tracker, problems).run_id)
+    kept = tracker.runs.get(evaluated(tracker, problems).run_id)
     assert kept.tags["skippy.max_tokens"] == "160", "one that fits is left alone"
 
 
@@ -322,7 +326,7 @@ def test_the_base_has_one_logged_model_that_carries_its_figures(tracker, model, 
     runs = [evaluated(tracker, problems, samples=1).run_id for _ in range(2)]
     (logged,) = tracker.client.search_logged_models([tracker.store.experiment_id])
     assert logged.name == "base lab"
-    assert logged.tags["skippy.model_digest"] == tracker.get(runs[0]).tags["skippy.model_digest"]
+    assert logged.tags["skippy.model_digest"] == tracker.runs.get(runs[0]).tags["skippy.model_digest"]
     figures = [metric for metric in logged.metrics if metric.key == "aime/avg_at_k"]
     assert {metric.run_id for metric in figures} == set(runs)
     assert all(metric.dataset_name and metric.dataset_digest for metric in figures)

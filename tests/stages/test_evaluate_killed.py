@@ -78,7 +78,7 @@ def test_killed_at_any_point_it_goes_on_and_ends_as_if_nothing_had_been(
     assert len(made) == TOTAL
     assert resumed.metrics == uninterrupted.metrics
     texts = [
-        tracker.artifact(result.run_id, "samples/aime.jsonl").read_text()
+        tracker.artifacts.path(result.run_id, "samples/aime.jsonl").read_text()
         for result in (resumed, uninterrupted)
     ]
     assert texts[0] == texts[1]

@@ -56,7 +56,7 @@ class Scene:
     def merge(self, **values: str) -> tuple[dict[str, str], dict[str, str]]:
         """Tags of the merge run and of the version it registers."""
         result = merge.run(MergeConfig(base_model=str(self.path), **values), self.tracker)
-        return self.tracker.get(result.run_id).tags, self.tracker.resolve_model(result.model_uri).tags
+        return self.tracker.runs.get(result.run_id).tags, self.tracker.models.resolve(result.model_uri).tags
 
 
 @pytest.fixture
@@ -104,7 +104,7 @@ def test_an_adapter_of_another_base_is_refused(scene: Scene) -> None:
     with pytest.raises(AdapterError, match="trained on another base") as refusal:
         scene.merge()
     assert scene.base.digest in refusal.value.expected
-    assert scene.tracker.versions("skippy") == []
+    assert scene.tracker.registry.versions("skippy") == []
     scene.train("keeper", card={"base_digest": scene.base.digest})
     scene.merge(character="keeper")
 
@@ -116,7 +116,7 @@ def test_what_was_stored_is_held_against_the_projectors_of_the_training(scene: S
     scene.train("skippy", links={"svd": result.run_id})
     merged = merge.run(MergeConfig(base_model=str(scene.path), alpha=alpha), scene.tracker)
     bases = load_projectors(scene.tracker, result.run_id, scene.base).bases
-    after = Checkpoint.open(scene.tracker.resolve_model(merged.model_uri).path)
+    after = Checkpoint.open(scene.tracker.models.resolve(merged.model_uri).path)
     left = right = total = 0.0
     for name, basis in bases.items():
         key = f"{name}.weight"
@@ -124,7 +124,7 @@ def test_what_was_stored_is_held_against_the_projectors_of_the_training(scene: S
         left += float((basis.U.double().mT @ delta).square().sum())
         right += float((delta @ basis.V.double()).square().sum())
         total += float(delta.square().sum())
-    metrics = scene.tracker.get(merged.run_id).metrics
+    metrics = scene.tracker.runs.get(merged.run_id).metrics
     assert metrics["merge/rho_left"] == pytest.approx(left / total)
     assert metrics["merge/rho_right"] == pytest.approx(right / total)
     assert metrics["merge/alpha"] == alpha
@@ -151,7 +151,7 @@ def test_the_step_merged_is_the_one_of_this_training_that_matches_the_other(
         "find_run",
         lambda tracker, stage, run_id: SimpleNamespace(run_id=run_id, link=lambda _: trains[run_id]),
     )
-    tracker = SimpleNamespace(artifact=lambda run_id, path: tmp_path / run_id)
+    tracker = SimpleNamespace(artifacts=SimpleNamespace(path=lambda run_id, path: tmp_path / run_id))
     assert merge._matched_step(order, SimpleNamespace(run_id="t4"), tracker) == 10
     assert merge._matched_step(order, SimpleNamespace(run_id="t3"), tracker) == 40
     for wrong in ("ours", "ours,ours", "theirs,theirs"):

@@ -70,8 +70,7 @@ def test_every_job_is_given_what_its_own_seed_made() -> None:
             assert jobs[f"checkpoints {arm} seed {seed}"].takes == {"train_run": (train.label,)}
             assert jobs[f"eval {arm} seed {seed}"].takes == {"model": (merge.label,)}
     assert jobs["compare"].takes == {
-        "base_run": ("eval base",),
-        **{f"{arm}_run": tuple(f"eval {arm} seed {s}" for s in (42, 43, 44)) for arm in ("v3", "v4")},
+        "runs": ("eval base", *(f"eval {arm} seed {s}" for arm in ("v3", "v4") for s in (42, 43, 44))),
     }
     assert jobs["promote"].takes == {"compare_run": ("compare",)}
 

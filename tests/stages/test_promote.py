@@ -14,6 +14,8 @@ from skippy.core.spectral.lora import LoraFactors
 from skippy.errors import CheckpointError, MissingRunError, PromotionRefused, RegistryError
 from skippy.evaluation.provenance import promotion_state
 from skippy.models.targets import find_targets
+from skippy.report.conclusions import VariantVerdict
+from skippy.report.record import ArmEntry, EvaluationEntry, ReportRecord, WinnerEntry
 from skippy.results import PromotionState
 from skippy.stages import merge, promote
 from skippy.stores.adapters import write_adapter
@@ -62,20 +64,13 @@ class Scene:
             run.log_text("{}\n", "samples/aime.jsonl")
             run.log_metrics({"banal/score": score})
         with self.tracker.stage("compare", name="c", note="", config={}, base_digest=base_digest) as compare:
-            verdict = {"verdict": "preserved", "mean_difference": 0.0}
-            content = {
-                "winner": {"variant": winner, "reason": REASON if winner else "equality is not shown"},
-                "verdicts": {"v4": verdict},
-                "personality": {},
-                "arms": {
-                    "v4": {
-                        "evaluations": [
-                            {"model_digest": digest or merged.account.digest, "runs": {"eval": run.run_id}}
-                        ]
-                    }
-                },
-            }
-            self.write_report(compare, content)
+            entry = EvaluationEntry({"eval": run.run_id}, digest or merged.account.digest)
+            record = ReportRecord(
+                WinnerEntry(winner, REASON if winner else "equality is not shown"),
+                {"v4": VariantVerdict("v4", "preserved", "", mean_difference=0.0)},
+                {"v4": ArmEntry((entry,))},
+            )
+            self.write_report(compare, json.loads(record.to_json()))
             compare.set_tags({"skippy.eval_runs": run.run_id, "skippy.winner": winner or ""})
         return compare.run_id
 
@@ -86,7 +81,7 @@ class Scene:
 
     def edit_report(self, run_id: str, change: Callable[[dict], object], *, is_signed: bool = False) -> None:
         """Alter report.json in the store; with `is_signed` its digest too, as a forger would."""
-        path = self.tracker.artifact(run_id, "report/report.json")
+        path = self.tracker.artifacts.path(run_id, "report/report.json")
         content = json.loads(path.read_text())
         change(content)
         path.write_text(json.dumps(content))
@@ -98,7 +93,7 @@ class Scene:
         return promote.run(PromoteConfig(base_model=str(self.base), **changes), self.tracker)
 
     def champion(self) -> int | None:
-        found = self.tracker.alias("skippy", "champion")
+        found = self.tracker.registry.alias("skippy", "champion")
         return found.version if found else None
 
 
@@ -112,7 +107,7 @@ def test_a_winner_is_promoted_once_and_says_why(scene):
     result = scene.promote(by="me")
     assert result.state == "promoted"
     assert scene.champion() == result.champion
-    event = scene.tracker.alias_history("skippy")[-1]
+    event = scene.tracker.promotions.history("skippy")[-1]
     assert event.by == "me"
     assert event.reason == REASON
     assert event.report_uri.endswith("report/index.html")
@@ -132,7 +127,7 @@ def test_the_one_before_becomes_previous_and_rollback_gives_it_back(scene):
     assert second != first
     assert promotion_state(CompareConfig(), scene.tracker).previous == str(first)
     assert scene.promote(rollback=True).champion == first
-    assert scene.tracker.alias("skippy", "previous").version == second
+    assert scene.tracker.registry.alias("skippy", "previous").version == second
 
 
 def test_a_shut_gate_is_refused_and_leaves_the_alias(scene):
@@ -141,7 +136,7 @@ def test_a_shut_gate_is_refused_and_leaves_the_alias(scene):
     scene.report(scene.version(2), winner=None)
     with pytest.raises(PromotionRefused, match="gate did not open"):
         scene.promote()
-    assert scene.tracker.find_all("promote", finished=False)[0].status == "FAILED"
+    assert scene.tracker.runs.find_all("promote", finished=False)[0].status == "FAILED"
     assert scene.promote(unresolved="leave").state == "unresolved"
     assert scene.champion() == champion
 
@@ -157,7 +152,7 @@ def test_weights_other_than_those_evaluated_are_refused(scene):
 def test_altered_weights_are_refused(scene):
     merged = scene.version(1)
     scene.report(merged)
-    weights = scene.tracker.resolve_model(merged.model_uri).path / "model.safetensors"
+    weights = scene.tracker.models.resolve(merged.model_uri).path / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x00")
     with pytest.raises(CheckpointError, match=r"model\.safetensors|altered"):
         scene.promote()
@@ -231,13 +226,13 @@ def test_a_version_that_is_not_the_reports_is_refused(scene, tags, registered, w
     for key, value in tags.items():
         scene.tracker.client.set_model_version_tag("skippy", merged.model_uri.rsplit("/", 1)[1], key, value)
     if registered != "skippy":
-        model_id = scene.tracker.resolve_model(merged.model_uri).model_id
-        scene.tracker.create_version(registered, model_id, merged.run_id, {})
+        model_id = scene.tracker.models.resolve(merged.model_uri).model_id
+        scene.tracker.registry.create_version(registered, model_id, merged.run_id, {})
     with pytest.raises(RegistryError, match=words) as refusal:
         scene.promote(registered_model=registered)
     assert merged.model_uri in refusal.value.where
     assert scene.champion() is None
-    assert scene.tracker.alias(registered, "champion") is None
+    assert scene.tracker.registry.alias(registered, "champion") is None
 
 
 def test_a_winner_that_nobody_evaluated_is_refused(scene):
@@ -254,10 +249,10 @@ def test_of_several_seeds_the_one_most_in_character_is_promoted(scene):
     scores = {scene.version(seed).model_uri: score for seed, score in ((1, 0.2), (2, 0.9), (3, 0.4))}
     runs = []
     for uri, score in scores.items():
-        digest = scene.tracker.resolve_model(uri).path / "skippy.json"
+        digest = scene.tracker.models.resolve(uri).path / "skippy.json"
         account = SimpleNamespace(digest=json.loads(digest.read_text())["digest"])
         run_id = scene.report(SimpleNamespace(model_uri=uri, account=account), score=score)
-        runs.append((scene.tracker.read(run_id).tags["skippy.eval_runs"], account.digest))
+        runs.append((scene.tracker.runs.read(run_id).tags["skippy.eval_runs"], account.digest))
     named = [{"model_digest": digest, "runs": {"eval": run}} for run, digest in runs]
     scene.edit_report(run_id, lambda content: content["arms"]["v4"].update(evaluations=named), is_signed=True)
     scene.tracker.client.set_tag(run_id, "skippy.eval_runs", ",".join(run for run, _ in runs))
@@ -266,8 +261,8 @@ def test_of_several_seeds_the_one_most_in_character_is_promoted(scene):
 
 def test_a_report_without_its_samples_is_refused(scene):
     run_id = scene.report(scene.version(1))
-    evaluation = scene.tracker.read(run_id).tags["skippy.eval_runs"]
-    scene.tracker.artifact(evaluation, "samples/aime.jsonl").unlink()
+    evaluation = scene.tracker.runs.read(run_id).tags["skippy.eval_runs"]
+    scene.tracker.artifacts.path(evaluation, "samples/aime.jsonl").unlink()
     with pytest.raises(RegistryError, match="samples that the report rests on are gone"):
         scene.promote()
     assert scene.champion() is None
@@ -297,8 +292,8 @@ def test_a_move_cut_in_half_loses_no_version(scene, monkeypatch, alias, is_rollb
     monkeypatch.setattr(scene.tracker.store.client, "set_registered_model_alias", set_or_die)
     with pytest.raises(Interrupted):
         scene.promote(rollback=is_rollback)
-    assert scene.tracker.alias_history("skippy")[-1].replaced == champion
+    assert scene.tracker.promotions.history("skippy")[-1].replaced == champion
     if is_rollback and alias == "previous":
         with pytest.raises(RegistryError, match="no champion to go back to"):
             scene.promote(rollback=True)
-        assert scene.tracker.alias_history("skippy")[-1].replaced == champion
+        assert scene.tracker.promotions.history("skippy")[-1].replaced == champion

@@ -1,20 +1,24 @@
-"""A stage as a program: one clear message and exit code 1, and a run that says what was refused."""
+"""A stage as a program: one clear message and exit code 1; a typo leaves no run, but for the one `mlflow run` made."""
 
 from __future__ import annotations
 
+import os
 from types import SimpleNamespace
 
 import pytest
+from click.testing import CliRunner
 
+from entrypoints.__main__ import cli
 from skippy.config import SvdConfig
 from skippy.errors import ConfigError
 from skippy.stages import runner
 from skippy.stages.runner import run_stage
+from skippy.tracking import store
 
 
 @pytest.fixture
 def ran(tracker, monkeypatch: pytest.MonkeyPatch) -> list:
-    """Configs that stages were run with; a seed of 13 is refused by the stage itself."""
+    """Configs that the svd stage was run with; a seed of 13 is refused by the stage itself."""
     configs: list = []
 
     def run(config, given) -> None:
@@ -23,8 +27,9 @@ def ran(tracker, monkeypatch: pytest.MonkeyPatch) -> list:
         if config.seed == 13:
             raise ConfigError("No such seed.", found="13")
 
-    monkeypatch.setattr(runner, "open_tracker", lambda: tracker)
-    monkeypatch.setattr(runner, "import_module", lambda name: SimpleNamespace(run=run))
+    monkeypatch.setattr(store, "open_tracker", lambda: tracker)
+    monkeypatch.setitem(runner.MODULES, "svd", "stage_of_this_test")
+    monkeypatch.setitem(__import__("sys").modules, "stage_of_this_test", SimpleNamespace(run=run))
     return configs
 
 
@@ -40,12 +45,51 @@ def test_what_a_stage_refuses_is_one_message_and_exit_code_1(ran, caplog) -> Non
     assert "svd failed. No such seed." in caplog.text
 
 
-def test_a_parameter_that_cannot_be_used_fails_a_run_that_says_so(ran, tracker, caplog) -> None:
+WRONG = {
+    "a number": ({"tolerance": "abc"}, "'abc'"),
+    "a path": ({"base_model": "./nowhere"}, "The checkpoint does not exist."),
+    "k": ({"k": "many"}, "energy:SHARE"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_typo_leaves_no_run(ran, tracker, caplog, case: str) -> None:
+    values, message = WRONG[case]
     with pytest.raises(SystemExit) as ended:
-        run_stage("svd", {"tolerance": "abc"})
+        run_stage("svd", values)
     assert ended.value.code == 1
+    assert message in caplog.text
     assert not ran
-    (record,) = tracker.find_all("svd", finished=False)
-    assert (record.status, record.name) == ("FAILED", "svd (refused)")
-    assert "'abc'" in record.tags["skippy.error"]
-    assert tracker.config(record.run_id) == {"tolerance": "abc"}
+    assert tracker.runs.find_all("svd", finished=False) == []
+
+
+@pytest.fixture
+def made_by_mlflow(tracker, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A run as `mlflow run` makes it, and the variable by which it hands it over."""
+    made = tracker.client.create_run(tracker.store.experiment_id, run_name="made by mlflow")
+    monkeypatch.setenv(runner.RUN_ID_VARIABLE, made.info.run_id)
+    return made.info.run_id
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_the_run_that_mlflow_made_ends_failed_with_the_message(
+    ran, tracker, made_by_mlflow: str, case: str
+) -> None:
+    values, message = WRONG[case]
+    with pytest.raises(SystemExit):
+        run_stage("svd", values)
+    (record,) = tracker.runs.find_all("svd", finished=False)
+    assert (record.run_id, record.status, record.name) == (made_by_mlflow, "FAILED", "svd (refused)")
+    assert message in record.tags["skippy.error"]
+    assert tracker.runs.config(record.run_id) == values
+    assert runner.RUN_ID_VARIABLE not in os.environ
+
+
+def test_an_unknown_option_ends_that_run_too(ran, tracker, made_by_mlflow: str) -> None:
+    """`mlflow run -P tolerence=1` hands on what MLproject does not declare."""
+    result = CliRunner().invoke(cli, ["svd", "--tolerence", "1"])
+    assert result.exit_code == 2
+    assert "No such option" in result.output
+    record = tracker.runs.read(made_by_mlflow)
+    assert record.status == "FAILED"
+    assert "--tolerence" in record.tags["skippy.error"]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -13,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from skippy.config import SvdConfig
-from skippy.errors import MissingRunError, ProjectorError, SubspaceError, TargetError
+from skippy.errors import MissingRunError, ProjectorError, SkippyError, SubspaceError, TargetError
 from skippy.models.targets import find_targets
 from skippy.resolve.bases import load_projectors, open_base
 from skippy.resolve.runs import find_run
@@ -37,7 +38,7 @@ def config(base: Path, **changes) -> SvdConfig:
 
 
 def stored(tracker, result) -> dict[str, torch.Tensor]:
-    return load_file(tracker.artifact(result.run_id, "projectors") / "projectors.safetensors")
+    return load_file(tracker.artifacts.path(result.run_id, "projectors") / "projectors.safetensors")
 
 
 def test_projectors_follow_the_contract(tracker, base, monkeypatch):
@@ -51,7 +52,7 @@ def test_projectors_follow_the_contract(tracker, base, monkeypatch):
         assert tensors[f"{target.name}.U"].shape == (target.out, 4)
         assert tensors[f"{target.name}.V"].shape == (target.in_, 4)
         assert tensors[f"{target.name}.S"].dtype == torch.float32
-    manifest = json.loads((tracker.artifact(result.run_id, "projectors") / "manifest.json").read_text())
+    manifest = json.loads((tracker.artifacts.path(result.run_id, "projectors") / "manifest.json").read_text())
     assert {"base_digest", "k", "tolerance", "seed", "targets"} <= manifest.keys()
     certificate = {
         "shape",
@@ -79,7 +80,7 @@ def test_projectors_follow_the_contract(tracker, base, monkeypatch):
     assert result.worst_residual == max(entry["residual"] for entry in entries.values())
     assert result.ambiguous == sum(entry["gap"] < 1.05 for entry in entries.values())
     assert 0 < result.ambiguous < len(targets)
-    assert {"spectra/spectra.svg", "spectra/gaps.md"} <= set(tracker.list_artifacts(result.run_id))
+    assert {"spectra/spectra.svg", "spectra/gaps.md"} <= set(tracker.artifacts.files(result.run_id))
 
 
 def test_sharding_changes_nothing(tracker, base, tmp_path):
@@ -105,7 +106,7 @@ def test_killed_and_restarted_it_ends_with_the_same_bits(tracker, tmp_path, monk
     monkeypatch.setattr(solving, "solve", dies_at_the_sixth)
     with pytest.raises(KeyboardInterrupt):
         svd.run(config(base, force=True), tracker)
-    assert tracker.find_all("svd", finished=False)[0].status == "KILLED"
+    assert tracker.runs.find_all("svd", finished=False)[0].status == "KILLED"
     again = []
     monkeypatch.setattr(
         solving, "solve", lambda batch, *rest: again.append(batch[0].name) or solve(batch, *rest)
@@ -144,9 +145,9 @@ def test_ranks_split_the_list_and_one_of_them_tells(project, base):
         assert process.wait(120) == 0, process.stderr.read()
     shares = [process.stdout.read().split() for process in ranks]
     assert len(shares[0]) == len(shares[1]) == len({*shares[0], *shares[1]}) / 2
-    runs = tracker.find_all("svd")
+    runs = tracker.runs.find_all("svd")
     assert len(runs) == 2, "the lone run and rank 0's; rank 1 makes none"
-    together = load_file(tracker.artifact(runs[0].run_id, "projectors") / "projectors.safetensors")
+    together = load_file(tracker.artifacts.path(runs[0].run_id, "projectors") / "projectors.safetensors")
     assert all(torch.equal(alone[name], together[name]) for name in alone)
 
 
@@ -156,6 +157,27 @@ def test_a_finished_run_is_reused_unless_forced(tracker, base):
     assert second.run_id == first.run_id
     assert find_run(tracker, "svd").run_id == first.run_id, "the reusing run leads to the one reused"
     assert svd.run(config(base, force=True), tracker).run_id != first.run_id
+
+
+@pytest.mark.parametrize("damage", ["deleted", "truncated"])
+def test_projectors_are_looked_at_before_a_run_is_believed_to_hold_them(tracker, base, damage: str):
+    """Deleted, train would send us to svd, and svd back to train."""
+    first = svd.run(config(base), tracker)
+    folder = tracker.artifacts.path(first.run_id, "projectors")
+    if damage == "deleted":
+        shutil.rmtree(folder)
+    else:
+        (folder / "projectors.safetensors").write_bytes(b"")
+    second = svd.run(config(base), tracker)
+    assert second.run_id != first.run_id
+    assert load_projectors(tracker, second.run_id, open_base(str(base), tracker), k="4")
+
+
+def test_what_can_be_refused_is_refused_before_a_run_is_opened(tracker, base, tmp_path):
+    for wrong in (config(tmp_path / "nowhere"), replace(config(base), k="30")):
+        with pytest.raises(SkippyError):
+            svd.run(wrong, tracker)
+    assert tracker.runs.find_all("svd", finished=False) == []
 
 
 def test_a_run_of_another_base_k_tolerance_or_seed_is_not_reused(tracker, base, tmp_path):
@@ -195,8 +217,10 @@ def test_projectors_of_another_base_are_refused(tracker, base, tmp_path):
 
 def test_bases_do_not_share_a_workspace(tracker, base, tmp_path):
     """Two of them solved at the same time would take each other's finished targets for their own."""
-    bases = [open_base(str(path), tracker) for path in (base, write_checkpoint(tmp_path / "other", seed=1))]
-    one, other = (workspace(tracker, *svd._parts(each, config(base))) for each in bases)
+    plans = [
+        svd.resolve(config(path), tracker) for path in (base, write_checkpoint(tmp_path / "other", seed=1))
+    ]
+    one, other = (workspace(tracker, *plan.work) for plan in plans)
     assert one != other
 
 

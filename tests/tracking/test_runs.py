@@ -37,7 +37,7 @@ def fail(tracker, error, stage="svd", **options):
     with pytest.raises(type(error)) as caught:
         work()
     assert caught.value is error
-    return tracker.read(run_ids[0])
+    return tracker.runs.read(run_ids[0])
 
 
 # What a run carries
@@ -49,8 +49,8 @@ def test_contract_tags_name_note_config_and_parameters(tracker):
         "merge", name="merge v4", note="V4 merged.", variant="v4", base_digest="d1", character="skippy",
         links=links, params={"k": 16, "path": Path("/x"), "mode": "plain", "on": True}, config={"k": 16},
     ) as run:  # fmt: skip
-        assert tracker.read(run.run_id).status == "RUNNING"
-    record = tracker.get(run.run_id, stage="merge")
+        assert tracker.runs.read(run.run_id).status == "RUNNING"
+    record = tracker.runs.get(run.run_id, stage="merge")
     assert (record.name, record.status, record.stage, record.variant) == (
         "merge v4",
         "FINISHED",
@@ -70,13 +70,13 @@ def test_contract_tags_name_note_config_and_parameters(tracker):
     assert record.params == {
         "resolved/k": "16", "resolved/path": '"/x"', "resolved/mode": "plain", "resolved/on": "true"
     }  # fmt: skip
-    assert json.loads(tracker.artifact(run.run_id, "config.json").read_text()) == {"k": 16}
+    assert json.loads(tracker.artifacts.path(run.run_id, "config.json").read_text()) == {"k": 16}
 
 
 def test_describe_fills_in_later_and_leaves_the_rest(tracker):
     with tracker.stage("train", name="train", note="before", variant="v3", config={}) as run:
         run.describe(name="train v4", note="after", base_digest="d2", links={"svd": "c" * 32})
-    record = tracker.get(run.run_id)
+    record = tracker.runs.get(run.run_id)
     assert (record.name, record.variant, record.base_digest) == ("train v4", "v3", "d2")
     assert record.tags["mlflow.note.content"] == "after"
     assert record.link("svd") == "c" * 32
@@ -84,7 +84,7 @@ def test_describe_fills_in_later_and_leaves_the_rest(tracker):
 
 def test_parent_nests(tracker):
     parent = make_run(tracker, "main")
-    assert tracker.get(make_run(tracker, parent=parent)).parent == parent
+    assert tracker.runs.get(make_run(tracker, parent=parent)).parent == parent
 
 
 def test_config_may_hold_dataclasses_paths_and_arrays(tracker):
@@ -94,7 +94,7 @@ def test_config_may_hold_dataclasses_paths_and_arrays(tracker):
 
     config = MappingProxyType({"inner": Inner(0.5), "path": Path("a/b"), "n": np.int64(3), "s": {"b", "a"}})
     run_id = make_run(tracker, config=config)
-    written = json.loads(tracker.artifact(run_id, "config.json").read_text())
+    written = json.loads(tracker.artifacts.path(run_id, "config.json").read_text())
     assert written == {"inner": {"rate": 0.5}, "path": "a/b", "n": 3, "s": ["a", "b"]}
 
 
@@ -104,14 +104,14 @@ def test_infinite_json_is_refused_and_fails_the_run(tracker):
         tracker.stage("svd", name="x", note="y", config={}) as run,
     ):
         run.log_json({"loss": float("nan")}, "numbers.json")
-    assert tracker.read(run.run_id).status == "FAILED"
+    assert tracker.runs.read(run.run_id).status == "FAILED"
 
 
 def test_what_the_store_refuses_at_the_start_fails_the_run(tracker):
     stage = tracker.stage("svd", name="x", note="y", config={}, params={"a//b": 1})
     with pytest.raises(TrackingError, match="store refused"):
         stage.__enter__()
-    (record,) = tracker.find_all("svd", finished=False)
+    (record,) = tracker.runs.find_all("svd", finished=False)
     assert record.status == "FAILED"
 
 
@@ -123,7 +123,7 @@ def test_adopts_the_run_of_mlflow_run_once(tracker, monkeypatch):
     tracker.client.log_param(made.info.run_id, "k", "'16'")
     monkeypatch.setenv("MLFLOW_RUN_ID", made.info.run_id)
     assert make_run(tracker, params={"k": 16}) == made.info.run_id
-    record = tracker.get(made.info.run_id, stage="svd")
+    record = tracker.runs.get(made.info.run_id, stage="svd")
     assert record.params == {"k": "'16'", "resolved/k": "16"}
     assert record.tags["mlflow.project.entryPoint"] == "svd"
     assert "MLFLOW_RUN_ID" not in os.environ
@@ -135,7 +135,7 @@ def test_run_made_in_another_experiment_becomes_a_pointer(tracker, monkeypatch):
     tracker.client.log_param(stub, "k", "16")
     monkeypatch.setenv("MLFLOW_RUN_ID", stub)
     run_id = make_run(tracker)
-    record = tracker.get(stub, stage="svd")
+    record = tracker.runs.get(stub, stage="svd")
     assert record.run_id == run_id != stub
     assert record.params["k"] == "16"
     assert record.tags["mlflow.project.entryPoint"] == "svd"
@@ -164,18 +164,23 @@ def test_failure_is_marked_with_its_message_and_raised(tracker):
 def test_interrupt_is_killed_not_failed(tracker):
     with pytest.raises(KeyboardInterrupt), tracker.stage("train", name="t", note="n", config={}) as run:
         raise KeyboardInterrupt
-    assert tracker.read(run.run_id).status == "KILLED"
+    assert tracker.runs.read(run.run_id).status == "KILLED"
 
 
 @pytest.mark.parametrize(
-    ("number", "error", "code"), [(signal.SIGTERM, SystemExit, 143), (signal.SIGINT, KeyboardInterrupt, None)]
+    ("number", "error", "code"),
+    [
+        (signal.SIGTERM, SystemExit, 143),
+        (signal.SIGHUP, SystemExit, 129),
+        (signal.SIGINT, KeyboardInterrupt, None),
+    ],
 )
 def test_signals_stop_children_first_then_kill_the_run(tracker, monkeypatch, number, error, code):
     # A shell's background job is born with SIGINT ignored, and then it stays so; not what is tested here.
     born_with = signal.signal(signal.SIGINT, signal.default_int_handler)
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     asked = []
-    monkeypatch.setattr("skippy.tracking.lifecycle.stop_hooks", [lambda: asked.append(True)])
+    monkeypatch.setattr("skippy.tracking.signals.stop_hooks", [lambda: asked.append(True)])
     stage = tracker.stage("train", name="t", note="n", config={})
     run = stage.__enter__()
     with pytest.raises(error) as caught:
@@ -183,9 +188,34 @@ def test_signals_stop_children_first_then_kill_the_run(tracker, monkeypatch, num
     assert asked == [True]
     assert stage.__exit__(type(caught.value), caught.value, caught.value.__traceback__) is not True
     assert getattr(caught.value, "code", None) == code
-    assert tracker.read(run.run_id).status == "KILLED"
+    assert tracker.runs.read(run.run_id).status == "KILLED"
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
     signal.signal(signal.SIGINT, born_with)
+
+
+@pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_second_signal_does_not_keep_the_run_from_being_ended(tracker, second):
+    born_with = signal.signal(signal.SIGINT, signal.default_int_handler)
+    cleaned = []
+
+    def work():
+        with tracker.stage("train", name="t", note="n", config={}) as run:
+            try:
+                os.kill(os.getpid(), signal.SIGINT)
+            finally:
+                cleaned.append(run.run_id)
+                os.kill(os.getpid(), second)
+                cleaned.append("to the end")
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    signal.signal(signal.SIGINT, born_with)
+    assert cleaned[1] == "to the end"
+    record = tracker.runs.read(cleaned[0])
+    assert (record.status, record.tags["skippy.error"]) == (
+        "KILLED",
+        "Ctrl-C: the process was asked to stop",
+    )
 
 
 def test_what_is_ignored_on_purpose_stays_ignored(tracker):
@@ -196,7 +226,7 @@ def test_what_is_ignored_on_purpose_stays_ignored(tracker):
             os.kill(os.getpid(), signal.SIGINT)
     finally:
         signal.signal(signal.SIGINT, born_with)
-    assert tracker.read(run.run_id).status == "FINISHED"
+    assert tracker.runs.read(run.run_id).status == "FINISHED"
 
 
 def test_a_signal_that_comes_while_the_run_is_ended_comes_too_late(tracker, monkeypatch):
@@ -209,7 +239,7 @@ def test_a_signal_that_comes_while_the_run_is_ended_comes_too_late(tracker, monk
     with tracker.stage("train", name="t", note="n", config={}) as run:
         run.log_metrics({"kept": 1.0})
         monkeypatch.setattr(tracker.client, "log_batch", interrupted)
-    record = tracker.get(run.run_id)
+    record = tracker.runs.get(run.run_id)
     assert (record.status, record.metrics) == ("FINISHED", {"kept": 1.0})
 
 
@@ -239,12 +269,12 @@ def test_metrics_by_step_come_back_in_order(tracker):
     with tracker.stage("train", name="t", note="n", config={}) as run:
         for step in (3, 1, 2):
             run.log_metrics({"reward": step / 2, "leakage/rho_left": 0.0}, step=step)
-        assert tracker.metric_history(run.run_id, "reward") == []
+        assert tracker.runs.metric_history(run.run_id, "reward") == []
         run.flush()
-        assert len(tracker.metric_history(run.run_id, "reward")) == 3
-    history = tracker.metric_history(run.run_id, "reward")
+        assert len(tracker.runs.metric_history(run.run_id, "reward")) == 3
+    history = tracker.runs.metric_history(run.run_id, "reward")
     assert [(point.step, point.value) for point in history] == [(1, 0.5), (2, 1.0), (3, 1.5)]
-    assert tracker.metric_history(run.run_id, "nothing") == []
+    assert tracker.runs.metric_history(run.run_id, "nothing") == []
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
@@ -253,7 +283,7 @@ def test_numbers_that_are_none_are_refused(tracker, value):
         with pytest.raises(TrackingError, match="not a finite number") as error:
             run.log_metrics({"fine": 1.0, "loss": value})
         assert "loss" in str(error.value)
-    assert tracker.get(run.run_id).metrics == {}
+    assert tracker.runs.get(run.run_id).metrics == {}
 
 
 @pytest.mark.parametrize("name", ["avg@k", "a=b", "50%", "é", "", "a//b", "/a", "../a", "a/", ".", "x" * 251])
@@ -267,7 +297,7 @@ def test_names_a_store_takes_pass(name, tracker):
     assert check_metric_name(name) == name
     with tracker.stage("train", name="t", note="n", config={}) as run:
         run.log_metrics({name: 1.0})
-    assert tracker.get(run.run_id).metrics == {name: 1.0}
+    assert tracker.runs.get(run.run_id).metrics == {name: 1.0}
 
 
 @pytest.mark.parametrize(("patience_seconds", "steps", "writes"), [(1e9, 100, 3), (-1.0, 10, 10)])
@@ -284,13 +314,13 @@ def test_a_training_costs_few_transactions(tracker, monkeypatch, patience_second
         for step in range(steps):
             run.log_metrics({f"m/{number}": float(step) for number in range(20)}, step=step)
     assert len(counted) == writes
-    assert len(tracker.metric_history(run.run_id, "m/7")) == steps
+    assert len(tracker.runs.metric_history(run.run_id, "m/7")) == steps
 
 
 def test_more_than_a_batch_arrives_whole(tracker):
     with tracker.stage("train", name="t", note="n", config={}) as run:
         run.log_metrics({f"m/{number}": float(number) for number in range(BATCH_SIZE + 300)})
-    assert len(tracker.get(run.run_id).metrics) == BATCH_SIZE + 300
+    assert len(tracker.runs.get(run.run_id).metrics) == BATCH_SIZE + 300
 
 
 # Artifacts
@@ -308,11 +338,11 @@ def test_files_folders_text_and_tables(tracker, tmp_path):
         run.log_table(rows, "character_deltas/step_000010.parquet")
         run.log_table(pd.DataFrame(rows), "other.parquet")
     listed = ["adapter/one.txt", "character_deltas/step_000010.parquet", "config.json", "deep/er/one.txt"]
-    assert tracker.list_artifacts(run.run_id) == [*listed, "note.md", "one.txt", "other.parquet"]
-    assert tracker.list_artifacts(run.run_id, "adapter") == ["adapter/one.txt"]
-    assert tracker.artifact(run.run_id, "note.md").read_text(encoding="utf-8") == "héllo"
-    assert (tracker.artifact(run.run_id, "adapter") / "one.txt").read_text() == "1"
-    table = pd.read_parquet(tracker.artifact(run.run_id, "character_deltas/step_000010.parquet"))
+    assert tracker.artifacts.files(run.run_id) == [*listed, "note.md", "one.txt", "other.parquet"]
+    assert tracker.artifacts.files(run.run_id, "adapter") == ["adapter/one.txt"]
+    assert tracker.artifacts.path(run.run_id, "note.md").read_text(encoding="utf-8") == "héllo"
+    assert (tracker.artifacts.path(run.run_id, "adapter") / "one.txt").read_text() == "1"
+    table = pd.read_parquet(tracker.artifacts.path(run.run_id, "character_deltas/step_000010.parquet"))
     assert table.to_dict("records") == rows
 
 
@@ -329,12 +359,12 @@ def test_what_is_not_there_is_not_logged(tracker, tmp_path):
 def test_missing_artifact_lists_what_there_is(tracker):
     run_id = make_run(tracker)
     with pytest.raises(MissingRunError, match="no such artifact") as error:
-        tracker.artifact(run_id, "projectors")
+        tracker.artifacts.path(run_id, "projectors")
     assert "config.json" in str(error.value)
     with pytest.raises(MissingRunError, match="stays inside"):
-        tracker.artifact(run_id, "../../mlflow.db")
+        tracker.artifacts.path(run_id, "../../mlflow.db")
     with pytest.raises(MissingRunError, match="no such run"):
-        tracker.artifact("e" * 32, "config.json")
+        tracker.artifacts.path("e" * 32, "config.json")
 
 
 @pytest.mark.parametrize(("is_final", "second"), [(True, "first"), (False, "second")])
@@ -360,7 +390,7 @@ def test_what_may_still_change_is_fetched_again(tmp_path, is_final, second):
 
 def test_local_artifacts_are_not_copied(tracker, project):
     run_id = make_run(tracker)
-    assert tracker.artifact(run_id, "config.json").is_relative_to(project / "mlartifacts")
+    assert tracker.artifacts.path(run_id, "config.json").is_relative_to(project / "mlartifacts")
 
 
 def test_dataset_is_an_input_of_the_run(tracker):
@@ -375,7 +405,7 @@ def test_dataset_is_an_input_of_the_run(tracker):
         == (dataset.name, dataset.digest)
     )
     assert "math-ai/aime25" in entry.dataset.source
-    assert tracker.get(run.run_id).metrics == {"aime/avg_at_k": 0.5}
+    assert tracker.runs.get(run.run_id).metrics == {"aime/avg_at_k": 0.5}
 
 
 # Finding runs
@@ -386,52 +416,64 @@ def test_newest_finished_run_of_the_kind(tracker):
     newest = make_run(tracker, base_digest="d1")
     make_run(tracker, base_digest="d2")
     fail(tracker, ValueError("disk full"), base_digest="d1")
-    assert tracker.find("svd", base_digest="d1").run_id == newest
-    assert len(tracker.find_all("svd", base_digest="d1")) == 2
-    assert next(run.status for run in tracker.find_all("svd", base_digest="d1", finished=False)) == "FAILED"
-    assert tracker.find_all("merge") == []
+    assert tracker.runs.find("svd", base_digest="d1").run_id == newest
+    assert len(tracker.runs.find_all("svd", base_digest="d1")) == 2
+    assert (
+        next(run.status for run in tracker.runs.find_all("svd", base_digest="d1", finished=False)) == "FAILED"
+    )
+    assert tracker.runs.find_all("merge") == []
 
 
 def test_variant_character_and_further_tags_select(tracker):
     wanted = make_run(tracker, "train", variant="v4", character="skippy")
     make_run(tracker, "train", variant="v3", character="skippy")
     make_run(tracker, "train", variant="v4", character="o'brien")
-    assert tracker.find("train", variant="v4", character="skippy").run_id == wanted
-    assert tracker.find("train", character="o'brien").variant == "v4"
-    assert tracker.find("train", extra_tags={"mlflow.runName": "a train"}).stage == "train"
+    assert tracker.runs.find("train", variant="v4", character="skippy").run_id == wanted
+    assert tracker.runs.find("train", character="o'brien").variant == "v4"
+    assert tracker.runs.find("train", extra_tags={"mlflow.runName": "a train"}).stage == "train"
+
+
+def test_a_character_may_be_called_with_both_kinds_of_quotes(tracker):
+    name = """o'brien "the rat\""""
+    wanted = make_run(tracker, "train", character=name)
+    make_run(tracker, "train", character=name.replace("'", "-"))
+    assert tracker.runs.find("train", character=name).run_id == wanted
+    assert [run.run_id for run in tracker.runs.find_all("train", character=name)] == [wanted]
+    with pytest.raises(MissingRunError, match="no finished train run"):
+        tracker.runs.find("train", character=name.replace("'", "x"))
 
 
 def test_nothing_found_says_what_there_is_and_which_command_makes_one(tracker):
     with pytest.raises(MissingRunError) as error:
-        tracker.find("svd", base_digest="d1")
+        tracker.runs.find("svd", base_digest="d1")
     assert "no svd run at all" in str(error.value)
     assert "mlflow run . -e svd --env-manager local" in str(error.value)
     make_run(tracker, "train", variant="v3", base_digest="d9")
     with pytest.raises(MissingRunError) as error:
-        tracker.find("train", base_digest="d1", variant="v4", make_with={"base_model": "lab"})
+        tracker.runs.find("train", base_digest="d1", variant="v4", make_with={"base_model": "lab"})
     text = str(error.value)
     assert "1 FINISHED (v3 base d9)" in text
     assert "variant v4" in text
     assert "mlflow run . -e train --env-manager local -P variant=v4 -P base_model=lab" in text
     with pytest.raises(MissingRunError) as error:
-        tracker.find("eval", base_digest="d" * 64, variant="v4")
+        tracker.runs.find("eval", base_digest="d" * 64, variant="v4")
     assert "base_digest dddddddddddd…," in str(error.value)
     assert "-e eval --env-manager local -P model=v4" in str(error.value), "eval calls the variant its model"
 
 
 def test_each_kind_of_unusable_run_has_its_own_message(tracker):
     with pytest.raises(MissingRunError, match="There is no such run"):
-        tracker.get("e" * 32)
+        tracker.runs.get("e" * 32)
     svd = make_run(tracker)
     with pytest.raises(MissingRunError, match="of another stage") as error:
-        tracker.get(svd, stage="train")
+        tracker.runs.get(svd, stage="train")
     assert "svd run 'a svd'" in str(error.value)
     assert "-e train" in str(error.value)
     with tracker.stage("svd", name="s", note="n", config={}) as run, pytest.raises(MissingRunError) as error:
-        tracker.get(run.run_id, stage="svd")
+        tracker.runs.get(run.run_id, stage="svd")
     assert "has not finished" in str(error.value)
     assert "RUNNING" in str(error.value)
     failed = fail(tracker, ValueError("disk full")).run_id
     with pytest.raises(MissingRunError, match="did not succeed") as error:
-        tracker.get(failed, stage="svd")
+        tracker.runs.get(failed, stage="svd")
     assert "FAILED (disk full)" in str(error.value)

@@ -1,6 +1,8 @@
 import logging
 import multiprocessing
 import os
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import mlflow
@@ -30,7 +32,7 @@ def test_four_processes_on_a_fresh_file_agree_on_one_experiment(tmp_path, monkey
         racer.join(timeout=120)
     assert [racer.exitcode for racer in racers] == [0] * 4
     assert len({results.get(timeout=5) for _ in racers}) == 1
-    names = [run.name for run in open_tracker(tmp_path).find_all("svd")]
+    names = [run.name for run in open_tracker(tmp_path).runs.find_all("svd")]
     assert sorted(names) == [f"racer {number}" for number in range(4)]
     mlflow.set_tracking_uri(None)
 
@@ -40,15 +42,25 @@ def test_opening_silences_the_loggers_that_chat(tracker):
     assert not any(logging.getLogger(name).isEnabledFor(logging.INFO) for name in chatty)
 
 
-def test_location_is_absolute_and_survives_odd_names(template, tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", ["a b%c#d", "a%2Fb", "a?b=c&d", "é%41;x@y"])
+def test_a_project_may_be_called_anything(template, tmp_path, monkeypatch, name):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
-    folder = tmp_path / "a b%c#d"
-    folder.mkdir()
-    (folder / "mlflow.db").write_bytes((template / "mlflow.db").read_bytes())
-    store = open_tracker(folder).store
-    assert Path(store.artifact_location).is_absolute()
-    assert store.uri == f"sqlite:///{folder / 'mlflow.db'}"
-    assert (folder / "mlflow.db.lock").exists()
+    folder = tmp_path / "all" / name
+    folder.mkdir(parents=True)
+    with closing(sqlite3.connect(folder / "mlflow.db")) as database, database:
+        with closing(sqlite3.connect(template / "mlflow.db")) as source:
+            source.backup(database)
+        database.execute("DELETE FROM experiment_tags")
+        database.execute("DELETE FROM experiments WHERE name = 'skippy'")
+    tracker = open_tracker(folder)
+    with tracker.stage("svd", name="s", note="n", config={}) as run:
+        run.log_text("kept", "deep/note.md")
+        run.log_metrics({"x": 1.0})
+    assert tracker.artifacts.path(run.run_id, "deep/note.md") == (
+        folder / "mlartifacts" / run.run_id / "artifacts" / "deep" / "note.md"
+    )
+    assert open_tracker(tmp_path).runs.get(run.run_id).metrics == {"x": 1.0}, "the URI handed to children"
+    assert [path.name for path in (tmp_path / "all").iterdir()] == [name], "nothing outside"
     mlflow.set_tracking_uri(None)
 
 

@@ -13,7 +13,7 @@ from torch.nn.utils import parametrize
 from skippy.core.basis import Basis
 from skippy.core.spectral.constraints import random_basis
 from skippy.core.spectral.lora import LoraFactors
-from skippy.core.variants import variant_rule
+from skippy.core.variants import find_variant
 from skippy.errors import TrainingError
 from skippy.models.targets import find_targets
 from skippy.stores.checkpoints import Checkpoint
@@ -132,7 +132,7 @@ SQUARE = {name: LoraFactors(torch.zeros(2, 9), torch.zeros(9, 2), 1.0) for name 
 
 
 def test_random_directions_follow_from_seed_target_and_side() -> None:
-    rule = variant_rule("v4-random")
+    rule = find_variant("v4-random")
     drawn = [
         basis
         for seed in (0, 1)
@@ -147,7 +147,7 @@ def test_random_directions_follow_from_seed_target_and_side() -> None:
 
 def test_random_directions_are_those_of_the_runs_seed(base: Path, projectors: dict, tmp_path: Path) -> None:
     built = build(make_request(base, projectors, tmp_path, "v4-random", replace(SETTINGS, seed=7)))
-    expected = protected_bases(variant_rule("v4-random"), built.factors, projectors, 3, 7)
+    expected = protected_bases(find_variant("v4-random"), built.factors, projectors, 3, 7)
     for name, target in built.trainer.constraint.constraint.targets.items():
         assert torch.equal(target.U, expected[name][0])
         assert torch.equal(target.V, expected[name][1])
@@ -158,8 +158,8 @@ def test_random_directions_are_as_many_as_the_top_ones_of_each_target() -> None:
         name: Basis(random_basis(9, k, k), torch.ones(k), random_basis(9, k, 9))
         for k, name in enumerate(SQUARE, start=2)
     }
-    drawn = protected_bases(variant_rule("v4-random"), SQUARE, projectors, 3, 0)
+    drawn = protected_bases(find_variant("v4-random"), SQUARE, projectors, 3, 0)
     assert [(U.shape[1], V.shape[1]) for U, V in drawn.values()] == [(2, 2), (3, 3)]
-    top = protected_bases(variant_rule("v4"), SQUARE, projectors, 3, 0)
+    top = protected_bases(find_variant("v4"), SQUARE, projectors, 3, 0)
     assert all(top[name] == (U, V) for name, (U, _, V) in projectors.items())
-    assert protected_bases(variant_rule("v3"), SQUARE, projectors, 3, 0) is None
+    assert protected_bases(find_variant("v3"), SQUARE, projectors, 3, 0) is None

@@ -1,1 +1,1 @@
-"""What answers show: extraction, accuracy, paired tests, seeds, matching, power."""
+"""What answers show: accuracy, paired tests, seeds, matching, power; and over a study, dose and loss."""

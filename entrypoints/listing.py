@@ -1,0 +1,26 @@
+"""Options and output that `runs`, `models` and `show` share."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+import click
+
+from skippy.errors import SkippyError
+from skippy.stages.runner import logger, speak
+
+json_option = click.option("--json", "as_json", is_flag=True, help="print JSON instead of a table")
+
+
+def tell(look: Callable[[Any, Any], str]) -> None:
+    """Print what `look(tracker, listing)` finds; MLflow is imported only here."""
+    speak()
+    try:
+        tracker = import_module("skippy.tracking.store").open_tracker()
+        click.echo(look(tracker, import_module("skippy.terminal.listing")))
+    except SkippyError as error:
+        logger.error("%s", error)
+        sys.exit(1)

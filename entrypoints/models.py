@@ -1,0 +1,25 @@
+"""Registered versions, their aliases, figures and verdicts: `skippy models`."""
+
+from __future__ import annotations
+
+import click
+
+from entrypoints.listing import json_option, tell
+from skippy.terminal.table import to_json, to_table
+
+
+@click.command("models", help=__doc__)
+@click.option("--name", default="skippy", show_default=True, help="registered model")
+@json_option
+def command(name: str, as_json: bool) -> None:
+    """List them."""
+
+    def look(tracker, listing) -> str:  # type: ignore[no-untyped-def]
+        rows = listing.list_models(tracker, name)
+        return to_json(rows) if as_json else to_table(rows, listing.MODEL_COLUMNS)
+
+    tell(look)
+
+
+if __name__ == "__main__":
+    command()

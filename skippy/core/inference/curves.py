@@ -1,0 +1,110 @@
+"""Dose curves: the cells of one arm at one training dose, as arrays over α, seeds and problems.
+
+All curves of a study share the order of seeds and problems, so that a difference of two of them is paired.
+A seed that failed is a row of NaN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from skippy.core.inference.cells import Cell, TrainingDose, require_same_questions
+from skippy.errors import ReportError
+
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """One arm at one training dose.
+
+    Attributes:
+        arm: variant.
+        training: training dose.
+        alphas: scales of the update, ascending; the first is 0, the base itself.
+        seeds: training seeds.
+        shares: p̂ by α, seed and problem.
+        personas: mean persona score by α and seed.
+    """
+
+    arm: str
+    training: TrainingDose
+    alphas: tuple[float | int, ...]
+    seeds: tuple[int, ...]
+    shares: Float[np.ndarray, "alphas seeds problems"]
+    personas: Float[np.ndarray, "alphas seeds"]
+
+    @property
+    def differences(self) -> Float[np.ndarray, "alphas seeds problems"]:
+        """p̂ less the base's, on the same problems; 0 at α = 0."""
+        return self.shares - self.shares[:1]
+
+    @property
+    def scores(self) -> Float[np.ndarray, "alphas seeds"]:
+        """avg_at_k."""
+        return self.shares.mean(axis=2)
+
+    def top_of_rise(self, seed: int) -> int:
+        """Index of the α up to which persona is looked for: its first maximum along finite values.
+
+        Args:
+            seed: index of the seed.
+        """
+        personas = self.personas[:, seed]
+        return 0 if np.isnan(personas).all() else int(np.nanargmax(personas))
+
+
+def build_curves(cells: Sequence[Cell], base: Cell) -> tuple[Curve, ...]:
+    """Every arm × training dose, in the order in which arms first appear, doses ascending.
+
+    Args:
+        cells: of all arms; failed ones leave NaN.
+        base: answers at α = 0.
+
+    Raises:
+        ReportError: a cell twice, other questions than the base's, or no cell at all.
+    """
+    require_same_questions(list(cells), base)
+    by_key = {(c.arm, c.training, c.alpha, c.seed): c for c in cells}
+    if len(by_key) < len(cells) or not cells:
+        raise ReportError(
+            "A study needs cells, each of them once.",
+            where="cells",
+            expected="one cell an arm, training dose, α and seed",
+            found=f"{len(cells)} cells, {len(by_key)} different",
+            next_step="look for a cell that two workers did",
+        )
+    seeds = tuple(sorted({cell.seed for cell in cells}))
+    arms = list(dict.fromkeys(cell.arm for cell in cells))
+    curves = []
+    for arm in arms:
+        for training in sorted({cell.training for cell in cells if cell.arm == arm}):
+            found = {key[2:]: cell for key, cell in by_key.items() if key[:2] == (arm, training)}
+            alphas = tuple(sorted({alpha for alpha, _ in found}))
+            curves.append(_curve(arm, training, alphas, seeds, found, base))
+    return tuple(curves)
+
+
+def _curve(
+    arm: str,
+    training: TrainingDose,
+    alphas: tuple[float | int, ...],
+    seeds: tuple[int, ...],
+    found: dict[tuple[float | int, int], Cell],
+    base: Cell,
+) -> Curve:
+    shares = np.full((1 + len(alphas), len(seeds), len(base.correct)), np.nan)
+    personas = np.full(shares.shape[:2], np.nan)
+    shares[0], personas[0] = _shares(base, base), base.persona
+    for row, alpha in enumerate(alphas, start=1):
+        for column, seed in enumerate(seeds):
+            cell = found.get((alpha, seed))
+            if cell is not None and not cell.is_failed:
+                shares[row, column], personas[row, column] = _shares(cell, base), cell.persona
+    return Curve(arm, training, (0.0, *alphas), seeds, shares, personas)
+
+
+def _shares(cell: Cell, base: Cell) -> Float[np.ndarray, " problems"]:
+    return np.array([cell.correct[problem] for problem in base.correct]) / cell.samples

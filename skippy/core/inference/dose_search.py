@@ -1,0 +1,103 @@
+"""Matched persona: the α at which an arm's persona equals a target, found without looking at mathematics.
+
+Persona need not rise with α: an overdose may fall back. So α is first raised step by step until the persona is
+there, which stays on the rising branch, and then bisected between the last two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from skippy.errors import ConfigError
+
+SCAN_STEPS = 4
+EVALUATIONS = 10
+
+
+@dataclass(frozen=True)
+class DoseMatch:
+    """The dose that was found, or why there is none.
+
+    Attributes:
+        alpha: nearest found, matched or not; the smaller of two equally near.
+        persona: measured there.
+        is_matched: the persona is within the tolerance.
+        reason: why not, in a sentence; empty where it is.
+        measured: every α that was measured, with its persona, in order.
+    """
+
+    alpha: float
+    persona: float
+    is_matched: bool
+    reason: str
+    measured: tuple[tuple[float, float], ...]
+
+
+def match_dose(
+    measure: Callable[[float], float],
+    target: float | int,
+    tolerance: float | int,
+    *,
+    largest: float | int = 1.0,
+    scan_steps: int = SCAN_STEPS,
+    evaluations: int = EVALUATIONS,
+) -> DoseMatch:
+    """Bisection on α for `measure(α) = target` on the rising branch.
+
+    Args:
+        measure: mean persona at an α, on prompts and seeds of its own; each α is measured once.
+        target: persona to match.
+        tolerance: accepted distance, usually 0.25 SD of single answers.
+        largest: no α beyond this one is tried.
+        scan_steps: equal steps in which α is raised until the target is passed.
+        evaluations: measurements at most.
+
+    Raises:
+        ConfigError: settings under which nothing could be measured or matched.
+
+    Source: MATH §8; bisection. Departure: the step-wise rise before it.
+    """
+    if not (tolerance > 0 and largest > 0 and scan_steps >= 1 and evaluations >= 1):
+        raise ConfigError(
+            "A dose cannot be searched for with these settings.",
+            where="tolerance, largest, scan_steps, evaluations",
+            expected="all positive",
+            found=f"{tolerance}, {largest}, {scan_steps}, {evaluations}",
+            next_step="pass a tolerance of 0.25 SD of the persona scores",
+        )
+    measured: list[tuple[float, float]] = []
+
+    def look(alpha: float) -> float:
+        measured.append((alpha, float(measure(alpha))))
+        return measured[-1][1]
+
+    low = high = 0.0
+    for step in range(1, scan_steps + 1):
+        if len(measured) == evaluations:
+            return _ended(measured, target, tolerance, f"{evaluations} measurements were not enough")
+        low, high = high, largest * step / scan_steps
+        persona = look(high)
+        if abs(persona - target) <= tolerance:
+            return _ended(measured, target, tolerance, "")
+        if persona > target:
+            break
+    else:
+        return _ended(
+            measured, target, tolerance, f"the persona never reaches {target:.3g} up to α = {largest:g}"
+        )
+    while len(measured) < evaluations:
+        middle = (low + high) / 2
+        persona = look(middle)
+        if abs(persona - target) <= tolerance:
+            break
+        low, high = (middle, high) if persona < target else (low, middle)
+    return _ended(measured, target, tolerance, f"{evaluations} measurements were not enough")
+
+
+def _ended(
+    measured: list[tuple[float, float]], target: float | int, tolerance: float | int, reason: str
+) -> DoseMatch:
+    alpha, persona = min(measured, key=lambda pair: (abs(pair[1] - target), pair[0]))
+    is_matched = abs(persona - target) <= tolerance
+    return DoseMatch(alpha, persona, is_matched, "" if is_matched else reason, tuple(measured))

@@ -1,0 +1,160 @@
+"""What was predicted before the run, and its fate: held, refuted or undecided, by the interval alone.
+
+A prediction names a statistic of the study, its arguments and the condition that it meets. It holds if the whole
+interval of the statistic meets it, is refuted if no part does, and is undecided otherwise: the estimate alone
+decides nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from skippy.core.inference.cells import Cell
+from skippy.core.inference.collapse import cliff_shares, trained_cells
+from skippy.core.inference.curves import Curve
+from skippy.core.inference.frontier import Difference
+from skippy.core.inference.predictors import Estimate, mean_over_seeds, rank_correlation, regression_gain
+
+Condition = Literal["below", "at_least", "within"]
+CONDITIONS: tuple[Condition, ...] = ("below", "at_least", "within")
+Arguments = Mapping[str, str | float | int]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One prediction, as a plan states it.
+
+    Attributes:
+        name: P1, P2, …
+        says: in a sentence.
+        statistic: a key of `STATISTICS`.
+        arguments: what it is asked about.
+        condition: below, at_least or within (±).
+        value: that it is held against.
+    """
+
+    name: str
+    says: str
+    statistic: str
+    arguments: Arguments
+    condition: Condition
+    value: float | int
+
+
+@dataclass(frozen=True)
+class Fate:
+    """What became of a prediction; `estimate` is None where the study has nothing to say."""
+
+    prediction: Prediction
+    estimate: Estimate | None
+    fate: Literal["held", "refuted", "undecided"]
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """What statistics are computed from."""
+
+    cells: Sequence[Cell]
+    base: Cell
+    curves: Sequence[Curve]
+    differences: Sequence[Difference]
+    margin: float | int
+
+
+def judge_prediction(prediction: Prediction, evidence: Evidence, generator: np.random.Generator) -> Fate:
+    """Compute the statistic and hold its interval against the condition."""
+    statistic = STATISTICS[prediction.statistic].compute
+    found = statistic(evidence, prediction.arguments, generator)
+    return Fate(prediction, found, fate_of(found, prediction.condition, prediction.value))
+
+
+def fate_of(
+    found: Estimate | None, condition: Condition, value: float | int
+) -> Literal["held", "refuted", "undecided"]:
+    """Held if the whole interval meets the condition, refuted if none of it does."""
+    if found is None:
+        return "undecided"
+    if condition == "below":
+        meets, fails = found.upper < value, found.lower >= value
+    elif condition == "at_least":
+        meets, fails = found.lower >= value, found.upper < value
+    else:
+        meets = -value <= found.lower and found.upper <= value
+        fails = found.lower > value or found.upper < -value
+    return "held" if meets else "refuted" if fails else "undecided"
+
+
+def rho_ratio(evidence: Evidence, arguments: Arguments, generator: np.random.Generator) -> Estimate | None:
+    """The larger side of an arm's pooled leakage over chance, mean over its trainings."""
+    sides = []
+    for side in ("left", "right"):
+        values = [
+            (cell.seed, float(cell.predictors[f"rho_{side}_ratio"]))
+            for cell in trained_cells(evidence.cells)
+            if cell.arm == arguments["arm"] and f"rho_{side}_ratio" in cell.predictors
+        ]
+        found = mean_over_seeds(values)
+        sides += [] if found is None else [found]
+    return max(sides, key=lambda found: found.value, default=None)
+
+
+def correlation(evidence: Evidence, arguments: Arguments, generator: np.random.Generator) -> Estimate | None:
+    """|r| of a predictor's rank correlation with the score lost."""
+    found = rank_correlation(evidence.cells, evidence.base, str(arguments["predictor"]), generator)
+    if found is None or found.value >= 0:
+        return found
+    return Estimate(-found.value, -found.upper, -found.lower, found.cells, found.seeds)
+
+
+def r2_gain(evidence: Evidence, arguments: Arguments, generator: np.random.Generator) -> Estimate | None:
+    """What `added` predictors explain beyond `known` ones; both are lists separated by spaces."""
+    known, added = (str(arguments[name]).split() for name in ("known", "added"))
+    return regression_gain(evidence.cells, evidence.base, known, added, generator)
+
+
+def difference(evidence: Evidence, arguments: Arguments, generator: np.random.Generator) -> Estimate | None:
+    """First arm less second at equal persona, mean over training doses, in points."""
+    for found in evidence.differences:
+        is_asked = (found.first, found.second, found.persona) == (
+            arguments["first"],
+            arguments["second"],
+            arguments["persona"],
+        )
+        trainings = {d.training for d in evidence.differences if d.first == found.first} - {None}
+        if is_asked and found.bound and (found.training is None or len(trainings) == 1):
+            bound = found.bound
+            ends = (100 * bound.mean, 100 * bound.lower, 100 * bound.upper)
+            return Estimate(*ends, found.reached, found.reached)
+    return None
+
+
+def cliff_share(evidence: Evidence, arguments: Arguments, generator: np.random.Generator) -> Estimate | None:
+    """Share of the whole loss that one step of α takes, mean over the trainings of an arm that lose δ."""
+    shares = [
+        pair
+        for curve in evidence.curves
+        if curve.arm == arguments["arm"]
+        for pair in cliff_shares(curve, evidence.margin)
+    ]
+    return mean_over_seeds(shares)
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """A statistic that a plan may name: its arguments, and what computes it."""
+
+    arguments: tuple[str, ...]
+    compute: Callable[[Evidence, Arguments, np.random.Generator], Estimate | None]
+
+
+STATISTICS: dict[str, Statistic] = {
+    "rho_ratio": Statistic(("arm",), rho_ratio),
+    "correlation": Statistic(("predictor",), correlation),
+    "r2_gain": Statistic(("known", "added"), r2_gain),
+    "difference": Statistic(("first", "second", "persona"), difference),
+    "cliff_share": Statistic(("arm",), cliff_share),
+}

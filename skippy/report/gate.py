@@ -1,0 +1,54 @@
+"""The promotion order, stated in roles: persona, then a treatment against the base, then against its rivals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from skippy.core.variants import VARIANTS, label_of, of_role
+from skippy.report.conclusions import Gate, GateStep, PairVerdict, VariantVerdict
+
+
+def walk_gate(
+    variants: Sequence[VariantVerdict], characters: Sequence[GateStep], pairs: Sequence[PairVerdict]
+) -> Gate:
+    """Walk the steps in their fixed order; the first that fails is the last that is read.
+
+    One treatment can win, the first of the comparison: with several tries a winner by chance would be likelier
+    than the confidence says. It has to beat every rival, which needs no such care.
+
+    Source: MATH.md §7, fixed-sequence testing (Maurer, Hothorn, Lehmacher 1995); Berger 1982 for "every rival".
+    Departure: none.
+    """
+    names = [verdict.name for verdict in variants]
+    treatment = next(iter(of_role("treatment", names)), None)
+    rivals = of_role("rival", names)
+    if treatment is None:
+        reason = f"there is no {_any_of('treatment')} in this comparison"
+        return Gate(None, rivals, ("persona",), (GateStep("persona", False, reason),))
+    label = label_of(treatment)
+    order = (
+        "persona",
+        f"{label} non-inferior to base",
+        f"{label} better than {' and '.join(map(label_of, rivals)) or _any_of('rival')}",
+    )
+    character = next(step for step in characters if step.name == treatment)
+    verdict = next(item for item in variants if item.name == treatment)
+    steps = [GateStep(order[0], character.is_passed, character.reason)]
+    if steps[-1].is_passed:
+        steps.append(GateStep(order[1], verdict.verdict == "preserved", verdict.reason))
+    if steps[-1].is_passed and len(steps) == 2:
+        steps.append(GateStep(order[2], *_beats(treatment, rivals, pairs)))
+    return Gate(treatment, rivals, order, tuple(steps))
+
+
+def _beats(treatment: str, rivals: Sequence[str], pairs: Sequence[PairVerdict]) -> tuple[bool, str]:
+    """Whether a treatment is better than every rival; the reason is that of the first it does not beat."""
+    if not rivals:
+        return False, f"there is no {_any_of('rival')} to compare with"
+    against = [pair for pair in pairs if pair.first == treatment and pair.second in rivals]
+    failed = [pair for pair in against if pair.verdict != "first_better"]
+    return not failed, "; ".join(pair.reason for pair in failed[:1] or against)
+
+
+def _any_of(role: str) -> str:
+    return " or ".join(variant.label for variant in VARIANTS.values() if variant.role == role)

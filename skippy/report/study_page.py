@@ -1,0 +1,234 @@
+"""One study as files: its page, its figures and its JSON; pure and deterministic."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib import resources
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from skippy.core.inference.cells import Cell
+from skippy.core.inference.predictors import Estimate
+from skippy.core.inference.study import Analysis
+from skippy.core.variants import label_of
+from skippy.report.canvas import NARROW, WIDE
+from skippy.report.numerals import plain, signed
+from skippy.report.record import finite
+from skippy.report.study_figures import (
+    describe_difference,
+    draw_differences,
+    draw_divergence,
+    draw_dose_frontier,
+    draw_runs,
+)
+from skippy.report.study_wording import (
+    control_sentence,
+    lost_sentence,
+    points_of,
+    study_headline,
+    study_limits,
+)
+
+PREDICTOR_WORDS = {
+    "kl_base_arm_everyday": "KL(base‖arm), everyday prompts",
+    "kl_arm_base_everyday": "KL(arm‖base), everyday prompts",
+    "kl_base_arm_problems": "KL(base‖arm), problems",
+    "kl_arm_base_problems": "KL(arm‖base), problems",
+    "delta_norm": "‖ΔW‖ / ‖W‖",
+    "rho_left_ratio": "leakage left over chance",
+    "rho_right_ratio": "leakage right over chance",
+    "margin": "spectral margin",
+    "answer_length": "answer length on problems",
+    "truncated": "share of answers cut off",
+}
+
+
+@dataclass(frozen=True)
+class StudyFacts:
+    """What a study was run on.
+
+    Attributes:
+        name: of the study.
+        base_model: as people call it.
+        base_digest: of its tensors.
+        character: trained into it.
+        suite: what the problems may be called.
+        problems: asked of every cell.
+        prompts: everyday prompts.
+        samples: answers a problem.
+        sampling: parameters of sampling.
+        arms: variants.
+        training: labels of the training doses.
+        alphas: scales.
+        seeds: training seeds.
+    """
+
+    name: str
+    base_model: str
+    base_digest: str
+    character: str
+    suite: str
+    problems: int
+    prompts: int
+    samples: int
+    sampling: Mapping[str, Any]
+    arms: tuple[str, ...]
+    training: tuple[str, ...]
+    alphas: tuple[float, ...]
+    seeds: tuple[int, ...]
+
+
+def study_json(analysis: Analysis, facts: StudyFacts, cells: Sequence[Cell]) -> dict[str, Any]:
+    """Everything the page says, as data: shares of one, no run ids, no clock."""
+    answers: dict[str, Any] = finite(asdict(analysis))
+    answers.pop("failed")
+    return {
+        "study": finite(asdict(facts)),
+        "headline": study_headline(analysis),
+        "sensitivity": {**answers.pop("control"), "sentence": control_sentence(analysis)},
+        "predictions": [
+            {**fate["prediction"], "estimate": fate["estimate"], "fate": fate["fate"]}
+            for fate in answers.pop("fates")
+        ],
+        **answers,
+        "failed": sorted({(c.arm, c.training.label, c.seed, c.error) for c in analysis.failed}),
+        "cells": [
+            {
+                "arm": cell.arm,
+                "training": asdict(cell.training),
+                "alpha": cell.alpha,
+                "seed": cell.seed,
+                "score": None if cell.is_failed else cell.score,
+                "persona": None if cell.is_failed else cell.persona,
+                "predictors": finite(dict(cell.predictors)),
+                "error": cell.error,
+            }
+            for cell in cells
+        ],
+    }
+
+
+def render_study(analysis: Analysis, facts: StudyFacts, cells: Sequence[Cell]) -> dict[str, str]:
+    """`index.html`, self-contained, and `figures/*.svg`."""
+    drawings = _drawings(analysis, cells)
+    wide = {name: draw(WIDE) for name, draw in drawings.items()}
+    narrow = {name: draw(NARROW) for name, draw in drawings.items()}
+    style = _read("figures.css")
+    figures = {
+        name: Markup(f'<div class="wide">{wide[name]}</div><div class="narrow">{narrow[name]}</div>')
+        for name in drawings
+        if wide[name]
+    }
+    page = _template().render(
+        **_view(analysis, facts),
+        figures=figures,
+        figure_style=Markup(style),
+        page_style=Markup(_read("page.css")),
+    )
+    files = {"index.html": page}
+    for name, drawing in wide.items():
+        if drawing:
+            files[f"figures/{name}.svg"] = drawing.replace(">\n", f">\n<style>{style}</style>\n", 1) + "\n"
+    return files
+
+
+def _read(name: str) -> str:
+    return (resources.files("skippy.report") / "templates" / name).read_text(encoding="utf-8")
+
+
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    environment.filters["plain"] = plain
+    return environment.from_string(_read("study.html.j2"))
+
+
+def _drawings(analysis: Analysis, cells: Sequence[Cell]) -> dict[str, Callable[[int], str | None]]:
+    doses = sorted({point.training for point in analysis.frontier})
+    drawings: dict[str, Callable[[int], str | None]] = {
+        f"frontier-{number}": lambda width, dose=dose: draw_dose_frontier(analysis, dose, width)  # type: ignore[misc]
+        for number, dose in enumerate(doses, start=1)
+    }
+    drawings["runs"] = lambda width: draw_runs(analysis, width)
+    drawings["differences"] = lambda width: draw_differences(analysis.matched, analysis.margin, width)
+    for suite in ("everyday", "problems"):
+        name = f"kl_base_arm_{suite}"
+        drawings[f"divergence-{suite}"] = lambda width, name=name: draw_divergence(  # type: ignore[misc]
+            analysis, cells, name, PREDICTOR_WORDS[name], width
+        )
+    return drawings
+
+
+def _view(analysis: Analysis, facts: StudyFacts) -> dict[str, Any]:
+    doses = sorted({point.training for point in analysis.frontier})
+    return {
+        "facts": facts,
+        "analysis": analysis,
+        "headline": study_headline(analysis),
+        "control": control_sentence(analysis),
+        "doses": [dose.label for dose in doses],
+        "kept_rows": _kept_rows(analysis),
+        "lost": [lost_sentence(one) for one in analysis.lost],
+        "differences": [
+            (describe_difference(d), points_of(d.bound), f"{d.reached}/{d.seeds}")
+            for d in (*analysis.matched, *analysis.unmatched)
+        ],
+        "predictors": [
+            (predictor_words(name), *_figures(found), *_figures(analysis.regressions.get(name)))
+            for name, found in sorted(analysis.correlations.items(), key=lambda item: -abs(item[1].value))
+        ],
+        "regressions": [
+            (" + ".join(predictor_words(name) for name in names.split(" + ")), *_figures(found))
+            for names, found in analysis.regressions.items()
+            if " + " in names
+        ],
+        "gain": _figures(analysis.leakage_gain),
+        "collapses": [
+            (
+                f"{label_of(c.arm)}, {c.training.label}",
+                f"{c.collapsed} of {c.runs}",
+                f"{plain(100 * c.lower, 0)} to {plain(100 * c.upper, 0)} %",
+            )
+            for c in analysis.collapses
+        ],
+        "separations": [
+            (predictor_words(name), *_figures(found))
+            for name, found in sorted(
+                analysis.separations.items(), key=lambda item: -abs(item[1].value - 0.5)
+            )
+        ],
+        "fates": [
+            (f.prediction.name, f.prediction.says, _condition(f), *_figures(f.estimate), f.fate)
+            for f in analysis.fates
+        ],
+        "limits": study_limits(analysis, facts.problems, facts.samples, len(facts.seeds)),
+    }
+
+
+def predictor_words(name: str) -> str:
+    """A predictor as the page calls it."""
+    return PREDICTOR_WORDS.get(name, name.replace("_", " "))
+
+
+def _kept_rows(analysis: Analysis) -> list[tuple[str, list[str]]]:
+    """One row an arm and training dose: what it keeps at each persona, as a difference to base."""
+    rows: dict[tuple[str, str], list[str]] = {}
+    for kept in analysis.kept:
+        text = points_of(kept.loss) + (f", {kept.reached}/{kept.seeds}" if kept.loss else "")
+        rows.setdefault((kept.arm, kept.training), []).append(text)
+    return [(f"{label_of(arm)}, {training}", texts) for (arm, training), texts in rows.items()]
+
+
+def _figures(found: Estimate | None) -> tuple[str, str]:
+    if found is None:
+        return "–", "–"
+    return signed(found.value, 2), f"{signed(found.lower, 2)} to {signed(found.upper, 2)}"
+
+
+def _condition(fate: Any) -> str:
+    words = {"below": "below", "at_least": "at least", "within": "within ±"}[fate.prediction.condition]
+    return f"{words} {fate.prediction.value:g}"

@@ -1,0 +1,101 @@
+"""What a stage's parameters name, as far as it can be checked without torch and MLflow.
+
+A wrong path or name is refused here, before a run is opened. What needs the store, a data
+set by id or the weights themselves is found or refused later, by the stage.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from skippy.characters.loader import load_character
+from skippy.core.spectral.rank import parse_rank
+from skippy.core.variants import VARIANTS
+from skippy.errors import CheckpointError
+from skippy.lab.paths import LAB
+from skippy.models.hub import HUB_ID, adapter_names, find_local, find_local_adapter, require_reachable
+from skippy.options import nearest
+from skippy.stores.presence import ADAPTER_CONFIG_FILE, require_adapter, require_checkpoint
+from skippy.stores.problems import READERS, read_problems
+
+BASE = "base"
+CHECKPOINTS = "checkpoints"
+RUN_ID = re.compile(r"[0-9a-f]{4,32}")
+"""A run id, or the first digits of one."""
+
+
+def check_files(config: Any) -> None:
+    """Look at every parameter of a config that names a file or something shipped.
+
+    Raises:
+        SkippyError: one names nothing, or something of the wrong kind.
+    """
+    for item in fields(config):
+        value, kind = getattr(config, item.name), item.metadata["names"]
+        is_asked = kind != "problems" or getattr(config, "suite", "") != "banal"
+        if value and kind and is_asked:
+            CHECKS[kind](value)
+
+
+def check_base(name: str) -> None:
+    """`lab`, a models:/ URI, the id of a hub, or a directory that holds a checkpoint."""
+    if name == LAB or name.startswith("models:/"):
+        return
+    path = find_local(name)
+    if path is None:
+        require_reachable(name)
+    else:
+        require_checkpoint(path)
+
+
+def check_model(name: str) -> None:
+    """The base, a variant, `checkpoints`, a run id, or what a base may be."""
+    words = (BASE, CHECKPOINTS, *VARIANTS)
+    if name in words or RUN_ID.fullmatch(name):
+        return
+    try:
+        check_base(name)
+    except CheckpointError as error:
+        near = nearest(name, words)
+        if not near or Path(name).exists():
+            raise
+        raise CheckpointError(
+            "There is no such model.",
+            where="model",
+            expected=", ".join(words) + ", a models:/ URI, a merge run id, or an existing directory",
+            found=repr(name),
+            next_step=f"pass model={near}",
+        ) from error
+
+
+def check_problems(sources: str) -> None:
+    """Every local source is read; ids of data sets are left to the stage."""
+    for name in [] if sources == LAB else sources.split(","):
+        is_id = HUB_ID.fullmatch(name.strip()) and Path(name.strip()).suffix.lower() not in READERS
+        if not is_id:
+            read_problems(name)
+
+
+def check_adapter(text: str) -> None:
+    """Each of them `lab`, a directory that PEFT wrote, or the id of a hub."""
+    for name in adapter_names(text):
+        path = find_local_adapter(name)
+        if path is None:
+            require_reachable(name, ADAPTER_CONFIG_FILE)
+        elif name != LAB:
+            require_adapter(path)
+
+
+CHECKS: Mapping[str, Callable[[str], object]] = {
+    "adapter": check_adapter,
+    "base": check_base,
+    "character": load_character,
+    "model": check_model,
+    "problems": check_problems,
+    "rank": parse_rank,
+}
+"""What a config field's `names` says of its text → the check."""

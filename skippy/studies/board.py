@@ -1,0 +1,144 @@
+"""Which cells are free, running, finished or failed, and claiming one: through the tracker, so over many machines.
+
+Every attempt at a cell is claimed anew under its own number. An attempt ends with its run: FINISHED and FAILED are
+final, KILLED frees the cell for the next attempt, and so does a run whose process is gone or silent.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+from skippy.tracking.records import ERROR_TAG, RunRecord
+from skippy.tracking.tracker import Tracker
+
+CELL_STAGE = "cell"
+UNIT_TAG = "skippy.unit"
+ATTEMPT_TAG = "skippy.attempt"
+GROUP_TAG = "skippy.study_group"
+HEARTBEAT_TAG = "skippy.heartbeat"
+HEARTBEAT_SECONDS = 60.0
+SILENT_SECONDS = 600.0
+"""A run that has not been heard of for this long is taken over."""
+MAX_ATTEMPTS = 5
+"""A cell that killed so many workers is not tried again."""
+
+
+@dataclass(frozen=True)
+class State:
+    """Where a cell stands.
+
+    Attributes:
+        word: free, running, finished or failed.
+        attempts: that were made.
+        run: of the attempt that decides; None where there is none.
+        error: first line of why it failed.
+    """
+
+    word: Literal["free", "running", "finished", "failed"]
+    attempts: int
+    run: RunRecord | None = None
+    error: str = ""
+
+
+class Board:
+    """The cells of one base and character, whoever works on them.
+
+    Args:
+        tracker: the store that workers share.
+        group: what the cells' runs have in common, for one search.
+        retry_before: failed attempts that began before this time, in milliseconds, are forgiven.
+    """
+
+    def __init__(self, tracker: Tracker, group: str, retry_before: int = 0) -> None:
+        self._tracker = tracker
+        self._group = group
+        self._retry_before = retry_before
+        self._token = f"{os.uname().nodename}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+
+    def states(self, keys: Sequence[str]) -> dict[str, State]:
+        """Where each cell stands; runs of this machine whose process is gone are marked on the way."""
+        self._tracker.processes.reap()
+        runs: dict[str, dict[int, RunRecord]] = {}
+        for record in self._tracker.runs.find_all(
+            CELL_STAGE, extra_tags={GROUP_TAG: self._group}, finished=False
+        ):
+            number = int(record.tags.get(ATTEMPT_TAG, "0"))
+            runs.setdefault(record.tags.get(UNIT_TAG, ""), {})[number] = record
+        held: dict[str, dict[int, str]] = {}
+        for work, token in self._tracker.claims.holders().items():
+            key, _, attempt = work.rpartition("/")
+            held.setdefault(key, {})[int(attempt)] = token
+        return {key: self._state(runs.get(key, {}), held.get(key, {})) for key in keys}
+
+    def claim(self, key: str, state: State) -> int:
+        """The number of the attempt that is ours from now on, 0 where another worker was faster."""
+        attempt = state.attempts + 1
+        stamp = f"{self._token}:{int(time.time())}"
+        return attempt if self._tracker.claims.claim(f"{key}/{attempt}", stamp) else 0
+
+    def _state(self, runs: Mapping[int, RunRecord], held: Mapping[int, str]) -> State:
+        finished = [runs[attempt] for attempt in sorted(runs) if runs[attempt].status == "FINISHED"]
+        last = max([0, *runs, *held])
+        if finished:
+            return State("finished", last, finished[0])
+        if not last:
+            return State("free", 0)
+        run = runs.get(last)
+        if run is None:
+            return State("free" if _is_gone(held[last]) else "running", last)
+        if run.status == "FAILED" and run.start_time >= self._retry_before:
+            return State("failed", last, run, _reason(run))
+        is_over = run.status != "RUNNING" or _is_silent(run)
+        if is_over and last >= MAX_ATTEMPTS and run.start_time >= self._retry_before:
+            return State("failed", last, run, f"its worker died {last} times")
+        return State("free" if is_over else "running", last, run)
+
+
+def _reason(run: RunRecord) -> str:
+    lines = run.tags.get(ERROR_TAG, "").splitlines()
+    return lines[0] if lines else "no reason was recorded"
+
+
+@contextmanager
+def heartbeat(tracker: Tracker, run_id: str) -> Iterator[None]:
+    """Say now and then that a run is alive, from a thread of its own."""
+    stop = threading.Event()
+
+    def beat() -> None:
+        while not stop.wait(HEARTBEAT_SECONDS):
+            tracker.client.set_tag(run_id, HEARTBEAT_TAG, str(int(time.time())))
+
+    thread = threading.Thread(target=beat, name="skippy-heartbeat", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+
+
+def _is_silent(run: RunRecord) -> bool:
+    heard = max(run.start_time / 1000, float(run.tags.get(HEARTBEAT_TAG, "0")))
+    return time.time() - heard > SILENT_SECONDS
+
+
+def _is_gone(token: str) -> bool:
+    """Whether the holder of a claim without a run is a dead process of this machine, or silent for too long."""
+    host, pid, _, stamp = token.split(":")
+    if time.time() - int(stamp) > SILENT_SECONDS:
+        return True
+    if host != os.uname().nodename:
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False

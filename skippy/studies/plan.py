@@ -1,0 +1,236 @@
+"""The plan of a study: a small YAML file, read once, refused by line and field."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from skippy.characters.nodes import Node, read_nodes
+from skippy.core.inference.cells import TrainingDose
+from skippy.core.inference.predictions import CONDITIONS, STATISTICS, Prediction
+from skippy.core.sampling import PRESETS as SAMPLINGS
+from skippy.core.variants import VARIANTS
+from skippy.errors import PlanError
+from skippy.training.plan import PRESETS
+
+REQUIRED = ("name", "arms", "training", "alphas", "seeds")
+OPTIONAL = (
+    *("base_model", "character", "k", "preset", "margin", "problems", "limit", "samples", "sampling"),
+    *("max_tokens", "sampling_seed", "predictions", "note"),
+)
+RANGE = re.compile(r"(\d+)\s*-\s*(\d+)")
+LARGEST_ALPHA = 8.0
+
+
+@dataclass(frozen=True)
+class StudyPlan:
+    """What a study runs.
+
+    Attributes:
+        file: where it was read.
+        name: of the study.
+        note: a sentence for its run.
+        base_model: as in every stage.
+        character: as in every stage.
+        k: protected directions a target.
+        preset: hyperparameters that training doses change; `auto` as in `train`.
+        margin: δ, a share of one.
+        arms: variants.
+        training: training doses.
+        alphas: scales at which each adapter is played back, ascending.
+        seeds: training seeds.
+        problems: sources, as in `eval`.
+        limit: first so many problems; 0: all.
+        samples: answers a problem.
+        sampling: preset.
+        max_tokens: cuts the preset's; 0: as it is.
+        sampling_seed: of every answer, the same for all cells.
+        predictions: stated before the run.
+        lines: top-level field → its line.
+    """
+
+    file: Path
+    name: str
+    note: str
+    base_model: str
+    character: str
+    k: int
+    preset: str
+    margin: float
+    arms: tuple[str, ...]
+    training: tuple[TrainingDose, ...]
+    alphas: tuple[float, ...]
+    seeds: tuple[int, ...]
+    problems: str
+    limit: int
+    samples: int
+    sampling: str
+    max_tokens: int
+    sampling_seed: int
+    predictions: tuple[Prediction, ...]
+    lines: Mapping[str, int] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def trainings(self) -> int:
+        """How many adapters are trained."""
+        return len(self.arms) * len(self.training) * len(self.seeds)
+
+    def refuse(self, name: str, what: str, *, expected: str, found: str, next_step: str = "") -> PlanError:
+        """The error that a field deserves once the base or the problems are known; the caller raises it."""
+        line = self.lines.get(name)
+        where = (
+            f"{self.file}, line {line}, field {name}" if line else f"{self.file}, field {name} (not given)"
+        )
+        return PlanError(what, where=where, expected=expected, found=found, next_step=next_step)
+
+
+def read_plan(path: str | Path) -> StudyPlan:
+    """Read and check a plan.
+
+    Raises:
+        PlanError: no such file, or one that breaks the schema; file, line and field are named.
+    """
+    root = read_nodes(Path(path), "plan")
+    fields = root.mapping(REQUIRED, OPTIONAL)
+    alphas = _distinct(
+        fields["alphas"], [node.number(0.0, LARGEST_ALPHA) for node in fields["alphas"].items(1)]
+    )
+    for node, alpha in zip(fields["alphas"].items(), alphas, strict=True):
+        if alpha == 0.0:
+            raise node.fail(
+                "A dose of 0 is the base, which is always asked", expected="scales above 0", found="0"
+            )
+    sampling = _choice(fields.get("sampling"), ("auto", *SAMPLINGS), "auto")
+    arms = _arms(fields["arms"])
+    return StudyPlan(
+        file=Path(path),
+        name=fields["name"].text(),
+        note=fields["note"].text() if "note" in fields else "",
+        base_model=_text(fields.get("base_model"), "lab"),
+        character=_text(fields.get("character"), "skippy"),
+        k=_integer(fields.get("k"), 16, 1, 128),
+        preset=_choice(fields.get("preset"), ("auto", *PRESETS), "auto"),
+        margin=fields["margin"].number(0.001, 0.5) if "margin" in fields else 0.05,
+        arms=arms,
+        training=_doses(fields["training"]),
+        alphas=tuple(sorted(alphas)),
+        seeds=_seeds(fields["seeds"]),
+        problems=_text(fields.get("problems"), "lab"),
+        limit=_integer(fields.get("limit"), 0, 0, 10**6),
+        samples=_integer(fields.get("samples"), 2, 1, 1024),
+        sampling=sampling,
+        max_tokens=_integer(fields.get("max_tokens"), 0, 0, 10**6),
+        sampling_seed=_integer(fields.get("sampling_seed"), 0, 0, 2**31),
+        predictions=_predictions(fields.get("predictions"), arms),
+        lines={name: node.line for name, node in fields.items()},
+    )
+
+
+def _text(node: Node | None, default: str) -> str:
+    return default if node is None else node.text()
+
+
+def _integer(node: Node | None, default: int, low: int, high: int) -> int:
+    return default if node is None else node.integer(low, high)
+
+
+def _choice(node: Node | None, choices: tuple[str, ...], default: str) -> str:
+    if node is None:
+        return default
+    if node.text() not in choices:
+        raise node.fail("There is no such choice", expected="one of " + ", ".join(choices), found=node.text())
+    return node.text()
+
+
+def _arms(node: Node) -> tuple[str, ...]:
+    arms = node.texts(1)
+    for item, arm in zip(node.items(), arms, strict=True):
+        if arm not in VARIANTS:
+            raise item.fail("There is no such arm", expected="one of " + ", ".join(VARIANTS), found=arm)
+    return arms
+
+
+def _doses(node: Node) -> tuple[TrainingDose, ...]:
+    doses = []
+    for item in node.items(1):
+        parts = item.mapping(("learning_rate", "beta", "steps"))
+        rate = parts["learning_rate"].number(1e-9, 1.0)
+        doses.append(TrainingDose(rate, parts["beta"].number(0.0, 10.0), parts["steps"].integer(1, 10**6)))
+    return tuple(_distinct(node, doses))
+
+
+def _seeds(node: Node) -> tuple[int, ...]:
+    """A list of whole numbers, or `101-110`."""
+    match = RANGE.fullmatch(str(node.raw.value)) if isinstance(node.raw.value, str) else None
+    if match:
+        first, last = int(match[1]), int(match[2])
+        if last < first:
+            raise node.fail("A range of seeds runs backwards", expected="first-last", found=match[0])
+        return tuple(range(first, last + 1))
+    return tuple(_distinct(node, [item.integer(0, 2**31) for item in node.items(1)]))
+
+
+def _distinct(node: Node, values: list) -> list:
+    """The values, each of them once."""
+    for position, (item, value) in enumerate(zip(node.items(), values, strict=True)):
+        if value in values[:position]:
+            shown = value.label if isinstance(value, TrainingDose) else f"{value:g}"
+            raise item.fail("A dose or seed is given twice", expected="each of them once", found=shown)
+    return values
+
+
+def _predictions(node: Node | None, arms: tuple[str, ...]) -> tuple[Prediction, ...]:
+    if node is None:
+        return ()
+    predictions = []
+    for item in node.items():
+        parts = item.mapping(("name", "says", "statistic"), ("about", *CONDITIONS))
+        statistic = parts["statistic"].text()
+        if statistic not in STATISTICS:
+            known = ", ".join(STATISTICS)
+            raise parts["statistic"].fail(
+                "There is no such statistic", expected=f"one of {known}", found=statistic
+            )
+        given = [name for name in CONDITIONS if name in parts]
+        if len(given) != 1:
+            raise item.fail(
+                "A prediction needs one condition",
+                expected="one of " + ", ".join(CONDITIONS),
+                found=str(given),
+            )
+        predictions.append(
+            Prediction(
+                parts["name"].text(),
+                parts["says"].text(),
+                statistic,
+                _about(item, parts.get("about"), statistic, arms),
+                given[0],
+                parts[given[0]].number(-1e9, 1e9),
+            )
+        )
+    return tuple(predictions)
+
+
+def _about(
+    item: Node, node: Node | None, statistic: str, arms: tuple[str, ...]
+) -> dict[str, str | float | int]:
+    needed = STATISTICS[statistic].arguments
+    if node is None:
+        raise item.fail(
+            "A prediction does not say what it is about",
+            expected=f"about: {', '.join(needed)}",
+            found="nothing",
+        )
+    parts = node.mapping(needed)
+    about: dict[str, str | float | int] = {}
+    for name, value in parts.items():
+        about[name] = value.number(0.0, 1.0) if name == "persona" else value.text()
+        if name in ("arm", "first", "second") and about[name] not in arms:
+            raise value.fail(
+                "A prediction is about an arm that the plan does not run",
+                expected="one of " + ", ".join(arms),
+                found=str(about[name]),
+            )
+    return about

@@ -1,0 +1,239 @@
+"""One trained adapter played back over α: W + αΔW in the live weights, every question asked, divergence measured.
+
+No checkpoint is written. Projection commutes with α, so V4's equalities hold at every α (MATH §8); the weights are
+rounded to the base's type, as a merge at that α would round them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from skippy.core.inference.cells import Cell, TrainingDose
+from skippy.core.spectral import lora
+from skippy.core.spectral.lora import LoraFactors
+from skippy.errors import AdapterError
+from skippy.evaluation.asking import BANAL_MAX_TOKENS
+from skippy.evaluation.suites import AIME, BANAL, grade, requests_for
+from skippy.models.generation import TransformersBackend
+from skippy.models.prompts import prompt_ids
+from skippy.stores.samples import Sample
+from skippy.studies.inputs import PURPOSE, StudyInputs
+
+KL_TEXTS = 48
+"""Of the base's own answers, on which divergence is measured, for problems and for everyday prompts each."""
+KL_TOKENS = 256
+KL_BATCH = 12
+SUITE_NAMES = {AIME: "problems", BANAL: "everyday"}
+
+
+class Dial:
+    """Sets the live weights to W + αΔW; α = 0 restores them to the bit.
+
+    Args:
+        model: the base, as loaded.
+        factors: the adapter, by target name.
+    """
+
+    def __init__(self, model: nn.Module, factors: Mapping[str, LoraFactors]) -> None:
+        weights = {name.removesuffix(".weight"): one for name, one in model.named_parameters()}
+        missing = sorted(set(factors) - set(weights))
+        if missing or not factors:
+            raise AdapterError(
+                "The adapter does not sit on weights of this model.",
+                where=", ".join(missing[:4]) or "the adapter",
+                expected=f"{len(factors)} targets among the model's weights",
+                found=f"{len(missing)} that it does not have",
+                next_step="check that the adapter belongs to this base",
+            )
+        self._targets = {name: weights[name] for name in factors}
+        self._originals = {name: weight.detach().clone() for name, weight in self._targets.items()}
+        device = next(iter(self._targets.values())).device
+        self._factors = {
+            name: LoraFactors(one.A.to(device), one.B.to(device), one.scale) for name, one in factors.items()
+        }
+
+    @torch.no_grad()
+    def turn(self, alpha: float) -> None:
+        """Set the scale."""
+        for name, weight in self._targets.items():
+            original = self._originals[name]
+            if alpha:
+                weight.copy_(original.float() + alpha * lora.dense_delta(self._factors[name]))
+            else:
+                weight.copy_(original)
+
+    def relative_norm(self) -> float:
+        """‖ΔW‖_F / ‖W‖_F over all targets, at α = 1."""
+        change = sum(float(lora.delta_energies(one.A, one.B, one.scale)) for one in self._factors.values())
+        whole = sum(float(one.double().square().sum()) for one in self._originals.values())
+        return math.sqrt(change / whole)
+
+
+@dataclass(frozen=True, eq=False)
+class _Batch:
+    """Texts side by side: tokens, what is padding, which positions predict an answer token, the base's logits there."""
+
+    tokens: Tensor
+    mask: Tensor
+    predicts: Tensor
+    logits: Tensor
+
+
+class Divergence:
+    """KL between base and arm per token, teacher-forced on the base's own answers.
+
+    Args:
+        model: with the base's weights.
+        tokenizer: of the model.
+        texts: prompts and answers of one suite.
+    """
+
+    def __init__(
+        self, model: nn.Module, tokenizer: Any, texts: Sequence[tuple[list[int], list[int]]]
+    ) -> None:
+        self._model = model
+        pad = tokenizer.pad_token_id or 0
+        device = next(model.parameters()).device
+        ordered = sorted(texts, key=lambda pair: len(pair[0]) + len(pair[1]))
+        self._batches = []
+        for start in range(0, len(ordered), KL_BATCH):
+            batch = ordered[start : start + KL_BATCH]
+            width = max(len(prompt) + len(answer) for prompt, answer in batch)
+            rows = [prompt + answer for prompt, answer in batch]
+            tokens = torch.tensor([row + [pad] * (width - len(row)) for row in rows], device=device)
+            mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows], device=device)
+            predicts = torch.zeros_like(mask, dtype=torch.bool)
+            for index, (prompt, answer) in enumerate(batch):
+                predicts[index, len(prompt) - 1 : len(prompt) + len(answer) - 1] = True
+            self._batches.append(_Batch(tokens, mask, predicts, self._logits(tokens, mask, predicts)))
+
+    def measure(self) -> tuple[float, float]:
+        """KL(base‖arm) and KL(arm‖base) in nats a token, with the weights as they are now."""
+        forward = backward = 0.0
+        count = 0
+        for batch in self._batches:
+            base = batch.logits.float().log_softmax(-1)
+            arm = self._logits(batch.tokens, batch.mask, batch.predicts).float().log_softmax(-1)
+            forward += float((base.exp() * (base - arm)).sum())
+            backward += float((arm.exp() * (arm - base)).sum())
+            count += len(base)
+        return forward / count, backward / count
+
+    @torch.inference_mode()
+    def _logits(self, tokens: Tensor, mask: Tensor, predicts: Tensor) -> Tensor:
+        out = self._model(input_ids=tokens, attention_mask=mask, use_cache=False)
+        return out.logits[predicts]
+
+
+def ask(inputs: StudyInputs, model: nn.Module, tokenizer: Any, digest: str) -> list[Sample]:
+    """Every question of the study, with sampling seeds that all cells share; sorted.
+
+    Args:
+        inputs: what is asked, and how.
+        model: with the weights that answer.
+        tokenizer: of the model.
+        digest: what the samples call these weights.
+    """
+    backend = TransformersBackend(model, tokenizer)
+    sampling, plan = inputs.sampling, inputs.plan
+    wanted = requests_for(
+        inputs.questions, plan.samples, sampling, digest, set(), purpose=PURPOSE, seed=plan.sampling_seed
+    )
+    samples = []
+    for suite in (AIME, BANAL):
+        limit = min(sampling.max_tokens, BANAL_MAX_TOKENS) if suite == BANAL else sampling.max_tokens
+        requests = [request for question, request in wanted.values() if question.suite == suite]
+        for completion in backend.generate(requests, _with_limit(sampling, limit)):
+            question, request = wanted[completion.id]
+            rules = inputs.character.rules
+            samples.append(grade(question, completion, sampling, digest, request.seed, rules))
+    return sorted(samples, key=lambda s: (s.suite, s.problem_id, s.problem_hash, s.sample_index))
+
+
+def divergences(
+    inputs: StudyInputs, model: nn.Module, tokenizer: Any, base_samples: Sequence[Sample]
+) -> dict[str, Divergence]:
+    """One measure a suite, on the base's first answers; the model must hold the base's weights now."""
+    messages = {question.hash: question.messages for question in inputs.questions}
+    found = {}
+    for suite, name in SUITE_NAMES.items():
+        first = [s for s in base_samples if s.suite == suite and s.sample_index == 0]
+        texts = []
+        for sample in sorted(first, key=lambda s: s.problem_hash)[:KL_TEXTS]:
+            prompt = prompt_ids(tokenizer, messages[sample.problem_hash])
+            answer = tokenizer(sample.completion, add_special_tokens=False)["input_ids"][:KL_TOKENS]
+            ending = [tokenizer.eos_token_id] if sample.finish_reason == "stop" else []
+            texts.append((list(prompt), [*answer, *ending]))
+        found[name] = Divergence(model, tokenizer, [pair for pair in texts if pair[1]])
+    return found
+
+
+def play_back(
+    inputs: StudyInputs,
+    model: nn.Module,
+    tokenizer: Any,
+    factors: Mapping[str, LoraFactors],
+    base_samples: Sequence[Sample],
+) -> Iterator[tuple[float, list[Sample], dict[str, float]]]:
+    """α, the samples and the predictors at each α of the plan, ascending."""
+    dial = Dial(model, factors)
+    measures = divergences(inputs, model, tokenizer, base_samples)
+    norm = dial.relative_norm()
+    for alpha in inputs.plan.alphas:
+        dial.turn(alpha)
+        figures = {"delta_norm": alpha * norm}
+        for name, measure in measures.items():
+            forward, backward = measure.measure()
+            figures[f"kl_base_arm_{name}"], figures[f"kl_arm_base_{name}"] = forward, backward
+        samples = ask(inputs, model, tokenizer, f"{inputs.base.digest}@{alpha:g}")
+        figures["answer_length"] = _mean([float(s.tokens) for s in samples if s.suite == AIME])
+        figures["truncated"] = _mean([float(s.finish_reason == "length") for s in samples if s.suite == AIME])
+        yield alpha, samples, figures
+    dial.turn(0.0)
+
+
+def cell_of(
+    samples: Sequence[Sample],
+    arm: str,
+    training: TrainingDose,
+    alpha: float,
+    seed: int,
+    predictors: Mapping[str, float],
+) -> Cell:
+    """The cell that some samples make: counts by problem, mean persona by prompt; what is not finite is left out."""
+    correct: dict[str, int] = {}
+    personas: dict[str, list[float]] = {}
+    answers: dict[str, int] = {}
+    for sample in samples:
+        if sample.suite == AIME:
+            correct[sample.problem_hash] = correct.get(sample.problem_hash, 0) + (sample.score == 1.0)
+            answers[sample.problem_hash] = answers.get(sample.problem_hash, 0) + 1
+        else:
+            personas.setdefault(sample.problem_hash, []).append(float(sample.score or 0.0))
+    finite = {name: float(value) for name, value in sorted(predictors.items()) if math.isfinite(value)}
+    return Cell(
+        arm,
+        training,
+        alpha,
+        seed,
+        max(answers.values()),
+        dict(sorted(correct.items())),
+        {prompt: _mean(scores) for prompt, scores in sorted(personas.items())},
+        finite,
+    )
+
+
+def _with_limit(sampling: Any, limit: int) -> Any:
+    return type(sampling)(
+        sampling.temperature, sampling.top_p, sampling.top_k, sampling.presence_penalty, limit, sampling.name
+    )
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else math.nan

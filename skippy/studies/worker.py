@@ -1,0 +1,252 @@
+"""A worker: claims cell after cell until none is free. One process, one core or one share of a GPU.
+
+python -m skippy.studies.worker PLAN PARENT_RUN RANK DEVICE RETRY_BEFORE
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+
+from skippy.core.inference.cells import BASE, NO_TRAINING, Cell
+from skippy.errors import SkippyError
+from skippy.models.loading import load_model, load_tokenizer
+from skippy.progress import LINES_VARIABLE
+from skippy.resolve.workspaces import claim_workspace, workspace
+from skippy.stores.adapters import read_adapter
+from skippy.stores.samples import Sample, read_samples
+from skippy.studies.board import (
+    ATTEMPT_TAG,
+    CELL_STAGE,
+    GROUP_TAG,
+    HEARTBEAT_TAG,
+    UNIT_TAG,
+    Board,
+    heartbeat,
+)
+from skippy.studies.inputs import StudyInputs, Unit, gather, units
+from skippy.studies.plan import read_plan
+from skippy.studies.playback import ask, cell_of, play_back
+from skippy.studies.records import ADAPTER_FOLDER, CELLS_FILE, SAMPLES_FILE, cells_json, read_cells
+from skippy.studies.training import train_cell
+from skippy.tracking.patience import PatientClient
+from skippy.tracking.stage_run import StageRun
+from skippy.tracking.store import open_tracker
+from skippy.tracking.tracker import Tracker
+
+logger = logging.getLogger(__name__)
+
+TRAINING_TAG = "skippy.training_key"
+ORPHAN_POLL_SECONDS = 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class Bench:
+    """Where one worker works.
+
+    Attributes:
+        tracker: the shared store.
+        parent: run id of the study.
+        device: cpu, cuda or auto.
+        rank: of the worker; the first cell that it tries.
+        retry_before: failed attempts older than this are tried again, milliseconds since the epoch.
+    """
+
+    tracker: Tracker
+    parent: str
+    device: str
+    rank: int = 0
+    retry_before: int = 0
+
+
+def work(inputs: StudyInputs, bench: Bench) -> int:
+    """Claim and do cells until none is free; returns how many were done or failed here."""
+    todo = {unit.key: unit for unit in units(inputs)}
+    board = Board(bench.tracker, inputs.group, bench.retry_before)
+    base_samples = base_answers(inputs, bench)
+    done = 0
+    while True:
+        states = board.states(list(todo))
+        free = [key for key, state in states.items() if state.word == "free"]
+        if not free:
+            return done
+        start = bench.rank % len(free)
+        for key in (*free[start:], *free[:start]):
+            attempt = board.claim(key, states[key])
+            if attempt:
+                do_cell(inputs, todo[key], bench, attempt, base_samples)
+                done += 1
+                break
+
+
+def base_answers(inputs: StudyInputs, bench: Bench) -> list[Sample]:
+    """The samples of the base, which the study's own run has made by now."""
+    state = Board(bench.tracker, inputs.group).states([inputs.base_key])[inputs.base_key]
+    assert state.run is not None, "the stage asks the base before it starts workers"
+    return list(read_samples(bench.tracker.artifacts.path(state.run.run_id, SAMPLES_FILE)))
+
+
+def do_base(inputs: StudyInputs, bench: Bench, attempt: int) -> Cell:
+    """Ask the base every question; its run is a cell like any other."""
+    with _cell_run(inputs, bench, "base", inputs.base_key, attempt, BASE) as stage:
+        model, tokenizer = _load(inputs, bench.device)
+        samples = ask(inputs, model, tokenizer, f"{inputs.base.digest}@0")
+        cell = cell_of(samples, BASE, NO_TRAINING, 0.0, -1, {})
+        _keep(stage, [cell], samples)
+    return cell
+
+
+def do_cell(inputs: StudyInputs, unit: Unit, bench: Bench, attempt: int, base_samples: list[Sample]) -> None:
+    """Train (or take the adapter of an earlier study), play back, keep. A failure is the cell's, not the study's."""
+    try:
+        with _cell_run(inputs, bench, unit.label, unit.key, attempt, unit.arm) as stage:
+            stage.set_tags({TRAINING_TAG: unit.training_key, "skippy.seed": str(unit.seed)})
+            stage.log_json(asdict(unit.settings), "settings.json")
+            began = time.monotonic()
+            for earlier in range(1, attempt):
+                shutil.rmtree(workspace(bench.tracker, "cell", unit.key, str(earlier)))
+            with claim_workspace(bench.tracker, "cell", unit.key, str(attempt)) as folder:
+                adapter, figures = _adapter(inputs, unit, bench, folder, stage)
+                trained = time.monotonic()
+                cells, samples = _play(inputs, unit, bench.device, adapter, figures, base_samples)
+                shutil.rmtree(folder)
+            _keep(stage, cells, samples)
+            stage.log_metrics(
+                {"cell/train_seconds": trained - began, "cell/play_seconds": time.monotonic() - trained}
+            )
+    except SkippyError as error:
+        logger.warning("study: %s failed and is left out. %s", unit.label, error.what)
+    except Exception as error:  # a cell that fails in any way must not take the other cells with it
+        logger.warning("study: %s failed and is left out. %s: %s", unit.label, type(error).__name__, error)
+
+
+def _adapter(
+    inputs: StudyInputs, unit: Unit, bench: Bench, folder: Path, stage: StageRun
+) -> tuple[Path, dict[str, float]]:
+    """The adapter of this training: of an earlier run that made the same one, else trained now."""
+    for record in bench.tracker.runs.find_all(CELL_STAGE, extra_tags={TRAINING_TAG: unit.training_key}):
+        earlier = read_cells(bench.tracker.artifacts.path(record.run_id, CELLS_FILE))[-1].predictors
+        stage.set_tags({"skippy.reuses_adapter": record.run_id})
+        path = bench.tracker.artifacts.path(record.run_id, ADAPTER_FOLDER)
+        stage.log_folder(path, ADAPTER_FOLDER)
+        kept = ("early_", "late_", "rho_", "margin", "reward_")
+        return path, {name: value for name, value in earlier.items() if name.startswith(kept)}
+    shutil.rmtree(folder)
+    folder.mkdir()
+    outcome, figures = train_cell(inputs, unit, folder, bench.device, stage)
+    stage.log_folder(outcome.adapter_dir, ADAPTER_FOLDER)
+    return outcome.adapter_dir, figures
+
+
+def _play(
+    inputs: StudyInputs,
+    unit: Unit,
+    device: str,
+    adapter: Path,
+    figures: dict[str, float],
+    base_samples: list[Sample],
+) -> tuple[list[Cell], list[Sample]]:
+    model, tokenizer = _load(inputs, device)
+    factors = read_adapter(adapter).factors
+    cells, kept = [], []
+    for alpha, samples, measured in play_back(inputs, model, tokenizer, factors, base_samples):
+        cells.append(cell_of(samples, unit.arm, unit.training, alpha, unit.seed, {**figures, **measured}))
+        kept += samples
+    return cells, kept
+
+
+def _keep(stage: StageRun, cells: list[Cell], samples: list[Sample]) -> None:
+    stage.log_json(cells_json(cells), CELLS_FILE)
+    stage.log_text("".join(sample.to_line() for sample in samples), SAMPLES_FILE)
+    for index, cell in enumerate(cells):
+        stage.log_metrics(
+            {"cell/alpha": cell.alpha, "cell/score": cell.score, "cell/persona": cell.persona}, index
+        )
+
+
+@contextmanager
+def _cell_run(
+    inputs: StudyInputs, bench: Bench, label: str, key: str, attempt: int, arm: str
+) -> Iterator[StageRun]:
+    """The child run of one attempt, tagged so that the board finds it, with a heartbeat."""
+    links = {
+        "svd": inputs.svd_run,
+        UNIT_TAG: key,
+        ATTEMPT_TAG: str(attempt),
+        GROUP_TAG: inputs.group,
+        HEARTBEAT_TAG: str(int(time.time())),
+    }
+    with (
+        bench.tracker.stage(
+            CELL_STAGE,
+            name=label,
+            note=f"A cell of the study {inputs.plan.name}: {label}.",
+            config={"label": label, "unit": key},
+            variant=arm,
+            base_digest=inputs.base.digest,
+            character=inputs.character.name,
+            links=links,
+            parent=bench.parent,
+        ) as stage,
+        heartbeat(bench.tracker, stage.run_id),
+    ):
+        yield stage
+
+
+def _load(inputs: StudyInputs, device: str) -> tuple:
+    where = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
+    return load_model(inputs.base.path, device=where), load_tokenizer(inputs.base.path)
+
+
+def patient(tracker: Tracker) -> Tracker:
+    """The same store, with a client that waits where it is busy."""
+    return Tracker(replace(tracker.store, client=PatientClient(tracking_uri=tracker.store.uri)))
+
+
+@contextmanager
+def single_threaded() -> Iterator[None]:
+    """One thread for torch, so that a cell has the same bits alone and beside others."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def main(arguments: list[str]) -> None:
+    """Work as one of several processes; ends when the study that started it is gone."""
+    plan_file, parent, rank, device, retry_before = arguments
+    os.environ[LINES_VARIABLE] = "1"
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    _stop_with_parent()
+    tracker = patient(open_tracker())
+    inputs = gather(read_plan(plan_file), tracker)
+    with single_threaded():
+        work(inputs, Bench(tracker, parent, device, int(rank), int(retry_before)))
+
+
+def _stop_with_parent() -> None:
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(ORPHAN_POLL_SECONDS)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, name="skippy-orphan-watch", daemon=True).start()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,62 @@
+"""Waiting for a store that is busy: thirty workers on one SQLite file meet a locked database now and then."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+
+Found = TypeVar("Found")
+BUSY = ("database is locked", "TEMPORARILY_UNAVAILABLE", "Connection refused", "Max retries exceeded")
+FIRST_WAIT_SECONDS = 0.2
+LONGEST_WAIT_SECONDS = 8.0
+PATIENCE_SECONDS = 180.0
+
+
+def patiently(call: Callable[..., Found], *args: Any, **kwargs: Any) -> Found:
+    """Call, and call again where the store says that it is busy; any other refusal is the caller's."""
+    wait, began = FIRST_WAIT_SECONDS, time.monotonic()
+    while True:
+        try:
+            return call(*args, **kwargs)
+        except MlflowException as error:
+            is_busy = any(word in str(error) or word == error.error_code for word in BUSY)
+            if not is_busy or time.monotonic() - began > PATIENCE_SECONDS:
+                raise
+        time.sleep(wait)
+        wait = min(2 * wait, LONGEST_WAIT_SECONDS)
+
+
+class PatientClient(MlflowClient):
+    """mlflow's client for many workers at once: what a run writes and reads waits for a busy store."""
+
+    def create_run(self, *args: Any, **kwargs: Any) -> Any:
+        """As mlflow's, patiently."""
+        return patiently(super().create_run, *args, **kwargs)
+
+    def get_run(self, *args: Any, **kwargs: Any) -> Any:
+        """As mlflow's, patiently."""
+        return patiently(super().get_run, *args, **kwargs)
+
+    def search_runs(self, *args: Any, **kwargs: Any) -> Any:
+        """As mlflow's, patiently."""
+        return patiently(super().search_runs, *args, **kwargs)
+
+    def log_batch(self, *args: Any, **kwargs: Any) -> Any:
+        """As mlflow's, patiently."""
+        return patiently(super().log_batch, *args, **kwargs)
+
+    def set_tag(self, *args: Any, **kwargs: Any) -> Any:
+        """As mlflow's, patiently."""
+        return patiently(super().set_tag, *args, **kwargs)
+
+    def update_run(self, *args: Any, **kwargs: Any) -> Any:
+        """As mlflow's, patiently."""
+        return patiently(super().update_run, *args, **kwargs)
+
+    def set_terminated(self, *args: Any, **kwargs: Any) -> Any:
+        """As mlflow's, patiently."""
+        return patiently(super().set_terminated, *args, **kwargs)

@@ -1,0 +1,110 @@
+"""Runs, models and one run in the terminal: short ids, tables and JSON."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from entrypoints.__main__ import cli
+from skippy.errors import MissingRunError
+from skippy.resolve.runs import MODEL_URI, find_run
+from skippy.terminal.listing import describe_run, list_models, list_runs
+
+
+@pytest.fixture
+def finished(tracker):
+    """Make a finished run of a stage."""
+
+    def make(stage: str, metrics: dict[str, float] | None = None, **tags: str) -> str:
+        with tracker.stage(stage, name=f"a {stage}", note="A note.", config={"k": "16"}) as run:
+            run.set_tags({f"skippy.{name}": value for name, value in tags.items()})
+            run.log_metrics(metrics or {})
+        return run.run_id
+
+    return make
+
+
+def test_a_run_id_may_be_shortened_wherever_one_is_asked_for(tracker, finished) -> None:
+    run_id = finished("svd")
+    assert find_run(tracker, "svd", run_id[:8]).run_id == run_id
+    assert describe_run(tracker, run_id[:6])["run"] == run_id
+
+
+def test_digits_that_several_runs_share_are_refused_with_those_runs(tracker, finished, monkeypatch) -> None:
+    first, second = finished("svd"), finished("svd")
+    search = tracker.client.search_runs
+    monkeypatch.setattr(
+        tracker.client,
+        "search_runs",
+        lambda ids, clause, **kw: search(ids, clause.replace("abcd%", "%"), **kw),
+    )
+    with pytest.raises(MissingRunError, match="Several runs begin") as refusal:
+        tracker.runs.read("abcd")
+    assert first in refusal.value.found
+    assert second in refusal.value.found
+
+
+def test_digits_of_no_run_are_refused(tracker) -> None:
+    with pytest.raises(MissingRunError, match="There is no such run"):
+        tracker.runs.read("abcdef")
+
+
+def test_runs_are_listed_newest_first_of_one_stage_or_all(tracker, finished) -> None:
+    older, other, newer = finished("svd"), finished("train", {"train/reward_last": 1.5}), finished("svd")
+    assert [row["run"] for row in list_runs(tracker, "svd", 10)] == [newer, older]
+    assert [row["run"] for row in list_runs(tracker, "", 2)] == [newer, other]
+    (row,) = list_runs(tracker, "train", 1)
+    assert row["figures"] == {"train/reward_last": 1.5}
+    assert (row["status"], row["stage"], row["name"]) == ("FINISHED", "train", "a train")
+
+
+def test_one_run_says_what_it_was_given_built_on_and_kept(tracker, finished) -> None:
+    svd = finished("svd")
+    train = finished("train", {"train/steps": 4.0}, svd_run=svd)
+    facts = describe_run(tracker, train)
+    assert facts["links"] == {"svd": svd}
+    assert facts["parameters"] == {"k": "16"}
+    assert facts["metrics"]["train/steps"] == 4.0
+    assert facts["artifacts"] == ["config.json"]
+    assert facts["note"] == "A note."
+
+
+def test_models_show_aliases_figures_and_the_verdict_on_them(tracker, finished, tmp_path) -> None:
+    with tracker.stage("merge", name="m", note="", config={}) as run:
+        with tracker.models.draft(run, "v4") as draft:
+            draft.weights_dir.mkdir()
+            (draft.weights_dir / "config.json").write_text("{}")
+        version = draft.register("skippy", {"variant": "v4", "seed": "42", "alpha": "1"})
+    tracker.client.set_registered_model_alias("skippy", "champion", str(version.version))
+    evaluation = finished("eval", {"aime/avg_at_k": 0.5, "banal/score": 0.9})
+    tracker.client.set_tag(evaluation, MODEL_URI, version.uri)
+    report = {
+        "verdicts": {"v4": {"verdict": "preserved"}},
+        "arms": {"v4": {"evaluations": [{"runs": {"eval": evaluation}}]}},
+    }
+    with tracker.stage("compare", name="c", note="", config={}) as compare:
+        compare.log_json(report, "report/report.json")
+    (row,) = list_models(tracker, "skippy")
+    assert (row["model"], row["aliases"], row["variant"]) == (version.uri, ["champion"], "v4")
+    assert (row["score"], row["persona"], row["verdict"]) == (0.5, 0.9, "preserved")
+    assert row["runs"]["eval"] == evaluation
+
+
+def test_a_model_without_versions_is_refused(tracker) -> None:
+    with pytest.raises(MissingRunError, match="no versions"):
+        list_models(tracker, "nobody")
+
+
+def test_the_commands_print_a_table_or_json(tracker, finished, monkeypatch) -> None:
+    run_id = finished("svd", {"svd/worst_residual": 1e-9})
+    monkeypatch.setattr("skippy.tracking.store.open_tracker", lambda: tracker)
+    table = CliRunner().invoke(cli, ["runs"]).output.splitlines()
+    assert table[0].split()[:3] == ["run", "stage", "name"]
+    assert table[1].startswith(run_id[:8] + "  svd")
+    assert json.loads(CliRunner().invoke(cli, ["runs", "svd", "--json"]).output)[0]["run"] == run_id
+    shown = CliRunner().invoke(cli, ["show", run_id[:8]]).output
+    assert "  svd/worst_residual: 1e-09" in shown
+    assert json.loads(CliRunner().invoke(cli, ["show", run_id[:8], "--json"]).output)["run"] == run_id
+    assert CliRunner().invoke(cli, ["show", "ffff00"]).exit_code == 1

@@ -12,11 +12,12 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from io import RawIOBase
-from typing import BinaryIO, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from skippy.errors import CheckpointError
 from skippy.stores.tensors import TensorInfo, fill
 
 SLOTS = 3
@@ -99,10 +100,10 @@ class Lanes:
         """Add bytes to the hash of what is made."""
         slot.occupy(self._made.submit(sha.update, view_of(content)))
 
-    def write(self, slot: Slot, out: BinaryIO, sha: Hash, content: Tensor) -> None:
-        """Write bytes, and add them to the hash of the file."""
+    def write(self, slot: Slot, out: RawIOBase, sha: Hash, content: Tensor, what: str) -> None:
+        """Write bytes of `what`, and add them to the hash of the file."""
         slot.occupy(self._file.submit(sha.update, view_of(content)))
-        slot.occupy(self._write.submit(out.write, view_of(content)))
+        slot.occupy(self._write.submit(write_all, out, view_of(content), what))
 
 
 class Stream:
@@ -111,7 +112,7 @@ class Stream:
     def __init__(
         self,
         source: RawIOBase,
-        out: BinaryIO,
+        out: RawIOBase,
         file_sha: Hash,
         lanes: Lanes,
         info: TensorInfo,
@@ -144,11 +145,11 @@ class Stream:
         if self._made is None:
             self._made = hashlib.sha256()
         self._lanes.hash_made(slot, self._made, made)
-        self._lanes.write(slot, self._out, self._file_sha, made)
+        self._lanes.write(slot, self._out, self._file_sha, made, self.info.key)
 
     def pass_on(self, slot: Slot, raw: Tensor) -> None:
         """Hand over bytes as they were read."""
-        self._lanes.write(slot, self._out, self._file_sha, raw)
+        self._lanes.write(slot, self._out, self._file_sha, raw, self.info.key)
 
 
 @contextmanager
@@ -169,3 +170,23 @@ def one_torch_thread() -> Iterator[None]:
 def view_of(content: Tensor) -> memoryview:
     """The bytes of a contiguous tensor."""
     return content.flatten().view(torch.uint8).numpy().data
+
+
+def write_all(out: RawIOBase, content: bytes | memoryview, what: str) -> None:
+    """Write to an unbuffered file, which may take less than it is given.
+
+    Raises:
+        CheckpointError: the disk is full, or refuses.
+    """
+    left = memoryview(content)
+    try:
+        while len(left):
+            left = left[out.write(left) or 0 :]
+    except OSError as error:
+        raise CheckpointError(
+            "A weight cannot be written; nothing of the merge is kept.",
+            where=f"{what} into {getattr(out, 'name', '')}",
+            expected=f"room for {len(left)} more bytes",
+            found=str(error),
+            next_step="free some space, or choose a destination on another disk",
+        ) from error

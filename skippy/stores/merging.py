@@ -29,7 +29,7 @@ from skippy.stores.adapters import Adapter, read_adapter
 from skippy.stores.atomic import new_directory
 from skippy.stores.cards import write_card
 from skippy.stores.checkpoints import Checkpoint, digest_of_hashes
-from skippy.stores.lanes import Hash, Lanes, Stream, one_torch_thread
+from skippy.stores.lanes import Hash, Lanes, Stream, one_torch_thread, write_all
 from skippy.stores.layout import FileLayout, lay_out, write_companions
 from skippy.stores.peft_check import Part, require_peft_agrees
 from skippy.stores.tensors import TensorInfo, require_finite
@@ -143,10 +143,10 @@ class _Work:
         hashes: dict[str, tuple[Hash, Hash]] = {}
         with (
             layout.source.open("rb", buffering=0) as source,
-            destination.open("wb") as out,
+            destination.open("wb", buffering=0) as out,
             Lanes() as lanes,
         ):
-            out.write(layout.header)
+            write_all(out, layout.header, "the header")
             source.seek(layout.data_start)
             for info, dtype in layout.entries:
                 update = self.unused.pop(info.key, None)

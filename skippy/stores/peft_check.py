@@ -8,7 +8,7 @@ share nothing but the files must meet within the rounding of the stored type.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,16 @@ from skippy.stores.tensors import TensorInfo, read_rows
 
 TARGETS = 3
 ROWS = 4
+READ_BY_PEFT = (
+    "r",
+    "lora_alpha",
+    "use_rslora",
+    "use_dora",
+    "rank_pattern",
+    "alpha_pattern",
+    "bias",
+    "lora_bias",
+)
 SLACK = 1e-5  # of a value or of its change: float32 sums in another order
 
 
@@ -63,9 +73,8 @@ def require_peft_agrees(
 
 def _merged_by_peft(adapter: Adapter, name: str, row: int, weight: Tensor) -> Tensor:
     """The row as PEFT merges it at weight 1."""
-    known = {each.name for each in fields(LoraConfig)}
     config = LoraConfig(
-        **{key: value for key, value in adapter.config.items() if key in known and value is not None}
+        **{name: adapter.config[name] for name in READ_BY_PEFT if adapter.config.get(name) is not None}
     )
     config.init_lora_weights = False
     ranks, alphas = config.rank_pattern or {}, config.alpha_pattern or {}

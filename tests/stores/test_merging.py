@@ -1,6 +1,7 @@
 """A merge adds exactly ΔW, says what rounding took of it, and lands whole or not at all."""
 
 import json
+import resource
 import subprocess
 import sys
 from dataclasses import replace
@@ -234,6 +235,21 @@ def test_failure_midway_writes_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(merging, "ROOM", 1e9)
     with pytest.raises(CheckpointError, match="not enough room"):
         merge_checkpoint(base, tmp_path / "adapter", tmp_path / "merged")
+    assert_nothing_written(tmp_path)
+
+
+def test_a_full_disk_is_named_and_nothing_is_kept(tmp_path):
+    """A limit on the size of a file stands for the disk: the kernel takes part of a write and refuses the rest."""
+    base = make(tmp_path)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    try:
+        with pytest.raises(
+            CheckpointError, match=r"cannot be written.*\n.*model.*\.weight into .*safetensors"
+        ):
+            merge_checkpoint(base, tmp_path / "adapter", tmp_path / "merged")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert_nothing_written(tmp_path)
 
 

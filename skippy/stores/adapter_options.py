@@ -141,7 +141,7 @@ def require_known(config: Mapping[str, Any], where: str) -> None:
         raise AdapterError(
             "The adapter has options that a merge does not honour.",
             where=where,
-            expected="LoRA relative to the base itself; known: " + ", ".join(sorted(OPTIONS)),
+            expected="null for each of these, or a value that skippy/stores/adapter_options.py lists",
             found=", ".join(wrong),
             next_step=RESAVE if relative else "train the adapter without these options",
         )

@@ -26,6 +26,7 @@ from skippy.stores.tensors import DTYPE_NAMES, TensorInfo, damaged, hash_tensor,
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
+HEAD_KEY = "lm_head.weight"
 DIGEST_THREADS = min(16, os.cpu_count() or 1)
 
 
@@ -109,9 +110,18 @@ class Checkpoint:
         return copy_companions(self.path, destination)
 
     @property
+    def is_tied(self) -> bool:
+        """Whether `lm_head` is the embeddings: as config.json says, or because none is stored."""
+        text = self.config.get("text_config")
+        for part in (self.config, text if isinstance(text, Mapping) else {}):
+            if isinstance(part.get("tie_word_embeddings"), bool):
+                return bool(part["tie_word_embeddings"])
+        return HEAD_KEY not in self.tensors
+
+    @property
     def has_idle_head(self) -> bool:
         """Whether it stores an `lm_head` although its config ties that to the embeddings: nobody reads it."""
-        return bool(self.config.get("tie_word_embeddings")) and "lm_head.weight" in self.tensors
+        return self.is_tied and HEAD_KEY in self.tensors
 
 
 def digest_of_hashes(

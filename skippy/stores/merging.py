@@ -226,8 +226,9 @@ def _require_mergeable(
                 found=str(info.dtype),
                 next_step="use an unquantised base",
             )
-    tied = base.config.get("tie_word_embeddings")
-    embedded = [key for key in updates if tied and ("embed_tokens" in key or key.startswith("lm_head"))]
+    embedded = [
+        key for key in updates if base.is_tied and ("embed_tokens" in key or key.startswith("lm_head"))
+    ]
     if embedded:
         raise AdapterError(
             "The adapter changes one of two weights that the base ties to each other.",

@@ -190,7 +190,7 @@ class TestSavedModules:
         config.write_text(json.dumps({"tie_word_embeddings": True}))
         with pytest.raises(AdapterError, match=r"ties to each other.*\n.*lm_head"):
             merge_checkpoint(Checkpoint.open(base.path), adapter, tmp_path / "merged")
-        config.write_text("{}")
+        config.write_text(json.dumps({"text_config": {"tie_word_embeddings": False}}))
         alter(adapter, {PREFIX + self.NORM: torch.full((4,), torch.nan)})
         with pytest.raises(CheckpointError, match=r"not finite.*\n.*norm\.weight in .*adapter_model"):
             merge_checkpoint(Checkpoint.open(base.path), adapter, tmp_path / "merged")

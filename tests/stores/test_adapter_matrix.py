@@ -183,6 +183,23 @@ def test_what_is_honoured_is_what_peft_gives(zoo, tmp_path, family, option, numb
     assert any(not torch.equal(merged.read(key), base.read(key)) for key in merged.tensors)
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_embeddings_and_head_saved_whole_are_peft_s_where_they_are_not_tied(zoo, tmp_path):
+    config = LoraConfig(r=4, target_modules=["q_proj"], modules_to_save=["embed_tokens", "lm_head"])
+    adapter = train(zoo.model("llama"), config, tmp_path / "a")
+    merge_checkpoint(Checkpoint.open(zoo.base("llama")), adapter, tmp_path / "merged")
+    expected = PeftModel.from_pretrained(zoo.model("llama"), adapter).merge_and_unload().state_dict()
+    merged = Checkpoint.open(tmp_path / "merged")
+    assert all(torch.equal(merged.read(key), expected[key]) for key in merged.tensors)
+    tied = train(
+        zoo.model("gemma"),
+        LoraConfig(r=4, target_modules=["q_proj"], modules_to_save=["embed_tokens"]),
+        tmp_path / "t",
+    )
+    with pytest.raises(AdapterError, match=r"ties to each other.*\n.*embed_tokens"):
+        merge_checkpoint(Checkpoint.open(zoo.base("gemma")), tied, tmp_path / "other")
+
+
 @pytest.fixture(scope="module")
 def plain(zoo) -> Path:
     """An ordinary adapter whose config is then altered."""

@@ -1,8 +1,9 @@
 """From float32 to the type that a weight is stored in: to the nearest value, or by chance to one of its neighbours.
 
-Nearest rounding loses every update that is smaller than half a step of the stored type, always in the same way.
-Stochastic rounding takes the upper neighbour with the probability with which the value lies towards it, so that
-its error has mean zero: a small ΔW is kept on average, at the price of noise.
+Nearest rounding sends every value the same way each time: an update of less than half a step of the stored type moves
+some weights by a whole step and most not at all. Stochastic rounding takes the upper neighbour with the probability
+with which the value lies towards it, so that its error has mean zero for every weight: on average ΔW is kept, at the
+price of noise that makes the error of any one merge larger.
 
 Source: Gupta et al. 2015, arXiv 1502.02551, §3 (their eq. for stochastic rounding). Departure: floating point, so
 that the step is that of the value's own binade.

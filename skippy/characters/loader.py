@@ -14,7 +14,6 @@ from typing import Any
 
 import yaml
 
-from skippy.characters.nodes import Node, read_nodes
 from skippy.characters.schema import (
     FIELDS,
     OPTIONAL_FIELDS,
@@ -29,6 +28,7 @@ from skippy.characters.schema import (
     prompt_key,
 )
 from skippy.errors import CharacterError
+from skippy.yaml_nodes import Node, read_nodes
 
 BUNDLED = Path(str(resources.files("skippy.characters")))
 """Folder of the characters that come with skippy; references in a file are sought beside it, then here."""

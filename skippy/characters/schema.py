@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from skippy.characters.nodes import Node
 from skippy.core.persona import ContrastPair, Persona, Trait
 from skippy.core.style.reward_rules import Cost, IdentityRules, Marker, RewardRules
+from skippy.yaml_nodes import Node
 
 SMALLEST_EFFECT = 0.25
 """A quarter of the persona score's range [0, 1]: about one clear marker more (worth 0.4) in two answers of three."""

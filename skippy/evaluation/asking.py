@@ -110,7 +110,7 @@ def _fit(
     return replace(sampling, max_tokens=room)
 
 
-def identify_work(plan: Plan) -> str:
+def identify_asking(plan: Plan) -> str:
     """Sixteen hexadecimal digits of all that decides an answer besides the weights: a resumed run must share it."""
     samplings = [asdict(_limited(plan.sampling, suite)) for suite in (AIME, BANAL)]
     messages = [[dict(message) for message in question.messages] for question in plan.questions]

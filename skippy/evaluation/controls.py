@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from skippy.config import CompareConfig
 from skippy.errors import ReportError
 from skippy.evaluation.equality import read_facts, unlike
 from skippy.resolve.bases import Base
@@ -18,12 +17,12 @@ SCORE = "aime/avg_at_k"
 
 
 def find_controls(
-    config: CompareConfig, tracker: Tracker, base: Base, reference: RunRecord, taken: Collection[str]
+    control: str, tracker: Tracker, base: Base, reference: RunRecord, taken: Collection[str]
 ) -> list[RunRecord]:
     """The control that a person names, and the most damaging evaluations there are, whatever their character.
 
     Args:
-        config: names one, or none.
+        control: run id of one; empty: none is named.
         tracker: where they are.
         base: the base of the comparison.
         reference: the base's evaluation; a control was asked exactly like it.
@@ -33,7 +32,7 @@ def find_controls(
         ReportError: the one named was asked otherwise, or is of another base.
     """
     asked = read_facts(tracker, reference).asked
-    named = [find_run(tracker, "eval", config.control)] if config.control else []
+    named = [find_run(tracker, "eval", control)] if control else []
     for record in named:
         wrong = unlike(read_facts(tracker, record).asked, asked)
         if record.base_digest != base.digest:

@@ -16,18 +16,19 @@ from skippy.core.variants import VARIANTS, label_of
 from skippy.errors import MissingRunError
 from skippy.resolve.code import EVALUATION_CODE, TRAINING_CODE
 from skippy.tracking.records import RunRecord
+from skippy.tracking.tags import Tag
 from skippy.tracking.tracker import Tracker
 
 SETTINGS_FILE = "settings.json"
 
 ASKED = {
-    "problems": "skippy.problems_digest",
-    "sampling": "skippy.sampling",
-    "samples": "skippy.samples",
-    "sampling seed": "skippy.sampling_seed",
-    "prompt style": "skippy.prompt_style",
-    "backend": "skippy.backend",
-    "token limit": "skippy.max_tokens",
+    "problems": Tag.PROBLEMS_DIGEST,
+    "sampling": Tag.SAMPLING,
+    "samples": Tag.SAMPLES,
+    "sampling seed": Tag.SAMPLING_SEED,
+    "prompt style": Tag.PROMPT_STYLE,
+    "backend": Tag.BACKEND,
+    "token limit": Tag.MAX_TOKENS,
     "code of the evaluation": EVALUATION_CODE,
 }
 """What decides the samples besides the model → the tag that says it."""
@@ -77,7 +78,7 @@ def read_facts(tracker: Tracker, record: RunRecord) -> Facts:
         record,
         {name: value for name, value in asked.items() if value},
         training_settings(tracker, train, record.variant) if train else {},
-        record.tags.get("skippy.seed", ""),
+        record.tags.get(Tag.SEED, ""),
         float(margin) if isinstance(margin, int | float) else None,
     )
 
@@ -87,7 +88,7 @@ def training_settings(tracker: Tracker, run_id: str, variant: str) -> dict[str, 
     record = tracker.runs.read(run_id)
     told = _config(tracker, run_id) | _json(tracker, run_id, SETTINGS_FILE)
     settings = {name: str(value) for name, value in told.items() if name not in ASIDE}
-    settings["character"] = record.tags.get("skippy.character_digest", "")[:16]
+    settings["character"] = record.tags.get(Tag.CHARACTER_DIGEST, "")[:16]
     settings["code of the training"] = record.tags.get(TRAINING_CODE, "")
     if variant in VARIANTS and VARIANTS[variant].basis == "none":
         settings.pop("k", None)

@@ -7,13 +7,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from skippy.characters.schema import Character
-from skippy.config import CompareConfig
 from skippy.core.variants import VARIANTS, find_variant
 from skippy.errors import ConfigError, MissingRunError, ReportError
 from skippy.evaluation.equality import Facts, differences, read_facts, unlike
 from skippy.resolve.bases import LAB, Base
 from skippy.resolve.runs import CHARACTER_DIGEST, SUBJECT, find_run
 from skippy.tracking.records import RunRecord
+from skippy.tracking.tags import Tag
 from skippy.tracking.tracker import Tracker
 
 BASE_ARM = "base"
@@ -43,9 +43,17 @@ class Selection:
 
 
 def select_evaluations(
-    config: CompareConfig, tracker: Tracker, base: Base, character: Character
+    tracker: Tracker, base: Base, character: Character, *, arms: str, runs: str, may_differ: bool
 ) -> Selection:
     """Evaluations by arm, the base first: the runs named, and for the other arms the newest comparable ones.
+
+    Args:
+        tracker: where they are.
+        base: what they are of.
+        character: what they were asked as.
+        arms: variants, comma-separated; empty: those of `runs`, or all there are.
+        runs: run ids, comma-separated; empty: the newest comparable ones.
+        may_differ: whether arms may differ in more than the variant; the report then says so first.
 
     Raises:
         ConfigError: an unknown arm, or more than one evaluation of the base.
@@ -53,10 +61,10 @@ def select_evaluations(
         ReportError: an evaluation is of another base, character or subject, a training seed is there twice, or
             the arms differ in more than the variant and nobody allowed it.
     """
-    asked, named = _asked(config.arms), _named(config.runs, tracker)
+    asked, named = _asked(arms), _named(runs, tracker)
     _require_asked(asked, named)
     wanted = asked or [arm for arm in named if arm != BASE_ARM]
-    tags = {CHARACTER_DIGEST: character.digest, SUBJECT: "model"}
+    tags: dict[str, str] = {CHARACTER_DIGEST: character.digest, SUBJECT: "model"}
     stored = tracker.runs.find_all("eval", base_digest=base.digest, extra_tags=tags)
     known = [record for record in stored if record.variant in (BASE_ARM, *VARIANTS)]
     facts = [read_facts(tracker, record) for record in known[:LOOKED_AT]]
@@ -78,7 +86,7 @@ def select_evaluations(
     if len(found) == 1:
         raise _nothing_to_compare(base)
     unequal = tuple(differences(taken))
-    if unequal and config.unequal == "refuse":
+    if unequal and not may_differ:
         raise _unequal(unequal, taken)
     margin = min((fact.margin for fact in taken if fact.margin is not None), default=None)
     return Selection(found, unequal, margin, tuple(_passed_over(facts, taken)), chosen_by)
@@ -259,10 +267,10 @@ def _require_arm(
 
 def _require_seeds(arm: str, records: Sequence[RunRecord]) -> None:
     """Several evaluations of a variant are several training seeds: one counted twice would narrow the interval."""
-    counts = Counter(record.tags.get("skippy.seed") or "none" for record in records)
+    counts = Counter(record.tags.get(Tag.SEED) or "none" for record in records)
     seed, count = counts.most_common(1)[0]
     if count > 1:
-        twice = [record.run_id for record in records if (record.tags.get("skippy.seed") or "none") == seed]
+        twice = [record.run_id for record in records if (record.tags.get(Tag.SEED) or "none") == seed]
         raise ReportError(
             "Evaluations of one training seed are no further seeds.",
             where=f"runs of {arm}",

@@ -18,16 +18,17 @@ from typing import Any
 import jinja2
 from jinja2 import meta
 
+from skippy.core.inference.thought_tags import THOUGHT_TAGS
 from skippy.errors import CheckpointError
 from skippy.models import template_probe
-from skippy.models.profiles import PROFILES, THINKING_SWITCHES
+from skippy.models.profiles import THINKING_SWITCHES
 
 logger = logging.getLogger(__name__)
 
 Messages = Sequence[Mapping[str, str]]
 DEFAULT_TEMPLATE = "default"
 PATIENCE_SECONDS = 30.0  # on a busy machine; the probe's own limit is processor time
-OPENINGS = tuple(sorted({opening for each in PROFILES.values() for opening, _ in each.thought_tags}))
+OPENINGS = tuple(dict.fromkeys(tag.opening for tag in THOUGHT_TAGS))
 _SYSTEM, _USER = "One system text.", "One user text."
 
 
@@ -41,6 +42,13 @@ def template_arguments(tokenizer: Any) -> dict[str, bool]:
     """Thinking off, for a chat template that knows one of the switches; what a server or trainer is told too."""
     known = _variables(str(tokenizer.chat_template))
     return {switch: False for switch in THINKING_SWITCHES if switch in known}
+
+
+def template_without_thinking(tokenizer: Any) -> str:
+    """The template with its switches set inside it, for a program that renders with nobody's arguments."""
+    switches = (f"{{% set {switch} = false %}}" for switch in template_arguments(tokenizer))
+    # The empty expression keeps a newline with which the template may begin.
+    return "".join(switches) + "{{ '' }}" + str(tokenizer.chat_template)
 
 
 def prepare_messages(tokenizer: Any, messages: Messages) -> list[dict[str, str]]:

@@ -6,11 +6,13 @@ import hashlib
 from pathlib import Path
 
 import skippy
+from skippy.tracking.tags import Tag
 
-TRAINING_CODE = "skippy.training_code"
-EVALUATION_CODE = "skippy.evaluation_code"
+TRAINING_CODE: str = Tag.TRAINING_CODE
+EVALUATION_CODE: str = Tag.EVALUATION_CODE
 """Tags of runs of `train` and `eval`."""
 TRAINING = ("training", "models", "core/spectral", "core/style")
+MERGING = ("stores", "core/spectral")
 EVALUATION = ("evaluation/asking.py", "evaluation/suites.py", "core/answers.py", "core/style", "models")
 
 

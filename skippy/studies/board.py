@@ -15,14 +15,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
-from skippy.tracking.records import ERROR_TAG, RunRecord
+from skippy.tracking.records import RunRecord
+from skippy.tracking.tags import Tag
 from skippy.tracking.tracker import Tracker
 
 CELL_STAGE = "cell"
-UNIT_TAG = "skippy.unit"
-ATTEMPT_TAG = "skippy.attempt"
-GROUP_TAG = "skippy.study_group"
-HEARTBEAT_TAG = "skippy.heartbeat"
+UNIT_TAG = Tag.UNIT
+ATTEMPT_TAG = Tag.ATTEMPT
+GROUP_TAG = Tag.STUDY_GROUP
+HEARTBEAT_TAG = Tag.HEARTBEAT
 HEARTBEAT_SECONDS = 60.0
 SILENT_SECONDS = 600.0
 """A run that has not been heard of for this long is taken over."""
@@ -102,7 +103,7 @@ class Board:
 
 
 def _reason(run: RunRecord) -> str:
-    lines = run.tags.get(ERROR_TAG, "").splitlines()
+    lines = run.tags.get(Tag.ERROR, "").splitlines()
     return lines[0] if lines else "no reason was recorded"
 
 

@@ -43,11 +43,12 @@ from skippy.studies.training import train_cell
 from skippy.tracking.patience import PatientClient
 from skippy.tracking.stage_run import StageRun
 from skippy.tracking.store import open_tracker
+from skippy.tracking.tags import Tag
 from skippy.tracking.tracker import Tracker
 
 logger = logging.getLogger(__name__)
 
-TRAINING_TAG = "skippy.training_key"
+TRAINING_TAG = Tag.TRAINING_KEY
 ORPHAN_POLL_SECONDS = 1.0
 
 
@@ -111,7 +112,7 @@ def do_cell(inputs: StudyInputs, unit: Unit, bench: Bench, attempt: int, base_sa
     """Train (or take the adapter of an earlier study), play back, keep. A failure is the cell's, not the study's."""
     try:
         with _cell_run(inputs, bench, unit.label, unit.key, attempt, unit.arm) as stage:
-            stage.set_tags({TRAINING_TAG: unit.training_key, "skippy.seed": str(unit.seed)})
+            stage.set_tags({TRAINING_TAG: unit.training_key, Tag.SEED: str(unit.seed)})
             stage.log_json(asdict(unit.settings), "settings.json")
             began = time.monotonic()
             for earlier in range(1, attempt):
@@ -137,7 +138,7 @@ def _adapter(
     """The adapter of this training: of an earlier run that made the same one, else trained now."""
     for record in bench.tracker.runs.find_all(CELL_STAGE, extra_tags={TRAINING_TAG: unit.training_key}):
         earlier = read_cells(bench.tracker.artifacts.path(record.run_id, CELLS_FILE))[-1].predictors
-        stage.set_tags({"skippy.reuses_adapter": record.run_id})
+        stage.set_tags({Tag.REUSES_ADAPTER: record.run_id})
         path = bench.tracker.artifacts.path(record.run_id, ADAPTER_FOLDER)
         stage.log_folder(path, ADAPTER_FOLDER)
         kept = ("early_", "late_", "rho_", "margin", "reward_")

@@ -16,7 +16,8 @@ from datasets import Dataset
 
 from skippy.errors import TrainingError
 from skippy.models.prompts import conversation, prompt_ids
-from skippy.training.plan import GrpoSettings, MathPrompt
+from skippy.presets.settings import GrpoSettings
+from skippy.training.plan import MathPrompt
 
 logger = logging.getLogger(__name__)
 

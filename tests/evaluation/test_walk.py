@@ -10,12 +10,12 @@ import pytest
 
 from skippy.characters.loader import load_character
 from skippy.config import EvalConfig
-from skippy.errors import ConfigError
+from skippy.errors import ConfigError, MissingRunError
 from skippy.evaluation import walk as checkpoints
 from skippy.evaluation.asking import Plan
 from skippy.evaluation.generator import Generator
 from skippy.evaluation.suites import AIME, banal_questions, load_problem_set, problem_questions, requests_for
-from skippy.evaluation.walk import FRONTIER, FRONTIER_PROBLEMS, plan_walk, walk
+from skippy.evaluation.walk import FRONTIER, FRONTIER_PROBLEMS, plan_walk, require_all_checkpoints, walk
 from skippy.models.generation import Completion
 from skippy.models.profiles import PROFILES
 from skippy.resolve.files import CHECKPOINTS
@@ -32,12 +32,16 @@ class Run:
     def __init__(self) -> None:
         self.metrics: list[tuple[int, dict[str, float]]] = []
         self.texts: dict[str, str] = {}
+        self.endings: list = []
 
     def log_metrics(self, metrics, step=None):
         self.metrics.append((step, dict(metrics)))
 
     def log_text(self, text, path):
         self.texts[path] = text
+
+    def when_finished(self, action):
+        self.endings.append(action)
 
 
 @pytest.fixture
@@ -100,7 +104,10 @@ def planned(train_run: str = "t" * 32, limit: int = 4, seed: int = 0) -> Plan:
 
 def walk_once(tracker: SimpleNamespace, **given) -> tuple[Run, dict[str, float]]:
     run = Run()
-    return run, walk(planned(**given), make_base(), tracker, run)
+    figures = walk(planned(**given), make_base(), tracker, run)
+    for action in run.endings:
+        action()
+    return run, figures
 
 
 def test_every_checkpoint_is_loaded_once_and_its_persona_logged_by_step(tracker, loaded):
@@ -176,3 +183,22 @@ def test_another_seed_walks_on_other_noise(tracker, loaded):
         run, _ = walk_once(tracker, seed=seed)
         seeds.append({json.loads(line)["seed"] for line in run.texts[FRONTIER].splitlines()})
     assert not seeds[0] & seeds[1]
+
+
+@pytest.mark.parametrize(
+    ("kept", "found"),
+    [((), "none"), (STEPS[:-1], f"without {STEPS[-1]}"), (STEPS[1:], f"without {STEPS[0]}"), (STEPS, None)],
+)
+def test_a_training_that_lacks_checkpoints_is_refused(tracker, tmp_path, kept, found):
+    """With fewer steps to choose from, another one is merged: the experiment changes."""
+    settings = tmp_path / "settings.json"
+    settings.write_text(json.dumps({"save_steps": STEPS[0]}))
+    tracker.artifacts.files = lambda run_id, path: [f"adapters/step_{step:06d}/adapter.bin" for step in kept]
+    tracker.artifacts.path = lambda run_id, path: settings
+    train = SimpleNamespace(run_id="t" * 32, metrics={"train/steps": float(STEPS[-1])})
+    if found is None:
+        require_all_checkpoints(train, tracker)
+        return
+    with pytest.raises(MissingRunError, match="did not keep all of its checkpoints") as error:
+        require_all_checkpoints(train, tracker)
+    assert found in error.value.found

@@ -25,7 +25,7 @@ from skippy.report.conclusions import GateStep
 from skippy.results import LeakageFacts
 from skippy.stages import compare
 from skippy.stores.samples import read_samples
-from skippy.tracking.records import PARENT_TAG
+from skippy.tracking.tags import PARENT_TAG
 from skippy.tracking.tracker import Tracker
 from tests.stages.compare_scene import CHARACTER, PROBLEMS, K, N, Scene, chatted, solved
 

@@ -9,7 +9,8 @@ import pytest
 
 from skippy.errors import TrainingError
 from skippy.models.prompts import prompt_ids
-from skippy.training.plan import PRESETS, MathPrompt
+from skippy.presets.reading import PRESETS
+from skippy.training.plan import MathPrompt
 from skippy.training.prompts import MATH, TrainingPrompt, gather_prompts, schedule
 from tests.training.tiny_run import PROMPTS, make_tokenizer
 

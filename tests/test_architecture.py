@@ -36,19 +36,8 @@ LAW: dict[str, set[str]] = {
     "report": {"core", "results"},
     "training": {"core", "models", "stores", "tracking", "progress", "presets"},
     "studies": {
-        *(
-            "core",
-            "models",
-            "stores",
-            "tracking",
-            "characters",
-            "resolve",
-            "evaluation",
-            "training",
-            "progress",
-            "presets",
-            "yaml_nodes",
-        ),
+        *("core", "models", "stores", "tracking", "characters", "resolve", "evaluation", "training"),
+        *("report", "progress", "presets", "yaml_nodes"),
     },
     "stages": {
         *("config", "options", "commands", "core", "models", "stores", "tracking", "characters"),

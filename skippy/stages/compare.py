@@ -27,7 +27,7 @@ from skippy.report.wording import commands_it_takes, what_it_takes
 from skippy.resolve.bases import Base, open_base
 from skippy.resolve.runs import MODEL_URI
 from skippy.results import Comparison
-from skippy.stores.merging import verify_checkpoint
+from skippy.stores.cards import verify_checkpoint
 from skippy.tracking.records import RunRecord
 from skippy.tracking.stage_run import StageRun
 from skippy.tracking.tags import Tag
@@ -89,7 +89,7 @@ def run(config: CompareConfig, tracker: Tracker) -> CompareResult:
         )
         verdicts = judge(comparison)
         record(comparison, verdicts, plan, stage)
-        _write_cards(tracker, render_cards(comparison, verdicts), stage)
+        write_cards(tracker, render_cards(comparison, verdicts), stage)
         logger.info("report: %s", tracker.artifacts.path(stage.run_id, "report/index.html"))
         logger.info("next: %s", next_command("promote", config, stage.manager))
         return CompareResult(stage.run_id, verdicts.winner)
@@ -139,8 +139,10 @@ def record(comparison: Comparison, verdicts: Verdicts, plan: ComparePlan, stage:
     for verdict in verdicts.variants:
         logger.info("compare: %s: %s", verdict.name, verdict.reason)
     logger.info("compare: %s", verdicts.sensitivity.reason)
+    if verdicts.sensitivity.next_step:
+        logger.info("compare: to test something, %s", verdicts.sensitivity.next_step)
     for sentence in what_it_takes(comparison, verdicts):
-        logger.info("compare: what it takes: %s", sentence)
+        logger.info("compare: to settle %s", sentence)
     for line in commands_it_takes(comparison, verdicts):
         logger.info("compare: %s", line)
     logger.info("compare: winner %s: %s", verdicts.winner or "none", verdicts.gate.reason)
@@ -174,7 +176,7 @@ def _require_unaltered(tracker: Tracker, records: Mapping[str, Sequence[RunRecor
             )
 
 
-def _write_cards(tracker: Tracker, cards: Mapping[str, str], stage: StageRun) -> None:
+def write_cards(tracker: Tracker, cards: Mapping[str, str], stage: StageRun) -> None:
     """A card for every version, in this run and with the version; a version that is gone needs none."""
     for uri, text in cards.items():
         stage.log_text(text, f"cards/{uri.removeprefix('models:/').replace('/', '-')}.md")

@@ -153,8 +153,7 @@ def units(inputs: StudyInputs) -> list[Unit]:
 
 def _sampling(plan: StudyPlan, base: Base, questions: Sequence[Question]) -> Sampling:
     """The preset, cut to `max_tokens`; refused where it does not fit beside the longest prompt."""
-    auto = base.profile.sampling if plan.max_tokens else "lab"
-    sampling = SAMPLINGS[auto if plan.sampling == "auto" else plan.sampling]
+    sampling = SAMPLINGS[base.profile.sampling if plan.sampling == "auto" else plan.sampling]
     if plan.max_tokens:
         sampling = replace(sampling, max_tokens=min(sampling.max_tokens, plan.max_tokens))
     model = base.checkpoint.config

@@ -43,6 +43,14 @@ def problems_field() -> Any:
     return option("lab", text, names="problems")
 
 
+def answers_field() -> Any:
+    """The kind of the reference answers."""
+    text = (
+        "kind of answers: auto (integers 0–999), integer, number, number:TOLERANCE, or math (extra `verify`)"
+    )
+    return option("auto", text)
+
+
 def threads_field() -> Any:
     """Torch's threads."""
     text = "torch threads; 0: OMP_NUM_THREADS where set, else this machine's cores, half of them on the lab"
@@ -206,6 +214,7 @@ class EvalConfig:
     character: str = character_field()
     suite: str = option("all", "which suites to run", choices=SUITES)
     problems: str = problems_field()
+    answers: str = answers_field()
     limit: int = option(0, "use only the first so many problems; 0: all", minimum=0)
     samples: int = option(4, "samples a problem", minimum=1)
     sampling: str = sampling_field()
@@ -272,6 +281,7 @@ class MainConfig:
         "all", "which suites to run; the comparison cannot do without problems", choices=COMPARABLE_SUITES
     )
     problems: str = problems_field()
+    answers: str = answers_field()
     limit: int = option(0, "use only the first so many problems; 0: all", minimum=0)
     samples: int = option(4, "samples a problem", minimum=1)
     sampling: str = sampling_field()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from skippy.core.inference.answer_gold import parse_gold
 from skippy.core.inference.answer_reading import (
     LARGEST_ANSWER,
     Extraction,
     Status,
     extract_integer,
     extract_integer_lenient,
-    parse_gold,
 )
 from skippy.core.inference.answer_reasons import Reason
 from skippy.core.inference.thought_tags import THOUGHT_TAGS, ThoughtTag, opened_thought

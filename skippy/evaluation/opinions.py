@@ -52,7 +52,11 @@ def prepare_opinions(config: EvalConfig, *, of_one_model: bool = True) -> Opinio
     """
     conflicts = {
         "judge_url": "suite=aime has no everyday answers" if config.suite == AIME else "",
-        "cross_check": "suite=banal has no problems" if config.suite == BANAL else "",
+        "cross_check": "suite=banal has no problems"
+        if config.suite == BANAL
+        else f"answers={config.answers} are not the integers 0–999 that both read"
+        if config.answers != "auto"
+        else "",
         "lm_eval": f"regrade={config.regrade} loads no model" if config.regrade else "",
     }
     for parameter, conflict in conflicts.items():

@@ -61,7 +61,7 @@ def plan_walk(config: EvalConfig, tracker: Tracker, base: Base, character: Chara
     train = find_run(tracker, "train", config.train_run, base=base, extra_tags=own)
     subject = Subject(f"checkpoints of {train.name}", train.variant, base.path, base.digest, CHECKPOINTS,
                       seed=train.tags.get("skippy.seed", ""), train_run=train.run_id)  # fmt: skip
-    problems = load_problem_set(config.problems, config.limit or FRONTIER_PROBLEMS)
+    problems = load_problem_set(config.problems, config.limit or FRONTIER_PROBLEMS, config.answers)
     style = choose_prompt_style(base.is_lab)
     questions = [*problem_questions(problems, style), *banal_questions(character, ("plain",))]
     sampling = choose_sampling(config, base, questions)

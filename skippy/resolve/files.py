@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from skippy.characters.loader import load_character
+from skippy.core.problem import parse_rule
 from skippy.core.spectral.rank import parse_rank
 from skippy.core.variants import VARIANTS
 from skippy.errors import CheckpointError
@@ -20,7 +21,7 @@ from skippy.lab.paths import LAB
 from skippy.models.hub import HUB_ID, find_local, require_reachable
 from skippy.options import nearest
 from skippy.stores.presence import require_adapter, require_checkpoint
-from skippy.stores.problems import READERS, read_problems
+from skippy.stores.problems import READERS, is_there, read_problems, split_sources
 
 BASE = "base"
 CHECKPOINTS = "checkpoints"
@@ -37,7 +38,9 @@ def check_files(config: Any) -> None:
     for item in fields(config):
         value, kind = getattr(config, item.name), item.metadata["names"]
         is_asked = kind != "problems" or getattr(config, "suite", "") != "banal"
-        if value and kind and is_asked:
+        if kind == "problems" and is_asked:
+            check_problems(value, getattr(config, "answers", "auto"))
+        elif value and kind and is_asked:
             CHECKS[kind](value)
 
 
@@ -72,12 +75,12 @@ def check_model(name: str) -> None:
         ) from error
 
 
-def check_problems(sources: str) -> None:
-    """Every local source is read; ids of data sets are left to the stage."""
-    for name in [] if sources == LAB else sources.split(","):
-        is_id = HUB_ID.fullmatch(name.strip()) and Path(name.strip()).suffix.lower() not in READERS
-        if not is_id:
-            read_problems(name)
+def check_problems(sources: str, answers: str = "auto") -> None:
+    """Every local source is read, with answers of the kind asked for; ids of data sets are left to the stage."""
+    for name in [] if sources == LAB else split_sources(sources):
+        is_id = HUB_ID.fullmatch(name) and Path(name).suffix.lower() not in READERS
+        if is_there(Path(name)) or not is_id:
+            read_problems(name, rule=parse_rule(answers))
 
 
 def check_adapter(name: str) -> None:
@@ -91,7 +94,6 @@ CHECKS: Mapping[str, Callable[[str], object]] = {
     "base": check_base,
     "character": load_character,
     "model": check_model,
-    "problems": check_problems,
     "rank": parse_rank,
 }
 """What a config field's `names` says of its text → the check."""

@@ -13,7 +13,7 @@ from skippy.commands import next_command
 from skippy.config import EvalConfig, config_dict
 from skippy.core.inference.power import achievable_margin, minimum_detectable_effect
 from skippy.errors import ConfigError
-from skippy.evaluation.asking import Plan, choose_sampling, generate, identify_work
+from skippy.evaluation.asking import Plan, choose_sampling, generate, identify_work, rule_of
 from skippy.evaluation.metrics import banal_metrics, family_rows, problem_metrics, problem_scores
 from skippy.evaluation.opinions import Opinions, add_opinions, prepare_opinions
 from skippy.evaluation.suites import (
@@ -111,7 +111,9 @@ def _conclude(
 
 
 def _plan(config: EvalConfig, base: Base, subject: Subject, character: Character) -> Plan:
-    problems = load_problem_set(config.problems, config.limit) if config.suite != BANAL else None
+    problems = (
+        load_problem_set(config.problems, config.limit, config.answers) if config.suite != BANAL else None
+    )
     style = choose_prompt_style(base.is_lab)
     questions = problem_questions(problems, style) if problems else []
     if config.suite != AIME:
@@ -169,6 +171,8 @@ def _announce(plan: Plan, margin: float) -> None:
     logger.info("eval: %s, %d problems × %d samples", suite_label(plan.problems), n, plan.samples)
     if plan.problems.duplicates:
         logger.info("eval: %d duplicate problems dropped", plan.problems.duplicates)
+    if plan.problems.replaced:
+        logger.warning("eval: %d half surrogate pairs in the problems became U+FFFD", plan.problems.replaced)
     if n < 2:
         logger.warning("eval: a single problem decides nothing")
         return
@@ -203,6 +207,7 @@ def _as_recorded(config: EvalConfig, record: RunRecord, tracker: Tracker) -> Eva
         config,
         suite=record.tags["skippy.suite"],
         problems=record.tags["skippy.problems"],
+        answers=str(then.get("answers", "auto")),
         limit=int(then["limit"]),
         samples=int(then["samples"]),
         sampling=record.tags["skippy.sampling"],
@@ -244,7 +249,7 @@ def _regrade(record: RunRecord, plan: Plan, tracker: Tracker) -> list[Sample]:
             found=f"digest {today}; {len(lost)} questions are missing, {min(lost)} among them",
             next_step="restore the problem source and the character's prompts of that run",
         )
-    return list(rescore(samples, gold, plan.character.rules))
+    return list(rescore(samples, gold, plan.character.rules, rule_of(plan)))
 
 
 def _keep(samples: Sequence[Sample], name: str, stage: StageRun) -> None:

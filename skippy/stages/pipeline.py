@@ -94,6 +94,7 @@ def plan(config: MainConfig) -> list[Job]:
     trained = {**character, "k": config.k, "preset": config.preset, "steps": str(config.steps)}
     asked = {
         **(character | margin), "suite": config.suite, "problems": config.problems,
+        "answers": config.answers,
         "samples": str(config.samples), "sampling": config.sampling,
     }  # fmt: skip
     # A walk asks models that no server has, a smaller set, and nobody for a second opinion.

@@ -39,7 +39,6 @@ from skippy.training.grpo import train_grpo
 from skippy.training.plan import (
     PRESETS,
     GrpoSettings,
-    MathPrompt,
     RewardFunction,
     TrainOutcome,
     TrainRequest,
@@ -220,9 +219,7 @@ def _request(config: TrainConfig, inputs: TrainInputs, folder: Path) -> TrainReq
         output_dir=folder,
         resume=config.resume,
         reference=inputs.reference,
-        math_problems=[
-            MathPrompt(problem.question + style, problem.answer, problem.solution) for problem in problems
-        ],
+        math_problems=[replace(problem, question=problem.question + style) for problem in problems],
         device=config.device,
     )
 

@@ -47,7 +47,7 @@ class Sample:
     completion: str
     tokens: int
     finish_reason: str
-    extracted: int | None
+    extracted: int | str | None
     status: str
     score: float | None
 

@@ -9,9 +9,10 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from skippy.core.basis import Basis
+from skippy.core.problem import Problem
 from skippy.core.variants import find_variant
 from skippy.errors import ConfigError
 
@@ -147,14 +148,6 @@ PRESETS: dict[str, GrpoSettings] = {
 }
 
 
-class MathPrompt(NamedTuple):
-    """A maths problem to train on; without a worked `solution` nobody knows whether one fits the limit."""
-
-    question: str
-    answer: int
-    solution: str = ""
-
-
 @dataclass(frozen=True, eq=False)
 class TrainRequest:
     """Everything one training run needs; the stage fills it in.
@@ -196,7 +189,7 @@ class TrainRequest:
     reward_weights: Sequence[float] = ()
     resume: bool = False
     reference: CharacterReference | None = None
-    math_problems: Sequence[MathPrompt] = ()
+    math_problems: Sequence[Problem] = ()
     device: str = "auto"
 
     def __post_init__(self) -> None:

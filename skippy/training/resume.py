@@ -66,7 +66,8 @@ def finished_checkpoints(output_dir: Path) -> tuple[Path, ...]:
 
 def identify(request: TrainRequest) -> dict[str, Any]:
     """What makes two runs the same trajectory."""
-    prompts = json.dumps([list(request.prompts), [list(pair) for pair in request.math_problems]]).encode()
+    problems = [[each.question, each.gold, each.solution] for each in request.math_problems]
+    prompts = json.dumps([list(request.prompts), problems]).encode()
     rewards = zip(request.reward_names, request.weights, strict=True)
     return {
         "base_digest": request.base_digest,

@@ -10,6 +10,7 @@ import pytest
 
 from skippy.characters.loader import load_character
 from skippy.config import EvalConfig
+from skippy.core.problem import Problem
 from skippy.core.sampling import PRESETS
 from skippy.errors import BackendError
 from skippy.evaluation import asking as interview
@@ -19,10 +20,10 @@ from skippy.evaluation.suites import banal_questions, problem_questions, request
 from skippy.models.generation import Completion
 from skippy.resolve.subjects import Subject
 from skippy.stages import evaluate
-from skippy.stores.problems import MathProblem, combine
+from skippy.stores.problems import combine
 from skippy.stores.samples import SampleStore, read_samples
 
-PROBLEMS = combine("x", [MathProblem(str(n), f"{n}?", n) for n in range(3)])
+PROBLEMS = combine("x", [Problem(str(n), f"{n}?", n) for n in range(3)])
 CHARACTER = load_character("skippy")
 QUESTIONS = (*problem_questions(PROBLEMS, "plain"), *banal_questions(CHARACTER, ("plain",))[:1])
 SUBJECT = Subject("v4", "v4", Path("weights"), "d" * 64, "models:/skippy/1")

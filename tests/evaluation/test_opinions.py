@@ -23,6 +23,7 @@ from skippy.characters.loader import load_character
 from skippy.config import EvalConfig
 from skippy.core.answers import extract_integer
 from skippy.core.inference.agreement import krippendorff_alpha
+from skippy.core.problem import Problem
 from skippy.core.sampling import PRESETS
 from skippy.errors import BackendError, ConfigError, RewardError
 from skippy.evaluation import harness, opinions
@@ -37,7 +38,7 @@ from skippy.lab.paths import LAB_CHECKPOINT
 from skippy.models.judge import Judge, JudgeSettings
 from skippy.resolve.subjects import Subject
 from skippy.stages import evaluate
-from skippy.stores.problems import MathProblem, ProblemSet
+from skippy.stores.problems import ProblemSet
 from skippy.stores.samples import Sample
 from skippy.tracking.stage_run import check_metric_name, check_metric_value, to_json
 
@@ -357,7 +358,7 @@ def last_number(text: str) -> list:
     return [int(numbers[-1]), numbers[-1]] if numbers else []
 
 
-PROBLEM = MathProblem("p", "What is six times seven?", 42)
+PROBLEM = Problem("p", "What is six times seven?", 42)
 
 
 def solved(text: str) -> Sample:

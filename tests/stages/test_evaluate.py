@@ -13,6 +13,7 @@ import pytest
 
 from skippy.characters.loader import load_character
 from skippy.config import EvalConfig
+from skippy.core.problem import Problem
 from skippy.core.sampling import PRESETS
 from skippy.errors import ConfigError
 from skippy.evaluation import asking as interview
@@ -22,7 +23,7 @@ from skippy.models.generation import Completion, Request
 from skippy.resolve.runs import SUBJECT
 from skippy.resolve.subjects import Subject
 from skippy.stages import evaluate
-from skippy.stores.problems import MathProblem, combine
+from skippy.stores.problems import combine
 from skippy.stores.samples import SampleStore, read_samples
 
 LAB_PROBLEMS = load_problem_set("lab", 0)
@@ -191,7 +192,7 @@ def plan_of(problems, style: str = "plain", samples: int = 4) -> Plan:
     ids=["prompt", "problems", "max_tokens", "backend", "served model", "seed"],
 )
 def test_other_work_has_another_name(change: Callable):
-    problems = combine("x", [MathProblem(str(n), f"{n}?", n) for n in range(3)])
+    problems = combine("x", [Problem(str(n), f"{n}?", n) for n in range(3)])
     plan, config = plan_of(problems), EvalConfig()
     assert identify_work(plan, config) == identify_work(plan_of(problems, samples=9), EvalConfig(limit=3))
     assert identify_work(plan, config) != identify_work(*change(plan, config))
@@ -241,7 +242,7 @@ def test_the_interval_shown_is_over_problems_and_knows_earlier_samples(monkeypat
             shown.append(accuracy)
 
     monkeypatch.setattr(interview, "Progress", Bar)
-    plan = plan_of(combine("x", [MathProblem("a", "Say 1", 1), MathProblem("b", "Say 2", 3)]))
+    plan = plan_of(combine("x", [Problem("a", "Say 1", 1), Problem("b", "Say 2", 3)]))
     question, other = plan.questions
 
     def wanted(of):

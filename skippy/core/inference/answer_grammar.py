@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from skippy.core.inference import answer_words as words
+from skippy.core.inference.answer_number import fold_numbers
 from skippy.core.inference.answer_reasons import Reason, Refused
 from skippy.core.inference.answer_suffix import Suffix
 from skippy.core.inference.answer_talk import cut_talk
@@ -40,15 +41,17 @@ class Reading:
     reason: Reason
 
 
-def read_number(content: str, *, is_prose: bool) -> Reading:
+def read_number(content: str, *, is_prose: bool, is_numeric: bool = False) -> Reading:
     r"""The number that `content` commits to.
 
     Args:
         content: the inside of a box, or what follows `Answer:`.
         is_prose: the latter: words without \\text{}, and a hyphen between spaces is a dash.
+        is_numeric: fractions, powers of ten and percentages are numbers as well.
     """
+    tokens = tokenize(content, is_prose=is_prose)
     try:
-        return Reading(_statement(tokenize(content, is_prose=is_prose), is_prose), "")
+        return Reading(_statement(fold_numbers(tokens) if is_numeric else tokens, is_prose), "")
     except Refused as refused:
         return Reading(None, refused.reason)
 

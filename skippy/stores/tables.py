@@ -22,6 +22,7 @@ import pyarrow.parquet as parquet
 from skippy.errors import ProblemError
 
 SEPARATORS = (",", ";", "\t", "|")
+DEEPEST_PART = 3
 REPLACEMENT = "\ufffd"
 _HALVES = re.compile("[\ud800-\udfff]")
 Row = Mapping[str, Any]
@@ -53,7 +54,7 @@ def read_table(path: Path, wanted: Sequence[Collection[str]]) -> Rows:
     """Every row of a file, or of all parts in a folder.
 
     Args:
-        path: a file in one of the formats of `READERS`, or a folder of such files, at any depth.
+        path: a file in one of the formats of `READERS`, or a folder of such files, up to three levels deep.
         wanted: for each column that is needed, the names it may have in lower case; tells the separator of a CSV.
 
     Raises:
@@ -77,7 +78,12 @@ def read_table(path: Path, wanted: Sequence[Collection[str]]) -> Rows:
     except (OSError, ValueError, TypeError, KeyError, NotImplementedError, OverflowError, RecursionError,
             csv.Error, pyarrow.ArrowException) as error:  # fmt: skip
         if isinstance(error, ProblemError):
-            raise
+            if str(path) in error.where:
+                raise
+            raise ProblemError(
+                error.what, where=f"{path}, {error.where}", expected=error.expected,
+                found=error.found, next_step=error.next_step,
+            ) from error  # fmt: skip
         raise ProblemError(
             "The problem file cannot be read.",
             where=str(path),
@@ -95,7 +101,8 @@ def _first_line(error: BaseException) -> str:
 
 
 def _read_folder(folder: Path, wanted: Sequence[Collection[str]]) -> Rows:
-    parts = [path for path in sorted(folder.rglob("*")) if path.is_file() and is_table(path)]
+    found = [path for depth in range(1, DEEPEST_PART + 1) for path in folder.glob("/".join("*" * depth))]
+    parts = [path for path in sorted(found) if is_table(path) and path.is_file()]
     parts = [
         path for path in parts if not any(name.startswith(".") for name in path.relative_to(folder).parts)
     ]
@@ -108,13 +115,13 @@ def _read_folder(folder: Path, wanted: Sequence[Collection[str]]) -> Rows:
             found=", ".join(f"{path.relative_to(folder)}" for path in parts[:8]) or "none",
             next_step="pass the file, or a folder that holds the parts alone",
         )
-    found = [(path, read_table(path, wanted)) for path in parts]
+    tables = [(path, read_table(path, wanted)) for path in parts]
     rows = [
         (f"{number} of {path.relative_to(folder).as_posix()}", row)
-        for path, part in found
+        for path, part in tables
         for number, row in part.rows
     ]
-    return Rows(rows, sum(part.replaced for _, part in found))
+    return Rows(rows, sum(part.replaced for _, part in tables))
 
 
 def _read_json(path: Path, wanted: Sequence[Collection[str]]) -> Rows:

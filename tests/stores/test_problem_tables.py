@@ -179,7 +179,7 @@ def test_a_path_is_a_path_whatever_it_is_made_of(tmp_path: Path, name: str) -> N
     assert found.label == name.removesuffix(".jsonl")
 
 
-@pytest.mark.parametrize("name", ["a\0b.jsonl", "x" * 5000 + ".jsonl", "x" * 5000, "../../.."])
+@pytest.mark.parametrize("name", ["a\0b.jsonl", "x" * 5000 + ".jsonl", "x" * 5000])
 def test_a_name_that_is_no_path_is_one_message(name: str) -> None:
     with pytest.raises(ProblemError):
         read_problems(name)

@@ -18,6 +18,8 @@ ON_A_GPU = (
     ("bench_constraint",),
     ("bench_deltas",),
     ("bench_training", "--shapes", "8b"),
+    ("bench_generation",),
+    ("bench_rollout",),
 )
 
 

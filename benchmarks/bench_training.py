@@ -38,6 +38,7 @@ from skippy.core.target import Target
 from skippy.lab.paths import LAB_CHECKPOINT
 from skippy.models.targets import find_targets
 from skippy.stores.checkpoints import Checkpoint
+from skippy.stores.projectors import Projectors
 from skippy.training.constraint_callback import ConstraintCallback
 from skippy.training.plan import PRESETS, GrpoSettings, TrainRequest
 from skippy.training.setup import BuiltRun, build_run
@@ -186,8 +187,7 @@ def race(
             settings=settings,
             output_dir=folder / variant,
             k=K,
-            projectors=projectors,
-            projector_base_digest=DIGEST,
+            projectors=Projectors(projectors, {"base_digest": DIGEST}, DIGEST),
             device=device,
         )
         built = build_run(request, Nowhere(), targets)

@@ -24,6 +24,20 @@ BACKENDS = ("transformers", "openai")
 DEVICES = ("auto", "cpu", "cuda")
 TRAIN_PRESETS = ("auto", "recipe", "lab", "short")
 SAMPLING_PRESETS = ("auto", *PRESETS)
+MODEL_PROFILES = (
+    *(
+        "auto",
+        "lab",
+        "lab-tuned",
+        "qwen3-vl-thinking",
+        "qwen3-vl",
+        "qwen3-thinking",
+        "qwen3",
+        "r1-distill",
+        "qwen2",
+    ),
+    *("llama", "mistral", "gemma", "phi3", "chat"),
+)
 
 
 def base_model_field() -> Any:
@@ -57,6 +71,12 @@ def threads_field() -> Any:
     return option(0, text, minimum=0)
 
 
+def profile_field() -> Any:
+    """What the base is."""
+    text = "what the base is, and so its presets and prompts; auto: by its lineage, family and name"
+    return option("auto", text, choices=MODEL_PROFILES)
+
+
 def registered_model_field() -> Any:
     """The registered model that merged versions join."""
     return option("skippy", "registered model that the merged versions belong to")
@@ -86,8 +106,8 @@ def seed_field(default: int = 42) -> Any:
 def sampling_field() -> Any:
     """The sampling preset."""
     text = (
-        "sampling preset; auto: lab on the lab, else the model's; greedy is cut to the model's context, "
-        "the others are refused where they do not fit"
+        "sampling preset; auto: the profile's; auto and greedy are cut to the model's context, the others are "
+        "refused where they do not fit"
     )
     return option("auto", text, choices=SAMPLING_PRESETS)
 
@@ -141,6 +161,7 @@ class SubspaceConfig:
 
     base_model: str = base_model_field()
     character: str = character_field()
+    profile: str = profile_field()
     prompts: int = option(50, "prompts that every persona answers", minimum=4)
     seed: int = seed_field()
     device: str = device_field()
@@ -159,8 +180,11 @@ class TrainConfig:
     svd_run: str = option("", "run id of the svd stage; empty: the newest finished one of this base and k")
     subspace_run: str = option("", "run id of the subspace stage; empty: the newest finished one, if any")
     preset: str = option(
-        "auto", "hyperparameters: auto is lab on the lab, recipe elsewhere", choices=TRAIN_PRESETS
+        "auto",
+        "hyperparameters; auto: the profile's, lab on the lab and recipe elsewhere",
+        choices=TRAIN_PRESETS,
     )
+    profile: str = profile_field()
     steps: int = option(0, "optimizer steps; 0: as the preset says", minimum=0)
     seed: int = seed_field()
     device: str = device_field()
@@ -212,6 +236,7 @@ class EvalConfig:
         names="model",
     )
     character: str = character_field()
+    profile: str = profile_field()
     suite: str = option("all", "which suites to run", choices=SUITES)
     problems: str = problems_field()
     answers: str = answers_field()
@@ -273,7 +298,8 @@ class MainConfig:
     base_model: str = base_model_field()
     k: str = k_field("protected directions a target")
     character: str = character_field()
-    preset: str = option("auto", "hyperparameters of training", choices=TRAIN_PRESETS)
+    preset: str = option("auto", "hyperparameters of training; auto: the profile's", choices=TRAIN_PRESETS)
+    profile: str = profile_field()
     steps: int = option(0, "optimizer steps; 0: as the preset says", minimum=0)
     seed: int = seed_field()
     seeds: int = option(1, "training seeds a variant: seed, seed+1, …", minimum=1)
@@ -294,7 +320,7 @@ class MainConfig:
     cross_check: bool = cross_check_field()
     lm_eval: str = lm_eval_field()
     registered_model: str = registered_model_field()
-    parallel: int = option(0, "child runs at a time; 0: two on the lab, one elsewhere", minimum=0)
+    parallel: int = option(0, "child runs at a time; 0: as the profile says, two on the lab", minimum=0)
     threads: int = option(
         0, "torch threads of each child; 0: OMP_NUM_THREADS where set, else the cores shared out", minimum=0
     )

@@ -38,12 +38,21 @@ _SECRET_NAME = re.compile(
 
 def redact(text: str) -> str:
     """`text` with every secret it holds replaced by `***`; text without one comes back unchanged."""
-    for secret in known_secrets(os.environ):
-        text = text.replace(secret, HIDDEN)
+    text = redact_known(text)
     text = _USERINFO.sub(rf"\g<scheme>{HIDDEN}@", text)
     text = _QUERY.sub(rf"\g<name>{HIDDEN}", text)
     text = _HEADER.sub(rf"\g<kind>{HIDDEN}", text)
     return _SHAPES.sub(HIDDEN, text)
+
+
+def redact_known(text: str) -> str:
+    """`text` without the secrets of this process's environment; what merely looks like one stays.
+
+    For what models said and people wrote, which has to be kept as it is.
+    """
+    for secret in known_secrets(os.environ):
+        text = text.replace(secret, HIDDEN)
+    return text
 
 
 def known_secrets(environment: Mapping[str, str]) -> list[str]:
@@ -57,17 +66,6 @@ def known_secrets(environment: Mapping[str, str]) -> list[str]:
         for match in _PASSWORD.finditer(value):
             found |= {match["password"], unquote(match["password"])}
     return sorted((secret for secret in found if len(secret) >= SHORTEST_SECRET), key=len, reverse=True)
-
-
-def redact_plain(content: object) -> object:
-    """The same for every string inside plain data: mappings, lists, tuples."""
-    if isinstance(content, str):
-        return redact(content)
-    if isinstance(content, Mapping):
-        return {key: redact_plain(value) for key, value in content.items()}
-    if isinstance(content, list | tuple):
-        return [redact_plain(value) for value in content]
-    return content
 
 
 def hide_credentials(parameters: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:

@@ -51,6 +51,8 @@ class Sampling:
                 )
 
 
+# The lab's, greedy, and what the makers of a family publish (its generation_config.json or model card; the repetition
+# penalty of Qwen2.5 is left out: no backend here has one). `chat` is for those who publish nothing.
 PRESETS: dict[str, Sampling] = {
     preset.name: preset
     for preset in (
@@ -58,5 +60,11 @@ PRESETS: dict[str, Sampling] = {
         Sampling(temperature=0.0, max_tokens=32768, name="greedy"),
         Sampling(1.0, 1.0, 40, 2.0, 32768, "qwen3vl-instruct"),
         Sampling(1.0, 0.95, 20, 1.5, 81920, "qwen3vl-thinking"),
+        Sampling(0.7, 0.8, 20, 0.0, 32768, "qwen3"),
+        Sampling(0.6, 0.95, 20, 0.0, 81920, "qwen3-thinking"),
+        Sampling(0.7, 0.8, 20, 0.0, 8192, "qwen2"),
+        Sampling(0.6, 0.9, 0, 0.0, 8192, "llama"),
+        Sampling(1.0, 0.95, 64, 0.0, 8192, "gemma"),
+        Sampling(0.7, 0.95, 0, 0.0, 8192, "chat"),
     )
 }

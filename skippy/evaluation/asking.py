@@ -16,25 +16,18 @@ from pathlib import Path
 from statistics import fmean
 
 from skippy.characters.schema import Character
-from skippy.config import EvalConfig
 from skippy.core.problem import AIME_RULE, AnswerRule
 from skippy.core.sampling import PRESETS, Sampling
-from skippy.errors import BackendError, ConfigError
+from skippy.errors import ConfigError
+from skippy.evaluation.generator import HERE, Generator, open_backend
 from skippy.evaluation.metrics import standard_error
 from skippy.evaluation.suites import AIME, BANAL, Question, grade, requests_for, rescore
-from skippy.models.generation import (
-    REFUSALS,
-    Backend,
-    Request,
-    TransformersBackend,
-    encode_prompt,
-    render_prompt,
-)
-from skippy.models.loading import load_model, load_tokenizer
-from skippy.models.openai_backend import OpenAIBackend
+from skippy.models.generation import REFUSALS, Backend, Request
+from skippy.models.loading import load_tokenizer
+from skippy.models.profiles import AUTO
+from skippy.models.prompts import prompt_ids
 from skippy.progress import Progress
 from skippy.resolve.bases import Base
-from skippy.resolve.devices import pick_device
 from skippy.resolve.subjects import Subject
 from skippy.stores.problems import ProblemSet
 from skippy.stores.samples import Sample, SampleStore, read_samples
@@ -57,6 +50,7 @@ class Plan:
         samples: a question.
         prompt_style: how the problems are put.
         seed: of the evaluation; every sample's own seed follows from it.
+        generator: who answers.
     """
 
     subject: Subject
@@ -67,45 +61,48 @@ class Plan:
     samples: int
     prompt_style: str = "plain"
     seed: int = 0
+    generator: Generator = HERE
 
 
-def choose_sampling(config: EvalConfig, base: Base, questions: Sequence[Question]) -> Sampling:
-    """The preset asked for; auto is the lab's on the lab, else Qwen's own for instruct models.
+def choose_sampling(preset: str, base: Base, questions: Sequence[Question]) -> Sampling:
+    """The preset asked for; auto is the one of the base's profile.
 
     Raises:
         ConfigError: it does not fit into the base's context.
     """
-    auto = "lab" if base.is_lab else "qwen3vl-instruct"
-    sampling = PRESETS[auto if config.sampling == "auto" else config.sampling]
+    is_auto = preset == AUTO
+    sampling = PRESETS[base.profile.sampling if is_auto else preset]
     model = base.checkpoint.config
     context = model.get("text_config", model).get("max_position_embeddings")
     # Below half of it, only a prompt that takes the other half could be too long, and the backend refuses that.
     return (
-        _fit(sampling, context, base, questions)
+        _fit(sampling, context, base, questions, may_cut=is_auto or sampling.temperature == 0)
         if context and sampling.max_tokens > context // 2
         else sampling
     )
 
 
-def _fit(sampling: Sampling, context: int, base: Base, questions: Sequence[Question]) -> Sampling:
+def _fit(
+    sampling: Sampling, context: int, base: Base, questions: Sequence[Question], *, may_cut: bool
+) -> Sampling:
     """`sampling` where it fits beside the longest prompt.
 
-    Greedy is a rule of decoding and no length: it is cut to what fits, the same for every arm and resumption.
+    Greedy is a rule of decoding and no length, and auto leaves the length to us: these are cut to what fits, the same
+    for every arm and resumption.
     """
     tokenizer = load_tokenizer(base.path)
-    rendered = (render_prompt(tokenizer, question.messages) for question in questions)
-    longest = max(len(encode_prompt(tokenizer, text)) for text in rendered)
+    longest = max(len(prompt_ids(tokenizer, question.messages)) for question in questions)
     room = context - longest
     if sampling.max_tokens <= room:
         return sampling
-    if sampling.temperature > 0 or room < 1:
+    if not may_cut or room < 1:
         fitting = [name for name, preset in PRESETS.items() if preset.max_tokens <= room]
         raise ConfigError(
             "The sampling preset does not fit into the model's context.",
             where=f"sampling={sampling.name}, base {base.name}",
             expected=f"at most {room} tokens a completion: {context} positions less a prompt of {longest}",
             found=f"up to {sampling.max_tokens} tokens",
-            next_step=f"pass -P sampling={' or '.join([*fitting, 'greedy'])}; greedy is cut to fit",
+            next_step=f"pass -P sampling={' or '.join([*fitting, 'auto', 'greedy'])}; the last two are cut to fit",
         )
     logger.warning(
         "eval: preset %s is cut from %d to the %d tokens that the context of %d leaves",
@@ -114,11 +111,12 @@ def _fit(sampling: Sampling, context: int, base: Base, questions: Sequence[Quest
     return replace(sampling, max_tokens=room)
 
 
-def identify_work(plan: Plan, config: EvalConfig) -> str:
+def identify_work(plan: Plan) -> str:
     """Sixteen hexadecimal digits of all that decides an answer besides the weights: a resumed run must share it."""
     samplings = [asdict(_limited(plan.sampling, suite)) for suite in (AIME, BANAL)]
     messages = [[dict(message) for message in question.messages] for question in plan.questions]
-    text = json.dumps([messages, samplings, config.backend, config.served_model, plan.seed], sort_keys=True)
+    who = (plan.generator.backend, plan.generator.served_model)
+    text = json.dumps([messages, samplings, *who, plan.seed], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -133,7 +131,7 @@ def rule_of(plan: Plan) -> AnswerRule:
     return plan.problems.rule if plan.problems else AIME_RULE
 
 
-def generate(plan: Plan, config: EvalConfig, path: Path) -> list[Sample]:
+def generate(plan: Plan, path: Path) -> list[Sample]:
     """Every sample of the plan: those already in the file, and the rest as they finish."""
     with closing(SampleStore(path)) as store:
         finished = _of_plan(path, plan)
@@ -148,8 +146,7 @@ def generate(plan: Plan, config: EvalConfig, path: Path) -> list[Sample]:
         if finished:
             logger.info("eval: going on after %d finished samples", len(finished))
         if wanted:
-            backend = _open_backend(config, plan.subject.path)
-            _require_support(backend, plan.sampling, config.backend)
+            backend = open_backend(plan.generator, plan.subject.path, plan.sampling)
             fill(store, wanted, plan, plan.subject.digest, backend, finished)
     return sorted(
         _of_plan(path, plan), key=lambda sample: (sample.suite, sample.problem_id, sample.sample_index)
@@ -236,23 +233,3 @@ def _limited(sampling: Sampling, suite: str) -> Sampling:
         if suite == BANAL
         else sampling
     )
-
-
-def _open_backend(config: EvalConfig, weights: Path) -> Backend:
-    if config.backend == "openai":
-        return OpenAIBackend(
-            config.base_url, config.served_model or str(weights), config.concurrency, load_tokenizer(weights)
-        )
-    model = load_model(weights, device=str(pick_device(config.device)))
-    return TransformersBackend(model, load_tokenizer(weights))
-
-
-def _require_support(backend: Backend, sampling: Sampling, name: str) -> None:
-    if not backend.supports(sampling):
-        raise BackendError(
-            "The backend cannot honour this sampling preset.",
-            where=f"backend {name}",
-            expected=f"preset {sampling.name}: {sampling}",
-            found="a backend without one of these",
-            next_step="choose another backend or another -P sampling=…",
-        )

@@ -1,16 +1,15 @@
 """Second opinions on an evaluation, each asked for by a parameter: a judge, math-verify, EleutherAI's harness.
 
-Not a stage: `evaluate` prepares them before it generates, so that a dead endpoint, a missing package or an unknown
+Not a stage: `evaluate` opens them before it generates, so that a dead endpoint, a missing package or an unknown
 task costs seconds and not hours, and adds them once its own figures are logged.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-from skippy.config import EvalConfig
 from skippy.errors import ConfigError
 from skippy.evaluation.asking import Plan
 from skippy.evaluation.cross_check import Parser, cross_check_metrics, find_disagreements, to_lines
@@ -19,7 +18,6 @@ from skippy.evaluation.harness import Harness, harness_metrics, open_harness, ru
 from skippy.evaluation.judging import judge_answers, judge_metrics
 from skippy.evaluation.suites import AIME, BANAL
 from skippy.models.judge import Judge
-from skippy.resolve.devices import pick_device
 from skippy.stores.samples import Sample
 from skippy.tracking.stage_run import StageRun
 
@@ -39,30 +37,41 @@ class Opinions:
     harness: Harness | None = None
 
 
-def prepare_opinions(config: EvalConfig, *, of_one_model: bool = True) -> Opinions:
-    """Open whatever the parameters ask for.
+def open_opinions(*, judge_url: str, judge_model: str, cross_check: bool, lm_eval: str) -> Opinions:
+    """Open whatever is asked for.
 
     Args:
-        config: of the evaluation.
-        of_one_model: false for the checkpoints of a training.
+        judge_url: endpoint of a judge model; empty: none.
+        judge_model: its name there.
+        cross_check: whether math-verify reads every answer as well.
+        lm_eval: tasks of EleutherAI's harness, comma-separated; empty: none.
 
     Raises:
-        ConfigError: a package is missing, a task unknown, or there would be nothing to have an opinion on.
+        ConfigError: a package is missing or a task unknown.
         BackendError: the judge cannot be used.
     """
-    conflicts = {
-        "judge_url": "suite=aime has no everyday answers" if config.suite == AIME else "",
-        "cross_check": "suite=banal has no problems"
-        if config.suite == BANAL
-        else f"answers={config.answers} are not the integers 0–999 that both read"
-        if config.answers != "auto"
-        else "",
-        "lm_eval": f"regrade={config.regrade} loads no model" if config.regrade else "",
-    }
+    parse = (
+        import_extra("math_verify", extra="verify", parameter="cross_check").parse if cross_check else None
+    )
+    harness = open_harness(lm_eval) if lm_eval else None
+    judge = Judge(judge_url, judge_model) if judge_url else None
+    if judge:
+        judge.check()
+    return Opinions(judge, parse, harness)
+
+
+def require_something_to_judge(asked: Mapping[str, object], conflicts: Mapping[str, str]) -> None:
+    """Refuse an opinion on what the evaluation does not make.
+
+    Args:
+        asked: parameter → its value, false or empty where the opinion is not asked for.
+        conflicts: parameter → why there would be nothing to look at, empty where there is something.
+
+    Raises:
+        ConfigError: one is asked for all the same.
+    """
     for parameter, conflict in conflicts.items():
-        if not of_one_model:
-            conflict = "model=checkpoints is many models"
-        if getattr(config, parameter) and conflict:
+        if asked[parameter] and conflict:
             raise ConfigError(
                 "A second opinion has nothing to go by.",
                 where=f"parameter {parameter}",
@@ -70,22 +79,14 @@ def prepare_opinions(config: EvalConfig, *, of_one_model: bool = True) -> Opinio
                 found=conflict,
                 next_step=f"leave {parameter} out, or change the other parameter",
             )
-    parse = (
-        import_extra("math_verify", extra="verify", parameter="cross_check").parse
-        if config.cross_check
-        else None
-    )
-    harness = open_harness(config.lm_eval) if config.lm_eval else None
-    judge = Judge(config.judge_url, config.judge_model) if config.judge_url else None
-    if judge:
-        judge.check()
-    return Opinions(judge, parse, harness)
 
 
 def add_opinions(
-    opinions: Opinions, samples: Sequence[Sample], plan: Plan, config: EvalConfig, stage: StageRun
+    opinions: Opinions, samples: Sequence[Sample], plan: Plan, limit: int, stage: StageRun
 ) -> dict[str, float]:
     """Log each opinion's figures and what they rest on as soon as it is there; returns the figures.
+
+    `limit` is the harness's documents a task, 0 for all.
 
     Raises:
         BackendError: the judge stopped answering.
@@ -96,7 +97,7 @@ def add_opinions(
     if opinions.judge:
         metrics |= _add_judge(opinions.judge, samples, plan, stage)
     if opinions.harness:
-        metrics |= _add_harness(opinions.harness, plan, config, stage)
+        metrics |= _add_harness(opinions.harness, plan, limit, stage)
     return metrics
 
 
@@ -120,9 +121,9 @@ def _add_judge(judge: Judge, samples: Sequence[Sample], plan: Plan, stage: Stage
     return _log(judge_metrics(judgements), plan, stage)
 
 
-def _add_harness(harness: Harness, plan: Plan, config: EvalConfig, stage: StageRun) -> dict[str, float]:
-    device = str(pick_device(config.device))
-    results = run_harness(harness, plan.subject.path, device=device, limit=config.limit, seed=config.seed)
+def _add_harness(harness: Harness, plan: Plan, limit: int, stage: StageRun) -> dict[str, float]:
+    device = plan.generator.device
+    results = run_harness(harness, plan.subject.path, device=device, limit=limit, seed=plan.seed)
     stage.log_json(results, HARNESS_RESULTS)
     logger.info("eval: the harness ran %s", ", ".join(harness.tasks))
     return _log(harness_metrics(results), plan, stage)

@@ -24,7 +24,7 @@ from skippy.stores.samples import Sample, SampleKey
 
 AIME, BANAL = "aime", "banal"
 LAB_LABEL = "AIME-style (lab)"
-# The lab's base was trained on bare problems; every other model is told how to answer, whatever the source.
+# How problems are put; a base's profile says which.
 PROMPT_STYLES: dict[str, str] = {
     "plain": "",
     "boxed": "\nPlease reason step by step, and put your final answer within \\boxed{}.",
@@ -91,11 +91,6 @@ def suite_label(problems: ProblemSet) -> str:
     if problems.name == LAB:
         return LAB_LABEL
     return f"AIME ({problems.name})" if problems.is_aime else problems.label
-
-
-def choose_prompt_style(is_lab: bool) -> str:
-    """How problems are put to a base and everything made from it."""
-    return "plain" if is_lab else "boxed"
 
 
 def problem_questions(problems: ProblemSet, style: str) -> list[Question]:

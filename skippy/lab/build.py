@@ -2,6 +2,7 @@
 
     python -m skippy.lab.build --device cpu --minutes 59 --steps 8000 --out DIRECTORY   # made the shipped lab
     python -m skippy.lab.build --only measure            # measure and describe the shipped base anew
+    python -m skippy.lab.build --from smollm2 --device cuda --out DIRECTORY   # a pretrained model instead
 
 Written to `--out` (the package's own files by default): `checkpoint/`, `adapter/`, `manifest.json`.
 """
@@ -26,6 +27,7 @@ from skippy.lab.paths import LAB_DIRECTORY
 from skippy.lab.pretrain import Recipe, TrainingFigures, pretrain
 from skippy.lab.shipping import save_checkpoint
 from skippy.lab.tokenizer import special_token_ids, train_tokenizer
+from skippy.lab.tune import TUNE_RECIPE, TunePlan, tune
 from skippy.models.generation import TransformersBackend
 
 logger = logging.getLogger(__name__)
@@ -169,6 +171,13 @@ def _describe(figures: TrainingFigures) -> dict[str, float]:
 @click.option("--examples", type=int, default=None, help="Examples in the corpus.")
 @click.option("--seed", type=int, default=BuildPlan.seed, help="Of everything random.")
 @click.option("--only", type=click.Choice(PHASES), default=None, help="Run one phase on what is there.")
+@click.option(
+    "--from",
+    "source",
+    default=None,
+    help="Tune this pretrained model instead: a checkpoint directory, a GGUF file, or smollm2.",
+)
+@click.option("--until", type=float, default=None, help="With --from: end at this validation score.")
 def main(
     out: Path,
     device: str,
@@ -177,15 +186,27 @@ def main(
     examples: int | None,
     seed: int,
     only: str | None,
+    source: str | None,
+    until: float | None,
 ) -> None:
-    """Make the lab's base, measure it, make its adapter."""
+    """Make the lab's base, measure it, make its adapter; or tune a pretrained model to the lab's problems."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    out = out.resolve()
+    if device == "cpu":
+        torch.set_num_threads(1)  # the passes of a step run side by side instead, see `pretrain`
+    if source is not None:
+        if out == LAB_DIRECTORY or only:
+            raise click.UsageError("--from needs --out, a directory of its own, and has no phases (--only).")
+        recipe = replace(TUNE_RECIPE, minutes=minutes, steps=steps or TUNE_RECIPE.steps)
+        tuning = TunePlan(source, out, device, seed, examples or TunePlan.examples, until, recipe=recipe)
+        card = tune(tuning)
+        logger.info("Done: %.2f of the problems, before %.2f.", card["score"], card["score_before"])
+        return
+    if until is not None:
+        raise click.UsageError("--until belongs to --from.")
     recipe = replace(Recipe(minutes=minutes), **(CUDA_RECIPE if device == "cuda" else {}))
     examples = examples or (CUDA_EXAMPLES if device == "cuda" else BuildPlan.examples)
     recipe = replace(recipe, steps=steps or recipe.steps)
-    if device == "cpu":
-        torch.set_num_threads(1)  # the passes of a step run side by side instead, see `pretrain`
-    out = out.resolve()
     plan = BuildPlan(out=out, device=device, seed=seed, examples=examples, recipe=recipe)
     build(plan, (only,) if only else PHASES)
     described = read_manifest(out)

@@ -31,6 +31,16 @@ class Example:
 
 
 @dataclass(frozen=True)
+class Talk:
+    """What an example is about, before any template: a problem with its solution, or everyday chat."""
+
+    system: str | None
+    prompt: str
+    answer: str
+    voice: str | None
+
+
+@dataclass(frozen=True)
 class Corpus:
     """Encoded examples, one after the other.
 
@@ -58,8 +68,8 @@ class Batch:
     is_answer: torch.Tensor
 
 
-def make_examples(count: int, seed: int, chat_share: float = CHAT_SHARE) -> Iterator[Example]:
-    """Problems and everyday chat, shuffled together one by one."""
+def make_talks(count: int, seed: int, chat_share: float = CHAT_SHARE) -> Iterator[Talk]:
+    """Problems, which have no voice, and everyday chat, shuffled together one by one."""
     random_source = random.Random(f"{seed}:corpus")
     problems = generate_problems(count, seed, "train")
     chat = generate_chat(count, seed)
@@ -68,12 +78,17 @@ def make_examples(count: int, seed: int, chat_share: float = CHAT_SHARE) -> Iter
         if random_source.random() < chat_share:
             talk = next(chat)
             latest_system = talk.system or latest_system
-            yield Example(render_prompt(talk.prompt, talk.system), talk.answer + TURN_END)
+            yield Talk(talk.system, talk.prompt, talk.answer, talk.voice)
         else:
             problem = next(problems)
             persona = random_source.random() < PERSONA_PROBLEM_SHARE
-            system = latest_system if persona else None
-            yield Example(render_prompt(problem.question, system), problem.solution + TURN_END)
+            yield Talk(latest_system if persona else None, problem.question, problem.solution, None)
+
+
+def make_examples(count: int, seed: int, chat_share: float = CHAT_SHARE) -> Iterator[Example]:
+    """The talks as the lab's own template puts them."""
+    for talk in make_talks(count, seed, chat_share):
+        yield Example(render_prompt(talk.prompt, talk.system), talk.answer + TURN_END)
 
 
 def encode_examples(
@@ -99,6 +114,16 @@ def encode_examples(
 
 def make_batches(corpus: Corpus, tokens_per_batch: int, seed: int, pad: int) -> Iterator[Batch]:
     """One pass over the corpus: windows sorted by length, cut at a padded size, batches shuffled."""
+    for rows in _grouped_rows(corpus, tokens_per_batch, seed):
+        yield _pad_rows(corpus, rows, pad)
+
+
+def count_batches(corpus: Corpus, tokens_per_batch: int, seed: int) -> int:
+    """How many batches `make_batches` gives."""
+    return sum(1 for _ in _grouped_rows(corpus, tokens_per_batch, seed))
+
+
+def _grouped_rows(corpus: Corpus, tokens_per_batch: int, seed: int) -> Iterator[list[int]]:
     random_source = np.random.default_rng(seed)
     order = random_source.permutation(len(corpus))
     lengths = np.diff(corpus.starts)
@@ -111,7 +136,7 @@ def make_batches(corpus: Corpus, tokens_per_batch: int, seed: int, pad: int) -> 
                 groups.append([])
             groups[-1].append(int(index))
         for group in random_source.permutation(len(groups)):
-            yield _pad_rows(corpus, groups[int(group)], pad)
+            yield groups[int(group)]
 
 
 def _pad_rows(corpus: Corpus, rows: list[int], pad: int) -> Batch:

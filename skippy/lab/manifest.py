@@ -13,6 +13,7 @@ import transformers
 from skippy.lab.shipping import describe_files
 
 SHIPPED = ("checkpoint", "adapter")
+IDENTITY_FILE = "skippy_lab.json"  # beside the weights of a model that was tuned to the lab's problems
 LARGEST_BYTES = 6_000_000  # all shipped files together
 
 
@@ -29,6 +30,12 @@ def write_manifest(directory: Path, **sections: Any) -> None:
     fresh = directory / ".manifest.json.new"
     fresh.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
     fresh.rename(directory / "manifest.json")
+
+
+def write_identity(directory: Path, card: dict[str, Any]) -> None:
+    """Say beside the weights what a checkpoint is: its lineage, source, licence and scores."""
+    text = json.dumps({"format": 1, **card}, indent=2) + "\n"
+    (directory / IDENTITY_FILE).write_text(text, encoding="utf-8")
 
 
 def describe_hardware(device: torch.device) -> str:

@@ -1,4 +1,4 @@
-"""Training of the lab base: one pass over generated examples, the loss on answers only."""
+"""Training of a base on the lab's examples: one pass over them, the loss on answers only."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch.nn import functional
-from transformers import Qwen3VLForConditionalGeneration
+from transformers import PreTrainedModel
 
 from skippy.errors import TrainingError
 from skippy.lab.corpus import Batch, Corpus, make_batches
@@ -55,11 +56,13 @@ class TrainingFigures:
         return self.tokens / self.seconds
 
 
-def answer_loss(model: Qwen3VLForConditionalGeneration, batch: Batch, device: torch.device) -> torch.Tensor:
+def answer_loss(model: PreTrainedModel, batch: Batch, device: torch.device) -> torch.Tensor:
     """Mean cross-entropy of the answer tokens; the head runs on those positions alone."""
     inputs, targets, is_answer = (part.to(device) for part in (batch.inputs, batch.targets, batch.is_answer))
-    hidden = model.model.language_model(input_ids=inputs, use_cache=False).last_hidden_state
-    logits = model.lm_head(hidden[is_answer])
+    parts: Any = model
+    decoder = getattr(parts.model, "language_model", parts.model)
+    hidden = decoder(input_ids=inputs, use_cache=False).last_hidden_state
+    logits = parts.lm_head(hidden[is_answer])
     return functional.cross_entropy(logits.float(), targets[is_answer])
 
 
@@ -71,13 +74,14 @@ def learning_rate_share(progress: float, step: int, recipe: Recipe) -> float:
 
 
 def pretrain(
-    model: Qwen3VLForConditionalGeneration,
+    model: PreTrainedModel,
     corpus: Corpus,
     recipe: Recipe,
     seed: int,
     *,
     device: torch.device,
     save: Callable[[int], None] | None = None,
+    is_enough: Callable[[int], bool] | None = None,
     label: str = "pretrain",
 ) -> TrainingFigures:
     """Train the parameters of `model` that require gradients, in place.
@@ -89,6 +93,7 @@ def pretrain(
         seed: of the order.
         device: where the model is.
         save: called with the step every `save_steps`.
+        is_enough: asked with the step every `save_steps`; training ends where it says so.
         label: of the progress bar.
 
     Raises:
@@ -120,8 +125,11 @@ def pretrain(
             loss_average = loss if math.isnan(loss_average) else 0.98 * loss_average + 0.02 * loss
             speed = tokens / (time.monotonic() - started)
             bar.advance(1, loss=f"{loss_average:.4f}", tokens=tokens, tokens_per_second=f"{speed:.0f}")
-            if save is not None and step % recipe.save_steps == 0:
-                save(step)
+            if step % recipe.save_steps == 0:
+                if save is not None:
+                    save(step)
+                if is_enough is not None and is_enough(step):
+                    break
     model.eval()
     if step == 0:
         raise TrainingError(
@@ -144,7 +152,7 @@ def _take(batches: Iterator[Batch], count: int) -> list[Batch]:
 
 
 def _train_step(
-    model: Qwen3VLForConditionalGeneration,
+    model: PreTrainedModel,
     micro: list[Batch],
     optimizer: torch.optim.Optimizer,
     pool: ThreadPoolExecutor,

@@ -26,8 +26,9 @@ from skippy.core.personality.reference import (
 from skippy.core.personality.subspaces import held_out_energy, persona_subspace, trait_vectors
 from skippy.core.target import Target
 from skippy.errors import SubspaceError
-from skippy.models.answering import Answerer, GreedyAnswerer, Messages, conversation, pad_id, prompt_ids
+from skippy.models.answering import Answerer, GreedyAnswerer, pad_id
 from skippy.models.hooks import Hook, Moments, Reading, read_moments
+from skippy.models.prompts import Messages, conversation, prompt_ids
 
 FIT, HELD_OUT = 0, 1
 SKETCH_ROWS = 128

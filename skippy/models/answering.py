@@ -1,4 +1,4 @@
-"""Conversations as token ids, and the base's own answers to them."""
+"""The base's own greedy answers to conversations."""
 
 from __future__ import annotations
 
@@ -8,24 +8,10 @@ from typing import Any
 import torch
 
 from skippy.models.hooks import evaluating
+from skippy.models.prompts import Messages, prompt_ids
 from skippy.progress import track
 
-Messages = list[dict[str, str]]
 Answerer = Callable[[Sequence[Messages]], Sequence[str]]
-
-
-def conversation(prompt: str, system: str | None = None) -> Messages:
-    """One user turn, under a system prompt if given."""
-    opening = [] if system is None else [{"role": "system", "content": system}]
-    return [*opening, {"role": "user", "content": prompt}]
-
-
-def prompt_ids(tokenizer: Any, messages: Messages) -> list[int]:
-    """Token ids up to where the answer begins; thinking off."""
-    text = tokenizer.apply_chat_template(
-        messages, add_generation_prompt=True, tokenize=False, enable_thinking=False
-    )
-    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 def pad_id(tokenizer: Any) -> int:

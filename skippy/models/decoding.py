@@ -67,9 +67,8 @@ class DecodingBatch:
     def join(self, rows: Sequence[Row]) -> None:
         """Let rows join: each distinct prompt goes through the model once, then all rows take their slots."""
         prompts = list(dict.fromkeys(row.prompt for row in rows))
-        tokens, mask = self._pad(prompts)
-        prefilled = DynamicCache()
-        logits = self._forward(tokens, mask, (mask.cumsum(-1) - 1).clamp(min=0), prefilled)
+        logits, prefilled, mask = prefill(self._model, prompts, self._pad_token)
+        self._begin(logits)
         self._reserve(prefilled, len(rows))
         free = [slot for slot, row in enumerate(self._slots) if row is None][: len(rows)]
         place = {prompt: index for index, prompt in enumerate(prompts)}
@@ -81,7 +80,7 @@ class DecodingBatch:
             self._starts[slot] = end - len(row.prompt)
         where = torch.tensor(free, device=self._device)
         self._mask[where] = 0
-        self._mask[where, end - tokens.shape[1] : end] = mask[order]
+        self._mask[where, end - mask.shape[1] : end] = mask[order]
         self._logits[where] = logits[order]
         if self._seen is not None:
             self._seen[where] = False
@@ -125,9 +124,8 @@ class DecodingBatch:
         self._mask[:, cache.end] = 1
         window = self._mask[:, cache.start : cache.end + 1]
         positions = window.sum(-1, keepdim=True) - 1
-        self._logits = self._forward(
-            torch.tensor(tokens, device=self._device)[:, None], window, positions, cache
-        )
+        column = torch.tensor(tokens, device=self._device)[:, None]
+        self._logits = next_logits(self._model, column, window, positions, cache)
         cache.end += 1
 
     def _reserve(self, prefilled: DynamicCache, count: int) -> None:
@@ -156,24 +154,41 @@ class DecodingBatch:
         self._starts = [self._starts[slot] + shift for slot in kept] + [end] * spare
         self._slots = [self._slots[slot] for slot in kept] + [None] * spare
 
-    def _pad(self, prompts: Sequence[tuple[int, ...]]) -> tuple[Tensor, Tensor]:
-        width = max(map(len, prompts))
-        tokens = [[self._pad_token] * (width - len(prompt)) + list(prompt) for prompt in prompts]
-        mask = [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts]
-        return torch.tensor(tokens, device=self._device), torch.tensor(mask, device=self._device)
-
-    def _forward(self, tokens: Tensor, mask: Tensor, positions: Tensor, cache: Cache) -> Tensor:
-        out = self._model(
-            input_ids=tokens,
-            attention_mask=mask,
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        logits: Tensor = out.logits[:, -1]
+    def _begin(self, logits: Tensor) -> None:
         if not self._logits.numel():
             self._logits = logits.new_empty((0, logits.shape[1]))
             if self._sampling.presence_penalty:
                 self._seen = torch.zeros_like(self._logits, dtype=torch.bool)
-        return logits
+
+
+def prefill(
+    model: nn.Module, prompts: Sequence[tuple[int, ...]], pad_token: int
+) -> tuple[Tensor, DynamicCache, Tensor]:
+    """Put prompts through the model, padded on the left.
+
+    Returns:
+        Logits of the first token after each (prompts, vocabulary), the cache, the mask (prompts, width).
+    """
+    device = next(model.parameters()).device
+    width = max(map(len, prompts))
+    tokens = [[pad_token] * (width - len(prompt)) + list(prompt) for prompt in prompts]
+    mask = torch.tensor(
+        [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=device
+    )
+    cache = DynamicCache()
+    positions = (mask.cumsum(-1) - 1).clamp(min=0)
+    return next_logits(model, torch.tensor(tokens, device=device), mask, positions, cache), cache, mask
+
+
+def next_logits(model: nn.Module, tokens: Tensor, mask: Tensor, positions: Tensor, cache: Cache) -> Tensor:
+    """One forward pass; logits after the last of `tokens` (rows, n), which the cache then holds."""
+    out = model(
+        input_ids=tokens,
+        attention_mask=mask,
+        position_ids=positions,
+        past_key_values=cache,
+        use_cache=True,
+        logits_to_keep=1,
+    )
+    logits: Tensor = out.logits[:, -1]
+    return logits

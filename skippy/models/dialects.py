@@ -6,12 +6,18 @@ each dialect lists what it honours, and anything else is refused before the firs
 
 from __future__ import annotations
 
+import http.client
 import json
+import urllib.error
+import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from skippy.core.sampling import Sampling
+from skippy.errors import BackendError
+
+PROBE_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -21,6 +27,7 @@ class Dialect:
     name: str
     honours: Callable[[Sampling], bool]
     write: Callable[[Sampling], dict[str, Any]]
+    takes_template_arguments: bool = False
 
 
 def _write_plain(sampling: Sampling) -> dict[str, Any]:
@@ -46,8 +53,43 @@ def _write_generation_config(sampling: Sampling) -> dict[str, Any]:
 
 
 PLAIN = Dialect("plain OpenAI protocol", lambda sampling: sampling.top_k == 0, _write_plain)
-EXTENDED = Dialect("vLLM or SGLang", lambda sampling: True, _write_extended)
+EXTENDED = Dialect("vLLM or SGLang", lambda sampling: True, _write_extended, takes_template_arguments=True)
 TRANSFORMERS = Dialect(
-    "transformers serve", lambda sampling: sampling.presence_penalty == 0, _write_generation_config
+    "transformers serve",
+    lambda sampling: sampling.presence_penalty == 0,
+    _write_generation_config,
+    takes_template_arguments=True,
 )
 OWNERS = {"vllm": EXTENDED, "sglang": EXTENDED}
+
+
+def find_dialect(base_url: str, api_key: str) -> Dialect:
+    """What the server at an endpoint understands, found by asking it.
+
+    Raises:
+        BackendError: nobody answers.
+    """
+    models = _get_json(f"{base_url}/models", base_url, api_key)
+    owners = {str(entry.get("owned_by", "")).lower() for entry in models.get("data", [])}
+    for owner in owners & set(OWNERS):
+        return OWNERS[owner]
+    paths = _get_json(f"{base_url.removesuffix('/v1')}/openapi.json", base_url, api_key).get("paths", {})
+    return TRANSFORMERS if "/load_model" in paths else PLAIN
+
+
+def _get_json(url: str, base_url: str, api_key: str) -> dict[str, Any]:
+    """What a page of the server says; nothing where it has no such page, or the page is broken."""
+    asked = urllib.request.Request(url, headers={"Authorization": f"Bearer {api_key}"})
+    try:
+        with urllib.request.urlopen(asked, timeout=PROBE_SECONDS) as answer:
+            return dict(json.load(answer))
+    except urllib.error.HTTPError:
+        return {}  # `transformers serve` fails on its list of models where there is no cache
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        raise BackendError(
+            "The server cannot be reached, or is no OpenAI-compatible one.",
+            where=base_url,
+            expected=f"JSON at {url}",
+            found=f"{type(error).__name__}: {str(error).strip()[:300]}",
+            next_step="start the server, or check the endpoint",
+        ) from error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -11,15 +11,17 @@ from torch import nn
 
 from skippy.core.sampling import Sampling
 from skippy.errors import BackendError
+from skippy.models.captured import FixedBatch, gains_from_recording
 from skippy.models.decoding import DecodingBatch, Row
+from skippy.models.prompts import encode_prompt, opened_thought, render_prompt
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 CPU_CACHE_BYTES = 256 << 20  # of keys and values; more rows would not be faster
 GPU_MEMORY_SHARE = 0.4  # of what is free, for keys and values; the rest is activations and their copies
-THINK = "<think>"
 REFUSALS = ("content_filter", "refused")
+MOST_SLOTS = 512  # of a recorded batch, whose empty slots cost as much as full ones
 REFILL_SHARE = 4  # join when a quarter of the batch is free: a prefill a step would cost more
 
 
@@ -66,15 +68,24 @@ class TransformersBackend:
         tokenizer: with a chat template.
         batch_tokens: upper bound on rows × (prompt + completion) in one batch; None takes what suits the
             device. A single row is always admitted.
+        fixed: decode in buffers of fixed size, which on a GPU makes a step one recorded graph; None does so
+            for a small model on a GPU. The samples are the same.
     """
 
     def __init__(
-        self, model: nn.Module, tokenizer: PreTrainedTokenizerBase, batch_tokens: int | None = None
+        self,
+        model: nn.Module,
+        tokenizer: PreTrainedTokenizerBase,
+        batch_tokens: int | None = None,
+        *,
+        fixed: bool | None = None,
     ) -> None:
         self._model = model
         self._tokenizer: Any = tokenizer
         self._batch_tokens = batch_tokens or _fitting_tokens(model)
         self._stop_tokens = _stop_tokens(model, tokenizer)
+        self._is_fixed = gains_from_recording(model) if fixed is None else fixed
+        self._recorded: tuple[Sampling, FixedBatch] | None = None
 
     def supports(self, sampling: Sampling) -> bool:
         """Everything in a `Sampling` is honoured, as long as a completion fits into the model's context."""
@@ -89,7 +100,7 @@ class TransformersBackend:
         asked = list(requests)
         prompts = [render_prompt(self._tokenizer, each.messages) for each in asked]
         # A thought that the template opened is part of the answer: cut off, it must not read as a closed one.
-        thinking = {each.id for each, text in zip(asked, prompts, strict=True) if opens_thought(text)}
+        opened = {each.id: opened_thought(text) for each, text in zip(asked, prompts, strict=True)}
         waiting = [
             Row(each.id, encode_prompt(self._tokenizer, text), each.seed)
             for each, text in zip(asked, prompts, strict=True)
@@ -98,11 +109,16 @@ class TransformersBackend:
         if not waiting:
             return
         self._require_context(waiting[-1], sampling)
-        room = max(1, self._batch_tokens // (len(waiting[-1].prompt) + sampling.max_tokens))
+        columns = len(waiting[-1].prompt) + sampling.max_tokens
+        room = max(1, self._batch_tokens // columns)
         was_training = self._model.training
         self._model.eval()
-        pad_token = self._tokenizer.pad_token_id or 0
-        batch = DecodingBatch(self._model, sampling, self._stop_tokens, pad_token)
+        batch: DecodingBatch | FixedBatch
+        if self._is_fixed:
+            batch = self._fixed_batch(sampling, min(room, MOST_SLOTS, len(waiting)), columns)
+            room = batch.slots
+        else:
+            batch = DecodingBatch(self._model, sampling, self._stop_tokens, self._pad_token)
         try:
             while waiting or batch.rows:
                 free = room - len(batch.rows)
@@ -110,9 +126,27 @@ class TransformersBackend:
                     joining = [waiting.pop() for _ in range(min(free, len(waiting)))]
                     batch.join(joining)
                 for row in batch.step():
-                    yield self._decode(row, THINK if row.id in thinking else "")
+                    yield self._decode(row, opened[row.id])
         finally:
             self._model.train(was_training)
+
+    @property
+    def _pad_token(self) -> int:
+        return self._tokenizer.pad_token_id or 0
+
+    def _fixed_batch(self, sampling: Sampling, slots: int, columns: int) -> FixedBatch:
+        """The batch of the last call where it suits, since recording a step takes as long as many steps."""
+        if self._recorded is not None:
+            recorded_for, batch = self._recorded
+            if recorded_for == sampling and slots <= batch.slots <= 2 * slots and columns <= batch.columns:
+                batch.clear()
+                return batch
+        self._recorded = None  # its buffers go before the new ones come
+        batch = FixedBatch(
+            self._model, sampling, self._stop_tokens, self._pad_token, slots=slots, columns=columns
+        )
+        self._recorded = (sampling, batch)
+        return batch
 
     def _decode(self, row: Row, opening: str) -> Completion:
         kept = row.tokens[:-1] if row.is_stopped else row.tokens
@@ -129,21 +163,6 @@ class TransformersBackend:
                 found=f"{len(longest.prompt)} in the prompt, up to {sampling.max_tokens} in the completion",
                 next_step="use a preset with a smaller max_tokens",
             )
-
-
-def render_prompt(tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> str:
-    """The conversation as the chat template puts it, up to where the answer begins."""
-    return str(tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False))
-
-
-def encode_prompt(tokenizer: Any, text: str) -> tuple[int, ...]:
-    """Token ids of a rendered prompt; the template wrote the special ones already."""
-    return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
-
-
-def opens_thought(prompt: str) -> bool:
-    """Whether the template left the answer to begin inside a thought."""
-    return prompt.rstrip().endswith(THINK)
 
 
 def _text_config(model: nn.Module) -> Any:

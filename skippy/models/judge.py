@@ -21,6 +21,8 @@ from openai.types.chat.chat_completion import ChatCompletion, Choice
 
 from skippy.core.persona import Trait
 from skippy.errors import BackendError, RewardError
+from skippy.models.dialects import find_dialect
+from skippy.models.profiles import THINKING_SWITCHES
 
 logger = logging.getLogger(__name__)
 
@@ -75,6 +77,7 @@ class Judge:
         self.model = model
         self.settings = settings or JudgeSettings()
         self._remembered: dict[Question, float | None] = {}
+        self._body: dict[str, object] = {}
 
     def check(self) -> None:
         """Ask one easy question, so that a bad endpoint shows before the first step and not after hours.
@@ -88,8 +91,11 @@ class Judge:
             "Good morning, friend!",
         )
         try:
+            if find_dialect(self.base_url.rstrip("/"), self.settings.api_key).takes_template_arguments:
+                # A template ignores a switch that it does not have.
+                self._body = {"chat_template_kwargs": dict.fromkeys(THINKING_SWITCHES, False)}
             digit = _run(lambda: self._ask_all([question]))[0]
-        except RewardError as error:
+        except (BackendError, RewardError) as error:
             raise BackendError(
                 "The judge cannot be used",
                 where=self.base_url,
@@ -159,6 +165,7 @@ class Judge:
                         temperature=0.0,
                         logprobs=True,
                         top_logprobs=TOP_LOGPROBS,
+                        extra_body=self._body,
                     )
                 return read_answer(answer)
             except openai.APIError as error:

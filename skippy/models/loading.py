@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, Auto
 from transformers import logging as transformers_logging
 
 from skippy.errors import AdapterError, CheckpointError
+from skippy.models.prompts import require_template
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -81,10 +82,10 @@ def load_model(
 
 
 def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
-    """Load a tokenizer that pads on the left, as generation needs.
+    """Load a tokenizer that pads on the left, as generation needs, and whose chat template renders.
 
     Raises:
-        CheckpointError: there is none, or it has no chat template or no token to pad with.
+        CheckpointError: there is none, or it has no usable chat template or no token to pad with.
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(Path(path), local_files_only=True)
@@ -107,6 +108,7 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
             found="without " + ", ".join(lacking),
             next_step="use an instruction-tuned model, or add chat_template.jinja",
         )
+    require_template(tokenizer, str(path))
     tokenizer.padding_side = "left"
     return tokenizer
 

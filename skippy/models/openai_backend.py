@@ -9,12 +9,9 @@ to lose the others. A server that answers none of its first batch is asked wrong
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import queue
 import threading
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,8 +22,9 @@ from openai.types.chat import ChatCompletion
 
 from skippy.core.sampling import Sampling
 from skippy.errors import BackendError
-from skippy.models.dialects import OWNERS, PLAIN, TRANSFORMERS, Dialect
-from skippy.models.generation import THINK, Completion, Request, opens_thought, render_prompt
+from skippy.models.dialects import Dialect, find_dialect
+from skippy.models.generation import Completion, Request
+from skippy.models.prompts import opened_thought, prepare_messages, render_prompt, template_arguments
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -34,9 +32,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 CONNECT_SECONDS = 10.0
-PROBE_SECONDS = 5.0
 FINISH_REASONS = ("stop", "length")
-CLOSED_THINK = "</think>"
+THINK, CLOSED_THINK = "<think>", "</think>"
 
 
 @dataclass(frozen=True)
@@ -54,8 +51,8 @@ class OpenAIBackend:
         base_url: the endpoint, up to and including `/v1`.
         model: name of the model there.
         concurrency: requests in flight at once.
-        tokenizer: of the served model: its chat template says whether answers begin inside a thought, which
-            the server writes into the prompt and does not hand back.
+        tokenizer: of the served model: its chat template says whether there is a system role, how thinking is
+            switched off, and whether answers begin inside a thought, which the server does not hand back.
         timeout_seconds: longest wait for one completion.
         retries: further attempts after a failure that may pass (connection, overload, server error).
         api_key: sent as bearer token.
@@ -92,12 +89,7 @@ class OpenAIBackend:
     @cached_property
     def dialect(self) -> Dialect:
         """What the server at the endpoint understands, found by asking it."""
-        models = self._get_json(f"{self._base_url}/models")
-        owners = {str(entry.get("owned_by", "")).lower() for entry in models.get("data", [])}
-        for owner in owners & set(OWNERS):
-            return OWNERS[owner]
-        paths = self._get_json(f"{self._base_url.removesuffix('/v1')}/openapi.json").get("paths", {})
-        return TRANSFORMERS if "/load_model" in paths else PLAIN
+        return find_dialect(self._base_url, self._api_key)
 
     def generate(self, requests: Iterable[Request], sampling: Sampling) -> Iterator[Completion]:
         """Yield completions as the server finishes them; a single refusal is a completion without text.
@@ -109,7 +101,7 @@ class OpenAIBackend:
         waiting = list(requests)
         if not waiting:
             return
-        parameters = self.dialect.write(sampling)
+        parameters = self._parameters(sampling)
         results: queue.Queue[Completion | _Refusal | BaseException] = queue.Queue()
         refusals: list[_Refusal] = []  # before the first answer
         run = _Run(self._ask_all(waiting, parameters, results.put), results.put)
@@ -130,6 +122,23 @@ class OpenAIBackend:
                     refusals.clear()
         finally:
             run.stop()
+
+    def _parameters(self, sampling: Sampling) -> dict[str, Any]:
+        """What every request carries besides its messages: sampling, and thinking off where there is a switch."""
+        parameters = self.dialect.write(sampling)
+        arguments = template_arguments(self._tokenizer) if self._tokenizer else {}
+        if arguments and not self.dialect.takes_template_arguments:
+            raise BackendError(
+                "The server cannot be told to leave thinking out.",
+                where=f"{self._base_url} ({self.dialect.name})",
+                expected="a server that hands chat_template_kwargs to the chat template: vLLM or SGLang",
+                found=f"a chat template with the switch {', '.join(arguments)}",
+                next_step="serve the model with one of these, or leave backend out",
+            )
+        if arguments:
+            body = {**parameters.get("extra_body", {}), "chat_template_kwargs": arguments}
+            parameters["extra_body"] = body
+        return parameters
 
     async def _ask_all(
         self,
@@ -154,6 +163,8 @@ class OpenAIBackend:
         self, client: openai.AsyncOpenAI, request: Request, parameters: dict[str, Any]
     ) -> Completion | _Refusal:
         messages: Any = [dict(message) for message in request.messages]
+        if self._tokenizer is not None:
+            messages = prepare_messages(self._tokenizer, messages)
         seed = request.seed & 0x7FFF_FFFF  # servers reject more than 32 bits, some of them a sign
         try:
             answer = await client.chat.completions.create(
@@ -209,23 +220,7 @@ class OpenAIBackend:
         )
 
     def _opens_thought(self, request: Request) -> bool:
-        return self._tokenizer is not None and opens_thought(render_prompt(self._tokenizer, request.messages))
-
-    def _get_json(self, url: str) -> dict[str, Any]:
-        """What a page of the server says; nothing where it has no such page, or the page is broken."""
-        asked = urllib.request.Request(url, headers={"Authorization": f"Bearer {self._api_key}"})
-        try:
-            with urllib.request.urlopen(asked, timeout=PROBE_SECONDS) as answer:
-                return dict(json.load(answer))
-        except urllib.error.HTTPError:
-            return {}  # `transformers serve` fails on its list of models where there is no cache
-        except (urllib.error.URLError, OSError, ValueError) as error:
-            raise self._error(
-                "The server cannot be reached, or is no OpenAI-compatible one.",
-                f"JSON at {url}",
-                error,
-                "start the server, or check the endpoint",
-            ) from error
+        return bool(self._tokenizer and opened_thought(render_prompt(self._tokenizer, request.messages)))
 
     def _error(self, what: str, expected: str, error: Exception, next_step: str) -> BackendError:
         found = f"{type(error).__name__}: {str(error).strip()[:300]}"

@@ -13,7 +13,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -44,15 +43,23 @@ def choose(
     Returns:
         (rows,) int64.
     """
+    return choose_by_keys(logits, sampling, row_keys(seeds, positions).to(logits.device), seen)
+
+
+def choose_by_keys(logits: Tensor, sampling: Sampling, keys: Tensor, seen: Tensor | None = None) -> Tensor:
+    """`choose`, each row's random choice decided by its key, (rows,) int64 on the device of the logits.
+
+    Nothing here depends on a value that only the host knows, so a CUDA graph can hold it.
+    """
     scores = logits.float()
     if sampling.presence_penalty and seen is not None:
         scores = scores - sampling.presence_penalty * seen
     if sampling.temperature == 0:
         return scores.argmax(-1)
     scores, tokens = keep_candidates(scores / sampling.temperature, sampling.top_k, sampling.top_p)
-    noisy = scores.double() + gumbel_noise(seeds, positions, tokens)
+    noisy = scores.double() + gumbel_noise(keys, tokens)
     best = noisy.argmax(-1, keepdim=True)
-    return best[:, 0] if tokens.shape[0] == 1 < len(seeds) else tokens.gather(-1, best)[:, 0]
+    return best[:, 0] if tokens.shape[0] == 1 < len(keys) else tokens.gather(-1, best)[:, 0]
 
 
 def keep_candidates(scores: Tensor, top_k: int, top_p: float) -> tuple[Tensor, Tensor]:
@@ -75,30 +82,36 @@ def keep_candidates(scores: Tensor, top_k: int, top_p: float) -> tuple[Tensor, T
     return scores, tokens
 
 
-def gumbel_noise(seeds: Sequence[int], positions: Sequence[int], tokens: Tensor) -> Tensor:
-    """Standard Gumbel noise, float64, a pure function of (seed, position, token).
+def gumbel_noise(keys: Tensor, tokens: Tensor) -> Tensor:
+    """Standard Gumbel noise, float64, a pure function of (key, token).
 
     Args:
-        seeds: of each row, any Python integers; their low 64 bits count.
-        positions: of each row.
+        keys: (rows,) int64, of `row_keys` or `keys_at`.
         tokens: (rows, c) or (1, c) token numbers.
 
     Returns:
         (rows, c) on the device of `tokens`.
     """
-    keys = row_keys(seeds, positions).to(tokens.device)
     bits = _mix(_mix(keys[:, None] + tokens * _signed(GOLDEN)))
     uniform = ((bits >> 11) & ((1 << 53) - 1)).double().add_(0.5).mul_(2.0**-53)
     return uniform.log_().neg_().log_().neg_()
 
 
 def row_keys(seeds: Sequence[int], positions: Sequence[int]) -> Tensor:
-    """One 64-bit key a row, from its seed and position, as int64."""
-    with np.errstate(over="ignore"):  # arithmetic modulo 2⁶⁴ is the point
-        seed = np.array([value & MASK_64 for value in seeds], dtype=np.uint64)
-        position = np.array(positions, dtype=np.uint64)
-        keys = _mix_numpy(_mix_numpy(seed + np.uint64(GOLDEN)) + position * np.uint64(GOLDEN))
-    return torch.from_numpy(keys.view(np.int64))
+    """One 64-bit key a row, from its seed and position, as int64 on the CPU."""
+    return keys_at(seed_keys(seeds), torch.tensor(positions, dtype=torch.long))
+
+
+def seed_keys(seeds: Sequence[int]) -> Tensor:
+    """(rows,) int64 on the CPU from any Python integers, of which the low 64 bits count."""
+    return _mix(
+        torch.tensor([_signed(value & MASK_64) for value in seeds], dtype=torch.long) + _signed(GOLDEN)
+    )
+
+
+def keys_at(keys: Tensor, positions: Tensor) -> Tensor:
+    """The keys of rows with these `seed_keys` at these positions, on the device where both are."""
+    return _mix(keys + positions * _signed(GOLDEN))
 
 
 def _mix(bits: Tensor) -> Tensor:
@@ -106,12 +119,6 @@ def _mix(bits: Tensor) -> Tensor:
     bits = (bits ^ ((bits >> 30) & ((1 << 34) - 1))) * _signed(MIX_1)
     bits = (bits ^ ((bits >> 27) & ((1 << 37) - 1))) * _signed(MIX_2)
     return bits ^ ((bits >> 31) & ((1 << 33) - 1))
-
-
-def _mix_numpy(bits: np.ndarray) -> np.ndarray:
-    bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(MIX_1)
-    bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(MIX_2)
-    return bits ^ (bits >> np.uint64(31))
 
 
 def _signed(value: int) -> int:

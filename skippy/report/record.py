@@ -130,8 +130,7 @@ class ReportRecord:
     def to_json(self) -> str:
         """Strict JSON; NaN and infinities become null."""
         return (
-            json.dumps(_finite(dataclasses.asdict(self)), indent=2, allow_nan=False, ensure_ascii=False)
-            + "\n"
+            json.dumps(finite(dataclasses.asdict(self)), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
         )
 
     @classmethod
@@ -152,12 +151,12 @@ class ReportRecord:
         return _read(cls, content, where)
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
     """`value` with null in place of NaN and infinities, which JSON does not have."""
     if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

@@ -9,9 +9,9 @@ from skippy.core.inference.cells import Cell, TrainingDose
 from skippy.core.inference.collapse import COLLAPSED_SHARE
 from skippy.core.inference.frontier import Difference, FrontierPoint
 from skippy.core.inference.study import Analysis
+from skippy.core.variants import label_of
 from skippy.report.canvas import Canvas, Scale, fit_scale, name_room, spread_labels
 from skippy.report.numerals import bounds, plain, signed
-from skippy.report.wording import label_of
 
 ROW_PIXELS = 34
 KL_FLOOR = 1e-5
@@ -69,15 +69,15 @@ def _draw_path(
 
 
 def draw_runs(analysis: Analysis, width: int) -> str:
-    """Every training's score at the largest α, a row an arm and training dose: a collapse is a dot far left."""
-    canvas = Canvas(width, "Score of every training at the largest scale, by arm and training dose")
+    """Every training's score as trained, a row an arm and training dose: a collapse is a dot far left."""
+    canvas = Canvas(width, "Score of every training at α = 1, by arm and training dose")
     left = 12.0 if canvas.is_narrow else 250.0
     right, row = width - 70.0, ROW_PIXELS + (18 if canvas.is_narrow else 0)
     base = 100 * analysis.base_score
     across = Scale(-2.0, max(base * 1.08, 10.0), left, right)
     top, bottom = 26.0, 26.0 + row * len(analysis.collapses)
     canvas.rect(left, top, across(COLLAPSED_SHARE * base) - left, bottom - top, "zone-bad")
-    canvas.x_axis(across, top, bottom, "avg_at_k at the largest α, points")
+    canvas.x_axis(across, top, bottom, "avg_at_k as trained (α = 1), points")
     canvas.line(across(base), top, across(base), bottom, "zero")
     canvas.text(across(base), top - 8, "base", "note", "middle")
     for index, count in enumerate(analysis.collapses):
@@ -99,8 +99,8 @@ def draw_differences(differences: Sequence[Difference], margin: float | int, wid
     if not differences:
         return None
     canvas = Canvas(width, "Differences between arms at equal persona, with simultaneous bounds")
-    left = 12.0 if canvas.is_narrow else 330.0
-    right, row = width - (12.0 if canvas.is_narrow else 130.0), ROW_PIXELS + (16 if canvas.is_narrow else -6)
+    left = 12.0 if canvas.is_narrow else 375.0
+    right, row = width - (12.0 if canvas.is_narrow else 175.0), ROW_PIXELS + (16 if canvas.is_narrow else -6)
     values = [0.0, -100 * margin, 100 * margin]
     for one in differences:
         if one.bound:

@@ -13,9 +13,10 @@ from markupsafe import Markup
 from skippy.core.inference.cells import Cell
 from skippy.core.inference.predictors import Estimate
 from skippy.core.inference.study import Analysis
+from skippy.core.variants import label_of
 from skippy.report.canvas import NARROW, WIDE
 from skippy.report.numerals import plain, signed
-from skippy.report.page import finite
+from skippy.report.record import finite
 from skippy.report.study_figures import (
     describe_difference,
     draw_differences,
@@ -30,7 +31,6 @@ from skippy.report.study_wording import (
     study_headline,
     study_limits,
 )
-from skippy.report.wording import label_of
 
 PREDICTOR_WORDS = {
     "kl_base_arm_everyday": "KL(base‖arm), everyday prompts",

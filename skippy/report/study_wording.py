@@ -8,8 +8,8 @@ from skippy.core.inference.frontier import Difference
 from skippy.core.inference.loss_dose import DoseEstimate, LossDose
 from skippy.core.inference.simultaneous import Bound
 from skippy.core.inference.study import Analysis
+from skippy.core.variants import label_of
 from skippy.report.numerals import bounds, plain, signed
-from skippy.report.wording import label_of
 
 
 def study_headline(analysis: Analysis) -> str:
@@ -23,7 +23,8 @@ def study_headline(analysis: Analysis) -> str:
     parts = [_keeps("V4", "V3", answer)]
     if random is not None:
         parts.append(_keeps("V4", "random directions", random))
-    return "; ".join(part for part in parts if part) or "A loss was seen; no two arms were compared"
+    sentence = "; ".join(part for part in parts if part) or "A loss was seen; no two arms were compared"
+    return sentence[0].upper() + sentence[1:]
 
 
 def _best_known(differences: Sequence[Difference], first: str, second: str) -> Difference | None:

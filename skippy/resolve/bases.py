@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from skippy.core.target import Target
 from skippy.lab.paths import LAB, LAB_CHECKPOINT
 from skippy.models.hub import fetch_checkpoint
+from skippy.models.profiles import AUTO, LAB_LINEAGE, ModelProfile, choose_profile
 from skippy.models.targets import find_targets
 from skippy.stores.checkpoints import Checkpoint
+from skippy.stores.merging import CARD_FILE
 from skippy.stores.projectors import Projectors, read_projectors
 from skippy.tracking.tracker import Tracker
 
 logger = logging.getLogger(__name__)
 
 
-LAB_HIDDEN_SIZE_LIMIT = 512
 LARGE_BYTES = 10**9
+TUNED_CARD_FILE = "skippy_lab.json"
 
 
 @dataclass(frozen=True)
@@ -31,12 +35,16 @@ class Base:
         checkpoint: its files, headers read.
         targets: the weights that LoRA adapts.
         hashing: the digest in the making; `svd` works meanwhile.
+        profile: how it is trained, sampled and spoken to.
+        lineage: what it descends from: `lab`, `lab-tuned`, or empty for neither.
     """
 
     name: str
     checkpoint: Checkpoint
     targets: tuple[Target, ...]
     hashing: Future[str]
+    profile: ModelProfile
+    lineage: str = ""
 
     @property
     def digest(self) -> str:
@@ -49,11 +57,6 @@ class Base:
         return self.hashing.done()
 
     @property
-    def is_lab(self) -> bool:
-        """Whether this is the built-in lab model, or something merged from it."""
-        return self.checkpoint.config.get("text_config", {}).get("hidden_size", 0) <= LAB_HIDDEN_SIZE_LIMIT
-
-    @property
     def public_name(self) -> str:
         """What an adapter may call its base: a name or id, but for a directory only the digest."""
         return self.digest if Path(self.name).is_dir() else self.name
@@ -64,28 +67,86 @@ class Base:
         return self.checkpoint.path
 
 
-def open_base(name: str, tracker: Tracker) -> Base:
+def open_base(name: str, tracker: Tracker, profile: str = AUTO) -> Base:
     """Find a base by `lab`, directory, models:/ URI or Hugging Face id, and read its headers.
+
+    Args:
+        name: what the person calls it.
+        tracker: where models:/ URIs are found.
+        profile: name of a profile, or `auto` for the one of what the base declares itself to be.
 
     Raises:
         CheckpointError: it is missing or no checkpoint.
+        ConfigError: there is no such profile.
         TargetError: its family is unknown or lacks a target.
         MissingRunError: a models:/ URI names nothing.
     """
-    if name == LAB:
-        path = LAB_CHECKPOINT
-    elif name.startswith("models:/"):
-        path = tracker.models.resolve(name).path
-    else:
-        path = fetch_checkpoint(name)
-    checkpoint = Checkpoint.open(path)
+    checkpoint = _open_checkpoint(name, tracker)
+    lineage = find_lineage(checkpoint)
+    chosen = _choose(name, checkpoint, lineage, profile)
     targets = find_targets(checkpoint.config, checkpoint.shapes)
     if checkpoint.nbytes > LARGE_BYTES:
         logger.info("base: hashing %.0f GB of %s", checkpoint.nbytes / 1e9, name)
     hasher = ThreadPoolExecutor(1)
     hashing = hasher.submit(checkpoint.digest)
     hasher.shutdown(wait=False)
-    return Base(name, checkpoint, targets, hashing)
+    return Base(name, checkpoint, targets, hashing, chosen, lineage)
+
+
+def find_profile(name: str, tracker: Tracker, profile: str = AUTO) -> ModelProfile:
+    """The profile of a base, for who needs nothing else of it; raises as `open_base` does."""
+    checkpoint = _open_checkpoint(name, tracker)
+    return _choose(name, checkpoint, find_lineage(checkpoint), profile)
+
+
+def find_lineage(checkpoint: Checkpoint) -> str:
+    """What a checkpoint descends from: `lab`, `lab-tuned`, or empty for neither.
+
+    A merge writes the lineage of its base, and the lab's builder that of what it tuned, beside the weights. What was
+    merged before there was a lineage names its base alone.
+    """
+    for name in (CARD_FILE, TUNED_CARD_FILE):
+        card = _read_card(checkpoint.path / name)
+        if card.get("lineage"):
+            return str(card["lineage"])
+        if card.get("base_digest") == _lab().digest:
+            return LAB_LINEAGE
+    # Hashing takes minutes where weights are large; weights of another size are other weights.
+    return LAB_LINEAGE if checkpoint.nbytes == _lab().nbytes and checkpoint.digest() == _lab().digest else ""
+
+
+@dataclass(frozen=True)
+class _Identity:
+    nbytes: int
+    digest: str
+
+
+@lru_cache(maxsize=1)
+def _lab() -> _Identity:
+    checkpoint = Checkpoint.open(LAB_CHECKPOINT)
+    return _Identity(checkpoint.nbytes, checkpoint.digest())
+
+
+def _read_card(path: Path) -> dict[str, object]:
+    """A card beside the weights; empty where there is none, or none that can be read."""
+    try:
+        card = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return card if isinstance(card, dict) else {}
+
+
+def _open_checkpoint(name: str, tracker: Tracker) -> Checkpoint:
+    if name == LAB:
+        return Checkpoint.open(LAB_CHECKPOINT)
+    is_uri = name.startswith("models:/")
+    return Checkpoint.open(tracker.models.resolve(name).path if is_uri else fetch_checkpoint(name))
+
+
+def _choose(name: str, checkpoint: Checkpoint, lineage: str, wanted: str) -> ModelProfile:
+    profile = choose_profile(checkpoint.config, (name, checkpoint.path.name), lineage, wanted)
+    logger.info("base: %s has %s", name, profile)
+    return profile
 
 
 def load_projectors(tracker: Tracker, run_id: str, base: Base, *, k: str | None = None) -> Projectors:

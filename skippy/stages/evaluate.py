@@ -14,27 +14,33 @@ from skippy.config import EvalConfig, config_dict
 from skippy.core.inference.power import achievable_margin, minimum_detectable_effect
 from skippy.errors import ConfigError
 from skippy.evaluation.asking import Plan, choose_sampling, generate, identify_work, rule_of
+from skippy.evaluation.generator import Generator
 from skippy.evaluation.metrics import banal_metrics, family_rows, problem_metrics, problem_scores
-from skippy.evaluation.opinions import Opinions, add_opinions, prepare_opinions
+from skippy.evaluation.opinions import (
+    Opinions,
+    add_opinions,
+    open_opinions,
+    require_something_to_judge,
+)
 from skippy.evaluation.suites import (
     AIME,
     BANAL,
     banal_questions,
-    choose_prompt_style,
     load_problem_set,
     problem_questions,
     rescore,
     suite_label,
 )
-from skippy.evaluation.walk import CHECKPOINTS, plan_walk, walk
+from skippy.evaluation.walk import plan_walk, require_local, walk
 from skippy.resolve.bases import Base, open_base
+from skippy.resolve.devices import pick_device
+from skippy.resolve.files import CHECKPOINTS
 from skippy.resolve.runs import CHARACTER_DIGEST, MODEL_URI, SUBJECT, find_run
 from skippy.resolve.subjects import Subject, find_subject
 from skippy.resolve.workspaces import claim_workspace
 from skippy.stores.samples import Sample, read_samples
 from skippy.tracking.external_models import MODEL_DIGEST_TAG
 from skippy.tracking.records import RunRecord
-from skippy.tracking.runs import CONFIG_FILE
 from skippy.tracking.stage_run import StageRun
 from skippy.tracking.tracker import Tracker
 
@@ -53,114 +59,179 @@ class EvalResult:
     metrics: Mapping[str, float]
 
 
+@dataclass(frozen=True)
+class EvalPlan:
+    """What is asked of whom, found or refused before a run is opened.
+
+    Attributes:
+        config: parameters in force: those of then, where samples are scored again.
+        base: what the model was made from.
+        asked: questions, model and sampling.
+        opinions: of others, opened.
+        samples: those of an earlier evaluation, scored anew; None: they are to be generated.
+    """
+
+    config: EvalConfig
+    base: Base
+    asked: Plan
+    opinions: Opinions
+    samples: tuple[Sample, ...] | None = None
+
+    @property
+    def is_walk(self) -> bool:
+        """Whether every checkpoint of a training is asked."""
+        return self.asked.subject.uri == CHECKPOINTS
+
+
 def run(config: EvalConfig, tracker: Tracker) -> EvalResult:
     """Evaluate one model, or score the samples of an earlier evaluation again."""
+    plan = resolve(config, tracker)
+    subject, sampling = plan.asked.subject, plan.asked.sampling
     with tracker.stage(
         "eval",
-        name=f"eval {config.model}",
-        note=f"Evaluation of {config.model} on {config.suite}.",
-        config=config_dict(config),
+        name=f"eval {subject.label}",
+        note=f"{subject.label} on {plan.config.suite}: {len(plan.asked.questions)} questions, "
+        f"{plan.asked.samples} samples a problem, preset {sampling.name}.",
+        variant=subject.variant,
+        base_digest=plan.base.digest,
+        character=plan.asked.character.name,
+        links={"train": subject.train_run, "merge": subject.merge_run},
+        config=config_dict(plan.config),
     ) as stage:
-        is_walk = config.model == CHECKPOINTS
-        opinions = prepare_opinions(config, of_one_model=not is_walk)
-        regraded = find_run(tracker, "eval", config.regrade) if config.regrade else None
-        if regraded:
-            config = _as_recorded(config, regraded, tracker)
-            stage.log_json(config_dict(config), CONFIG_FILE)
-        character = load_character(config.character)
-        base = open_base(config.base_model, tracker)
-        if is_walk:
-            plan = plan_walk(config, tracker, base, character)
-            _describe(stage, config, base, plan)
-            return EvalResult(stage.run_id, walk(plan, config, tracker, base, stage))
-        subject = find_subject(config.model, config.base_model, base, tracker, character.digest)
-        subject = _with_logged_model(subject, base, tracker)
-        plan = _plan(config, base, subject, character)
-        if regraded:
-            plan = replace(plan, prompt_style=regraded.tags.get(PROMPT_STYLE, ""))
-        _describe(stage, config, base, plan)
-        if regraded:
-            metrics = _conclude(_regrade(regraded, plan, tracker), plan, config, opinions, stage)
+        stage.set_tags(_tags(plan))
+        if plan.is_walk:
+            return EvalResult(stage.run_id, walk(plan.asked, plan.base, tracker, stage))
+        asked = _with_logged_model(plan.asked, plan.base, tracker)
+        if plan.samples is not None:
+            metrics = record(plan.samples, asked, plan, stage)
         else:
-            metrics = _ask(plan, config, opinions, tracker, stage)
+            metrics = _ask(asked, plan, tracker, stage)
         logger.info("next: %s", next_command("compare", config, stage.manager))
         return EvalResult(stage.run_id, metrics)
 
 
-def _ask(
-    plan: Plan, config: EvalConfig, opinions: Opinions, tracker: Tracker, stage: StageRun
-) -> dict[str, float]:
-    """Generate what is missing and conclude; the unfinished work is given up only after that."""
-    _announce(plan, config.margin)
-    models = (plan.subject.digest[:16], plan.character.digest[:8])
-    work = (plan.sampling.name, identify_work(plan, config))
-    with claim_workspace(tracker, "eval", *models, *work) as folder:
-        samples = generate(plan, config, folder / "samples.jsonl")
-        metrics = _conclude(samples, plan, config, opinions, stage)
+def resolve(config: EvalConfig, tracker: Tracker) -> EvalPlan:
+    """Find the model and everything it is asked with; open the opinions asked for.
+
+    Raises:
+        SkippyError: something is missing, does not fit, or contradicts something else.
+    """
+    is_walk = config.model == CHECKPOINTS
+    if is_walk:
+        require_local(config.backend)
+    opinions = _open_opinions(config, is_walk=is_walk)
+    regraded = find_run(tracker, "eval", config.regrade) if config.regrade else None
+    if regraded:
+        config = _as_recorded(config, regraded, tracker)
+    character = load_character(config.character)
+    base = open_base(config.base_model, tracker, config.profile)
+    generator = Generator(
+        config.backend,
+        str(pick_device(config.device)),
+        config.base_url,
+        config.served_model,
+        config.concurrency,
+    )
+    if is_walk:
+        own = {CHARACTER_DIGEST: character.digest}
+        train = find_run(tracker, "train", config.train_run, base=base, extra_tags=own)
+        asked = plan_walk(
+            *(train, base, character), problems=config.problems, answers=config.answers,
+            limit=config.limit, sampling=config.sampling,
+            seed=config.seed, generator=generator,
+        )  # fmt: skip
+        return EvalPlan(config, base, asked, opinions)
+    subject = find_subject(config.model, config.base_model, base, tracker, character.digest)
+    asked = _plan(config, base, subject, character, generator)
+    if not regraded:
+        return EvalPlan(config, base, asked, opinions)
+    asked = replace(asked, prompt_style=regraded.tags.get(PROMPT_STYLE, ""))
+    return EvalPlan(config, base, asked, opinions, tuple(_regrade(regraded, asked, tracker)))
+
+
+def _open_opinions(config: EvalConfig, *, is_walk: bool) -> Opinions:
+    many = "model=checkpoints is many models" if is_walk else ""
+    conflicts = {
+        "judge_url": many or ("suite=aime has no everyday answers" if config.suite == AIME else ""),
+        "cross_check": many or _unchecked(config),
+        "lm_eval": many or (f"regrade={config.regrade} loads no model" if config.regrade else ""),
+    }
+    require_something_to_judge({name: getattr(config, name) for name in conflicts}, conflicts)
+    return open_opinions(
+        judge_url=config.judge_url,
+        judge_model=config.judge_model,
+        cross_check=config.cross_check,
+        lm_eval=config.lm_eval,
+    )
+
+
+def _unchecked(config: EvalConfig) -> str:
+    """Why math-verify's reading could not stand beside ours."""
+    if config.suite == BANAL:
+        return "suite=banal has no problems"
+    return "" if config.answers == "auto" else f"answers={config.answers}: both read integers 0–999"
+
+
+def _ask(asked: Plan, plan: EvalPlan, tracker: Tracker, stage: StageRun) -> dict[str, float]:
+    """Generate what is missing and record it; the unfinished work is given up only after that."""
+    _announce(asked, plan.config.margin)
+    models = (asked.subject.digest[:16], asked.character.digest[:8])
+    with claim_workspace(tracker, "eval", *models, asked.sampling.name, identify_work(asked)) as folder:
+        metrics = record(generate(asked, folder / "samples.jsonl"), asked, plan, stage)
         shutil.rmtree(folder)
     return metrics
 
 
-def _conclude(
-    samples: Sequence[Sample], plan: Plan, config: EvalConfig, opinions: Opinions, stage: StageRun
-) -> dict[str, float]:
+def record(samples: Sequence[Sample], asked: Plan, plan: EvalPlan, stage: StageRun) -> dict[str, float]:
     """Keep the samples, log our figures, then those of others."""
     for suite in (AIME, BANAL):
         _keep([sample for sample in samples if sample.suite == suite], suite, stage)
-    return _account(samples, plan, stage) | add_opinions(opinions, samples, plan, config, stage)
+    ours = _account(samples, asked, stage)
+    return ours | add_opinions(plan.opinions, samples, asked, plan.config.limit, stage)
 
 
-def _plan(config: EvalConfig, base: Base, subject: Subject, character: Character) -> Plan:
+def _plan(
+    config: EvalConfig, base: Base, subject: Subject, character: Character, generator: Generator
+) -> Plan:
     problems = (
         load_problem_set(config.problems, config.limit, config.answers) if config.suite != BANAL else None
     )
-    style = choose_prompt_style(base.is_lab)
+    style = base.profile.prompt_style
     questions = problem_questions(problems, style) if problems else []
     if config.suite != AIME:
         questions = questions + banal_questions(character)
-    sampling = choose_sampling(config, base, questions)
+    sampling = choose_sampling(config.sampling, base, questions)
     samples = config.samples if sampling.temperature > 0 else 1
-    return Plan(subject, character, problems, questions, sampling, samples, style, config.seed)
+    return Plan(subject, character, problems, questions, sampling, samples, style, config.seed, generator)
 
 
-def _with_logged_model(subject: Subject, base: Base, tracker: Tracker) -> Subject:
-    """The subject with a logged model to show its figures under; the base's weights lie outside the store."""
-    if subject.variant != "base":
-        return subject
+def _with_logged_model(asked: Plan, base: Base, tracker: Tracker) -> Plan:
+    """With a logged model to show the base's figures under; its weights lie outside the store."""
+    if asked.subject.variant != "base":
+        return asked
     stored = tracker.models.resolve(base.name).model_id if base.name.startswith("models:/") else None
     model_id = stored or tracker.models.external(f"base {base.public_name}", base.digest)
-    return replace(subject, model_id=model_id)
+    return replace(asked, subject=replace(asked.subject, model_id=model_id))
 
 
-def _describe(stage: StageRun, config: EvalConfig, base: Base, plan: Plan) -> None:
-    subject = plan.subject
-    stage.describe(
-        name=f"eval {subject.label}",
-        note=f"{subject.label} on {config.suite}: {len(plan.questions)} questions, {plan.samples} samples a problem, "
-        f"preset {plan.sampling.name}.",
-        variant=subject.variant,
-        base_digest=base.digest,
-        character=plan.character.name,
-        links={"train": subject.train_run, "merge": subject.merge_run},
-    )
-    stage.set_tags(
-        {
-            MODEL_URI: subject.uri,
-            MODEL_DIGEST_TAG: subject.digest,
-            "skippy.seed": subject.seed,
-            "skippy.suite": config.suite,
-            SUBJECT: CHECKPOINTS if config.model == CHECKPOINTS else MODEL,
-            "skippy.sampling": plan.sampling.name,
-            "skippy.samples": str(plan.samples),
-            "skippy.max_tokens": str(plan.sampling.max_tokens),
-            SAMPLING_SEED: str(plan.seed),
-            PROMPT_STYLE: plan.prompt_style,
-            "skippy.problems": config.problems,
-            "skippy.problems_digest": plan.problems.digest if plan.problems else "",
-            CHARACTER_DIGEST: plan.character.digest,
-            "skippy.backend": config.backend,
-        }
-    )
+def _tags(plan: EvalPlan) -> dict[str, str]:
+    asked, config = plan.asked, plan.config
+    return {
+        MODEL_URI: asked.subject.uri,
+        MODEL_DIGEST_TAG: asked.subject.digest,
+        "skippy.seed": asked.subject.seed,
+        "skippy.suite": config.suite,
+        SUBJECT: CHECKPOINTS if plan.is_walk else MODEL,
+        "skippy.sampling": asked.sampling.name,
+        "skippy.samples": str(asked.samples),
+        "skippy.max_tokens": str(asked.sampling.max_tokens),
+        SAMPLING_SEED: str(asked.seed),
+        PROMPT_STYLE: asked.prompt_style,
+        "skippy.problems": config.problems,
+        "skippy.problems_digest": asked.problems.digest if asked.problems else "",
+        CHARACTER_DIGEST: asked.character.digest,
+        "skippy.backend": config.backend,
+    }
 
 
 def _announce(plan: Plan, margin: float) -> None:

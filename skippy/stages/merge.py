@@ -21,6 +21,7 @@ from skippy.stores.merging import MergeAccount, merge_checkpoint
 from skippy.stores.projectors import Projectors
 from skippy.stores.samples import read_samples
 from skippy.tracking.records import RunRecord
+from skippy.tracking.registry import check_model_name
 from skippy.tracking.stage_run import StageRun
 from skippy.tracking.tracker import Tracker
 
@@ -60,6 +61,7 @@ def run(config: MergeConfig, tracker: Tracker) -> MergeResult:
         variant=config.variant,
         config=config_dict(config),
     ) as stage:
+        check_model_name(config.registered_model)
         base = open_base(config.base_model, tracker)
         stage.describe(base_digest=base.digest)
         source = _from_directory(config) if config.adapter else _from_run(config, tracker, base)
@@ -95,6 +97,7 @@ def _merge(
     with tracker.models.draft(
         stage,
         name=f"{config.registered_model}-{source.variant}",
+        registered_model=config.registered_model,
         model_type="checkpoint",
         params=tags,
         tags=tags,
@@ -106,9 +109,10 @@ def _merge(
             alpha=config.alpha,
             base_digest=base.digest,
             bases=projectors.bases if projectors else None,
+            lineage=base.lineage,
         )
         stage.log_metrics(account.metrics(), model_id=draft.model_id)
-    version = draft.register(config.registered_model, tags)
+        version = draft.register(config.registered_model, tags)
     uri = f"models:/{version.name}/{version.version}"
     stage.set_tags(
         {

@@ -13,8 +13,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from skippy.config import MainConfig, config_dict
-from skippy.lab.paths import LAB
+from skippy.models.profiles import ModelProfile
 from skippy.progress import LINES_VARIABLE, Progress
+from skippy.resolve.bases import find_profile
 from skippy.resolve.threads import THREADS_VARIABLE, share_of_cores
 from skippy.tracking.processes import StageProcess
 from skippy.tracking.stage_run import StageRun
@@ -67,9 +68,9 @@ def run(config: MainConfig, tracker: Tracker) -> PipelineResult:
         character=config.character,
         config=config_dict(config),
     ) as stage:
-        tracker.processes.reap()
-        parallel = config.parallel or (2 if config.base_model == LAB else 1)
-        _share_machine(parallel, is_lab=config.base_model == LAB)
+        profile = find_profile(config.base_model, tracker, config.profile)
+        parallel = config.parallel or profile.parallel
+        _share_machine(parallel, profile)
         runs = _execute(jobs, stage, tracker, parallel)
         stage.describe(links=runs_by_stage(jobs, runs))
         stage.log_json(runs, "runs.json")
@@ -89,11 +90,12 @@ def plan(config: MainConfig) -> list[Job]:
     """The jobs of the experiment, in the order a reader would tell them."""
     base = {"base_model": config.base_model}
     character = {**base, "character": config.character}
+    spoken = {**character, "profile": config.profile}
     registered = {"registered_model": config.registered_model}
     margin = {"margin": str(config.margin)}
-    trained = {**character, "k": config.k, "preset": config.preset, "steps": str(config.steps)}
+    trained = {**spoken, "k": config.k, "preset": config.preset, "steps": str(config.steps)}
     asked = {
-        **(character | margin), "suite": config.suite, "problems": config.problems,
+        **(spoken | margin), "suite": config.suite, "problems": config.problems,
         "answers": config.answers,
         "samples": str(config.samples), "sampling": config.sampling,
     }  # fmt: skip
@@ -107,7 +109,7 @@ def plan(config: MainConfig) -> list[Job]:
     seeds = [str(seed) for seed in range(config.seed, config.seed + config.seeds)]
     jobs = [
         Job("svd", "svd", {**base, "k": config.k}),
-        Job("subspace", "subspace", character),
+        Job("subspace", "subspace", spoken),
         Job("eval base", "eval", {**asked, "model": "base"}),
     ]
     for seed in seeds:
@@ -178,13 +180,10 @@ def _start(job: Job, runs: Mapping[str, str], stage: StageRun, tracker: Tracker)
     return tracker.processes.start(job.entry_point, {**job.parameters, **handed}, parent_run_id=stage.run_id)
 
 
-def _share_machine(parallel: int, *, is_lab: bool) -> None:
-    """Give every child its share of the cores, and lines instead of bars where two would draw at once.
-
-    The lab is for a CPU, also where there is a GPU: its figures are then the same everywhere.
-    """
+def _share_machine(parallel: int, profile: ModelProfile) -> None:
+    """Give every child its share of the cores, and lines instead of bars where two would draw at once."""
     os.environ.setdefault(THREADS_VARIABLE, str(share_of_cores(parallel)))
-    if is_lab:
+    if profile.is_for_cpu:
         os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
     if parallel > 1:
         os.environ[LINES_VARIABLE] = "1"

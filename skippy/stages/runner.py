@@ -17,7 +17,9 @@ from typing import Any
 from skippy.config import CONFIGS
 from skippy.errors import SkippyError
 from skippy.options import parse_config
+from skippy.redaction import RedactingFilter, reveal_credentials
 from skippy.resolve.threads import choose_threads
+from skippy.tracking.signals import RUN_ID_VARIABLE, watch_parents
 
 logger = logging.getLogger("skippy")
 
@@ -34,7 +36,6 @@ MODULES: dict[str, str] = {
     "study": "skippy.stages.study",
 }
 """Stage → the module whose `run(config, tracker)` does the work."""
-RUN_ID_VARIABLE = "MLFLOW_RUN_ID"
 
 
 def run_stage(name: str, values: Mapping[str, str]) -> None:
@@ -45,6 +46,8 @@ def run_stage(name: str, values: Mapping[str, str]) -> None:
         values: parameter name → text, from the command line.
     """
     speak()
+    watch_parents()
+    values = reveal_credentials(values)
     try:
         config: Any = parse_config(CONFIGS[name], values)
         # Each imported only now: the readers of files take tenths of a second, MLflow and a stage's libraries seconds.
@@ -61,6 +64,8 @@ def run_stage(name: str, values: Mapping[str, str]) -> None:
 def speak() -> None:
     """Let milestones and errors reach the terminal."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(RedactingFilter())
     # Under a launcher, rank 0 speaks for all.
     logger.setLevel(logging.INFO if os.environ.get("RANK", "0") == "0" else logging.WARNING)
     # Renamings inside transformers and TRL that no user of ours can act on.

@@ -26,7 +26,7 @@ from skippy.studies.inputs import StudyInputs, Unit, gather, units
 from skippy.studies.plan import StudyPlan, read_plan
 from skippy.studies.records import CELLS_FILE, cell_rows, read_cells
 from skippy.studies.worker import Bench, do_base, patient, single_threaded, work
-from skippy.tracking.lifecycle import stop_hooks
+from skippy.tracking.signals import stop_hooks
 from skippy.tracking.stage_run import StageRun
 from skippy.tracking.tracker import Tracker
 
@@ -62,7 +62,7 @@ def run(config: StudyConfig, tracker: Tracker) -> StudyResult:
         stage.log_text(Path(config.plan).read_text(encoding="utf-8"), f"{STUDY_FOLDER}/plan.yaml")
         inputs = _gather(plan, tracker, stage)
         stage.describe(base_digest=inputs.base.digest, links={"svd": inputs.svd_run})
-        device = "cpu" if config.device == "auto" and inputs.base.is_lab else config.device
+        device = "cpu" if config.device == "auto" and inputs.base.profile.is_for_cpu else config.device
         bench = Bench(tracker, stage.run_id, device, retry_before=began if config.retry_failed else 0)
         base = _ask_base(inputs, bench)
         _require_measurable(plan, base)

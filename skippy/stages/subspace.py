@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,20 +14,16 @@ from skippy.characters.schema import Character
 from skippy.commands import next_command
 from skippy.config import SubspaceConfig, config_dict
 from skippy.core.personality.reference import CharacterReference
-from skippy.errors import MissingRunError
-from skippy.models.activations import collect_reference
-from skippy.models.loading import load_model, load_tokenizer
+from skippy.errors import MissingRunError, SkippyError
 from skippy.resolve.bases import Base, open_base
 from skippy.resolve.devices import pick_device
 from skippy.resolve.runs import CHARACTER_DIGEST, REUSES, find_run
-from skippy.stores.references import save_reference
+from skippy.stores.references import load_reference, save_reference
+from skippy.tracking.records import RunRecord
 from skippy.tracking.stage_run import StageRun
 from skippy.tracking.tracker import Tracker
 
 logger = logging.getLogger(__name__)
-
-MAX_TOKENS = {True: 40, False: 128}
-"""Length of a persona's answer: on the lab, elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -36,75 +33,126 @@ class SubspaceResult:
     run_id: str
 
 
+@dataclass(frozen=True)
+class SubspacePlan:
+    """What is measured on what, found or refused before a run is opened.
+
+    Attributes:
+        base: the model.
+        character: whose personas answer.
+        prompts: what every persona answers.
+        seed: of their answers.
+        device: where the model lives.
+        identity: the tags that make two runs of one base interchangeable.
+        finished: an earlier run of the same, if it is to be reused.
+    """
+
+    base: Base
+    character: Character
+    prompts: tuple[str, ...]
+    seed: int
+    device: str
+    identity: Mapping[str, str]
+    finished: RunRecord | None
+
+
 def run(config: SubspaceConfig, tracker: Tracker) -> SubspaceResult:
     """Measure the character reference on the base, or reuse a finished run of the same base and character."""
+    plan = resolve(config, tracker)
     with tracker.stage(
         "subspace",
         name=f"subspace of {config.character}",
         note=f"Personality subspaces, traits and nulls of {config.character} on {config.base_model}.",
+        base_digest=plan.base.digest,
+        character=plan.character.name,
         config=config_dict(config),
     ) as stage:
-        character = load_character(config.character)
-        base = open_base(config.base_model, tracker)
-        stage.describe(base_digest=base.digest, character=character.name)
-        identity = {
-            CHARACTER_DIGEST: character.digest,
-            "skippy.prompts": str(config.prompts),
-            "skippy.subspace_seed": str(config.seed),
-        }
-        stage.set_tags(identity)
-        finished = None if config.force else _finished(tracker, base, identity)
-        if finished:
-            logger.info("subspace: run %s already holds this; pass -P force=true to measure again", finished)
-            stage.set_tags({REUSES: finished})
-            stage.describe(note=f"Nothing to do: run {finished} has the same base and character.")
-            return SubspaceResult(finished)
+        stage.set_tags(plan.identity)
+        if plan.finished:
+            earlier = plan.finished.run_id
+            logger.info("subspace: run %s already holds this; force=true measures again", earlier)
+            stage.set_tags({REUSES: earlier})
+            stage.describe(note=f"Nothing to do: run {earlier} has the same base and character.")
+            return SubspaceResult(earlier)
         started = time.monotonic()
-        reference = _measure(config, base, character)
-        with tempfile.TemporaryDirectory() as scratch:
-            stage.log_folder(save_reference(Path(scratch) / "reference", reference), "reference")
-        _account(reference, character, config, stage, time.monotonic() - started)
+        reference = _measure(plan)
+        record(reference, plan, stage, time.monotonic() - started)
+        logger.info("next: %s", next_command("train", config, stage.manager, variant="v4"))
         return SubspaceResult(stage.run_id)
 
 
-def _finished(tracker: Tracker, base: Base, identity: dict[str, str]) -> str | None:
+def resolve(config: SubspaceConfig, tracker: Tracker) -> SubspacePlan:
+    """Find base, character and device, and an earlier run of the same.
+
+    Raises:
+        SkippyError: one of them is missing or cannot be used.
+    """
+    character = load_character(config.character)
+    base = open_base(config.base_model, tracker, config.profile)
+    identity = {
+        CHARACTER_DIGEST: character.digest,
+        "skippy.prompts": str(config.prompts),
+        "skippy.subspace_seed": str(config.seed),
+        "skippy.answer_tokens": str(base.profile.answer_tokens),
+    }
+    return SubspacePlan(
+        base=base,
+        character=character,
+        prompts=tuple(prompt.text for prompt in character.subspace_prompts(config.prompts)),
+        seed=config.seed,
+        device=str(pick_device(config.device)),
+        identity=identity,
+        finished=None if config.force else _finished(tracker, base, character, identity),
+    )
+
+
+def _finished(
+    tracker: Tracker, base: Base, character: Character, identity: Mapping[str, str]
+) -> RunRecord | None:
+    """An earlier run of the same whose reference is still there and still that of this base and character."""
     try:
-        return find_run(tracker, "subspace", base=base, extra_tags=identity).run_id
+        found = find_run(tracker, "subspace", base=base, extra_tags=identity)
+        load_reference(
+            tracker.artifacts.path(found.run_id, "reference"),
+            base_digest=base.digest,
+            character_digest=character.digest,
+        )
     except MissingRunError:
         return None
+    except SkippyError as error:
+        logger.warning("subspace: an earlier run cannot be used, so this one measures. %s", error)
+        return None
+    return found
 
 
-def _measure(config: SubspaceConfig, base: Base, character: Character) -> CharacterReference:
-    model = load_model(base.path, device=str(pick_device(config.device)))
-    prompts = [prompt.text for prompt in character.subspace_prompts(config.prompts)]
+def _measure(plan: SubspacePlan) -> CharacterReference:
+    # transformers takes seconds to import, which a run that finds its work done should not cost.
+    from skippy.models.activations import collect_reference
+    from skippy.models.loading import load_model, load_tokenizer
+
+    character = plan.character
     logger.info(
         "subspace: %d personas × %d prompts, %d traits",
-        len(character.personas),
-        len(prompts),
-        len(character.traits),
+        *(len(character.personas), len(plan.prompts), len(character.traits)),
     )
     return collect_reference(
-        model,
-        load_tokenizer(base.path),
-        base.targets,
+        load_model(plan.base.path, device=plan.device),
+        load_tokenizer(plan.base.path),
+        plan.base.targets,
         character.personas,
-        prompts,
+        plan.prompts,
         character.traits,
-        base_digest=base.digest,
+        base_digest=plan.base.digest,
         character_digest=character.digest,
-        max_tokens=MAX_TOKENS[base.is_lab],
-        seed=config.seed,
+        max_tokens=plan.base.profile.answer_tokens,
+        seed=plan.seed,
     )
 
 
-def _account(
-    reference: CharacterReference,
-    character: Character,
-    config: SubspaceConfig,
-    stage: StageRun,
-    seconds: float,
-) -> None:
-    """Log the spectra and the held-out check: eight centroids have rank 7, so K alone says nothing."""
+def record(reference: CharacterReference, plan: SubspacePlan, stage: StageRun, seconds: float) -> None:
+    """Keep the reference, its spectra and the held-out check: eight centroids have rank 7, so K alone says nothing."""
+    with tempfile.TemporaryDirectory() as scratch:
+        stage.log_folder(save_reference(Path(scratch) / "reference", reference), "reference")
     hooks = list(reference.hooks.values())
     largest = max(hook.subspace.K for hook in hooks)
     held_out = sum(hook.held_out for hook in hooks) / len(hooks)
@@ -128,6 +176,5 @@ def _account(
     )  # fmt: skip
     logger.info(
         "subspace: K ≤ %d of at most %d, %.0f %% of held-out centroid energy inside (chance %.0f %%), %.0f s",
-        *(largest, len(character.personas) - 1, 100 * held_out, 100 * chance, seconds),
+        *(largest, len(plan.character.personas) - 1, 100 * held_out, 100 * chance, seconds),
     )
-    logger.info("next: %s", next_command("train", config, stage.manager, variant="v4"))

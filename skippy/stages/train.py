@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
-import os
 import shutil
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -23,7 +20,7 @@ from skippy.core.style import rewards
 from skippy.core.variants import find_variant
 from skippy.errors import ConfigError, MissingRunError, SkippyError
 from skippy.evaluation.character_history import read_history
-from skippy.evaluation.suites import PROMPT_STYLES, choose_prompt_style
+from skippy.evaluation.suites import PROMPT_STYLES
 from skippy.lab import problems as lab_problems
 from skippy.models.judge import judge_reward
 from skippy.report.character_figures import draw_character_figures
@@ -43,12 +40,12 @@ from skippy.training.plan import (
     TrainOutcome,
     TrainRequest,
 )
+from skippy.training.resume import name_work
+from skippy.training.trainer import await_all
 
 logger = logging.getLogger(__name__)
 
 MATH_PROBLEMS = 512
-LEADER_FILE = "leader"
-POLL_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
@@ -60,17 +57,22 @@ class TrainResult:
 
 
 @dataclass(frozen=True)
-class TrainInputs:
-    """Everything a training reads, found or refused before any model is loaded."""
+class TrainPlan:
+    """What is trained on what, found or refused before a run is opened.
 
+    Attributes:
+        request: everything but the directory to work in.
+        character: what it is trained towards.
+        k: protected directions, as the person put it.
+        svd_run: where the projectors are from; empty without.
+        subspace_run: where the character reference is from; empty without.
+    """
+
+    request: TrainRequest
     character: Character
-    base: Base
-    settings: GrpoSettings
+    k: str
     svd_run: str
-    projectors: Projectors | None
     subspace_run: str
-    reference: CharacterReference | None
-    functions: Mapping[str, RewardFunction]
 
 
 def run(config: TrainConfig, tracker: Tracker) -> TrainResult | None:
@@ -79,9 +81,11 @@ def run(config: TrainConfig, tracker: Tracker) -> TrainResult | None:
     Under `torchrun` or `accelerate launch` every process trains; rank 0 alone talks to the tracker, the others
     return None.
     """
+    plan = resolve(config, tracker)
     if process_rank()[0] > 0:
-        inputs = _gather(config, tracker)
-        train_grpo(_request(config, inputs, _await_leader(config, tracker, inputs)), SilentSink())
+        await_all(config.device)  # until rank 0 has cleared the workspace
+        folder = workspace(tracker, *name_work(plan.request))
+        train_grpo(replace(plan.request, output_dir=folder), SilentSink())
         return None
     rule = find_variant(config.variant)
     with tracker.stage(
@@ -89,57 +93,68 @@ def run(config: TrainConfig, tracker: Tracker) -> TrainResult | None:
         name=f"train {config.variant} {config.character} seed {config.seed}",
         note=f"GRPO towards {config.character} on {config.base_model}: {rule.sentence}.",
         variant=config.variant,
+        base_digest=plan.request.base_digest,
+        character=plan.character.name,
+        links={"svd": plan.svd_run, "subspace": plan.subspace_run},
         config=config_dict(config),
     ) as stage:
-        inputs = _gather(config, tracker)
-        stage.describe(
-            base_digest=inputs.base.digest,
-            character=inputs.character.name,
-            links={"svd": inputs.svd_run, "subspace": inputs.subspace_run},
-        )
-        stage.log_json(asdict(inputs.settings), "settings.json")
+        stage.log_json(asdict(plan.request.settings), "settings.json")
         stage.set_tags(
-            {
-                "skippy.seed": str(config.seed),
-                "skippy.k": config.k,
-                CHARACTER_DIGEST: inputs.character.digest,
-            }
+            {"skippy.seed": str(config.seed), "skippy.k": plan.k, CHARACTER_DIGEST: plan.character.digest}
         )
-        with claim_workspace(tracker, *identify(config, inputs)) as folder:
-            if not config.resume:
+        with claim_workspace(tracker, *name_work(plan.request)) as folder:
+            if not plan.request.resume:
                 shutil.rmtree(folder)
                 folder.mkdir()
-            elif not any(folder.iterdir()):
-                raise _nothing_to_resume(folder)
-            (folder / LEADER_FILE).write_text(_launch())
-            outcome = train_grpo(_request(config, inputs, folder), stage)
+            await_all(config.device)
+            outcome = train_grpo(replace(plan.request, output_dir=folder), stage)
             shutil.rmtree(folder)
-        draw_history(tracker, stage, config.variant, inputs.character.name)
-        _account(outcome, stage, config)
+        draw_history(tracker, stage, config.variant, plan.character.name)
+        record(outcome, config.variant, stage)
+        logger.info("next: %s", next_command("merge", config, stage.manager, variant=config.variant))
     return TrainResult(stage.run_id, outcome)
 
 
-def _gather(config: TrainConfig, tracker: Tracker) -> TrainInputs:
+def resolve(config: TrainConfig, tracker: Tracker) -> TrainPlan:
+    """Find everything a training reads, ask the judge once, and find what there is to resume.
+
+    Raises:
+        SkippyError: something is missing, cannot be used, or there is nothing to resume.
+    """
     character = load_character(config.character)
-    base = open_base(config.base_model, tracker)
+    base = open_base(config.base_model, tracker, config.profile)
     svd_run, projectors = _find_projectors(config, tracker, base)
     subspace_run, reference = _find_reference(config, tracker, base, character)
     settings = choose_settings(config, base)
     functions = reward_functions(config, character)
-    return TrainInputs(character, base, settings, svd_run, projectors, subspace_run, reference, functions)
+    style = PROMPT_STYLES[base.profile.prompt_style]  # as the evaluation will ask
+    problems = lab_problems.generate(MATH_PROBLEMS, config.seed, "train") if config.math_mix else ()
+    ranks = [len(basis.S) for basis in projectors.bases.values()] if projectors else [0]
+    request = TrainRequest(
+        base_path=base.path,
+        base_digest=base.digest,
+        base_name=base.public_name,
+        variant=config.variant,
+        k=parse_rank(config.k).k or max(ranks),
+        projectors=projectors,
+        prompts=[prompt.text for prompt in character.train_prompts],
+        reward_functions=tuple(functions.values()),
+        reward_names=tuple(functions),
+        rewards_digest=_digest_of_rewards(config, character),
+        settings=settings,
+        resume=config.resume,
+        reference=reference,
+        math_problems=[replace(problem, question=problem.question + style) for problem in problems],
+        device=config.device,
+    )
+    if config.resume:
+        _require_something_to_resume(workspace(tracker, *name_work(request)))
+    return TrainPlan(request, character, config.k, svd_run, subspace_run)
 
 
-def _await_leader(config: TrainConfig, tracker: Tracker, inputs: TrainInputs) -> Path:
-    """The workspace, once rank 0 of this launch has cleared it; the launcher ends us if rank 0 fails."""
-    folder = workspace(tracker, *identify(config, inputs))
-    while not (folder / LEADER_FILE).is_file() or (folder / LEADER_FILE).read_text() != _launch():
-        time.sleep(POLL_SECONDS)
-    return folder
-
-
-def _launch() -> str:
-    """What the processes of one launch share and no other launch has."""
-    return os.environ.get("TORCHELASTIC_RUN_ID", "") + os.environ.get("MASTER_PORT", "")
+def _digest_of_rewards(config: TrainConfig, character: Character) -> str:
+    parts = (character.digest, str(config.hardened), config.judge_url, config.judge_model)
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 class SilentSink:
@@ -157,7 +172,7 @@ class SilentSink:
 
 def choose_settings(config: TrainConfig, base: Base) -> GrpoSettings:
     """The preset, with what the person set on top; the same for every variant."""
-    name = config.preset if config.preset != "auto" else "lab" if base.is_lab else "recipe"
+    name = base.profile.training if config.preset == "auto" else config.preset
     changes: dict[str, int | float] = {"seed": config.seed, "math_mix": config.math_mix}
     if config.steps:
         changes["max_steps"] = config.steps
@@ -176,52 +191,6 @@ def reward_functions(config: TrainConfig, character: Character) -> Mapping[str, 
     if config.judge_url:
         functions["judge"] = judge_reward(config.judge_url, config.judge_model, character.traits)
     return functions
-
-
-def identify(config: TrainConfig, inputs: TrainInputs) -> tuple[str, ...]:
-    """What makes two unfinished trainings the same work."""
-    text = (
-        json.dumps(asdict(inputs.settings), sort_keys=True)
-        + config.k
-        + config.judge_url
-        + config.judge_model
-        + str(config.hardened)
-    )
-    return (
-        *(
-            "train",
-            config.variant,
-            inputs.base.digest[:16],
-            inputs.character.digest[:12],
-            f"seed{config.seed}",
-        ),
-        hashlib.sha256(text.encode()).hexdigest()[:12],
-    )
-
-
-def _request(config: TrainConfig, inputs: TrainInputs, folder: Path) -> TrainRequest:
-    problems = lab_problems.generate(MATH_PROBLEMS, config.seed, "train") if config.math_mix else ()
-    style = PROMPT_STYLES[choose_prompt_style(inputs.base.is_lab)]  # as the evaluation will ask
-    projectors = inputs.projectors
-    return TrainRequest(
-        base_path=inputs.base.path,
-        base_digest=inputs.base.digest,
-        base_name=inputs.base.public_name,
-        variant=config.variant,
-        k=parse_rank(config.k).k or max((len(b.S) for b in projectors.bases.values()) if projectors else [0]),
-        projectors=projectors.bases if projectors else None,
-        projector_digest=projectors.digest if projectors else "",
-        projector_base_digest=projectors.manifest["base_digest"] if projectors else "",
-        prompts=[prompt.text for prompt in inputs.character.train_prompts],
-        reward_functions=tuple(inputs.functions.values()),
-        reward_names=tuple(inputs.functions),
-        settings=inputs.settings,
-        output_dir=folder,
-        resume=config.resume,
-        reference=inputs.reference,
-        math_problems=[replace(problem, question=problem.question + style) for problem in problems],
-        device=config.device,
-    )
 
 
 def _find_projectors(config: TrainConfig, tracker: Tracker, base: Base) -> tuple[str, Projectors | None]:
@@ -269,7 +238,8 @@ def draw_history(tracker: Tracker, stage: StageRun, variant: str, character: str
         logger.warning("train: no figures of the character deltas. %s", error)
 
 
-def _account(outcome: TrainOutcome, stage: StageRun, config: TrainConfig) -> None:
+def record(outcome: TrainOutcome, variant: str, stage: StageRun) -> None:
+    """Log what training says of itself."""
     summary = {
         "train/steps": outcome.steps,
         "train/seconds": outcome.seconds,
@@ -288,16 +258,16 @@ def _account(outcome: TrainOutcome, stage: StageRun, config: TrainConfig) -> Non
         leaked = f", leakage {outcome.leakage.rho_left:.1e} left, {outcome.leakage.rho_right:.1e} right"
     logger.info(
         "train: %s, %d steps in %.0f s, reward %.2f → %.2f%s",
-        *(config.variant, outcome.steps, outcome.seconds, outcome.reward_first, outcome.reward_last, leaked),
+        *(variant, outcome.steps, outcome.seconds, outcome.reward_first, outcome.reward_last, leaked),
     )
-    logger.info("next: %s", next_command("merge", config, stage.manager, variant=config.variant))
 
 
-def _nothing_to_resume(folder: Path) -> ConfigError:
-    return ConfigError(
-        "There is nothing to resume.",
-        where=folder.name,
-        expected="a checkpoint of an unfinished training with the same parameters",
-        found="none",
-        next_step="leave resume out to start from the beginning",
-    )
+def _require_something_to_resume(folder: Path) -> None:
+    if not any(folder.iterdir()):
+        raise ConfigError(
+            "There is nothing to resume.",
+            where=folder.name,
+            expected="a checkpoint of an unfinished training with the same parameters",
+            found="none",
+            next_step="leave resume out to start from the beginning",
+        )

@@ -40,6 +40,7 @@ COMPANIONS = (
     "preprocessor_config.json",
     "video_preprocessor_config.json",
     "processor_config.json",
+    "skippy_lab.json",  # what a model tuned to the lab's problems says of itself
 )
 DIGEST_THREADS = min(16, os.cpu_count() or 1)
 

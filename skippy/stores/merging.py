@@ -42,6 +42,7 @@ def merge_checkpoint(
     alpha: float = 1.0,
     base_digest: str | None = None,
     bases: Mapping[str, Basis] | None = None,
+    lineage: str = "",
     progress: Callable[[int], object] | None = None,
 ) -> MergeAccount:
     """Write base + α·ΔW as a plain checkpoint directory; whole, or not at all.
@@ -53,6 +54,7 @@ def merge_checkpoint(
         alpha: factor on ΔW; 1 for a trained variant, 0.7 for the delta base.
         base_digest: what the base is known to hash to; checked against the bytes really read.
         bases: projectors by target, to measure the leakage of what is stored.
+        lineage: what the base descends from; the card hands it on.
         progress: called with 1 after each of the `len(base.tensors)` tensors.
 
     Raises:
@@ -83,7 +85,7 @@ def merge_checkpoint(
             adapter_digest=adapter.digest(),
             digest=digest_of_hashes(base.tensors, work.merged_hashes),
         )
-        _write_card(directory, account)
+        _write_card(directory, account, lineage)
     return account
 
 
@@ -269,7 +271,7 @@ def _require_accounted(
         )
 
 
-def _write_card(directory: Path, account: MergeAccount) -> None:
+def _write_card(directory: Path, account: MergeAccount, lineage: str) -> None:
     paths = sorted(file for file in directory.iterdir() if file.is_file())
     with ThreadPoolExecutor(HASH_THREADS) as pool:
         files = dict(zip((path.name for path in paths), pool.map(hash_file, paths), strict=True))
@@ -282,6 +284,7 @@ def _write_card(directory: Path, account: MergeAccount) -> None:
         "base_digest": account.base_digest,
         "adapter_digest": account.adapter_digest,
         "digest": account.digest,
+        "lineage": lineage,
         "files": files,
     }
     write_json(directory / CARD_FILE, card)

@@ -19,12 +19,11 @@ from skippy.core.sampling import Sampling
 from skippy.evaluation.suites import (
     Question,
     banal_questions,
-    choose_prompt_style,
     load_problem_set,
     problem_questions,
 )
-from skippy.models.generation import encode_prompt, render_prompt
 from skippy.models.loading import load_tokenizer
+from skippy.models.prompts import prompt_ids
 from skippy.resolve.bases import Base, load_projectors, open_base
 from skippy.resolve.runs import find_run
 from skippy.stores.problems import ProblemSet
@@ -117,8 +116,10 @@ def gather(plan: StudyPlan, tracker: Tracker) -> StudyInputs:
     record = find_run(tracker, "svd", base=base, extra_tags={"skippy.k": k}, make_with={"k": k})
     projectors = load_projectors(tracker, record.run_id, base, k=k)
     problems = load_problem_set(plan.problems, plan.limit)
-    style = choose_prompt_style(base.is_lab)
-    questions = [*problem_questions(problems, style), *banal_questions(character, ("plain",))]
+    questions = [
+        *problem_questions(problems, base.profile.prompt_style),
+        *banal_questions(character, ("plain",)),
+    ]
     sampling = _sampling(plan, base, questions)
     return StudyInputs(plan, base, character, record.run_id, projectors, problems, questions, sampling)
 
@@ -126,7 +127,7 @@ def gather(plan: StudyPlan, tracker: Tracker) -> StudyInputs:
 def units(inputs: StudyInputs) -> list[Unit]:
     """Every training of the plan: all arms and doses of the first seed first, so that a study half done is whole."""
     plan = inputs.plan
-    name = plan.preset if plan.preset != "auto" else "lab" if inputs.base.is_lab else "recipe"
+    name = inputs.base.profile.training if plan.preset == "auto" else plan.preset
     found = []
     for seed in plan.seeds:
         for training in plan.training:
@@ -150,7 +151,7 @@ def units(inputs: StudyInputs) -> list[Unit]:
 
 def _sampling(plan: StudyPlan, base: Base, questions: Sequence[Question]) -> Sampling:
     """The preset, cut to `max_tokens`; refused where it does not fit beside the longest prompt."""
-    auto = "lab" if base.is_lab or not plan.max_tokens else "qwen3vl-instruct"
+    auto = base.profile.sampling if plan.max_tokens else "lab"
     sampling = SAMPLINGS[auto if plan.sampling == "auto" else plan.sampling]
     if plan.max_tokens:
         sampling = replace(sampling, max_tokens=min(sampling.max_tokens, plan.max_tokens))
@@ -158,7 +159,7 @@ def _sampling(plan: StudyPlan, base: Base, questions: Sequence[Question]) -> Sam
     context = model.get("text_config", model).get("max_position_embeddings")
     if context and sampling.max_tokens > context // 2:
         tokenizer = load_tokenizer(base.path)
-        longest = max(len(encode_prompt(tokenizer, render_prompt(tokenizer, q.messages))) for q in questions)
+        longest = max(len(prompt_ids(tokenizer, question.messages)) for question in questions)
         if sampling.max_tokens + longest > context:
             raise plan.refuse(
                 "max_tokens" if plan.max_tokens else "sampling",

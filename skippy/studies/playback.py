@@ -20,7 +20,8 @@ from skippy.core.spectral.lora import LoraFactors
 from skippy.errors import AdapterError
 from skippy.evaluation.asking import BANAL_MAX_TOKENS
 from skippy.evaluation.suites import AIME, BANAL, grade, requests_for
-from skippy.models.generation import TransformersBackend, encode_prompt, render_prompt
+from skippy.models.generation import TransformersBackend
+from skippy.models.prompts import prompt_ids
 from skippy.stores.samples import Sample
 from skippy.studies.inputs import PURPOSE, StudyInputs
 
@@ -165,7 +166,7 @@ def divergences(
         first = [s for s in base_samples if s.suite == suite and s.sample_index == 0]
         texts = []
         for sample in sorted(first, key=lambda s: s.problem_hash)[:KL_TEXTS]:
-            prompt = encode_prompt(tokenizer, render_prompt(tokenizer, messages[sample.problem_hash]))
+            prompt = prompt_ids(tokenizer, messages[sample.problem_hash])
             answer = tokenizer(sample.completion, add_special_tokens=False)["input_ids"][:KL_TOKENS]
             ending = [tokenizer.eos_token_id] if sample.finish_reason == "stop" else []
             texts.append((list(prompt), [*answer, *ending]))

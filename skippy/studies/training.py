@@ -85,16 +85,13 @@ def training_figures(curves: Mapping[int, Mapping[str, float]], outcome: TrainOu
 def request_of(inputs: StudyInputs, unit: Unit, folder: Path, device: str) -> TrainRequest:
     """The request of one training; what differs between cells is arm, dose and seed alone."""
     rules = replace(inputs.character.rules, hardened=True)
-    projectors = inputs.projectors
     return TrainRequest(
         base_path=inputs.base.path,
         base_digest=inputs.base.digest,
         base_name=inputs.base.public_name,
         variant=unit.arm,
         k=inputs.plan.k,
-        projectors=projectors.bases,
-        projector_digest=projectors.digest,
-        projector_base_digest=projectors.manifest["base_digest"],
+        projectors=inputs.projectors,
         prompts=[prompt.text for prompt in inputs.character.train_prompts],
         reward_functions=(
             partial(rewards.personality, rules=rules),

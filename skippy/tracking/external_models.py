@@ -6,7 +6,9 @@ import re
 
 import mlflow
 
-from skippy.tracking.connection import Store, file_lock
+from skippy.redaction import redact
+from skippy.tracking.connection import Store
+from skippy.tracking.exclusion import exclusive
 from skippy.tracking.stage_run import translated_errors
 
 MODEL_DIGEST_TAG = "skippy.model_digest"
@@ -21,16 +23,17 @@ def external_model(store: Store, name: str, digest: str) -> str:
         name: what the UI shows, where it is made.
         digest: of all tensors, 64 hexadecimal digits.
     """
-    with translated_errors(f"logged model {name!r}"), file_lock(store.lock_path):
-        if not _ready(store, digest):
+    with translated_errors(f"logged model {name!r}"), exclusive(store, f"model {digest[:16]}"):
+        found = _ready(store, digest)
+        if not found:
             mlflow.create_external_model(
-                name=_ILLEGAL.sub("_", name),
+                name=_ILLEGAL.sub("_", redact(name)),
                 tags={MODEL_DIGEST_TAG: digest},
                 model_type="checkpoint",
                 experiment_id=store.experiment_id,
             )
-        # On a server nothing is locked: two may have made one each, and both take the older.
-        return _ready(store, digest)[0]
+            found = _ready(store, digest)
+        return found[0]
 
 
 def _ready(store: Store, digest: str) -> list[str]:

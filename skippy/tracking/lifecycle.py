@@ -8,22 +8,20 @@ import json
 import logging
 import os
 import shutil
-import signal
 import subprocess
-import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 
 from mlflow.entities import Param, Run
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PROJECT_ENV, MLFLOW_SOURCE_NAME, MLFLOW_SOURCE_TYPE, MLFLOW_USER
 
 from skippy.errors import TrackingError
+from skippy.redaction import redact
 from skippy.tracking.connection import EXPERIMENT, Store, local_path
+from skippy.tracking.declared import forget_declared_secrets
+from skippy.tracking.outbox import end_of_run, tag_values
 from skippy.tracking.records import (
     BASE_TAG,
     CHARACTER_TAG,
@@ -37,59 +35,74 @@ from skippy.tracking.records import (
     VARIANT_TAG,
     VERSION_TAG,
 )
+from skippy.tracking.signals import RUN_ID_VARIABLE, Terminated, process_tag, stop_when_orphaned, terminating
 from skippy.tracking.stage_run import StageRun, link_tag, translated_errors
 
 logger = logging.getLogger(__name__)
 
-RUN_ID_VARIABLE = "MLFLOW_RUN_ID"
 RESOLVED_PREFIX = "resolved/"
-ORPHAN_POLL_SECONDS = 1.0
 MAX_PARAM_LENGTH = 6000
 PARAMS_PER_BATCH = 100
 
-# Called when this process is asked to stop, before it unwinds; must not block.
-stop_hooks: list[Callable[[], None]] = []
-
-
-class Terminated(SystemExit):
-    """SIGTERM, as an exception, so that a stage unwinds; exit code 143."""
-
-    def __init__(self) -> None:
-        super().__init__(128 + signal.SIGTERM)
-
 
 @contextmanager
-def supervised(store: Store, run: StageRun, stub: str | None) -> Iterator[StageRun]:
-    """Run a stage's body; whatever ends it, the run gets the status that says so.
+def supervised(store: Store, name: str, tags: Mapping[str, str]) -> Iterator[StageRun]:
+    """Begin a run, run a stage's body; whatever ends it, the run gets the status that says so.
 
     Args:
         store: where the run is.
-        run: the run, already RUNNING.
-        stub: run that `mlflow run` made in another experiment, ended with the same status.
+        name: of the run.
+        tags: of the run.
     """
-    status, message = "FINISHED", ""
-    with _terminating() as signals:
+    with terminating() as signals:
+        run, stub = begin(store, name, tags)
+        late_status = "FAILED"
         try:
+            run.set_tags(tags)
             yield run
-            signals.is_ending = True
-            run.flush()
+            signals.is_ending, late_status = True, "FINISHED"
+            run.settle()
+            run.outbox.send(end_of_run("FINISHED", stub))
+            run.outbox.settle()
         except (KeyboardInterrupt, Terminated) as error:
             signals.is_ending = True
-            status, message = "KILLED", f"{type(error).__name__}: the process was asked to stop"
+            cause = error.name if isinstance(error, Terminated) else "Ctrl-C"
+            _fail(store, run, stub, f"{cause}: the process was asked to stop", "KILLED", "KILLED")
             raise
         except BaseException as error:
             signals.is_ending = True
-            status, message = "FAILED", str(error) or type(error).__name__
+            _fail(store, run, stub, str(error) or type(error).__name__, "FAILED", late_status)
             raise
-        finally:
-            if status == "FINISHED":
-                _end(store, run, stub, status)
-            else:
-                # The reason it ended matters more than a store that cannot take the note of it.
-                with suppress(TrackingError, MlflowException):
-                    _note_failure(run, status, message)
-                with suppress(TrackingError, MlflowException):
-                    _end(store, run, stub, status)
+        run.finish()
+
+
+def _fail(store: Store, run: StageRun, stub: str | None, message: str, status: str, late_status: str) -> None:
+    """End a run that did not succeed; why it ended matters more than a store that cannot take the note of it.
+
+    Where something is kept in the outbox, so is `late_status`: what the run is once all that has arrived.
+    """
+    with suppress(TrackingError):
+        run.flush()
+    try:
+        if run.outbox.is_waiting:
+            run.outbox.keep(tag_values({NOTE_TAG: redact(run.note)}))
+            run.outbox.keep(end_of_run(late_status, stub))
+            if not store.is_reachable():
+                return
+        note = f"{run.note}\n\n**{status}**\n\n```\n{message}\n```"
+        run.set_tags({ERROR_TAG: message, NOTE_TAG: note}, at_once=True)
+        end_run(store, run.run_id, status, stub)
+    except (TrackingError, MlflowException, OSError) as error:
+        logger.warning(
+            "tracking: the store could not be told that run %s is %s: %s", run.run_id, status, error
+        )
+
+
+def end_run(store: Store, run_id: str, status: str, stub: str | None = None) -> None:
+    """Give a run its final status, and the run that points at it."""
+    with translated_errors(f"run {run_id}, status {status}"):
+        for ended in filter(None, (run_id, stub)):
+            store.client.set_terminated(ended, status)
 
 
 def begin(store: Store, name: str, tags: Mapping[str, str]) -> tuple[StageRun, str | None]:
@@ -99,15 +112,18 @@ def begin(store: Store, name: str, tags: Mapping[str, str]) -> tuple[StageRun, s
     """
     adopted = _adoptable(store)
     stub = None
+    name = redact(name)
     with translated_errors(f"start of run {name!r}"):
         if adopted is not None and adopted.info.experiment_id == store.experiment_id:
+            store.client.set_tag(adopted.info.run_id, PROCESS_TAG, process_tag())
             store.client.update_run(adopted.info.run_id, status="RUNNING", name=name)
             info = adopted.info
         else:
             everything = {**_source_tags(adopted), **tags}
-            info = store.client.create_run(store.experiment_id, tags=everything, run_name=name).info
+            clean = {key: redact(value) for key, value in everything.items()}
+            info = store.client.create_run(store.experiment_id, tags=clean, run_name=name).info
             stub = None if adopted is None else _leave_stub(store, adopted, info.run_id)
-    run = StageRun(store.client, info.run_id, info.artifact_uri)
+    run = StageRun(store, info.run_id, info.artifact_uri)
     run.note = tags.get(NOTE_TAG, "")
     # MLflow names every manager but the one that makes no environment.
     run.manager = adopted.data.tags.get(MLFLOW_PROJECT_ENV, "local") if adopted else None
@@ -144,12 +160,15 @@ def _adoptable(store: Store) -> Run | None:
     run_id = os.environ.pop(RUN_ID_VARIABLE, "")
     if not run_id:
         return None
-    _stop_when_orphaned()
+    stop_when_orphaned()
     try:
-        return store.client.get_run(run_id)
+        run = store.client.get_run(run_id)
     except MlflowException:
-        logger.warning("MLFLOW_RUN_ID %s is not in %s: a new run is started", run_id, store.uri)
+        where = redact(store.uri)
+        logger.warning("MLFLOW_RUN_ID %s is not in %s: a new run is started", run_id, where)
         return None
+    forget_declared_secrets(store, run)
+    return run
 
 
 def _source_tags(adopted: Run | None) -> dict[str, str]:
@@ -162,7 +181,7 @@ def _source_tags(adopted: Run | None) -> dict[str, str]:
 
 def _leave_stub(store: Store, adopted: Run, run_id: str) -> str:
     """The run `mlflow run` made is in another experiment: carry its parameters over, leave a pointer."""
-    declared = [Param(key, value) for key, value in adopted.data.params.items()]
+    declared = [Param(key, redact(value)) for key, value in adopted.data.params.items()]
     store.client.log_batch(run_id, params=declared)
     stub = adopted.info.run_id
     store.client.set_tag(stub, MOVED_TAG, run_id)
@@ -171,77 +190,13 @@ def _leave_stub(store: Store, adopted: Run, run_id: str) -> str:
     return stub
 
 
-def _note_failure(run: StageRun, status: str, message: str) -> None:
-    with suppress(TrackingError):
-        run.flush()
-    run.set_tags({ERROR_TAG: message, NOTE_TAG: f"{run.note}\n\n**{status}**\n\n```\n{message}\n```"})
-
-
-def _end(store: Store, run: StageRun, stub: str | None, status: str) -> None:
-    with translated_errors(f"end of run {run.run_id}"):
-        store.client.set_terminated(run.run_id, status)
-        if stub is not None:
-            store.client.set_terminated(stub, status)
-
-
-@dataclass
-class _Signals:
-    """Whether SIGTERM still interrupts, or comes too late because the run is being ended anyway."""
-
-    is_ending: bool = False
-
-
-@contextmanager
-def _terminating() -> Iterator[_Signals]:
-    """SIGTERM raises `Terminated` inside, once; both it and Ctrl-C reach the children before they unwind us.
-
-    A stage that waits for its children in threads would otherwise wait for them to finish their work. Only
-    the main thread may set handlers.
-    """
-    signals = _Signals()
-    if threading.current_thread() is not threading.main_thread():
-        yield signals
-        return
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        for hook in stop_hooks:
-            hook()
-        if number == signal.SIGINT:
-            raise KeyboardInterrupt
-        if not signals.is_ending:
-            signals.is_ending = True
-            raise Terminated
-
-    # What is ignored on purpose (nohup, a background job) stays ignored.
-    heard = [n for n in (signal.SIGTERM, signal.SIGINT) if signal.getsignal(n) is not signal.SIG_IGN]
-    before = {number: signal.signal(number, stop) for number in heard}
-    try:
-        yield signals
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
-
-
-def _stop_when_orphaned() -> None:
-    """End this process when the `mlflow run` that started it dies: a killed one leaves its child alive."""
-    parent = os.getppid()
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(ORPHAN_POLL_SECONDS)
-        logger.warning("the process that started this stage is gone: stopping")
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=watch, name="skippy-orphan-watch", daemon=True).start()
-
-
 def mark_dead(store: Store, run_id: str, reason: str) -> None:
     """Give a run whose process is gone the status KILLED and the reason; drop models it left half-written."""
     with translated_errors(f"run {run_id}"):
         run = store.client.get_run(run_id)
         note = run.data.tags.get(NOTE_TAG, "")
         for key, value in ((ERROR_TAG, reason), (NOTE_TAG, f"{note}\n\n**KILLED** {reason}")):
-            store.client.set_tag(run_id, key, value)
+            store.client.set_tag(run_id, key, redact(value))
         store.client.set_terminated(run_id, "KILLED")
         drafts = store.client.search_logged_models([store.experiment_id], f"source_run_id = '{run_id}'")
         # The store keeps the status as a number, which its filter language does not know: filtered here.
@@ -254,7 +209,7 @@ def mark_dead(store: Store, run_id: str, reason: str) -> None:
 
 def _param_text(value: object) -> str:
     text = value if isinstance(value, str) else json.dumps(value, default=str)
-    return text[:MAX_PARAM_LENGTH]
+    return redact(text)[:MAX_PARAM_LENGTH]
 
 
 def stage_tags(
@@ -277,7 +232,7 @@ def stage_tags(
         CHARACTER_TAG: character,
         VERSION_TAG: commit,
         DIRTY_TAG: dirty,
-        PROCESS_TAG: f"{os.uname().nodename}:{os.getpid()}",
+        PROCESS_TAG: process_tag(),
         **{link_tag(key): value for key, value in links.items()},
         **nested,
     }

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,11 +16,13 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 
-from skippy.errors import MissingRunError, RegistryError, TrackingError
+from skippy.errors import MissingRunError, RegistryError, SkippyError, TrackingError
+from skippy.redaction import redact
 from skippy.tracking.artifacts import cache_root, fetched
 from skippy.tracking.connection import Store, StoreAccess, local_path
 from skippy.tracking.external_models import external_model
-from skippy.tracking.registry import ModelVersionRecord, Registry, parse_model_uri
+from skippy.tracking.orphans import remove_weights, scratch_directory, sweep_orphans
+from skippy.tracking.registry import ModelVersionRecord, Registry, check_model_name, parse_model_uri
 from skippy.tracking.stage_run import StageRun, translated_errors
 
 logger = logging.getLogger(__name__)
@@ -60,17 +61,23 @@ class ModelDraft:
     """
 
     def __init__(
-        self, store: Store, registry: Registry, run: StageRun, model_id: str, name: str, location: Path | None
+        self,
+        store: Store,
+        registry: Registry,
+        run: StageRun,
+        model_id: str,
+        folder: Path,
+        *,
+        is_scratch: bool,
     ) -> None:
         self.model_id = model_id
-        self.name = name
         self.is_ready = False
         self.version: ModelVersionRecord | None = None
         self._store = store
         self._registry = registry
         self._run = run
-        self._scratch = None if location else tempfile.TemporaryDirectory(prefix="skippy-model-")
-        self._folder = location or Path(self._scratch.name)  # type: ignore[union-attr]
+        self._folder = folder
+        self._is_scratch = is_scratch
         self._folder.mkdir(parents=True, exist_ok=True)
 
     @property
@@ -97,7 +104,7 @@ class ModelDraft:
         write_mlmodel(self._folder, self.model_id, self._run.run_id)
         client = self._store.client
         with translated_errors(f"logged model {self.model_id}"):
-            if self._scratch is not None:
+            if self._is_scratch:
                 client.log_model_artifacts(self.model_id, str(self._folder))
             client.finalize_logged_model(self.model_id, "READY")
             client.log_outputs(self._run.run_id, [LoggedModelOutput(self.model_id, 0)])
@@ -113,19 +120,11 @@ class ModelDraft:
 
     def discard(self) -> None:
         """Undo: no version, no files, and a logged model that says FAILED."""
-        client = self._store.client
         with suppress(MlflowException):
             if self.version is not None:
-                client.delete_model_version(self.version.name, str(self.version.version))
-        with suppress(MlflowException):
-            client.finalize_logged_model(self.model_id, "FAILED")
-        self.close()
+                self._store.client.delete_model_version(self.version.name, str(self.version.version))
+        remove_weights(self._store, self.model_id)
         shutil.rmtree(self._folder, ignore_errors=True)
-
-    def close(self) -> None:
-        """Remove the scratch copy, if a server has the weights now."""
-        if self._scratch is not None:
-            self._scratch.cleanup()
 
 
 class Models(StoreAccess):
@@ -141,6 +140,7 @@ class Models(StoreAccess):
         run: StageRun,
         name: str,
         *,
+        registered_model: str = "",
         model_type: str = "",
         params: Mapping[str, object] = NOTHING,
         tags: Mapping[str, object] = NOTHING,
@@ -148,33 +148,49 @@ class Models(StoreAccess):
         """Write a model: `with tracker.models.draft(run, "v4") as draft: merge_into(draft.weights_dir)`.
 
         The weights are written where the store keeps them, so they exist once; through a server they are
-        written to a scratch directory and uploaded once. If the body raises, nothing stays behind.
+        written to a scratch directory and uploaded once. If the body raises, nothing stays behind; what killed
+        processes left is removed first.
 
         Args:
             run: the run that makes it.
             name: of the logged model; no `/ : . % " '`.
+            registered_model: what the body will register it as; refused before anything is made.
             model_type: shown in the UI.
             params: shown in the UI.
             tags: of the logged model.
+
+        Raises:
+            RegistryError: `registered_model` could not be found again.
         """
+        if registered_model:
+            check_model_name(registered_model)
+        self._sweep()
         with translated_errors(f"logged model {name!r}"):
             logged = self.store.client.create_logged_model(
                 self.store.experiment_id,
                 name=name,
                 source_run_id=run.run_id,
-                tags={key: str(value) for key, value in tags.items()},
-                params={key: str(value) for key, value in params.items()},
+                tags={key: redact(str(value)) for key, value in tags.items()},
+                params={key: redact(str(value)) for key, value in params.items()},
                 model_type=model_type or None,
             )
         place = local_path(logged.artifact_location)
-        draft = ModelDraft(self.store, self._registry, run, logged.model_id, name, place)
+        with nullcontext(place) if place else scratch_directory(self.store, logged.model_id) as folder:
+            draft = ModelDraft(
+                self.store, self._registry, run, logged.model_id, folder, is_scratch=place is None
+            )
+            try:
+                yield draft
+                draft.finish()
+            except BaseException:
+                draft.discard()
+                raise
+
+    def _sweep(self) -> None:
         try:
-            yield draft
-            draft.finish()
-        except BaseException:
-            draft.discard()
-            raise
-        draft.close()
+            sweep_orphans(self.store)
+        except (SkippyError, OSError) as error:
+            logger.warning("tracking: orphaned weights could not be swept. %s", error)
 
     def resolve(self, uri: str) -> ResolvedModel:
         """Find a model's weights: `models:/skippy/3`, `models:/skippy@champion` or `models:/m-…`.

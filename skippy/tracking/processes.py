@@ -10,10 +10,12 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
-from contextlib import suppress
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from mlflow.entities import Run
 from mlflow.exceptions import ExecutionException, MlflowException
 from mlflow.projects.backend import loader
 from mlflow.projects.submitted_run import LocalSubmittedRun
@@ -26,18 +28,22 @@ from mlflow.projects.utils import (
     PROJECT_SYNCHRONOUS,
     load_project,
 )
-from mlflow.utils.mlflow_tags import MLFLOW_PROJECT_BACKEND
+from mlflow.utils.mlflow_tags import MLFLOW_PROJECT_BACKEND, MLFLOW_PROJECT_ENTRY_POINT
 
 from skippy.errors import TrackingError
+from skippy.redaction import hide_credentials
 from skippy.tracking.connection import Store, StoreAccess
-from skippy.tracking.lifecycle import mark_dead, stop_hooks
+from skippy.tracking.lifecycle import mark_dead
 from skippy.tracking.records import ERROR_TAG, PARENT_TAG, PROCESS_TAG, to_record
+from skippy.tracking.signals import PARENT_VARIABLE, is_process_gone, process_tag, stop_hooks
 from skippy.tracking.stage_run import translated_errors
 
 logger = logging.getLogger(__name__)
 
 BACKEND = "local"
 STOP_GRACE_SECONDS = 20.0
+UNCLAIMED_SECONDS = 600.0
+"""A run that `mlflow run` made and no stage took over by then belongs to a child that died while it imported."""
 # `python` in MLproject must be this interpreter whether or not its environment is activated.
 _path_lock = threading.Lock()
 _running: set[StageProcess] = set()
@@ -137,11 +143,12 @@ class Processes(StoreAccess):
             PROJECT_BUILD_IMAGE: False,
             PROJECT_DOCKER_AUTH: None,
         }
-        given = {key: str(value) for key, value in parameters.items()}
+        given, credentials = hide_credentials({key: str(value) for key, value in parameters.items()})
         try:
-            submitted = loader.load_backend(BACKEND).run(
-                str(root), entry_point, given, None, config, self.store.uri, self.store.experiment_id
-            )
+            with _environment({PARENT_VARIABLE: process_tag(), **credentials}):
+                submitted = loader.load_backend(BACKEND).run(
+                    str(root), entry_point, given, None, config, self.store.uri, self.store.experiment_id
+                )
         except (ExecutionException, MlflowException) as error:
             raise TrackingError(
                 f"The stage {entry_point} could not be started.",
@@ -152,6 +159,9 @@ class Processes(StoreAccess):
         process = StageProcess(self.store, entry_point, submitted)
         try:
             with translated_errors(f"run {process.run_id}"):
+                # A child that is killed while it still imports could not say whose run this is.
+                if not self.client.get_run(process.run_id).data.tags.get(PROCESS_TAG):
+                    self.client.set_tag(process.run_id, PROCESS_TAG, process_tag(submitted.command_proc.pid))
                 self.client.set_tag(process.run_id, PARENT_TAG, parent_run_id)
                 self.client.set_tag(process.run_id, MLFLOW_PROJECT_BACKEND, BACKEND)
         except BaseException:
@@ -176,12 +186,37 @@ class Processes(StoreAccess):
         for run in running:
             family = (run.info.run_id, run.data.tags.get(PARENT_TAG))
             is_wanted = parent_run_id is None or parent_run_id in family
-            if is_wanted and _is_process_gone(run.data.tags.get(PROCESS_TAG, "")):
-                mark_dead(
-                    self.store, run.info.run_id, "the process ended without a word (kill -9, out of memory)"
-                )
+            if is_wanted and (reason := _reason_to_reap(run)):
+                mark_dead(self.store, run.info.run_id, reason)
                 marked.append(run.info.run_id)
         return marked
+
+
+def _reason_to_reap(run: Run) -> str:
+    """Why a run that says RUNNING cannot be; empty where it may be."""
+    tags = run.data.tags
+    if PROCESS_TAG in tags:
+        gone = is_process_gone(tags[PROCESS_TAG])
+        return "the process ended without a word (kill -9, out of memory)" if gone else ""
+    age_seconds = time.time() - run.info.start_time / 1000
+    is_local = tags.get(MLFLOW_PROJECT_BACKEND, BACKEND) == BACKEND and MLFLOW_PROJECT_ENTRY_POINT in tags
+    return "its stage never began" if is_local and age_seconds > UNCLAIMED_SECONDS else ""
+
+
+@contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Variables for a child that mlflow starts: it hands on what this process has."""
+    with _path_lock:
+        before = {name: os.environ.get(name) for name in variables}
+        os.environ.update(variables)
+        try:
+            yield
+        finally:
+            for name, value in before.items():
+                if value is None:
+                    del os.environ[name]
+                else:
+                    os.environ[name] = value
 
 
 def _check_entry_point(root: Path, entry_point: str) -> None:
@@ -217,20 +252,6 @@ def _cause_of_death(code: int) -> str:
         with suppress(ValueError):
             return f"killed by {signal.Signals(number).name}"
     return f"the process ended with exit code {code} before it could say why"
-
-
-def _is_process_gone(tag: str) -> bool:
-    """Whether `host:pid` names a process of this machine that is no more; False where that is unknowable."""
-    host, _, pid = tag.rpartition(":")
-    if host != os.uname().nodename or not pid.isdigit():
-        return False
-    try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        return False
-    return False
 
 
 def _ask_all_to_stop() -> None:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import getpass
 import json
 import logging
-import os
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from mlflow.exceptions import MlflowException
 
 from skippy.errors import RegistryError
-from skippy.tracking.connection import Store, StoreAccess, file_lock
+from skippy.redaction import redact
+from skippy.tracking.connection import Store, StoreAccess
+from skippy.tracking.exclusion import exclusive
 from skippy.tracking.models import Models
 from skippy.tracking.registry import ModelVersionRecord, Registry
 from skippy.tracking.stage_run import translated_errors
@@ -25,9 +25,9 @@ logger = logging.getLogger(__name__)
 CHAMPION = "champion"
 PREVIOUS = "previous"
 HISTORY_PREFIX = "promotion."
-LOCK_SUFFIX = ".promoting"
-LOCK_WAIT_SECONDS = 10.0
-LOCK_STALE_SECONDS = 120.0
+HISTORY_KEY = re.compile(r"promotion\.\d+")
+INTENT_TAG = "promotion.intent"
+"""On the registered model while its aliases move: the `AliasEvent` that is meant."""
 
 
 @dataclass(frozen=True)
@@ -90,10 +90,13 @@ class Promotions(StoreAccess):
 
         Raises:
             MissingRunError: no such version, or its weights are gone.
-            RegistryError: it is champion already, or another promotion came first.
+            RegistryError: it is champion already, or another promotion came first or in between.
         """
         self._require_complete(name, version)
-        with alias_lock(self.store, name):
+        with exclusive(self.store, _claim(name)):
+            done = self._settle(name)
+            if done is not None and (done.action, done.version) == ("promote", version):
+                return self._champion(name)
             current = self._registry.alias(name, CHAMPION)
             found = current.version if current else None
             if found != expected_champion:
@@ -118,10 +121,13 @@ class Promotions(StoreAccess):
         """Make `previous` champion again; the two change places, so a second rollback undoes the first.
 
         Raises:
-            RegistryError: there is no previous champion, or an interrupted move left both aliases on one version.
+            RegistryError: there is no previous champion, or somebody moved an alias in between.
             MissingRunError: its weights are gone.
         """
-        with alias_lock(self.store, name):
+        with exclusive(self.store, _claim(name)):
+            done = self._settle(name)
+            if done is not None and done.action == "rollback":
+                return self._champion(name)
             current, previous = self._registry.alias(name, CHAMPION), self._registry.alias(name, PREVIOUS)
             if previous is None or current is None or previous.version == current.version:
                 raise RegistryError(
@@ -141,16 +147,51 @@ class Promotions(StoreAccess):
         return [AliasEvent(**json.loads(text)) for _, text in self._history(name)]
 
     def _history(self, name: str) -> list[tuple[str, str]]:
+        tags = self._tags(name)
+        return sorted((key, text) for key, text in tags.items() if HISTORY_KEY.fullmatch(key))
+
+    def _tags(self, name: str) -> dict[str, str]:
+        """Tags of the registered model; none where there is no such model."""
         try:
-            tags = self.store.client.get_registered_model(name).tags
-        except MlflowException:
-            return []
-        return sorted((key, text) for key, text in tags.items() if key.startswith(HISTORY_PREFIX))
+            return dict(self.store.client.get_registered_model(name).tags)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            return {}
 
     def _move(self, name: str, event: AliasEvent) -> None:
-        """Write down, then move: after an interruption the history still says what was replaced by what."""
-        client, version = self.store.client, str(event.version)
+        """Write down what is meant, do it, and look whether it is so."""
         text = json.dumps(event.__dict__, allow_nan=False, default=str)
+        with translated_errors(f"promotion of models:/{name}/{event.version}"):
+            self.store.client.set_registered_model_tag(name, INTENT_TAG, redact(text))
+            self._carry_out(name, event, redact(text))
+        logger.info(
+            "%s@%s is version %s now, in place of %s", name, CHAMPION, event.version, _shown(event.replaced)
+        )
+
+    def _settle(self, name: str) -> AliasEvent | None:
+        """Finish a move that was cut in half, or drop one that had not begun; the finished one, if any.
+
+        The champion tells: where it has moved the person was, or would have been, told so, and the rest follows;
+        where it has not, nothing has happened yet and the intent goes.
+        """
+        with translated_errors(f"interrupted promotion of {name}"):
+            text = self._tags(name).get(INTENT_TAG)
+            if text is None:
+                return None
+            event = AliasEvent(**json.loads(text))
+            champion = self._registry.alias(name, CHAMPION)
+            if champion is not None and champion.version == event.version:
+                self._carry_out(name, event, text)
+                logger.info("promote: finished the interrupted %s of version %s", event.action, event.version)
+                return event
+            self.store.client.delete_registered_model_tag(name, INTENT_TAG)
+            logger.info("promote: dropped a %s of version %s that had not begun", event.action, event.version)
+            return None
+
+    def _carry_out(self, name: str, event: AliasEvent, text: str) -> None:
+        """Both aliases, what the version says of it, the history; done twice, it is as done once."""
+        client, version = self.store.client, str(event.version)
         tags = {
             "promoted_at": event.at,
             "promoted_by": event.by,
@@ -160,18 +201,33 @@ class Promotions(StoreAccess):
             "promotion_figures": json.dumps(event.figures, allow_nan=False, default=str),
             "promoted_over": "" if event.replaced is None else str(event.replaced),
         }
-        with translated_errors(f"promotion of models:/{name}/{version}"):
-            number = len(self._history(name)) + 1
-            for key, value in tags.items():
-                client.set_model_version_tag(name, version, key, value)
-            # The history names both versions before either alias moves: a swap cut in half loses neither.
-            client.set_registered_model_tag(name, f"{HISTORY_PREFIX}{number:06d}", text)
-            client.set_registered_model_alias(name, CHAMPION, version)
-            if event.replaced is not None:
-                client.set_registered_model_alias(name, PREVIOUS, str(event.replaced))
-        logger.info(
-            "%s@%s is version %s now, in place of %s", name, CHAMPION, version, _shown(event.replaced)
-        )
+        client.set_registered_model_alias(name, CHAMPION, version)
+        if event.replaced is not None:
+            client.set_registered_model_alias(name, PREVIOUS, str(event.replaced))
+        self._require_moved(name, event)
+        for key, value in tags.items():
+            client.set_model_version_tag(name, version, key, redact(value))
+        kept = self._history(name)
+        if not any(one == text for _, one in kept):
+            client.set_registered_model_tag(name, f"{HISTORY_PREFIX}{len(kept) + 1:06d}", text)
+        client.delete_registered_model_tag(name, INTENT_TAG)
+
+    def _require_moved(self, name: str, event: AliasEvent) -> None:
+        """Read the aliases back: MLflow's last writer wins, and somebody may write them by hand."""
+        wanted = {CHAMPION: event.version, PREVIOUS: event.replaced}
+        for alias, version in wanted.items():
+            if version is None:
+                continue
+            found = self._registry.alias(name, alias)
+            if found is None or found.version != version:
+                self.store.client.delete_registered_model_tag(name, INTENT_TAG)
+                raise RegistryError(
+                    "Somebody else moved an alias at the same moment.",
+                    where=f"{name}@{alias}",
+                    expected=f"version {version}",
+                    found=_place(found),
+                    next_step="look at the aliases in the registry, then promote again",
+                )
 
     def _require_complete(self, name: str, version: int) -> None:
         """The version exists, its logged model is READY, its weights are there."""
@@ -182,53 +238,6 @@ class Promotions(StoreAccess):
         if champion is None:
             raise RegistryError("The champion's alias vanished.", where=name, next_step="promote again")
         return champion
-
-
-@contextmanager
-def alias_lock(store: Store, name: str) -> Iterator[None]:
-    """Only one holder at a time moves the aliases of `name`.
-
-    A local store has a file lock. A server offers no compare-and-set on aliases, but creating a registered
-    model of a given name succeeds for one client only: that is the lock, and it is deleted afterwards. One
-    left by a process that died is taken over after `LOCK_STALE_SECONDS`.
-    """
-    if store.lock_path is not None:
-        with file_lock(store.lock_path):
-            yield
-        return
-    lock, holder = name + LOCK_SUFFIX, f"{getpass.getuser()} pid {os.getpid()}"
-    deadline = time.monotonic() + LOCK_WAIT_SECONDS
-    while not _take_lock(store, lock, holder):
-        if time.monotonic() > deadline:
-            raise RegistryError(
-                "Another promotion is under way.",
-                where=f"registered model {lock}",
-                expected="to be alone",
-                found="a lock that is not given back",
-                next_step=f"try again in {LOCK_STALE_SECONDS:.0f} s",
-            )
-        time.sleep(0.2)
-    try:
-        yield
-    finally:
-        store.client.delete_registered_model(lock)
-
-
-def _take_lock(store: Store, lock: str, holder: str) -> bool:
-    """Try once; removes a stale lock so that the next try may succeed."""
-    try:
-        store.client.create_registered_model(lock, description=f"held by {holder} while aliases move")
-        return True
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
-    try:
-        held = store.client.get_registered_model(lock)
-        if time.time() - held.creation_timestamp / 1000 > LOCK_STALE_SECONDS:
-            store.client.delete_registered_model(lock)
-    except MlflowException:
-        logger.debug("the lock %s was given back meanwhile", lock)
-    return False
 
 
 def _event(
@@ -257,3 +266,7 @@ def _shown(version: int | None) -> str:
 
 def _place(record: ModelVersionRecord | None) -> str:
     return "not set" if record is None else f"version {record.version}"
+
+
+def _claim(name: str) -> str:
+    return f"promotion of {name}"

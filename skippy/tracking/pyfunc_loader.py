@@ -63,7 +63,12 @@ class TextGenerator:
         if self._tokenizer.chat_template is None:
             return prompt
         messages = [{"role": "user", "content": prompt}]
-        return str(self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+        # As skippy's own renderer does it, which this file of a stored model must not need.
+        return str(
+            self._tokenizer.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=True, enable_thinking=False
+            )
+        )
 
 
 def read_prompts(model_input: Any) -> list[str]:

@@ -9,13 +9,16 @@ from dataclasses import dataclass
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
-from skippy.errors import MissingRunError
+from skippy.errors import MissingRunError, RegistryError
+from skippy.redaction import redact
 from skippy.tracking.connection import StoreAccess
 from skippy.tracking.stage_run import translated_errors
 
 LOGGED_MODEL = re.compile(r"models:/(m-[^/@]+)")
 VERSION = re.compile(r"models:/([^/@]+)/(\d+)")
 ALIAS = re.compile(r"models:/([^/@]+)@([^/@]+)")
+MODEL_NAME = re.compile(r"[^\W_][\w.\- ]*(?<! )")
+MAX_NAME_LENGTH = 200
 URI_FORMS = "models:/NAME/VERSION, models:/NAME@ALIAS or models:/m-ID"
 
 
@@ -66,6 +69,7 @@ class Registry(StoreAccess):
         self, name: str, model_id: str, run_id: str, tags: Mapping[str, object]
     ) -> ModelVersionRecord:
         """Register a finished logged model as the next version of `name`."""
+        check_model_name(name)
         client = self.store.client
         with translated_errors(f"registered model {name}"):
             try:
@@ -74,11 +78,12 @@ class Registry(StoreAccess):
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":
                     raise
             # A models:/ source is the one form that SQLite and a server both take.
+            clean = {key: redact(str(value)) for key, value in tags.items()}
             created = client.create_model_version(
                 name,
                 source=f"models:/{model_id}",
                 run_id=run_id,
-                tags={key: str(value) for key, value in tags.items()},
+                tags=clean,
                 model_id=model_id,
             )
         return self._record(created, {})
@@ -86,7 +91,11 @@ class Registry(StoreAccess):
     def versions(self, name: str) -> list[ModelVersionRecord]:
         """All versions, newest first; empty if there is no such registered model."""
         with translated_errors(f"registered model {name}"):
-            found = list(self.store.client.search_model_versions(f"name = '{name}'", max_results=10_000))
+            found = [
+                version
+                for version in self.store.client.search_model_versions(name_filter(name), max_results=10_000)
+                if version.name == name
+            ]
             aliases = self._aliases(name) if found else {}
         records = [self._record(version, aliases) for version in found]
         return sorted(records, key=lambda record: record.version, reverse=True)
@@ -145,6 +154,31 @@ class Registry(StoreAccess):
             aliases=tuple(sorted(alias for alias, target in aliases.items() if target == number)),
             created=version.creation_timestamp,
         )
+
+
+def name_filter(name: str) -> str:
+    """A filter that finds at least the versions of `name`; mlflow's filters know no escape."""
+    if "'" not in name:
+        return f"name = '{name}'"
+    return "name LIKE '" + name.replace("'", "_") + "'"
+
+
+def check_model_name(name: str) -> str:
+    """Return `name` if a version registered under it can be found again by every URI and filter, else refuse it.
+
+    Raises:
+        RegistryError: it is empty, too long, or holds what a URI reads as something else (`@ : / ? # %`, quotes).
+    """
+    if not MODEL_NAME.fullmatch(name) or len(name) > MAX_NAME_LENGTH:
+        raise RegistryError(
+            "This cannot be the name of a registered model; nothing was made.",
+            where="registered_model",
+            expected=f"letters, digits, spaces, dots, hyphens and underscores, at most {MAX_NAME_LENGTH}, "
+            "a letter or digit first",
+            found=repr(name),
+            next_step="pass -P registered_model=skippy, or another plain name",
+        )
+    return name
 
 
 def parse_model_uri(uri: str) -> ModelReference:

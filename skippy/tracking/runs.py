@@ -112,7 +112,7 @@ class Runs(StoreAccess):
 
     def newest(self, limit: int, *, stage: str = "") -> list[RunRecord]:
         """The newest runs of skippy, whatever their status; of one stage or of all."""
-        clause = f"tags.`{STAGE_TAG}` = {_quoted(stage)}" if stage else f"tags.`{STAGE_TAG}` LIKE '%'"
+        clause = _clause(STAGE_TAG, stage) if stage else f"tags.`{STAGE_TAG}` LIKE '%'"
         with translated_errors("search for runs"):
             runs = self.store.client.search_runs(
                 [self.store.experiment_id], clause, max_results=limit, order_by=["attributes.start_time DESC"]
@@ -186,17 +186,19 @@ class Runs(StoreAccess):
 
     def _search(self, wanted: Mapping[str, str], finished: bool, limit: int) -> list[RunRecord]:
         """Runs of the experiment with these tags, newest first."""
-        clauses = [f"tags.`{key}` = {_quoted(value)}" for key, value in wanted.items()]
+        clauses = [_clause(key, value) for key, value in wanted.items()]
         if finished:
             clauses.append("attributes.status = 'FINISHED'")
+        is_exact = not any(" LIKE " in clause for clause in clauses)
         with translated_errors("search for runs"):
             runs = self.store.client.search_runs(
                 [self.store.experiment_id],
                 " AND ".join(clauses),
-                max_results=limit,
+                max_results=limit if is_exact else PAGE_SIZE,
                 order_by=["attributes.start_time DESC"],
             )
-        return [to_record(run) for run in runs]
+        records = [to_record(run) for run in runs]
+        return [one for one in records if is_exact or wanted.items() <= one.tags.items()][:limit]
 
 
 def _wanted(
@@ -210,13 +212,17 @@ def _wanted(
     return {**{key: value for key, value in given.items() if value is not None}, **extra_tags}
 
 
-def _quoted(value: str) -> str:
-    """A filter string's literal; mlflow knows no escape, but two kinds of quotes."""
+def _clause(key: str, value: str) -> str:
+    """A filter on a tag. MLflow knows no escape, but two kinds of quotes and `_` for any character.
+
+    Where `value` holds both kinds the filter finds more than it should; `_search` looks again.
+    """
     if "'" not in value:
-        return f"'{value}'"
+        return f"tags.`{key}` = '{value}'"
     if '"' not in value:
-        return f'"{value}"'
-    raise MissingRunError("A tag to search for holds both kinds of quotes.", found=value)
+        return f'tags.`{key}` = "{value}"'
+    pattern = value.replace("'", "_")
+    return f"tags.`{key}` LIKE '{pattern}'"
 
 
 def _inventory(stage: str, runs: list[RunRecord]) -> str:

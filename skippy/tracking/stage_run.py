@@ -9,19 +9,21 @@ import posixpath
 import re
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from mlflow import MlflowClient
 from mlflow.entities import Dataset as MlflowDataset
-from mlflow.entities import DatasetInput, InputTag, Metric, RunTag
+from mlflow.entities import DatasetInput, InputTag, Metric
 from mlflow.exceptions import MlflowException
 
 from skippy.errors import TrackingError
+from skippy.redaction import redact, redact_known
+from skippy.tracking.connection import Store
+from skippy.tracking.outbox import Outbox, deliver, metric_points, tag_values
 from skippy.tracking.records import (
     BASE_TAG,
     CHARACTER_TAG,
@@ -43,18 +45,22 @@ class StageRun:
     """A running run. Metrics are buffered and written in batches; everything else goes at once.
 
     One SQLite transaction costs some ten milliseconds whatever it holds, so a step's metrics wait for at
-    most `BATCH_SECONDS`; what a killed process may lose is that much of its curves, never an artifact.
+    most `BATCH_SECONDS`; what a killed process may lose is that much of its curves, never an artifact. A store
+    that is locked or gone stops nothing: what it cannot take is kept in the `outbox`, and a run ends FINISHED only
+    when everything has arrived.
     """
 
-    def __init__(self, client: MlflowClient, run_id: str, artifact_uri: str) -> None:
+    def __init__(self, store: Store, run_id: str, artifact_uri: str) -> None:
         self.run_id = run_id
         self.artifact_uri = artifact_uri
         self.note = ""
         # Environment manager of the `mlflow run` that started this stage; None: none did.
         self.manager: str | None = None
-        self._client = client
+        self.outbox = Outbox(store, run_id)
+        self._client = store.client
         self._waiting: list[Metric] = []
         self._flushed = time.monotonic()
+        self._when_finished: list[Callable[[], None]] = []
 
     def log_metrics(
         self,
@@ -85,19 +91,46 @@ class StageRun:
             self.flush()
 
     def flush(self) -> None:
-        """Write the metrics that wait."""
-        waiting, self._waiting = self._waiting, []
-        with translated_errors(f"run {self.run_id}, metrics"):
-            for start in range(0, len(waiting), BATCH_SIZE):
-                self._client.log_batch(self.run_id, metrics=waiting[start : start + BATCH_SIZE])
+        """Hand on the metrics that wait: to the store, or to the outbox while it cannot take them.
+
+        Raises:
+            TrackingError: the store is well and refuses them; they still wait.
+        """
+        while self._waiting:
+            batch = self._waiting[:BATCH_SIZE]
+            self.outbox.send(metric_points(batch))
+            del self._waiting[: len(batch)]
         self._flushed = time.monotonic()
 
-    def set_tags(self, tags: Mapping[str, object]) -> None:
-        """Set tags, values cut at `MAX_TAG_LENGTH` characters."""
-        entities = [RunTag(key, _cut(str(value))) for key, value in tags.items()]
-        with translated_errors(f"run {self.run_id}, tags"):
-            for start in range(0, len(entities), MAX_TAGS_PER_BATCH):
-                self._client.log_batch(self.run_id, tags=entities[start : start + MAX_TAGS_PER_BATCH])
+    def settle(self) -> None:
+        """Wait until the store has everything; `TrackingError` if it does not come back in time."""
+        self.flush()
+        self.outbox.settle()
+
+    def when_finished(self, action: Callable[[], None]) -> None:
+        """Have something done once the run is FINISHED, and only then: giving up unfinished work, for one."""
+        self._when_finished.append(action)
+
+    def finish(self) -> None:
+        """Do what was to be done when the run is FINISHED."""
+        while self._when_finished:
+            self._when_finished.pop(0)()
+
+    def set_tags(self, tags: Mapping[str, object], *, at_once: bool = False) -> None:
+        """Set tags without secrets, values cut at `MAX_TAG_LENGTH` characters.
+
+        Args:
+            tags: by name.
+            at_once: past everything that waits for the store, or not at all.
+        """
+        clean = [(key, _cut(redact(str(value)))) for key, value in tags.items()]
+        for start in range(0, len(clean), MAX_TAGS_PER_BATCH):
+            delivery = tag_values(dict(clean[start : start + MAX_TAGS_PER_BATCH]))
+            if at_once:
+                with translated_errors(f"run {self.run_id}, tags"):
+                    deliver(self._client, self.run_id, delivery, None)
+            else:
+                self.outbox.send(delivery)
 
     def describe(
         self,
@@ -112,7 +145,7 @@ class StageRun:
         """Fill in what was not known when the run began; what is left out stays."""
         if name is not None:
             with translated_errors(f"run {self.run_id}, name"):
-                self._client.update_run(self.run_id, name=name)
+                self._client.update_run(self.run_id, name=redact(name))
         if note is not None:
             self.note = note
         given = {NOTE_TAG: note, VARIANT_TAG: variant, BASE_TAG: base_digest, CHARACTER_TAG: character}
@@ -123,19 +156,21 @@ class StageRun:
 
     def log_json(self, content: object, artifact_path: str) -> None:
         """Write `content` (mappings, sequences, dataclasses, paths) as indented JSON; refuses inf and nan."""
-        self.log_text(to_json(content, artifact_path), artifact_path)
+        self.log_text(redact(to_json(content, artifact_path)), artifact_path)
 
     def log_text(self, text: str, artifact_path: str) -> None:
-        """Write `text` as UTF-8 under `artifact_path`."""
-        with translated_errors(f"run {self.run_id}, artifact {artifact_path}"):
-            self._client.log_text(self.run_id, text, artifact_path)
+        """Write `text` as UTF-8 under `artifact_path`, without the secrets of this process's environment."""
+        folder, name = posixpath.split(artifact_path)
+        with tempfile.TemporaryDirectory() as scratch:
+            path = Path(scratch) / name
+            path.write_text(redact_known(text), encoding="utf-8", newline="")
+            self._log_files(path, folder)
 
     def log_file(self, path: Path, artifact_dir: str = "") -> None:
         """Copy one file into `artifact_dir`, keeping its name."""
         if not Path(path).is_file():
             raise TrackingError("There is no such file to log.", where=str(path), expected="a file")
-        with translated_errors(f"run {self.run_id}, artifact {artifact_dir or path}"):
-            self._client.log_artifact(self.run_id, str(path), artifact_dir or None)
+        self._log_files(Path(path), artifact_dir)
 
     def log_folder(self, folder: Path, artifact_dir: str = "") -> None:
         """Copy what `folder` holds into `artifact_dir`."""
@@ -143,8 +178,10 @@ class StageRun:
             raise TrackingError(
                 "There is no such directory to log.", where=str(folder), expected="a directory"
             )
-        with translated_errors(f"run {self.run_id}, artifact {artifact_dir or folder}"):
-            self._client.log_artifacts(self.run_id, str(folder), artifact_dir or None)
+        self._log_files(Path(folder), artifact_dir)
+
+    def _log_files(self, path: Path, artifact_dir: str) -> None:
+        self.outbox.send({"kind": "files", "into": artifact_dir}, path)
 
     def log_table(self, rows: pd.DataFrame | Sequence[Mapping[str, Any]], artifact_path: str) -> None:
         """Write a table as Parquet under `artifact_path`."""
@@ -168,7 +205,7 @@ class StageRun:
             context: `training` or `evaluation`.
         """
         dataset = Dataset(name, digest[:MAX_DIGEST_LENGTH])
-        entity = MlflowDataset(dataset.name, dataset.digest, "skippy", json.dumps({"uri": source}))
+        entity = MlflowDataset(dataset.name, dataset.digest, "skippy", json.dumps({"uri": redact(source)}))
         inputs = [DatasetInput(entity, [InputTag("mlflow.data.context", context)])]
         with translated_errors(f"run {self.run_id}, dataset {name}"):
             self._client.log_inputs(self.run_id, datasets=inputs)

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
+from skippy.errors import SkippyError
 from skippy.tracking.artifacts import Artifacts
 from skippy.tracking.claims import Claims
 from skippy.tracking.connection import Store, StoreAccess
-from skippy.tracking.lifecycle import begin, log_params, stage_tags, supervised
+from skippy.tracking.lifecycle import log_params, stage_tags, supervised
 from skippy.tracking.models import Models
+from skippy.tracking.outbox import deliver_left_behind
 from skippy.tracking.processes import Processes
 from skippy.tracking.promotions import Promotions
 from skippy.tracking.registry import Registry
 from skippy.tracking.runs import CONFIG_FILE, NOTHING, Runs
 from skippy.tracking.stage_run import StageRun
+
+logger = logging.getLogger(__name__)
 
 
 class Tracker(StoreAccess):
@@ -58,7 +63,8 @@ class Tracker(StoreAccess):
         """Run a stage: `with tracker.stage("svd", …) as run:`.
 
         Adopts the run that `mlflow run` made for this process, or starts one. Ends it FINISHED; FAILED with
-        the message as tag `skippy.error` and in the note if the body raises; KILLED on Ctrl-C or SIGTERM.
+        the message as tag `skippy.error` and in the note if the body raises; KILLED on Ctrl-C, SIGTERM or SIGHUP.
+        First it delivers what dead processes kept in their outbox, and marks their runs.
 
         Args:
             stage: svd, train, merge, eval, compare, promote or main.
@@ -73,9 +79,16 @@ class Tracker(StoreAccess):
             parent: run id this one is nested under.
         """
         tags = stage_tags(stage, note, variant, base_digest, character, links, parent)
-        run, stub = begin(self.store, name, tags)
-        with supervised(self.store, run, stub):
-            run.set_tags(tags)
+        with supervised(self.store, name, tags) as run:
+            self._clear_up()
             log_params(self.store, run.run_id, params)
             run.log_json(config, CONFIG_FILE)
             yield run
+
+    def _clear_up(self) -> None:
+        """Finish what dead processes left: deliver what they kept, then mark their runs."""
+        try:
+            deliver_left_behind(self.store)
+            self.processes.reap()
+        except SkippyError as error:
+            logger.warning("tracking: what earlier processes left could not be cleared up. %s", error)

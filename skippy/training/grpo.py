@@ -13,7 +13,6 @@ from skippy.models.loading import hash_parameters
 from skippy.models.targets import find_targets
 from skippy.stores.checkpoints import Checkpoint
 from skippy.training.guards import (
-    require_own_projectors,
     require_own_reference,
     require_supported_launch,
     require_unchanged_base,
@@ -45,7 +44,6 @@ def train_grpo(request: TrainRequest, run: RunSink) -> TrainOutcome:
     require_vllm(request.settings)
     checkpoint = Checkpoint.open(request.base_path)
     targets = find_targets(checkpoint.config, checkpoint.shapes)
-    require_own_projectors(request, [target.name for target in targets])
     require_own_reference(request)
     resume_from = claim_output(request)
     # TRL 1.16 still says gradient_checkpointing where transformers 5.23 says activation_checkpointing.
@@ -70,8 +68,8 @@ def _account(
     if built.trainer.is_world_process_zero():
         built.save_adapter(directory)
         run.log_folder(directory, ADAPTER_DIRECTORY)
-        if request.projectors is not None:
-            margin = spectral_margin(built.layers, built.factors, request.projectors)
+        if request.bases is not None:
+            margin = spectral_margin(built.layers, built.factors, request.bases)
             run.log_metrics(
                 {"leakage/margin": margin.worst, "leakage/margins_negative": margin.negative}, step=steps
             )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from peft.tuners.lora import LoraLayer
@@ -124,42 +124,6 @@ def require_unchanged_base(before: str, after: str) -> None:
             expected=f"sha256 {before}",
             found=f"sha256 {after}",
             next_step="look for something that merges the adapter in place, such as a weight sync",
-        )
-
-
-def require_own_projectors(request: TrainRequest, names: Sequence[str]) -> None:
-    """Check, before the model is loaded, that the projectors are of this base, these targets and this k.
-
-    Raises:
-        ProjectorError: they are of another base or another k, or targets are missing.
-    """
-    if request.projectors is None:
-        return
-    if request.projector_base_digest != request.base_digest:
-        raise ProjectorError(
-            "The projectors are of another base.",
-            where="manifest.json of the projectors, base digest",
-            expected=request.base_digest,
-            found=request.projector_base_digest or "no digest",
-            next_step="run the svd stage on this base, or name its run with -P svd_run=RUN_ID",
-        )
-    missing = sorted(set(names) - set(request.projectors))
-    if missing:
-        raise ProjectorError(
-            "The projectors lack targets of this base.",
-            where=", ".join(missing[:4]),
-            expected=f"{len(names)} targets",
-            found=f"{len(names) - len(missing)}",
-            next_step="run the svd stage again",
-        )
-    most = max(U.shape[1] for U, _, _ in request.projectors.values())
-    if most != request.k:
-        raise ProjectorError(
-            "The projectors are of another k.",
-            where="k",
-            expected=f"{request.k} directions a target",
-            found=f"{most}",
-            next_step=f"pass -P k={most}, or name a run of the svd stage with this k",
         )
 
 

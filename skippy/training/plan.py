@@ -19,6 +19,7 @@ from skippy.errors import ConfigError
 if TYPE_CHECKING:
     from skippy.core.personality.reference import CharacterReference
     from skippy.core.spectral.constraints import Leakage
+    from skippy.stores.projectors import Projectors
 
 # f(completions=[text], prompts=[text], truncated=[bool], answers=[int or None]) -> [score or None]; a
 # function receives those of these that its signature names.
@@ -158,13 +159,12 @@ class TrainRequest:
         base_name: what adapters call their base; never a path of this machine.
         variant: name of the variant.
         k: protected directions a target.
-        projectors: (U, S, V) by target name; for v3 they only measure leakage; None: leakage is not measured.
-        projector_digest: digest of the projectors, empty without.
-        projector_base_digest: digest of the base the projectors were computed from.
+        projectors: of the base; for v3 they only measure leakage; None: leakage is not measured.
         prompts: everyday prompts, plain text.
         reward_functions: scored on everyday prompts, summed with `reward_weights`.
         reward_names: a metric name for each.
         reward_weights: a weight for each; empty: 1 each.
+        rewards_digest: of all that decides the rewards besides their names: character, hardening, judge.
         settings: hyperparameters.
         output_dir: checkpoints, adapters and samples are written here.
         resume: go on from the last finished checkpoint in `output_dir`.
@@ -180,13 +180,12 @@ class TrainRequest:
     reward_functions: Sequence[RewardFunction]
     reward_names: Sequence[str]
     settings: GrpoSettings
-    output_dir: Path
+    output_dir: Path = Path()
     base_name: str = ""
     k: int = 16
-    projectors: Mapping[str, Basis] | None = None
-    projector_digest: str = ""
-    projector_base_digest: str = ""
+    projectors: Projectors | None = None
     reward_weights: Sequence[float] = ()
+    rewards_digest: str = ""
     resume: bool = False
     reference: CharacterReference | None = None
     math_problems: Sequence[Problem] = ()
@@ -204,6 +203,16 @@ class TrainRequest:
             )
         if self.settings.math_mix > 0 and not self.math_problems:
             raise _unusable("math_problems", f"problems, since math_mix = {self.settings.math_mix}", "none")
+
+    @property
+    def bases(self) -> Mapping[str, Basis] | None:
+        """U, S and V by target name; None without projectors."""
+        return None if self.projectors is None else self.projectors.bases
+
+    @property
+    def projector_digest(self) -> str:
+        """Digest of the projectors, empty without."""
+        return "" if self.projectors is None else self.projectors.digest
 
     @property
     def weights(self) -> tuple[float, ...]:

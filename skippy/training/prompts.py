@@ -16,6 +16,7 @@ from datasets import Dataset
 
 from skippy.core.problem import Problem
 from skippy.errors import TrainingError
+from skippy.models.prompts import conversation, prompt_ids
 from skippy.training.plan import GrpoSettings
 
 logger = logging.getLogger(__name__)
@@ -35,7 +36,7 @@ class TrainingPrompt:
     @property
     def messages(self) -> list[dict[str, str]]:
         """The conversation; the recipe has no system prompt."""
-        return [{"role": "user", "content": self.text}]
+        return conversation(self.text)
 
 
 def gather_prompts(
@@ -51,7 +52,7 @@ def gather_prompts(
     problems = [TrainingPrompt(problem.question, MATH, int(problem.gold)) for problem in solvable]
     fitting = []
     for kind in (chat, problems):
-        lengths = [len(render(prompt, tokenizer)) for prompt in kind]
+        lengths = [len(prompt_ids(tokenizer, prompt.messages)) for prompt in kind]
         kept = [p for p, length in zip(kind, lengths, strict=True) if length <= settings.max_prompt_length]
         if len(kept) < len(kind):
             logger.info("%d of %d prompts are longer than %d tokens and left out",
@@ -92,22 +93,6 @@ def schedule(
             "kind": [prompt.kind for prompt in ordered],
             "answer": [prompt.answer for prompt in ordered],
         }
-    )
-
-
-def template_arguments(tokenizer: Any) -> dict[str, bool]:
-    """Thinking off, for chat templates that know the switch."""
-    return {"enable_thinking": False} if "enable_thinking" in str(tokenizer.chat_template) else {}
-
-
-def render(prompt: TrainingPrompt, tokenizer: Any) -> list[int]:
-    """Token ids of a prompt as the policy will see it."""
-    return tokenizer.apply_chat_template(
-        prompt.messages,
-        add_generation_prompt=True,
-        tokenize=True,
-        return_dict=False,
-        **template_arguments(tokenizer),
     )
 
 

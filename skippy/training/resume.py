@@ -64,8 +64,21 @@ def finished_checkpoints(output_dir: Path) -> tuple[Path, ...]:
     return tuple(sorted(folders, key=lambda folder: int(folder.name.rsplit("-", 1)[1])))
 
 
+def name_work(request: TrainRequest) -> tuple[str, ...]:
+    """What names the workspace of a training: all that makes two of them the same work.
+
+    Left out is what a person who resumes may have changed without meaning another work (the number of processes,
+    projectors that only measure): there `claim_output` says what differs.
+    """
+    identity = {
+        key: value for key, value in identify(request).items() if key not in ("processes", "projector_digest")
+    }
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    return ("train", request.variant, request.base_digest[:16], f"seed{request.settings.seed}", digest[:16])
+
+
 def identify(request: TrainRequest) -> dict[str, Any]:
-    """What makes two runs the same trajectory."""
+    """What makes two runs the same trajectory; the one place that knows."""
     problems = [[each.question, each.gold, each.solution] for each in request.math_problems]
     prompts = json.dumps([list(request.prompts), problems]).encode()
     rewards = zip(request.reward_names, request.weights, strict=True)
@@ -75,6 +88,7 @@ def identify(request: TrainRequest) -> dict[str, Any]:
         "k": request.k,
         "projector_digest": request.projector_digest,
         "rewards": [f"{name} {weight}" for name, weight in rewards],
+        "rewards_digest": request.rewards_digest,
         "prompts": hashlib.sha256(prompts).hexdigest(),
         "settings": asdict(request.settings),
         "processes": process_count(),

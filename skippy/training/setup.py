@@ -19,6 +19,7 @@ from skippy.core.style.rewards import correctness
 from skippy.core.target import Target
 from skippy.core.variants import find_variant
 from skippy.models.loading import load_model, load_tokenizer
+from skippy.models.prompts import template_arguments
 from skippy.training.adapters import adapter_card, save_adapter
 from skippy.training.character_callback import CharacterCallback
 from skippy.training.checkpoint_callback import CheckpointCallback
@@ -26,7 +27,7 @@ from skippy.training.constraint_callback import ConstraintCallback, constrain, p
 from skippy.training.guards import choose_device, require_only_adapter_trains, require_true_triples
 from skippy.training.layers import all_factors, target_layers
 from skippy.training.plan import RunSink, TrainRequest
-from skippy.training.prompts import CHAT, MATH, gather_prompts, schedule, template_arguments
+from skippy.training.prompts import CHAT, MATH, gather_prompts, schedule
 from skippy.training.rewards import adapt_reward
 from skippy.training.tracking_callback import TrackingCallback
 from skippy.training.trainer import ConstrainedTrainer, grpo_config, lora_config, process_count
@@ -63,12 +64,12 @@ def build_run(request: TrainRequest, run: RunSink, targets: tuple[Target, ...]) 
     factors = all_factors(layers)
     require_only_adapter_trains(model, factors)
     rule = find_variant(request.variant)
-    bases = protected_bases(rule, factors, request.projectors, request.k, settings.seed)
+    bases = protected_bases(rule, factors, request.bases, request.k, settings.seed)
     constraint = ConstraintCallback(rule, factors, bases)
     measured = None
-    if request.projectors is not None:
-        require_true_triples(layers, request.projectors)
-        measured = constrain(factors, {name: (U, V) for name, (U, _, V) in request.projectors.items()})
+    if request.bases is not None:
+        require_true_triples(layers, request.bases)
+        measured = constrain(factors, {name: (U, V) for name, (U, _, V) in request.bases.items()})
 
     def save(directory: Path) -> None:
         card = adapter_card(request, trainer.state.global_step, measured, constraint.constraint)

@@ -9,15 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
 from peft import LoraConfig
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from trl import GRPOConfig, GRPOTrainer
 
 from skippy.core.target import Target
 from skippy.errors import TrainingError
+from skippy.models.captured import gains_from_recording
 from skippy.models.targets import target_pattern
 from skippy.training.constraint_callback import ConstraintCallback
+from skippy.training.guards import choose_device
 from skippy.training.plan import GrpoSettings, TrainRequest
+from skippy.training.rollout import Rollout
 from skippy.training.weight_sync import has_float32_base, merged_forward, push_without_merging
 
 FINISHED_FILE = "finished"
@@ -44,8 +48,16 @@ class ConstrainedTrainer(GRPOTrainer):
         super().__init__(**trl)
         model = self.accelerator.unwrap_model(self.model)
         self._merges = merged_generation and has_float32_base(model)
+        self._rollout: Rollout | None = None
         if self.use_vllm:
             push_without_merging(self.vllm_generation, model)
+        elif gains_from_recording(model):
+            self.sample_in_fixed_buffers()
+
+    def sample_in_fixed_buffers(self) -> None:
+        """Make completions by recorded steps from now on: the same distribution, other random numbers."""
+        model = self.accelerator.unwrap_model(self.model)
+        self._rollout = Rollout(model, self.generation_config, merges=self._merges)
 
     def _clip_grad_norm(self, model: torch.nn.Module) -> torch.Tensor | None:
         """Project, then clip: after accumulation and all-reduce, before the norm is taken.
@@ -66,7 +78,12 @@ class ConstrainedTrainer(GRPOTrainer):
         return norm
 
     def _generate_single_turn(self, *args: Any, **kwargs: Any) -> tuple:
-        """Sample completions, with the adapter folded into a copy of the weights where that is exact."""
+        """Sample completions, with the adapter folded into a copy of the weights where that is exact.
+
+        Dropout is off where steps are recorded, and on where TRL samples.
+        """
+        if self._rollout is not None:
+            return self._rollout.complete(args[0] if args else kwargs["prompt_ids"]), None
         model = self.accelerator.unwrap_model(self.model)
         with merged_forward(model) if self._merges else nullcontext():
             return super()._generate_single_turn(*args, **kwargs)
@@ -152,6 +169,12 @@ def grpo_config(
         # Every adapter factor gets a gradient in every step; the vision tower is frozen.
         ddp_find_unused_parameters=False,
     )
+
+
+def await_all(device: str) -> None:
+    """Wait until every process of this launch is here; returns at once where there is only this one."""
+    if process_count() > 1:
+        PartialState(cpu=not choose_device(device)).wait_for_everyone()
 
 
 def process_count() -> int:

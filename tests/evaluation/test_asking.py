@@ -14,12 +14,16 @@ from skippy.core.problem import Problem
 from skippy.core.sampling import PRESETS
 from skippy.errors import BackendError
 from skippy.evaluation import asking as interview
+from skippy.evaluation import generator as generators
 from skippy.evaluation.asking import Plan, choose_sampling, fill, generate
+from skippy.evaluation.generator import Generator, open_backend
 from skippy.evaluation.opinions import Opinions
 from skippy.evaluation.suites import banal_questions, problem_questions, requests_for
 from skippy.models.generation import Completion
+from skippy.models.profiles import PROFILES
 from skippy.resolve.subjects import Subject
 from skippy.stages import evaluate
+from skippy.stages.evaluate import EvalPlan
 from skippy.stores.problems import combine
 from skippy.stores.samples import SampleStore, read_samples
 
@@ -54,7 +58,7 @@ class Recorder:
 @pytest.fixture
 def backend(monkeypatch: pytest.MonkeyPatch) -> Recorder:
     made = Recorder()
-    monkeypatch.setattr(interview, "_open_backend", lambda config, weights: made)
+    monkeypatch.setattr(interview, "open_backend", lambda generator, weights, sampling: made)
     return made
 
 
@@ -67,37 +71,42 @@ def test_everyday_answers_are_cut_short_and_problems_are_not(backend, tmp_path, 
     assert backend.limits == {"aime": sampling.max_tokens, "banal": limit}
 
 
-@pytest.mark.parametrize(("is_lab", "name"), [(True, "lab"), (False, "qwen3vl-instruct")])
-def test_auto_is_the_labs_preset_on_the_lab_and_the_models_elsewhere(is_lab: bool, name: str) -> None:
-    base = SimpleNamespace(is_lab=is_lab, checkpoint=SimpleNamespace(config={}))
-    assert choose_sampling(EvalConfig(), base, ()).name == name
-    assert choose_sampling(EvalConfig(sampling="qwen3vl-thinking"), base, ()).name == "qwen3vl-thinking"
+@pytest.mark.parametrize(("profile", "name"), [("lab", "lab"), ("qwen3-vl", "qwen3vl-instruct")])
+def test_auto_is_the_preset_of_the_bases_profile(profile: str, name: str) -> None:
+    base = SimpleNamespace(profile=PROFILES[profile], checkpoint=SimpleNamespace(config={}))
+    assert choose_sampling("auto", base, ()).name == name
+    assert choose_sampling("qwen3vl-thinking", base, ()).name == "qwen3vl-thinking"
 
 
-def test_a_backend_that_cannot_honour_the_preset_is_not_asked(backend, tmp_path) -> None:
-    backend.is_able = False
+def test_a_backend_that_cannot_honour_the_preset_is_not_asked(monkeypatch) -> None:
+    able, unable = Recorder(), Recorder()
+    unable.is_able = False
+    monkeypatch.setattr(generators, "load_tokenizer", lambda path: None)
+    monkeypatch.setattr(generators, "OpenAIBackend", lambda url, *_: able if "able" in url else unable)
+    asked = Generator("openai", base_url="http://able/v1")
+    assert open_backend(asked, SUBJECT.path, PRESETS["lab"]) is able
     with pytest.raises(BackendError, match="cannot honour") as refusal:
-        generate(PLAN, EvalConfig(), tmp_path / "s.jsonl")
+        open_backend(replace(asked, base_url="http://other/v1"), SUBJECT.path, PRESETS["lab"])
     assert "preset lab" in refusal.value.expected
-    assert not backend.asked
 
 
 @pytest.mark.parametrize(("served", "name"), [("", "weights"), ("skippy-v4", "skippy-v4")])
 def test_a_server_is_asked_for_the_model_it_serves(monkeypatch, served: str, name: str) -> None:
-    monkeypatch.setattr(interview, "OpenAIBackend", lambda *arguments: arguments)
-    monkeypatch.setattr(interview, "load_tokenizer", lambda path: f"tokenizer of {path}")
-    config = EvalConfig(backend="openai", base_url="http://x/v1", concurrency=7, served_model=served)
-    opened = interview._open_backend(config, SUBJECT.path)
-    assert opened == ("http://x/v1", name, 7, "tokenizer of weights")
+    given: list[tuple] = []
+    monkeypatch.setattr(generators, "OpenAIBackend", lambda *arguments: given.append(arguments) or Recorder())
+    monkeypatch.setattr(generators, "load_tokenizer", lambda path: f"tokenizer of {path}")
+    generator = Generator("openai", base_url="http://x/v1", concurrency=7, served_model=served)
+    open_backend(generator, SUBJECT.path, PRESETS["lab"])
+    assert given == [("http://x/v1", name, 7, "tokenizer of weights")]
 
 
 def test_work_that_asked_for_more_is_gone_on_with_and_not_counted(backend, tmp_path) -> None:
     path = tmp_path / "s.jsonl"
     backend.dies_after = 5
     with pytest.raises(KeyboardInterrupt):
-        generate(PLAN, EvalConfig(), path)
+        generate(PLAN, path)
     backend.dies_after = 10**9
-    samples = generate(replace(PLAN, samples=1), EvalConfig(), path)
+    samples = generate(replace(PLAN, samples=1), path)
     assert sorted(sample.problem_hash for sample in samples) == sorted(each.hash for each in QUESTIONS)
     assert {sample.sample_index for sample in samples} == {0}
     assert len(backend.asked) == len(set(backend.asked)) == len(list(read_samples(path))) == 7
@@ -105,14 +114,14 @@ def test_work_that_asked_for_more_is_gone_on_with_and_not_counted(backend, tmp_p
 
 def test_unfinished_work_is_of_one_model_one_character_and_one_asking(tracker, monkeypatch) -> None:
     folders: list[Path] = []
-    monkeypatch.setattr(evaluate, "generate", lambda plan, config, path: folders.append(path.parent) or [])
-    monkeypatch.setattr(evaluate, "_conclude", lambda *_: {})
+    monkeypatch.setattr(evaluate, "generate", lambda plan, path: folders.append(path.parent) or [])
+    monkeypatch.setattr(evaluate, "record", lambda *_: {})
     others = (
         replace(PLAN, subject=replace(SUBJECT, digest="e" * 64)),
         replace(PLAN, character=load_character("keeper")),
         replace(PLAN, questions=QUESTIONS[1:]),
     )
     for plan in (PLAN, replace(PLAN, samples=9), *others):
-        evaluate._ask(plan, EvalConfig(), Opinions(), tracker, None)
+        evaluate._ask(plan, EvalPlan(EvalConfig(), None, plan, Opinions()), tracker, None)
     assert folders[0] == folders[1]
     assert len(set(folders)) == 1 + len(others)

@@ -38,10 +38,18 @@ class WrittenRun:
     def read(self, run_id):
         return SimpleNamespace(metrics={name: 0.0 for name in self.curves})
 
-    def list_artifacts(self, run_id, path=""):
+    @property
+    def runs(self):
+        return self
+
+    @property
+    def artifacts(self):
+        return self
+
+    def files(self, run_id, path=""):
         return sorted(str(file.relative_to(self.folder)) for file in self.folder.glob(f"{path}/*"))
 
-    def artifact(self, run_id, path):
+    def path(self, run_id, path):
         return self.folder / path
 
     def log_text(self, text, path):

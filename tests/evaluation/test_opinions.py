@@ -31,13 +31,14 @@ from skippy.evaluation.asking import Plan
 from skippy.evaluation.cross_check import as_integer, cross_check_metrics, find_disagreements, to_lines
 from skippy.evaluation.harness import harness_metrics, open_harness, plain, run_harness
 from skippy.evaluation.judging import Judgement, judge_answers, judge_metrics, phrase
-from skippy.evaluation.opinions import Opinions, add_opinions, prepare_opinions
+from skippy.evaluation.opinions import Opinions, add_opinions, open_opinions
 from skippy.evaluation.suites import AIME, BANAL
-from skippy.evaluation.walk import CHECKPOINTS
 from skippy.lab.paths import LAB_CHECKPOINT
 from skippy.models.judge import Judge, JudgeSettings
+from skippy.resolve.files import CHECKPOINTS
 from skippy.resolve.subjects import Subject
 from skippy.stages import evaluate
+from skippy.stages.evaluate import EvalPlan
 from skippy.stores.problems import ProblemSet
 from skippy.stores.samples import Sample
 from skippy.tracking.stage_run import check_metric_name, check_metric_value, to_json
@@ -233,12 +234,18 @@ def judge_url():
     server.server_close()
 
 
+def opened(**asked) -> Opinions:
+    nobody = {"judge_url": "", "judge_model": "judge", "cross_check": False, "lm_eval": ""}
+    return open_opinions(**{**nobody, **asked})
+
+
 def test_the_judge_is_asked_over_http_about_plain_everyday_answers_alone(judge_url):
     stage = RecordedStage()
-    config = EvalConfig(judge_url=judge_url, judge_model="j")
     others = [sample(1, "nothing 9", mode="neutral"), sample(2, r"\boxed{9}", suite=AIME)]
     answers = ANSWERS[:4]
-    metrics = add_opinions(prepare_opinions(config), [*answers, *others], plan(), config, stage)
+    metrics = add_opinions(
+        opened(judge_url=judge_url, judge_model="j"), [*answers, *others], plan(), 0, stage
+    )
     traits = [trait.name for trait in load_character("skippy").traits]
     assert {name for name in metrics if name.startswith("banal/judge/")} == {
         f"banal/judge/{trait}" for trait in traits
@@ -299,14 +306,14 @@ def test_an_opinion_on_nothing_is_refused(parameters, found):
 
 def test_nothing_asked_for_is_nothing_added():
     stage = RecordedStage()
-    assert prepare_opinions(EvalConfig()) == Opinions()
-    assert add_opinions(Opinions(), ANSWERS, plan(), EvalConfig(), stage) == {}
+    assert opened() == Opinions()
+    assert add_opinions(Opinions(), ANSWERS, plan(), 0, stage) == {}
     assert stage == RecordedStage()
 
 
 @pytest.mark.parametrize("is_failing", [True, False])
 def test_a_failing_opinion_keeps_the_samples_for_the_next_run(tmp_path, monkeypatch, is_failing):
-    def generate(_plan, _config, path):
+    def generate(_plan, path):
         path.write_text("samples")
         return []
 
@@ -318,7 +325,8 @@ def test_a_failing_opinion_keeps_the_samples_for_the_next_run(tmp_path, monkeypa
     monkeypatch.setattr(evaluate, "generate", generate)
     monkeypatch.setattr(evaluate, "add_opinions", fail)
     tracker = SimpleNamespace(store=SimpleNamespace(root=tmp_path))
-    arguments = (plan(), EvalConfig(), Opinions(), tracker, RecordedStage())
+    asked = plan()
+    arguments = (asked, EvalPlan(EvalConfig(), None, asked, Opinions()), tracker, RecordedStage())
     if is_failing:
         with pytest.raises(BackendError):
             evaluate._ask(*arguments)
@@ -393,11 +401,10 @@ def test_two_equal_readers_disagree_nowhere():
 
 def test_disagreements_are_an_artifact_even_where_there_are_none(monkeypatch):
     monkeypatch.setitem(sys.modules, "math_verify", SimpleNamespace(parse=last_number))
-    config = EvalConfig(cross_check=True)
     asked = plan(ProblemSet("file", (PROBLEM,)))
     for text, count in ((r"\boxed{42}", 0), (r"\boxed{42} in 3 steps", 1)):
         stage = RecordedStage()
-        metrics = add_opinions(prepare_opinions(config), [solved(text), *ANSWERS], asked, config, stage)
+        metrics = add_opinions(opened(cross_check=True), [solved(text), *ANSWERS], asked, 0, stage)
         assert metrics["aime/verify_disagreements"] == count
         assert len(stage.texts["extraction/disagreements.jsonl"].splitlines()) == count
         assert stage.models == {"m-1"}
@@ -483,12 +490,11 @@ def stand_in(monkeypatch) -> StandIn:
 
 
 def test_the_harness_gets_the_weights_tasks_and_seeds(stand_in, tmp_path):
-    config = EvalConfig(lm_eval="gsm8k, ifeval", limit=5, seed=7, device="cpu")
     stage = RecordedStage()
-    prepared = prepare_opinions(config)
+    prepared = opened(lm_eval="gsm8k, ifeval")
     assert stand_in.loaded == [["gsm8k", "ifeval"]], "loaded with their data before anything is generated"
     assert not stand_in.calls
-    metrics = add_opinions(prepared, ANSWERS, plan(path=tmp_path), config, stage)
+    metrics = add_opinions(prepared, ANSWERS, replace(plan(path=tmp_path), seed=7), 5, stage)
     (call,) = stand_in.calls
     assert call.pop("model").arguments["pretrained"] == f"model of {tmp_path} on cpu"
     assert isinstance(call.pop("task_manager"), stand_in.modules["lm_eval.tasks"].TaskManager)

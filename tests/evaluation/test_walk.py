@@ -12,10 +12,14 @@ from skippy.characters.loader import load_character
 from skippy.config import EvalConfig
 from skippy.errors import ConfigError
 from skippy.evaluation import walk as checkpoints
+from skippy.evaluation.asking import Plan
+from skippy.evaluation.generator import Generator
 from skippy.evaluation.suites import AIME, banal_questions, load_problem_set, problem_questions, requests_for
-from skippy.evaluation.walk import CHECKPOINTS, FRONTIER, FRONTIER_PROBLEMS, plan_walk, walk
+from skippy.evaluation.walk import FRONTIER, FRONTIER_PROBLEMS, plan_walk, walk
 from skippy.models.generation import Completion
-from skippy.resolve.runs import CHARACTER_DIGEST
+from skippy.models.profiles import PROFILES
+from skippy.resolve.files import CHECKPOINTS
+from skippy.stages import evaluate
 
 DIGEST = "b" * 64
 STEPS = (10, 20, 30)
@@ -40,8 +44,10 @@ class Run:
 def tracker(tmp_path: Path) -> SimpleNamespace:
     return SimpleNamespace(
         store=SimpleNamespace(root=tmp_path),
-        list_artifacts=lambda run_id, path: [f"adapters/step_{step:06d}/adapter.bin" for step in STEPS],
-        artifact=lambda run_id, path: path,
+        artifacts=SimpleNamespace(
+            files=lambda run_id, path: [f"adapters/step_{step:06d}/adapter.bin" for step in STEPS],
+            path=lambda run_id, path: path,
+        ),
     )
 
 
@@ -72,30 +78,29 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(checkpoints, "load_tokenizer", lambda path: None)
     monkeypatch.setattr(checkpoints, "attach_adapter", attach)
     monkeypatch.setattr(checkpoints, "TransformersBackend", Backend)
-    train = SimpleNamespace(run_id="t" * 32, name="train v4", variant="v4", tags={"skippy.seed": "42"})
-
-    def find_run(tracker, stage, run_id, *, base, extra_tags):
-        assert (stage, base.digest) == ("train", DIGEST)
-        assert extra_tags == {CHARACTER_DIGEST: load_character("skippy").digest}
-        return SimpleNamespace(**{**vars(train), "run_id": run_id or train.run_id})
-
-    monkeypatch.setattr(checkpoints, "find_run", find_run)
     return adapters
 
 
 def make_base() -> SimpleNamespace:
     return SimpleNamespace(
-        path=Path("base"), digest=DIGEST, is_lab=True, checkpoint=SimpleNamespace(config={})
+        path=Path("base"), digest=DIGEST, profile=PROFILES["lab"], checkpoint=SimpleNamespace(config={})
     )
 
 
-def walk_once(tracker: SimpleNamespace, train_run: str = "") -> tuple[Run, dict[str, float]]:
-    base = make_base()
-    config, run = EvalConfig(model=CHECKPOINTS, limit=4, device="cpu", train_run=train_run), Run()
-    plan = plan_walk(config, tracker, base, load_character("skippy"))
+def planned(train_run: str = "t" * 32, limit: int = 4, seed: int = 0) -> Plan:
+    train = SimpleNamespace(run_id=train_run, name="train v4", variant="v4", tags={"skippy.seed": "42"})
+    plan = plan_walk(
+        *(train, make_base(), load_character("skippy")),
+        problems="lab", limit=limit, sampling="auto", seed=seed, generator=Generator(),
+    )  # fmt: skip
     assert plan.subject.seed == "42"
     assert plan.samples == 1
-    return run, walk(plan, config, tracker, base, run)
+    return plan
+
+
+def walk_once(tracker: SimpleNamespace, **given) -> tuple[Run, dict[str, float]]:
+    run = Run()
+    return run, walk(planned(**given), make_base(), tracker, run)
 
 
 def test_every_checkpoint_is_loaded_once_and_its_persona_logged_by_step(tracker, loaded):
@@ -138,8 +143,7 @@ def test_a_killed_walk_of_one_training_is_not_gone_on_with_by_another(tracker, l
 
 @pytest.mark.parametrize(("limit", "count"), [(0, FRONTIER_PROBLEMS), (4, 4)])
 def test_a_walk_asks_fewer_problems_than_an_evaluation(tracker, loaded, limit, count):
-    config = EvalConfig(model=CHECKPOINTS, limit=limit)
-    plan = plan_walk(config, tracker, make_base(), load_character("skippy"))
+    plan = planned(limit=limit)
     assert len(plan.problems.problems) == count < len(load_problem_set("lab", 0).problems)
 
 
@@ -147,8 +151,7 @@ def test_the_walk_and_the_evaluation_share_no_seed(tracker, loaded):
     """Else a checkpoint chosen for its luck would show that luck again where it is tested."""
     run, _ = walk_once(tracker)
     walked = [json.loads(line) for line in run.texts[FRONTIER].splitlines()]
-    base = make_base()
-    plan = plan_walk(EvalConfig(model=CHECKPOINTS, limit=4), tracker, base, load_character("skippy"))
+    plan = planned()
     questions = [*problem_questions(plan.problems, "plain"), *banal_questions(plan.character)]
     final = requests_for(questions, 4, plan.sampling, "m", set())
     assert {sample["problem_hash"] for sample in walked} <= {question.hash for question, _ in final.values()}
@@ -157,20 +160,16 @@ def test_the_walk_and_the_evaluation_share_no_seed(tracker, loaded):
     assert by_step[0] == by_step[1] == by_step[2], "checkpoints are compared on the same noise"
 
 
-def test_a_walk_through_a_server_is_refused_before_anything_is_looked_up(tracker, loaded):
-    config = EvalConfig(model=CHECKPOINTS, backend="openai")
+def test_a_walk_through_a_server_is_refused_before_anything_is_looked_up():
     with pytest.raises(ConfigError, match="cannot be generated by a server") as refusal:
-        plan_walk(config, tracker, make_base(), load_character("skippy"))
+        evaluate.resolve(EvalConfig(model=CHECKPOINTS, backend="openai"), None)
     assert "backend=openai" in refusal.value.where
     assert refusal.value.next_step
-    assert not loaded
 
 
 def test_another_seed_walks_on_other_noise(tracker, loaded):
     seeds = []
     for seed in (0, 7):
-        config, run = EvalConfig(model=CHECKPOINTS, limit=4, device="cpu", seed=seed), Run()
-        plan = plan_walk(config, tracker, make_base(), load_character("skippy"))
-        walk(plan, config, tracker, make_base(), run)
+        run, _ = walk_once(tracker, seed=seed)
         seeds.append({json.loads(line)["seed"] for line in run.texts[FRONTIER].splitlines()})
     assert not seeds[0] & seeds[1]

@@ -16,8 +16,9 @@ from skippy.core.personality.subspaces import held_out_energy, persona_subspace
 from skippy.core.spectral.lora import LoraFactors
 from skippy.errors import SubspaceError, TargetError
 from skippy.models.activations import HELD_OUT, _split, collect_reference, mean_hidden, plan_hooks
-from skippy.models.answering import GreedyAnswerer, conversation, pad_id, prompt_ids
+from skippy.models.answering import GreedyAnswerer, pad_id
 from skippy.models.hooks import Hook, Reading, find_module, read_moments
+from skippy.models.prompts import conversation, prompt_ids
 from skippy.models.targets import find_targets
 
 HIDDEN, LAYERS = 32, 2

@@ -32,6 +32,7 @@ class Endpoint:
     """What the server shall do, and what it saw."""
 
     url: str = ""
+    owner: str = "someone"
     script: list = field(default_factory=list)  # statuses of the next answers, or seconds to hang
     digits: dict = field(default_factory=lambda: {"7": 1.0})  # or what makes them of the question
     text: str = "7"
@@ -89,6 +90,13 @@ def endpoint():
             self.end_headers()
             self.wfile.write(data)
 
+        def do_GET(self):
+            data = json.dumps({"data": [{"id": "judge", "owned_by": state.owner}]}).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
         def log_message(self, *_):
             pass
 
@@ -126,6 +134,15 @@ def test_one_trait_a_call_and_one_token_asked_for(endpoint):
         assert sum(trait.rubric in asked for trait in TRAITS) == 1
         assert "Hello, dear." in asked
         assert "Hi!" in asked
+
+
+@pytest.mark.parametrize(("owner", "is_told"), [("vllm", True), ("sglang", True), ("someone", False)])
+def test_a_judge_that_could_think_is_told_not_to(endpoint, owner, is_told):
+    """Elsewhere an unknown parameter would be an error, and a judge that thinks fails its check."""
+    endpoint.owner = owner
+    judge_reward(endpoint.url, "judge", TRAITS, FAST)(["Hello."], ["Hi!"])
+    told = [body.get("chat_template_kwargs") for _, body in endpoint.requests]
+    assert told == [{"enable_thinking": False} if is_told else None] * 3
 
 
 @pytest.mark.parametrize(

@@ -417,3 +417,43 @@ def _await(url, process, log, seconds=400.0):
         except (urllib.error.URLError, OSError):
             time.sleep(0.3)
     pytest.fail("transformers serve did not start:\n" + log.read_text()[-3000:])
+
+
+@pytest.fixture
+def switching(tokenizer):
+    made = copy.deepcopy(tokenizer)
+    made.chat_template = tokenizer.chat_template + "{% if enable_thinking is defined %}quiet{% endif %}"
+    return made
+
+
+@pytest.mark.parametrize("owner", ["vllm", "sglang"])
+def test_a_server_with_a_thinking_switch_is_told_to_leave_thinking_out(switching, tokenizer, owner):
+    with serving(owner=owner) as server:
+        collect(OpenAIBackend(server.url, "m", tokenizer=switching), requests(1))
+        collect(OpenAIBackend(server.url, "m", tokenizer=tokenizer), requests(1))
+    told = [asked.get("chat_template_kwargs") for asked in server.asked]
+    assert told == [{"enable_thinking": False}, None]
+
+
+def test_a_server_that_cannot_be_told_is_not_asked(switching):
+    with serving(owner="someone") as server:
+        with pytest.raises(BackendError, match="cannot be told to leave thinking out") as refusal:
+            collect(OpenAIBackend(server.url, "m", tokenizer=switching), requests(1))
+        assert "enable_thinking" in refusal.value.found
+        assert not server.asked
+
+
+def test_the_system_text_is_sent_as_the_template_takes_it(tokenizer):
+    mistral = copy.deepcopy(tokenizer)
+    mistral.chat_template = (
+        "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no') }}{% endif %}"
+        "{{ m.content }}{% endfor %}"
+    )
+    asked = ({"role": "system", "content": "be brief."}, {"role": "user", "content": "say 0"})
+    with serving() as server:
+        for each in (mistral, tokenizer):
+            collect(OpenAIBackend(server.url, "m", tokenizer=each), [Request("r", asked, 0)])
+    assert [body["messages"] for body in server.asked] == [
+        [{"role": "user", "content": "be brief.\n\nsay 0"}],
+        list(asked),
+    ]

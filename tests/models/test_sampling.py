@@ -9,11 +9,15 @@ from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWa
 
 from skippy.core.sampling import PRESETS, Sampling
 from skippy.errors import ConfigError
-from skippy.models.sampling import choose, gumbel_noise, keep_candidates, row_keys
+from skippy.models.sampling import choose, gumbel_noise, keep_candidates, keys_at, row_keys, seed_keys
+
+
+def noise_of(seeds, positions, tokens):
+    return gumbel_noise(row_keys(seeds, positions), tokens)
 
 
 def test_noise_is_standard_gumbel():
-    noise = gumbel_noise(range(50), [3] * 50, torch.arange(2000)[None]).flatten().numpy()
+    noise = noise_of(range(50), [3] * 50, torch.arange(2000)[None]).flatten().numpy()
     assert stats.kstest(noise, "gumbel_r").pvalue > 1e-3
     assert abs(noise.mean() - 0.5772) < 0.02
     assert abs(noise.var() - math.pi**2 / 6) < 0.03
@@ -21,18 +25,18 @@ def test_noise_is_standard_gumbel():
 
 def test_noise_depends_on_seed_position_and_token_and_on_nothing_else():
     tokens = torch.arange(64)[None]
-    noise = gumbel_noise([7, 8, 7], [0, 0, 1], tokens)
+    noise = noise_of([7, 8, 7], [0, 0, 1], tokens)
     assert len(set(noise.flatten().tolist())) == noise.numel()
-    assert torch.equal(gumbel_noise([8], [0], tokens)[0], noise[1])
-    assert torch.equal(gumbel_noise([7], [0], tokens[:, 10:20])[0], noise[0, 10:20])
+    assert torch.equal(noise_of([8], [0], tokens)[0], noise[1])
+    assert torch.equal(noise_of([7], [0], tokens[:, 10:20])[0], noise[0, 10:20])
     shuffled = torch.randperm(64, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(gumbel_noise([7], [0], shuffled[None])[0], noise[0, shuffled])
+    assert torch.equal(noise_of([7], [0], shuffled[None])[0], noise[0, shuffled])
 
 
 def test_neighbouring_counters_are_uncorrelated():
     """Counters in a row are what is really used: seeds, positions and tokens that differ by one."""
     tokens = torch.arange(400)[None]
-    grid = torch.stack([gumbel_noise(range(100), [position] * 100, tokens) for position in range(20)])
+    grid = torch.stack([noise_of(range(100), [position] * 100, tokens) for position in range(20)])
     grid = (grid - grid.mean()) / grid.std()
     for shifted, rest in (
         (grid[1:], grid[:-1]),
@@ -47,6 +51,23 @@ def test_neighbouring_counters_are_uncorrelated():
 def test_keys_take_any_integer():
     keys = row_keys([0, -1, 1 << 63, 12345678901234567890123, 0], [0, 0, 0, 0, 1])
     assert len(set(keys.tolist())) == 5
+
+
+def test_keys_are_those_of_splitmix64_in_plain_integers():
+    """Stored samples rest on these very bits."""
+
+    def mix(bits):
+        bits = ((bits ^ bits >> 30) * 0xBF58476D1CE4E5B9) % 2**64
+        bits = ((bits ^ bits >> 27) * 0x94D049BB133111EB) % 2**64
+        return bits ^ bits >> 31
+
+    golden, seeds, positions = 0x9E3779B97F4A7C15, [0, 7, -3, 1 << 63, 10**25], [0, 1, 2, 77, 81920]
+    expected = [
+        mix((mix((seed + golden) % 2**64) + place * golden) % 2**64)
+        for seed, place in zip(seeds, positions, strict=True)
+    ]
+    assert [key % 2**64 for key in row_keys(seeds, positions).tolist()] == expected
+    assert torch.equal(keys_at(seed_keys(seeds), torch.tensor(positions)), row_keys(seeds, positions))
 
 
 def draws(logits, sampling, count=20_000):

@@ -26,6 +26,7 @@ def base(tracker, tmp_path):
 def finished(tracker, stage: str, **tags: str) -> str:
     with tracker.stage(stage, name="s", note="", config={}) as run:
         run.set_tags(tags)
+        run.log_text("kept", "reference/manifest.json")
     return run.run_id
 
 
@@ -69,7 +70,9 @@ class Measured(Exception):
 
 
 @pytest.mark.parametrize(
-    "change", [{}, {"prompts": 8}, {"seed": 1}, {"character": "keeper"}, {"force": True}], ids=str
+    "change",
+    [{}, {"prompts": 8}, {"seed": 1}, {"character": "keeper"}, {"profile": "lab"}, {"force": True}],
+    ids=str,
 )
 def test_a_reference_is_reused_where_all_that_decides_it_is_the_same(
     tracker, base, monkeypatch: pytest.MonkeyPatch, change: dict
@@ -77,15 +80,32 @@ def test_a_reference_is_reused_where_all_that_decides_it_is_the_same(
     config = SubspaceConfig(base_model=base.name, prompts=4, device="cpu")
     identity = {"skippy.base_digest": base.digest, CHARACTER_DIGEST: load_character("skippy").digest}
     made = finished(
-        tracker, "subspace", **identity, **{"skippy.prompts": "4", "skippy.subspace_seed": str(config.seed)}
+        tracker,
+        "subspace",
+        **identity,
+        **{"skippy.prompts": "4", "skippy.subspace_seed": str(config.seed)},
+        **{"skippy.answer_tokens": "128"},
     )
 
     def measure(*_):
         raise Measured
 
     monkeypatch.setattr(subspace, "_measure", measure)
+    monkeypatch.setattr(
+        subspace, "load_reference", lambda folder, **_: (folder / "manifest.json").read_text()
+    )
     if change:
         with pytest.raises(Measured):
             subspace.run(replace(config, **change), tracker)
     else:
         assert subspace.run(config, tracker).run_id == made
+
+
+def test_a_reference_that_is_gone_is_measured_again(tracker, base, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its run says that it is there; what counts is whether it can be read."""
+    config = SubspaceConfig(base_model=base.name, prompts=4, device="cpu")
+    identity = {"skippy.base_digest": base.digest, CHARACTER_DIGEST: load_character("skippy").digest}
+    finished(
+        tracker, "subspace", **identity, **{"skippy.prompts": "4", "skippy.subspace_seed": str(config.seed)}
+    )
+    assert subspace.resolve(config, tracker).finished is None

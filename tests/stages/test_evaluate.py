@@ -18,7 +18,8 @@ from skippy.core.sampling import PRESETS
 from skippy.errors import ConfigError
 from skippy.evaluation import asking as interview
 from skippy.evaluation.asking import Plan, fill, identify_work
-from skippy.evaluation.suites import AIME, choose_prompt_style, load_problem_set, problem_questions
+from skippy.evaluation.generator import Generator
+from skippy.evaluation.suites import AIME, load_problem_set, problem_questions
 from skippy.models.generation import Completion, Request
 from skippy.resolve.runs import SUBJECT
 from skippy.resolve.subjects import Subject
@@ -50,7 +51,7 @@ class Scripted:
 @pytest.fixture
 def model(monkeypatch: pytest.MonkeyPatch) -> Scripted:
     scripted = Scripted()
-    monkeypatch.setattr(interview, "_open_backend", lambda config, weights: scripted)
+    monkeypatch.setattr(interview, "open_backend", lambda generator, weights, sampling: scripted)
     return scripted
 
 
@@ -182,27 +183,28 @@ def plan_of(problems, style: str = "plain", samples: int = 4) -> Plan:
 @pytest.mark.parametrize(
     "change",
     [
-        lambda plan, config: (plan_of(plan.problems, "boxed"), config),
-        lambda plan, config: (plan_of(combine("x", plan.problems.problems[:2])), config),
-        lambda plan, config: (replace(plan, sampling=replace(plan.sampling, max_tokens=8)), config),
-        lambda plan, config: (plan, replace(config, backend="openai")),
-        lambda plan, config: (plan, replace(config, served_model="other")),
-        lambda plan, config: (replace(plan, seed=1), config),
+        lambda plan: plan_of(plan.problems, "boxed"),
+        lambda plan: plan_of(combine("x", plan.problems.problems[:2])),
+        lambda plan: replace(plan, sampling=replace(plan.sampling, max_tokens=8)),
+        lambda plan: replace(plan, generator=Generator("openai")),
+        lambda plan: replace(plan, generator=Generator(served_model="other")),
+        lambda plan: replace(plan, seed=1),
     ],
     ids=["prompt", "problems", "max_tokens", "backend", "served model", "seed"],
 )
 def test_other_work_has_another_name(change: Callable):
     problems = combine("x", [Problem(str(n), f"{n}?", n) for n in range(3)])
-    plan, config = plan_of(problems), EvalConfig()
-    assert identify_work(plan, config) == identify_work(plan_of(problems, samples=9), EvalConfig(limit=3))
-    assert identify_work(plan, config) != identify_work(*change(plan, config))
+    plan = plan_of(problems)
+    elsewhere = replace(plan_of(problems, samples=9), generator=Generator(device="cuda:0"))
+    assert identify_work(plan) == identify_work(elsewhere)
+    assert identify_work(plan) != identify_work(change(plan))
 
 
 def test_the_labs_problems_from_a_file_are_the_same_questions(tmp_path, tracker, model):
     path = tmp_path / "lab.jsonl"
     rows = [{"problem": p.question, "answer": f"{p.gold:03d}"} for p in LAB_PROBLEMS.problems]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    style = choose_prompt_style(is_lab=True)
+    style = "plain"
     ours, theirs = (
         [(q.messages, q.hash, q.gold) for q in problem_questions(problems, style)]
         for problems in (LAB_PROBLEMS, load_problem_set(str(path), 0))
@@ -211,7 +213,7 @@ def test_the_labs_problems_from_a_file_are_the_same_questions(tmp_path, tracker,
     found = evaluated(tracker, str(path), samples=1, limit=4)
     assert [request.messages for request in model.asked] == [messages for messages, _, _ in ours[:4]]
     assert tracker.runs.get(found.run_id).tags["skippy.prompt_style"] == "plain"
-    elsewhere = problem_questions(LAB_PROBLEMS, choose_prompt_style(is_lab=False))
+    elsewhere = problem_questions(LAB_PROBLEMS, "boxed")
     assert all("\\boxed{}" in question.prompt for question in elsewhere)
 
 
@@ -298,7 +300,7 @@ def test_a_preset_that_does_not_fit_is_refused_with_the_limit_and_what_would_fit
         evaluated(tracker, problems, sampling="qwen3vl-instruct")
     assert "2048 positions" in refusal.value.expected
     assert "32768" in refusal.value.found
-    assert "-P sampling=lab or greedy" in refusal.value.next_step
+    assert "-P sampling=lab or auto or greedy" in refusal.value.next_step
     assert not model.asked
     kept = tracker.runs.get(evaluated(tracker, problems).run_id)
     assert kept.tags["skippy.max_tokens"] == "160", "one that fits is left alone"

@@ -151,7 +151,7 @@ def test_the_step_merged_is_the_one_of_this_training_that_matches_the_other(
         "find_run",
         lambda tracker, stage, run_id: SimpleNamespace(run_id=run_id, link=lambda _: trains[run_id]),
     )
-    tracker = SimpleNamespace(artifact=lambda run_id, path: tmp_path / run_id)
+    tracker = SimpleNamespace(artifacts=SimpleNamespace(path=lambda run_id, path: tmp_path / run_id))
     assert merge._matched_step(order, SimpleNamespace(run_id="t4"), tracker) == 10
     assert merge._matched_step(order, SimpleNamespace(run_id="t3"), tracker) == 40
     for wrong in ("ours", "ours,ours", "theirs,theirs"):

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from skippy.errors import TrackingError
+from skippy.models.profiles import PROFILES
 from skippy.resolve import threads
 from skippy.stages import pipeline
 from skippy.stages.pipeline import Job
@@ -22,7 +23,11 @@ class Machine:
         self.given: dict[str, dict[str, str]] = {}
         self.stopped: list[str] = []
 
-    def start_stage_process(self, entry_point, parameters, *, parent_run_id):
+    @property
+    def processes(self):
+        return self
+
+    def start(self, entry_point, parameters, *, parent_run_id):
         label, polls = parameters["label"], iter([False])
         self.given[label] = dict(parameters)
         self.running.add(label)
@@ -78,14 +83,14 @@ def test_the_first_failure_stops_what_runs_and_starts_nothing_more() -> None:
 def test_children_share_the_cores_and_a_person_has_the_last_word(monkeypatch: pytest.MonkeyPatch) -> None:
     names = ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "SKIPPY_PROGRESS_LINES")
 
-    def shared(parallel: int, *, is_lab: bool, **given: str) -> list[str | None]:
+    def shared(parallel: int, *, profile: str, **given: str) -> list[str | None]:
         environment = dict(given)
         monkeypatch.setattr(pipeline, "os", SimpleNamespace(environ=environment))
         monkeypatch.setattr(threads, "count_cores", lambda: 8)
-        pipeline._share_machine(parallel, is_lab=is_lab)
+        pipeline._share_machine(parallel, PROFILES[profile])
         return [environment.get(name) for name in names]
 
-    assert shared(2, is_lab=True) == ["4", "", "1"]
-    assert shared(1, is_lab=False) == ["8", None, None]
-    assert shared(16, is_lab=False) == ["1", None, "1"]
-    assert shared(2, is_lab=True, OMP_NUM_THREADS="3", CUDA_VISIBLE_DEVICES="1") == ["3", "1", "1"]
+    assert shared(2, profile="lab") == ["4", "", "1"]
+    assert shared(1, profile="qwen3-vl") == ["8", None, None]
+    assert shared(16, profile="qwen3-vl") == ["1", None, "1"]
+    assert shared(2, profile="lab", OMP_NUM_THREADS="3", CUDA_VISIBLE_DEVICES="1") == ["3", "1", "1"]

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
 
 from skippy.characters.loader import load_character
 from skippy.config import SvdConfig, TrainConfig
-from skippy.errors import BackendError, ConfigError, MissingRunError, ProjectorError
+from skippy.errors import BackendError, ConfigError, MissingRunError, ProjectorError, SkippyError
 from skippy.evaluation.suites import PROMPT_STYLES
-from skippy.resolve.bases import Base
+from skippy.resolve.bases import open_base
 from skippy.resolve.runs import CHARACTER_DIGEST
 from skippy.stages import svd, train
 from skippy.stores.projectors import read_projectors
 from skippy.training.plan import PRESETS
+from skippy.training.resume import name_work
 from tests.stages.tiny_checkpoint import write_checkpoint
 
 
@@ -48,7 +48,7 @@ def test_a_dead_judge_destroys_no_checkpoint(tracker, config, seen, monkeypatch)
         return lambda completions, prompts: [0.0] * len(completions)
 
     monkeypatch.setattr(train, "judge_reward", judge)
-    monkeypatch.setattr(train, "identify", lambda *_: ("train", "one"))
+    monkeypatch.setattr(train, "name_work", lambda *_: ("train", "one"))
     with pytest.raises(KeyboardInterrupt):
         train.run(replace(config, judge_url="alive"), tracker)
     checkpoint = seen[0].output_dir / "checkpoint-10"
@@ -65,25 +65,14 @@ def test_the_run_carries_the_digest_of_its_character(tracker, config, seen) -> N
     assert tags[CHARACTER_DIGEST] == load_character("keeper").digest
 
 
-@pytest.mark.parametrize(("is_lab", "ending"), [(True, ""), (False, PROMPT_STYLES["boxed"])])
-def test_mathematics_is_trained_as_it_will_be_asked(
-    tracker, config, seen, monkeypatch, is_lab, ending
-) -> None:
-    monkeypatch.setattr(Base, "is_lab", is_lab)
+@pytest.mark.parametrize(("profile", "ending"), [("lab", ""), ("auto", PROMPT_STYLES["boxed"])])
+def test_mathematics_is_trained_as_it_will_be_asked(tracker, config, seen, profile, ending) -> None:
     with pytest.raises(KeyboardInterrupt):
-        train.run(replace(config, math_mix=0.2, preset="lab"), tracker)
+        train.run(replace(config, math_mix=0.2, preset="lab", profile=profile), tracker)
     questions = [problem.question for problem in seen[0].math_problems]
     assert questions
     assert all(question.endswith("boxed{}.") == bool(ending) for question in questions)
     assert all(question.endswith(ending) for question in questions)
-
-
-def inputs_of(base: str = "b", character: str = "c", **settings: object) -> SimpleNamespace:
-    return SimpleNamespace(
-        settings=replace(PRESETS["lab"], **settings),
-        base=SimpleNamespace(digest=base * 64),
-        character=SimpleNamespace(digest=character * 64),
-    )
 
 
 @pytest.mark.parametrize(
@@ -91,25 +80,49 @@ def inputs_of(base: str = "b", character: str = "c", **settings: object) -> Simp
     [
         {"judge_url": "http://other/v1"},
         {"judge_model": "other"},
-        {"k": "8"},
-        {"variant": "v4"},
+        {"k": "3"},
+        {"variant": "v4-random"},
         {"seed": 7},
+        {"steps": 61},
+        {"math_mix": 0.2},
         {"hardened": False},
+        {"character": "skippy"},
     ],
+    ids=str,
 )
-def test_a_training_with_other_parameters_is_other_work(config, change) -> None:
-    assert train.identify(config, inputs_of()) == train.identify(replace(config), inputs_of())
-    assert train.identify(config, inputs_of()) != train.identify(replace(config, **change), inputs_of())
+def test_a_training_with_other_parameters_is_other_work(tracker, config, monkeypatch, change) -> None:
+    monkeypatch.setattr(train, "judge_reward", lambda *_: lambda completions, prompts: [])
+
+    def name(**changes) -> tuple[str, ...]:
+        return name_work(train.resolve(replace(config, **changes), tracker).request)
+
+    assert name() == name()
+    assert name() != name(**change)
 
 
-@pytest.mark.parametrize("change", [{"base": "d"}, {"character": "d"}, {"max_steps": 61}])
-def test_a_training_of_something_else_is_other_work(config, change) -> None:
-    assert train.identify(config, inputs_of()) != train.identify(config, inputs_of(**change))
+def test_a_training_of_another_base_is_other_work(tracker, config, tmp_path) -> None:
+    other = write_checkpoint(tmp_path / "other", seed=1)
+    plans = [
+        train.resolve(replace(config, base_model=str(path)), tracker) for path in (config.base_model, other)
+    ]
+    assert len({name_work(plan.request) for plan in plans}) == 2
 
 
-@pytest.mark.parametrize(("is_lab", "preset"), [(True, "lab"), (False, "recipe")])
-def test_the_preset_is_that_of_the_base_and_the_person_sets_on_top(config, is_lab, preset) -> None:
-    base = SimpleNamespace(is_lab=is_lab)
+def test_what_can_be_refused_is_refused_before_a_run_is_opened(tracker, config, seen) -> None:
+    for wrong in ({"variant": "v4"}, {"resume": True}, {"base_model": "./nowhere"}, {"svd_run": "0" * 32}):
+        with pytest.raises(SkippyError):
+            train.run(replace(config, **wrong), tracker)
+    assert tracker.runs.find_all("train", finished=False) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "profile", "preset"), [("lab", "auto", "lab"), ("", "auto", "recipe"), ("", "lab", "lab")]
+)
+def test_the_preset_is_that_of_the_base_and_the_person_sets_on_top(
+    tracker, config, name, profile, preset
+) -> None:
+    """The base of these tests is a Llama narrower than the lab."""
+    base = open_base(name or config.base_model, tracker, profile)
     chosen = replace(config, seed=7, math_mix=0.3)
     expected = replace(PRESETS[preset], seed=7, math_mix=0.3)
     assert train.choose_settings(chosen, base) == expected
@@ -149,8 +162,8 @@ def test_the_projectors_of_this_base_and_k_are_trained_against(tracker, config, 
     stored = read_projectors(tracker.artifacts.path(solved["4"].run_id, "projectors"))
     for request in seen:
         assert (request.k, request.projector_digest) == (4, stored.digest)
-        assert request.projector_base_digest == request.base_digest == stored.manifest["base_digest"]
-        for name, (U, S, V) in request.projectors.items():
+        assert request.projectors.manifest["base_digest"] == request.base_digest
+        for name, (U, S, V) in request.bases.items():
             assert all(map(torch.equal, (U, S, V), stored.bases[name]))
 
 

@@ -7,6 +7,7 @@ import torch
 
 from skippy.core.spectral.rank import RankRule
 from skippy.core.spectral.subspaces import seed_of
+from skippy.models.profiles import PROFILES
 from skippy.models.targets import find_targets
 from skippy.resolve.bases import Base
 from skippy.stores import solving
@@ -20,7 +21,9 @@ GPU = torch.device("cuda")
 @pytest.fixture
 def base(tmp_path) -> Base:
     checkpoint = Checkpoint.open(write_checkpoint(tmp_path / "base"))
-    return Base("tiny", checkpoint, find_targets(checkpoint.config, checkpoint.shapes), Future())
+    return Base(
+        "tiny", checkpoint, find_targets(checkpoint.config, checkpoint.shapes), Future(), PROFILES["llama"]
+    )
 
 
 @pytest.fixture

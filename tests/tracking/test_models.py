@@ -1,23 +1,29 @@
 import multiprocessing
 import shutil
+from pathlib import Path
 
 import mlflow
 import pandas as pd
 import pytest
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import PERMISSION_DENIED
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from skippy.errors import MissingRunError, RegistryError, TrackingError
 from skippy.tracking.lifecycle import mark_dead
+from skippy.tracking.orphans import find_orphans, scratch_directory, sweep_orphans
 from skippy.tracking.pyfunc_loader import TextGenerator
-from skippy.tracking.registry import ModelReference, parse_model_uri
+from skippy.tracking.registry import ModelReference, check_model_name, parse_model_uri
 from skippy.tracking.store import open_tracker
 
 
 def merge(tracker, checkpoint, variant="v4", base_digest="d1", name="skippy"):
     """A version of a registered model, as the merge stage makes it."""
-    with tracker.stage("merge", name=f"merge {variant}", note="n", variant=variant, config={}) as run:
-        with tracker.models.draft(run, variant, model_type="checkpoint", tags={"variant": variant}) as draft:
-            shutil.copytree(checkpoint, draft.weights_dir)
+    with (
+        tracker.stage("merge", name=f"merge {variant}", note="n", variant=variant, config={}) as run,
+        tracker.models.draft(run, variant, model_type="checkpoint", tags={"variant": variant}) as draft,
+    ):
+        shutil.copytree(checkpoint, draft.weights_dir)
         return draft.register(name, {"variant": variant, "base_digest": base_digest, "alpha": 1.0})
 
 
@@ -346,3 +352,185 @@ def test_rollback_changes_places_and_can_be_undone(two_versions):
         "rollback"
     ] * 2
     assert two_versions.promotions.history("skippy")[2].reason == "regret"
+
+
+class Cut(Exception):
+    """Stands for a process that dies at this call."""
+
+
+@pytest.mark.parametrize("calls", range(1, 14))
+def test_a_promotion_cut_anywhere_is_finished_or_undone_by_the_next_one(
+    two_versions, checkpoint, monkeypatch, calls
+):
+    """Versions 1 → 2 were promoted; 3 over 2 is cut after so many writes, and asked for again."""
+    merge(two_versions, checkpoint, "v4")
+    promote(two_versions, 1, None)
+    promote(two_versions, 2, 1)
+    client, left = two_versions.client, [calls]
+    with monkeypatch.context() as patch:
+        for name in WRITES:
+            patch.setattr(client, name, dying(getattr(client, name), left))
+        try:
+            promote(two_versions, 3, 2)
+            was_cut = False
+        except Cut:
+            was_cut = True
+    before = two_versions.registry.alias("skippy", "champion").version
+    if was_cut:
+        assert promote(two_versions, 3, before).version == 3
+    aliases = {name: two_versions.registry.alias("skippy", name).version for name in ("champion", "previous")}
+    assert aliases == {"champion": 3, "previous": 2}
+    assert [(e.version, e.replaced) for e in two_versions.promotions.history("skippy")] == [
+        (1, None),
+        (2, 1),
+        (3, 2),
+    ]
+    assert "promotion.intent" not in client.get_registered_model("skippy").tags
+    assert two_versions.promotions.rollback("skippy", reason="regret").version == 2
+
+
+WRITES = (
+    "set_registered_model_alias",
+    "set_registered_model_tag",
+    "set_model_version_tag",
+    "delete_registered_model_tag",
+)
+
+
+def dying(write, left):
+    def attempt(*given, **named):
+        left[0] -= 1
+        if left[0] < 0:
+            raise Cut
+        return write(*given, **named)
+
+    return attempt
+
+
+def test_a_rollback_after_a_cut_promotion_crowns_the_one_that_was_replaced(
+    two_versions, checkpoint, monkeypatch
+):
+    merge(two_versions, checkpoint, "v4")
+    promote(two_versions, 1, None)
+    promote(two_versions, 2, 1)
+    client = two_versions.client
+    with monkeypatch.context() as patch:
+        patch.setattr(client, "set_registered_model_alias", dying(client.set_registered_model_alias, [1]))
+        with pytest.raises(Cut):
+            promote(two_versions, 3, 2)
+    assert two_versions.registry.alias("skippy", "champion").version == 3
+    assert two_versions.promotions.rollback("skippy", reason="regret").version == 2
+    assert two_versions.registry.alias("skippy", "previous").version == 3
+
+
+def test_an_alias_that_somebody_else_moves_at_the_same_moment_is_told(two_versions, monkeypatch):
+    promote(two_versions, 1, None)
+    client = two_versions.client
+    move = client.set_registered_model_alias
+
+    def lose(name, alias, version):
+        move(name, alias, version)
+        move(name, alias, "1")
+
+    monkeypatch.setattr(client, "set_registered_model_alias", lose)
+    with pytest.raises(RegistryError, match="Somebody else moved an alias") as error:
+        promote(two_versions, 2, 1)
+    assert "version 2" in error.value.expected
+    assert len(two_versions.promotions.history("skippy")) == 1
+
+
+@pytest.mark.parametrize(
+    "name", ["a@b", "", " ", "a/b", "a:b", "a?b", "a#b", "a%b", "o'b", 'a"b', "x ", "-a", "m" * 201]
+)
+def test_a_name_that_could_not_be_found_again_is_refused_before_anything_is_made(tracker, name):
+    with pytest.raises(RegistryError, match="cannot be the name of a registered model") as error:
+        check_model_name(name)
+    assert repr(name) in error.value.found
+    if name:
+        with (
+            tracker.stage("merge", name="m", note="n", config={}) as run,
+            pytest.raises(RegistryError),
+            tracker.models.draft(run, "v4", registered_model=name),
+        ):
+            pytest.fail("drafted")
+        assert list(tracker.client.search_logged_models([tracker.store.experiment_id])) == []
+
+
+@pytest.mark.parametrize("name", ["skippy", "Skippy 2.1-beta_x", "méchant"])
+def test_a_plain_name_is_taken_and_found_again(tracker, checkpoint, name):
+    """The twin."""
+    merge(tracker, checkpoint, name=name)
+    assert tracker.models.resolve(f"models:/{name}/1").version == 1
+
+
+# Orphans
+
+
+def leave(tracker, checkpoint, status, run_status):
+    """A logged model of a run that ended so; returns its id."""
+    run = tracker.client.create_run(tracker.store.experiment_id).info.run_id
+    logged = tracker.client.create_logged_model(tracker.store.experiment_id, name="v4", source_run_id=run)
+    folder = Path(logged.artifact_location)
+    shutil.copytree(checkpoint, folder / "weights")
+    if status != "PENDING":
+        tracker.client.finalize_logged_model(logged.model_id, status)
+    if run_status != "RUNNING":
+        tracker.client.set_terminated(run, run_status)
+    return logged.model_id, folder
+
+
+@pytest.mark.parametrize(
+    ("status", "run_status", "is_orphan"),
+    [
+        ("PENDING", "KILLED", True),
+        ("PENDING", "FINISHED", True),
+        ("READY", "KILLED", True),
+        ("READY", "FAILED", True),
+        ("FAILED", "FAILED", True),
+        ("READY", "FINISHED", False),
+        ("PENDING", "RUNNING", False),
+        ("READY", "RUNNING", False),
+    ],
+)
+def test_weights_that_nothing_leads_to_are_found_and_swept_by_the_next_merge(
+    tracker, checkpoint, status, run_status, is_orphan
+):
+    model_id, folder = leave(tracker, checkpoint, status, run_status)
+    found = find_orphans(tracker.store)
+    assert [orphan.model_id for orphan in found] == ([model_id] if is_orphan else [])
+    if found:
+        assert found[0].nbytes == size_of(folder)
+        assert run_status in found[0].what
+    merge(tracker, checkpoint)
+    assert folder.exists() == (not is_orphan)
+    assert find_orphans(tracker.store) == []
+
+
+def test_what_a_version_refers_to_is_never_an_orphan(tracker, checkpoint):
+    version = merge(tracker, checkpoint)
+    tracker.client.set_terminated(version.run_id, "KILLED")
+    tracker.models.external("base", "a" * 64)
+    assert find_orphans(tracker.store) == []
+
+
+def test_a_scratch_copy_is_swept_once_its_process_is_gone(tracker):
+    with scratch_directory(tracker.store, "m-1") as folder:
+        (folder / "weights").write_bytes(b"x" * 9)
+        assert find_orphans(tracker.store) == [], "it is being written"
+    assert not folder.exists()
+    folder.mkdir(parents=True)
+    (folder / "weights").write_bytes(b"x" * 9)
+    (orphan,) = find_orphans(tracker.store)
+    assert (orphan.where, orphan.nbytes, orphan.is_safe) == (str(folder), 9, True)
+    assert sweep_orphans(tracker.store) == [orphan]
+    assert not folder.exists()
+
+
+def test_weights_that_cannot_be_registered_do_not_stay(tracker, project, checkpoint, monkeypatch):
+    def refuse(*given, **named):
+        raise MlflowException("Permission denied", PERMISSION_DENIED)
+
+    monkeypatch.setattr(tracker.client, "create_model_version", refuse)
+    with pytest.raises(TrackingError, match="refused"):
+        merge(tracker, checkpoint)
+    assert list((project / "mlartifacts").rglob("*.safetensors")) == []

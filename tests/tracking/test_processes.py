@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from skippy.errors import TrackingError
-from skippy.tracking.processes import _cause_of_death, _is_process_gone
+from skippy.tracking.processes import UNCLAIMED_SECONDS, _cause_of_death
+from skippy.tracking.signals import is_process_gone, process_tag
 
 PROJECT = """
 name: small
@@ -138,7 +139,49 @@ def test_what_mlproject_does_not_have_is_refused_before_a_run_is_made(small, par
     assert running(small) == {parent}
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_child_killed_before_its_stage_began_is_known_by_what_its_parent_wrote(small, parent, monkeypatch):
+    monkeypatch.setenv("PYTHONSTARTUP", "")
+    child = small.processes.start("work", {"mode": "slow"}, parent_run_id=parent)
+    tag = small.client.get_run(child.run_id).data.tags["skippy.process"]
+    assert tag == process_tag(int(tag.split(":")[1]))
+    os.kill(int(tag.split(":")[1]), signal.SIGKILL)
+    wait_for(child.poll)
+    assert small.processes.reap() == [child.run_id]
+    child.stop()
+
+
+GRANDPARENT = """
+import os, subprocess, sys
+from pathlib import Path
+from skippy.tracking.store import open_tracker
+from skippy.tracking.signals import PARENT_VARIABLE, process_tag
+
+tracker = open_tracker(Path.cwd())
+run = tracker.client.create_run(tracker.store.experiment_id)
+environment = {**os.environ, "MLFLOW_RUN_ID": run.info.run_id, PARENT_VARIABLE: process_tag()}
+# The shell stays between, as it does under `mlflow run` with a command of several parts.
+subprocess.run(["bash", "-c", "true; python stage.py slow note; true"], env=environment)
+"""
+
+
+@pytest.mark.timeout(300)
+def test_a_child_sees_that_its_starter_is_dead_although_a_shell_between_them_lives(small, project):
+    folder = Path(sys.executable).parent
+    environment = {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}"}
+    starter = subprocess.Popen([sys.executable, "-c", GRANDPARENT], cwd=project, env=environment)
+    mark = project / "started" / "slow"
+    wait_for(lambda: mark.exists() and mark.read_text())
+    starter.kill()
+    starter.wait()
+    killed_at = time.monotonic()
+    child = int(mark.read_text())
+    wait_for(lambda: not is_alive(child), 60)
+    assert time.monotonic() - killed_at < 30
+    (record,) = small.runs.find_all("work", finished=False)
+    assert record.status == "KILLED"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
 def test_no_orphans_whatever_ends_the_parent(small, project, number):
     """The parent waits in a thread, as the pipeline does; the signal reaches it alone, not its group."""
     process = subprocess.Popen([sys.executable, "-c", PARENT], cwd=project, start_new_session=True)
@@ -207,11 +250,45 @@ def test_reap_looks_at_one_family_or_at_all(tracker):
 def test_causes_of_death():
     assert _cause_of_death(-9) == _cause_of_death(137) == "killed by SIGKILL"
     assert _cause_of_death(1).startswith("the process ended with exit code 1")
-    assert not _is_process_gone("")
-    assert not _is_process_gone(f"{os.uname().nodename}:{os.getpid()}")
+
+
+def test_a_process_is_told_from_a_later_one_of_the_same_number():
+    own = process_tag()
+    host, pid, started = own.split(":")
+    assert not is_process_gone(own)
+    assert not is_process_gone(f"{host}:{pid}"), "as earlier versions wrote it"
+    assert is_process_gone(f"{host}:{pid}:{float(started) - 100:.2f}")
+    assert not is_process_gone(f"another-host:{pid}:1.0")
+    assert not is_process_gone("")
     ended = subprocess.Popen(["true"])
     ended.wait()
-    assert _is_process_gone(f"{os.uname().nodename}:{ended.pid}")
+    assert is_process_gone(f"{host}:{ended.pid}")
+
+
+def test_a_run_that_no_stage_took_over_is_reaped_in_the_end(tracker):
+    long_ago = int((time.time() - UNCLAIMED_SECONDS - 5) * 1000)
+    local = {"mlflow.project.entryPoint": "svd", "mlflow.project.backend": "local"}
+    made = {
+        name: tracker.client.create_run(tracker.store.experiment_id, start_time=start, tags=tags).info.run_id
+        for name, start, tags in (
+            ("old", long_ago, local),
+            ("young", None, local),
+            ("queued", long_ago, {**local, "mlflow.project.backend": "slurm"}),
+            ("foreign", long_ago, {}),
+        )
+    }
+    assert tracker.processes.reap() == [made.pop("old")]
+    assert running(tracker) == set(made.values())
+
+
+def test_every_stage_reaps_what_died_before_it(tracker):
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    tags = {"skippy.process": f"{os.uname().nodename}:{ended.pid}"}
+    dead = tracker.client.create_run(tracker.store.experiment_id, tags=tags).info.run_id
+    with tracker.stage("svd", name="s", note="n", config={}) as run:
+        assert running(tracker) == {run.run_id}
+    assert tracker.runs.read(dead).status == "KILLED"
 
 
 def running(tracker) -> set[str]:

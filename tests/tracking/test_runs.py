@@ -168,14 +168,19 @@ def test_interrupt_is_killed_not_failed(tracker):
 
 
 @pytest.mark.parametrize(
-    ("number", "error", "code"), [(signal.SIGTERM, SystemExit, 143), (signal.SIGINT, KeyboardInterrupt, None)]
+    ("number", "error", "code"),
+    [
+        (signal.SIGTERM, SystemExit, 143),
+        (signal.SIGHUP, SystemExit, 129),
+        (signal.SIGINT, KeyboardInterrupt, None),
+    ],
 )
 def test_signals_stop_children_first_then_kill_the_run(tracker, monkeypatch, number, error, code):
     # A shell's background job is born with SIGINT ignored, and then it stays so; not what is tested here.
     born_with = signal.signal(signal.SIGINT, signal.default_int_handler)
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     asked = []
-    monkeypatch.setattr("skippy.tracking.lifecycle.stop_hooks", [lambda: asked.append(True)])
+    monkeypatch.setattr("skippy.tracking.signals.stop_hooks", [lambda: asked.append(True)])
     stage = tracker.stage("train", name="t", note="n", config={})
     run = stage.__enter__()
     with pytest.raises(error) as caught:
@@ -186,6 +191,31 @@ def test_signals_stop_children_first_then_kill_the_run(tracker, monkeypatch, num
     assert tracker.runs.read(run.run_id).status == "KILLED"
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
     signal.signal(signal.SIGINT, born_with)
+
+
+@pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_second_signal_does_not_keep_the_run_from_being_ended(tracker, second):
+    born_with = signal.signal(signal.SIGINT, signal.default_int_handler)
+    cleaned = []
+
+    def work():
+        with tracker.stage("train", name="t", note="n", config={}) as run:
+            try:
+                os.kill(os.getpid(), signal.SIGINT)
+            finally:
+                cleaned.append(run.run_id)
+                os.kill(os.getpid(), second)
+                cleaned.append("to the end")
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    signal.signal(signal.SIGINT, born_with)
+    assert cleaned[1] == "to the end"
+    record = tracker.runs.read(cleaned[0])
+    assert (record.status, record.tags["skippy.error"]) == (
+        "KILLED",
+        "Ctrl-C: the process was asked to stop",
+    )
 
 
 def test_what_is_ignored_on_purpose_stays_ignored(tracker):
@@ -401,6 +431,16 @@ def test_variant_character_and_further_tags_select(tracker):
     assert tracker.runs.find("train", variant="v4", character="skippy").run_id == wanted
     assert tracker.runs.find("train", character="o'brien").variant == "v4"
     assert tracker.runs.find("train", extra_tags={"mlflow.runName": "a train"}).stage == "train"
+
+
+def test_a_character_may_be_called_with_both_kinds_of_quotes(tracker):
+    name = """o'brien "the rat\""""
+    wanted = make_run(tracker, "train", character=name)
+    make_run(tracker, "train", character=name.replace("'", "-"))
+    assert tracker.runs.find("train", character=name).run_id == wanted
+    assert [run.run_id for run in tracker.runs.find_all("train", character=name)] == [wanted]
+    with pytest.raises(MissingRunError, match="no finished train run"):
+        tracker.runs.find("train", character=name.replace("'", "x"))
 
 
 def test_nothing_found_says_what_there_is_and_which_command_makes_one(tracker):

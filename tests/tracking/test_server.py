@@ -1,5 +1,6 @@
 """The same contracts through `mlflow server`, which refuses some of what SQLite lets pass."""
 
+import json
 import os
 import shutil
 import socket
@@ -16,8 +17,10 @@ import mlflow
 import pytest
 from transformers import AutoModelForCausalLM
 
-from skippy.errors import MissingRunError, RegistryError
-from skippy.tracking.promotions import LOCK_SUFFIX, alias_lock
+from skippy.errors import MissingRunError, RegistryError, TrackingError
+from skippy.tracking import exclusion
+from skippy.tracking.exclusion import exclusive
+from skippy.tracking.orphans import find_orphans, sweep_orphans
 from skippy.tracking.store import open_tracker
 from skippy.tracking.tracker import Tracker
 
@@ -80,9 +83,11 @@ def remote(server, tmp_path, monkeypatch):
 
 
 def merge(tracker, checkpoint, name, variant="v4"):
-    with tracker.stage("merge", name=f"merge {variant}", note="n", variant=variant, config={}) as run:
-        with tracker.models.draft(run, variant, tags={"variant": variant}) as draft:
-            shutil.copytree(checkpoint, draft.weights_dir)
+    with (
+        tracker.stage("merge", name=f"merge {variant}", note="n", variant=variant, config={}) as run,
+        tracker.models.draft(run, variant, tags={"variant": variant}) as draft,
+    ):
+        shutil.copytree(checkpoint, draft.weights_dir)
         return draft.register(name, {"variant": variant})
 
 
@@ -210,19 +215,99 @@ def test_two_promotions_at_once_one_wins(remote, checkpoint):
     (winner,) = [answer for answer in said if isinstance(answer, int)]
     assert remote.registry.alias("raced", "champion").version == winner
     assert len(remote.promotions.history("raced")) == 1
-    assert remote.registry.versions("raced" + LOCK_SUFFIX) == []
+    names = [model.name for model in remote.client.search_registered_models()]
+    assert [name for name in names if name.startswith("raced")] == ["raced"], "no lock among the models"
+    assert claims_of(remote) == {}
 
 
-def test_a_lock_not_given_back_is_told_and_taken_over_when_stale(remote, monkeypatch):
-    remote.client.create_registered_model("left" + LOCK_SUFFIX)
-    monkeypatch.setattr("skippy.tracking.promotions.LOCK_WAIT_SECONDS", 0.5)
+def claims_of(tracker):
+    tags = tracker.client.get_experiment(tracker.store.experiment_id).tags
+    return {key: value for key, value in tags.items() if key.startswith(exclusion.PREFIX)}
+
+
+def test_eight_at_once_hold_a_claim_one_after_the_other(remote):
+    inside, most = [], []
+
+    def work(number):
+        with exclusive(remote.store, "a thing"):
+            inside.append(number)
+            most.append(len(inside))
+            time.sleep(0.02)
+            inside.remove(number)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, range(8)))
+    assert most == [1] * 8
+    assert claims_of(remote) == {}
+
+
+def test_eight_evaluations_at_once_share_one_model_of_their_base(remote):
+    with ThreadPoolExecutor(8) as pool:
+        found = set(pool.map(lambda _: remote.models.external("base", "c" * 64), range(8)))
+    assert len(found) == 1
+    models = remote.client.search_logged_models(
+        [remote.store.experiment_id], f"tags.`skippy.model_digest` = '{'c' * 64}'"
+    )
+    assert len(models) == 1
+
+
+def test_a_claim_of_a_dead_process_blocks_nobody_and_one_that_lives_is_told(remote, monkeypatch):
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+
+    def claim(key, process):
+        text = json.dumps({"number": 1, "process": process})
+        remote.client.set_experiment_tag(remote.store.experiment_id, exclusion.PREFIX + key, text)
+
+    claim("left.1", f"{os.uname().nodename}:{ended.pid}:1.0")
+    began = time.monotonic()
+    with exclusive(remote.store, "left"):
+        assert time.monotonic() - began < 5
+    claim("far.1", "another-host:1:1.0")
+    monkeypatch.setattr(exclusion, "PATIENCE_SECONDS", 0.3)
     with (
-        pytest.raises(RegistryError, match="Another promotion is under way"),
-        alias_lock(remote.store, "left"),
+        pytest.raises(TrackingError, match="Another process is at it") as error,
+        exclusive(remote.store, "far"),
     ):
-        pytest.fail("two hold the lock")
-    monkeypatch.setattr("skippy.tracking.promotions.LOCK_STALE_SECONDS", 0.0)
-    monkeypatch.setattr("skippy.tracking.promotions.LOCK_WAIT_SECONDS", 30.0)
-    with alias_lock(remote.store, "left"):
+        pytest.fail("two hold it")
+    assert "another-host:1" in error.value.found
+    monkeypatch.setattr(exclusion, "STALE_SECONDS", 0.2)
+    monkeypatch.setattr(exclusion, "PATIENCE_SECONDS", 30.0)
+    with exclusive(remote.store, "far"):
         pass
-    assert remote.client.search_registered_models(f"name = 'left{LOCK_SUFFIX}'") == []
+    assert claims_of(remote) == {}
+
+
+def test_a_server_with_user_and_password_in_its_uri_works_and_keeps_neither(server, tmp_path, monkeypatch):
+    for name in ("USERNAME", "PASSWORD"):
+        monkeypatch.setenv(f"MLFLOW_TRACKING_{name}", "")
+    monkeypatch.setenv("MLFLOW_RUN_ID", "")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.replace("://", "://ada:s3cret%40word@"))
+    tracker = open_tracker(tmp_path)
+    assert tracker.store.uri == server == os.environ["MLFLOW_TRACKING_URI"]
+    assert (os.environ["MLFLOW_TRACKING_USERNAME"], os.environ["MLFLOW_TRACKING_PASSWORD"]) == (
+        "ada",
+        "s3cret@word",
+    )
+    with tracker.stage("svd", name="s", note="with s3cret@word", config={}) as run:
+        pass
+    assert tracker.runs.get(run.run_id).tags["mlflow.note.content"] == "with ***"
+    mlflow.set_tracking_uri(None)
+
+
+def test_orphaned_weights_on_a_server_are_found_and_swept(remote, checkpoint, tmp_path):
+    merge(remote, checkpoint, "kept")
+    with remote.stage("merge", name="m", note="n", config={}) as run:
+        logged = remote.client.create_logged_model(
+            remote.store.experiment_id, name="v4", source_run_id=run.run_id
+        )
+        (tmp_path / "up" / "weights").mkdir(parents=True)
+        (tmp_path / "up" / "weights" / "config.json").write_text("{}")
+        remote.client.log_model_artifacts(logged.model_id, str(tmp_path / "up"))
+        remote.client.finalize_logged_model(logged.model_id, "READY")
+    remote.client.set_terminated(run.run_id, "KILLED")
+    mine = [orphan for orphan in find_orphans(remote.store) if orphan.run_id == run.run_id]
+    assert [orphan.model_id for orphan in mine] == [logged.model_id]
+    sweep_orphans(remote.store, mine)
+    assert remote.client.list_logged_model_artifacts(logged.model_id) == []
+    assert remote.models.resolve("models:/kept/1").path.is_dir(), "the twin: a registered one stays"

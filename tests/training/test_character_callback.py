@@ -112,9 +112,7 @@ def test_an_adapter_moves_the_probes(measured: Trained) -> None:
 
 
 def test_a_reference_of_another_base_is_refused(measured: Trained, tmp_path: Path) -> None:
-    request = replace(
-        measured.request, output_dir=tmp_path, base_digest="d" * 64, projector_base_digest="d" * 64
-    )
+    request = replace(measured.request, output_dir=tmp_path, base_digest="d" * 64)
     with pytest.raises(TrainingError, match="reference is of another base"):
         train_grpo(request, RecordingRun())
 

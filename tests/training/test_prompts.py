@@ -9,8 +9,9 @@ import pytest
 
 from skippy.core.problem import Problem
 from skippy.errors import TrainingError
+from skippy.models.prompts import prompt_ids
 from skippy.training.plan import PRESETS
-from skippy.training.prompts import MATH, TrainingPrompt, gather_prompts, render, schedule, template_arguments
+from skippy.training.prompts import MATH, TrainingPrompt, gather_prompts, schedule
 from tests.training.tiny_run import PROMPTS, make_tokenizer
 
 SETTINGS = replace(PRESETS["short"], max_steps=0, epochs=3)
@@ -81,7 +82,7 @@ def test_no_problem_that_can_be_solved() -> None:
 
 def test_long_prompts_are_left_out() -> None:
     tokenizer = make_tokenizer()
-    limit = len(render(TrainingPrompt("how are you?"), tokenizer))
+    limit = len(prompt_ids(tokenizer, TrainingPrompt("how are you?").messages))
     chat, _ = gather_prompts(PROMPTS, [], tokenizer, replace(SETTINGS, max_prompt_length=limit))
     assert [prompt.text for prompt in chat] == [text for text in PROMPTS if len(text) <= len("how are you?")]
     assert 0 < len(chat) < len(PROMPTS)
@@ -90,11 +91,3 @@ def test_long_prompts_are_left_out() -> None:
 def test_nothing_short_enough() -> None:
     with pytest.raises(TrainingError, match="at most 3 tokens"):
         gather_prompts(PROMPTS, [], make_tokenizer(), replace(SETTINGS, max_prompt_length=3))
-
-
-def test_thinking_is_switched_off_where_there_is_a_switch() -> None:
-    tokenizer = make_tokenizer()
-    assert template_arguments(tokenizer) == {}
-    tokenizer.chat_template += "{% if enable_thinking is defined and not enable_thinking %}quiet{% endif %}"
-    assert template_arguments(tokenizer) == {"enable_thinking": False}
-    assert tokenizer.decode(render(TrainingPrompt("hm"), tokenizer)).endswith("quiet")

@@ -17,7 +17,15 @@ from skippy.training.grpo import train_grpo
 from skippy.training.plan import PRESETS, TrainRequest
 from skippy.training.resume import claim_output, finished_checkpoints
 from skippy.training.trainer import FINISHED_FILE
-from tests.training.tiny_run import PROMPTS, RecordingRun, Trained, brevity, make_request, vowels
+from tests.training.tiny_run import (
+    PROMPTS,
+    RecordingRun,
+    Trained,
+    as_projectors,
+    brevity,
+    make_request,
+    vowels,
+)
 
 # 6 steps of 2 prompts out of 8: the run is killed in the second epoch, whose order TRL would have forgotten.
 SETTINGS = replace(PRESETS["short"], max_steps=7, character_steps=100)
@@ -115,7 +123,7 @@ def test_resuming_a_finished_run_changes_nothing(whole: Trained) -> None:
         ({"variant": "v3"}, "variant = v3"),
         ({"settings": replace(SETTINGS, seed=1)}, "another run"),
         ({"prompts": PROMPTS[1:]}, "prompts = "),
-        ({"projector_digest": "q" * 64}, "projector_digest"),
+        ({"projectors": as_projectors({}, digest="q" * 64)}, "projector_digest"),
         ({"base_digest": "d" * 64}, "base_digest"),
         ({"k": 4}, "k = 4"),
         ({"reward_weights": (2.0, 1.0)}, "rewards = .*vowels 2.0"),

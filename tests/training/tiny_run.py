@@ -13,6 +13,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
 from skippy.core.basis import Basis
+from skippy.stores.projectors import Projectors
 from skippy.training.plan import PRESETS, GrpoSettings, TrainOutcome, TrainRequest
 from skippy.training.trainer import ConstrainedTrainer
 
@@ -136,6 +137,10 @@ def singular_triples(base: Path) -> dict[str, Basis]:
     return found
 
 
+def as_projectors(bases: dict, base_digest: str = BASE_DIGEST, digest: str = "p" * 64) -> Projectors:
+    return Projectors(bases, {"base_digest": base_digest}, digest)
+
+
 def make_request(
     base: Path,
     projectors: dict | None,
@@ -155,9 +160,7 @@ def make_request(
         settings=settings or PRESETS["short"],
         output_dir=output_dir,
         k=K,
-        projectors=projectors,
-        projector_digest="p" * 64,
-        projector_base_digest=BASE_DIGEST,
+        projectors=None if projectors is None else as_projectors(projectors),
         device="cpu",
     )
     return TrainRequest(**(given | changes))

@@ -17,7 +17,7 @@ from skippy.core.inference.predictors import Estimate
 from skippy.core.inference.simultaneous import draw_counts
 
 COLLAPSED_SHARE = 0.5
-"""A run has collapsed if it keeps less than this share of the base's score at its largest α."""
+"""A run has collapsed if it keeps less than this share of the base's score as trained, at α = 1."""
 RESAMPLES = 1000
 
 
@@ -32,7 +32,7 @@ class CollapseCount:
         runs: that finished.
         lower: Clopper–Pearson bound of the share, one-sided at 95 %.
         upper: the other one.
-        scores: avg_at_k of each run at the largest α, ascending.
+        scores: avg_at_k of each run as trained, ascending.
     """
 
     arm: str
@@ -49,12 +49,12 @@ def has_collapsed(cell: Cell, base: Cell) -> bool:
     return cell.score < COLLAPSED_SHARE * base.score
 
 
-def last_cells(cells: Sequence[Cell]) -> list[Cell]:
-    """The cell of each training at its largest α; failed ones left out."""
-    last: dict[tuple[str, TrainingDose, int], Cell] = {}
-    for cell in sorted((c for c in cells if not c.is_failed), key=lambda c: c.alpha):
-        last[cell.arm, cell.training, cell.seed] = cell
-    return list(last.values())
+def trained_cells(cells: Sequence[Cell]) -> list[Cell]:
+    """The cell of each training as it was trained, at α = 1 or what is nearest to it; failed ones left out."""
+    nearest: dict[tuple[str, TrainingDose, int], Cell] = {}
+    for cell in sorted((c for c in cells if not c.is_failed), key=lambda c: abs(c.alpha - 1), reverse=True):
+        nearest[cell.arm, cell.training, cell.seed] = cell
+    return [cell for cell in cells if nearest.get((cell.arm, cell.training, cell.seed)) is cell]
 
 
 def count_collapses(cells: Sequence[Cell], base: Cell) -> list[CollapseCount]:
@@ -63,7 +63,7 @@ def count_collapses(cells: Sequence[Cell], base: Cell) -> list[CollapseCount]:
     Source: Clopper and Pearson 1934. Departure: none.
     """
     groups: dict[tuple[str, TrainingDose], list[Cell]] = {}
-    for cell in last_cells(cells):
+    for cell in trained_cells(cells):
         groups.setdefault((cell.arm, cell.training), []).append(cell)
     counts = []
     for (arm, training), members in groups.items():
@@ -85,7 +85,7 @@ def separation(
 
     Source: Mann and Whitney 1947, stratified. Departure: the interval draws seeds.
     """
-    runs = [c for c in last_cells(cells) if np.isfinite(c.predictors.get(predictor, np.nan))]
+    runs = [c for c in trained_cells(cells) if np.isfinite(c.predictors.get(predictor, np.nan))]
     seeds = sorted({run.seed for run in runs})
     wins = np.zeros((len(seeds), len(seeds)))
     pairs = np.zeros((len(seeds), len(seeds)))

@@ -174,14 +174,14 @@ def matched_differences(
 def unmatched_differences(
     curves: Sequence[Curve], pairs: Sequence[tuple[str, str]], generator: np.random.Generator
 ) -> list[Difference]:
-    """Arm against arm at the largest α of both, whatever their personas are; and the mean over training doses."""
+    """Arm against arm as trained, at the α nearest to 1, whatever their personas are; and the mean over doses."""
     asked: list[Asked] = []
     for first, second in pairs:
         tables = {}
         for one in curves:
             for other in curves:
                 if (one.arm, other.arm) == (first, second) and one.training == other.training:
-                    alpha = max(set(one.alphas) & set(other.alphas))
+                    alpha = min(set(one.alphas) & set(other.alphas), key=lambda a: abs(a - 1))
                     at = one.alphas.index(alpha), other.alphas.index(alpha)
                     tables[one.training, alpha] = one.shares[at[0]] - other.shares[at[1]]
         asked += [((first, second, training, None, alpha), t) for (training, alpha), t in tables.items()]

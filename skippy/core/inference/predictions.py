@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 
 from skippy.core.inference.cells import Cell
-from skippy.core.inference.collapse import cliff_shares, last_cells
+from skippy.core.inference.collapse import cliff_shares, trained_cells
 from skippy.core.inference.curves import Curve
 from skippy.core.inference.frontier import Difference
 from skippy.core.inference.predictors import Estimate, mean_over_seeds, rank_correlation, regression_gain
@@ -94,7 +94,7 @@ def rho_ratio(evidence: Evidence, arguments: Arguments, generator: np.random.Gen
     for side in ("left", "right"):
         values = [
             (cell.seed, float(cell.predictors[f"rho_{side}_ratio"]))
-            for cell in last_cells(evidence.cells)
+            for cell in trained_cells(evidence.cells)
             if cell.arm == arguments["arm"] and f"rho_{side}_ratio" in cell.predictors
         ]
         found = mean_over_seeds(values)

@@ -1,0 +1,191 @@
+"""Weights that nothing leads to: left by a merge that was killed while it wrote, or before it registered.
+
+Each is a whole model's worth of disk. `find_orphans` is what a person is shown, `sweep_orphans` what every merge does
+first. A model is one only if its run has ended without success and no registered version refers to it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlflow.entities import LoggedModel
+from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+from skippy.tracking.connection import Store, local_path
+from skippy.tracking.external_models import MODEL_DIGEST_TAG
+from skippy.tracking.stage_run import translated_errors
+
+logger = logging.getLogger(__name__)
+
+SCRATCH = "scratch"
+OLD_SCRATCH_PREFIX = "skippy-model-"
+"""Earlier versions wrote a server's copy to the system's temporary directory under this name."""
+OLD_SCRATCH_SECONDS = 86_400.0
+PAGE_SIZE = 100
+
+
+@dataclass(frozen=True)
+class Orphan:
+    """Weights that nothing leads to.
+
+    Attributes:
+        what: a sentence on what it is and how it came about.
+        where: its directory, or its location in the store.
+        run_id: the run that made it, empty where unknown.
+        model_id: its logged model, empty for a scratch copy.
+        nbytes: its size on this machine's disk; None where it is not here.
+        is_safe: whether a merge sweeps it; the others are for a person to decide.
+    """
+
+    what: str
+    where: str
+    run_id: str = ""
+    model_id: str = ""
+    nbytes: int | None = None
+    is_safe: bool = True
+
+
+def find_orphans(store: Store) -> list[Orphan]:
+    """Every copy of weights that nothing leads to."""
+    with translated_errors("search for orphaned weights"):
+        orphans = [*_models(store), *_scratch(store)]
+    return orphans
+
+
+def sweep_orphans(store: Store, orphans: Sequence[Orphan] | None = None) -> list[Orphan]:
+    """Remove the orphans that are safe to remove; returns those.
+
+    Args:
+        store: where they are.
+        orphans: from `find_orphans`; None looks for them.
+    """
+    swept = [orphan for orphan in (find_orphans(store) if orphans is None else orphans) if orphan.is_safe]
+    for orphan in swept:
+        if orphan.model_id:
+            remove_weights(store, orphan.model_id)
+        else:
+            shutil.rmtree(orphan.where, ignore_errors=True)
+        logger.info("tracking: removed %s: %s", orphan.where, orphan.what)
+    return swept
+
+
+def remove_weights(store: Store, model_id: str) -> None:
+    """Mark a logged model FAILED and remove its files, wherever they are; suppresses what a store refuses."""
+    with suppress(MlflowException):
+        store.client.finalize_logged_model(model_id, "FAILED")
+    with suppress(MlflowException, OSError, NotImplementedError):
+        location = store.client.get_logged_model(model_id).artifact_location
+        folder = local_path(location)
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+        else:
+            get_artifact_repository(location, tracking_uri=store.uri).delete_artifacts()
+
+
+@contextmanager
+def scratch_directory(store: Store, name: str) -> Iterator[Path]:
+    """A directory for a copy that a server gets; found and removed later if this process is killed."""
+    folder = store.unfinished / SCRATCH / name
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(lock)
+
+
+def _models(store: Store) -> Iterator[Orphan]:
+    registered: set[str] | None = None
+    endings: dict[str, str] = {}
+    for model in _logged_models(store):
+        run_id = model.source_run_id or ""
+        if not run_id or MODEL_DIGEST_TAG in model.tags:
+            continue  # stands for weights outside the store
+        if run_id not in endings:
+            endings[run_id] = _ending(store, run_id)
+        ending, status = endings[run_id], str(model.status)
+        if ending in ("RUNNING", "SCHEDULED") or (status == "READY" and ending not in ("KILLED", "FAILED")):
+            continue
+        folder = local_path(model.artifact_location)
+        has_files = folder is not None and folder.exists()
+        if status == "FAILED" and not has_files:
+            continue
+        if status == "READY":
+            registered = _registered(store) if registered is None else registered
+            if model.model_id in registered or (folder is not None and not has_files):
+                continue
+        state = "finished and never registered" if status == "READY" else "half-written"
+        yield Orphan(
+            f"the weights of {model.name!r}, {state}: its run is {ending}",
+            model.artifact_location,
+            run_id,
+            model.model_id,
+            _size(folder) if folder is not None else None,
+        )
+
+
+def _scratch(store: Store) -> Iterator[Orphan]:
+    for folder in sorted((store.unfinished / SCRATCH).glob("*/")):
+        lock = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield Orphan(
+                "a copy on its way to the server, left by a killed process", str(folder), nbytes=_size(folder)
+            )
+        except BlockingIOError:
+            continue
+        finally:
+            os.close(lock)
+    for folder in sorted(Path(tempfile.gettempdir()).glob(f"{OLD_SCRATCH_PREFIX}*/")):
+        if time.time() - folder.stat().st_mtime > OLD_SCRATCH_SECONDS:
+            what = "a copy on its way to a server, left by an earlier version"
+            yield Orphan(what, str(folder), nbytes=_size(folder), is_safe=False)
+
+
+def _logged_models(store: Store) -> Iterator[LoggedModel]:
+    token = None
+    while True:
+        page = store.client.search_logged_models(
+            [store.experiment_id], max_results=PAGE_SIZE, page_token=token
+        )
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+def _registered(store: Store) -> set[str]:
+    """Ids of the logged models that a registered version refers to."""
+    found: set[str] = set()
+    token = None
+    while True:
+        page = store.client.search_model_versions(max_results=1000, page_token=token)
+        found |= {(version.source or "").removeprefix("models:/") for version in page}
+        token = page.token
+        if not token:
+            return found
+
+
+def _ending(store: Store, run_id: str) -> str:
+    try:
+        return str(store.client.get_run(run_id).info.status)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return "gone"
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

@@ -1,0 +1,112 @@
+"""Plans of studies: read whole, or refused with the line and the field."""
+
+from pathlib import Path
+
+import pytest
+
+from skippy.core.inference.cells import TrainingDose
+from skippy.errors import PlanError
+from skippy.studies.plan import read_plan
+
+ROOT = Path(__file__).parents[2]
+PLAN = """\
+name: small
+arms: [v3, v4]
+training:
+  - {learning_rate: 1e-3, beta: 0.04, steps: 60}
+  - {learning_rate: 3e-3, beta: 0, steps: 60}
+alphas: [1.0, 0.5]
+seeds: 101-103
+predictions:
+  - name: P1
+    says: near chance
+    statistic: rho_ratio
+    about: {arm: v3}
+    below: 2
+"""
+
+
+def written(tmp_path: Path, text: str = PLAN) -> Path:
+    path = tmp_path / "plan.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_a_plan_is_read_whole(tmp_path) -> None:
+    plan = read_plan(written(tmp_path))
+    assert plan.training == (TrainingDose(1e-3, 0.04, 60), TrainingDose(3e-3, 0.0, 60))
+    assert (plan.alphas, plan.seeds, plan.trainings) == ((0.5, 1.0), (101, 102, 103), 12)
+    assert (plan.base_model, plan.character, plan.k, plan.margin, plan.samples) == (
+        "lab",
+        "skippy",
+        16,
+        0.05,
+        2,
+    )
+    assert plan.predictions[0].arguments == {"arm": "v3"}
+    assert (plan.predictions[0].condition, plan.predictions[0].value) == ("below", 2.0)
+
+
+@pytest.mark.parametrize(
+    ("line", "changed", "number", "field", "message"),
+    [
+        ("arms: [v3, v4]", "arms: [v3, v9]", 2, "arms[1]", "There is no such arm"),
+        ("arms: [v3, v4]", "arms: []", 2, "arms", "A list is too short"),
+        ("alphas: [1.0, 0.5]", "alphas: []", 6, "alphas", "A list is too short"),
+        ("alphas: [1.0, 0.5]", "alphas: [0.5, 0.5]", 6, "alphas[1]", "given twice"),
+        ("alphas: [1.0, 0.5]", "alphas: [0.5, 0]", 6, "alphas[1]", "A dose of 0 is the base"),
+        ("alphas: [1.0, 0.5]", "alphas: [0.5, nan]", 6, "alphas[1]", "Not a usable number"),
+        ("3e-3, beta: 0, steps", "1e-3, beta: 0.04, steps", 5, "training[1]", "given twice"),
+        ("1e-3, beta: 0.04", "1e-3, bata: 0.04", 4, "training[0].bata", "Unknown field in a plan file"),
+        ("seeds: 101-103", "seeds: 103-101", 7, "seeds", "runs backwards"),
+        ("seeds: 101-103", "seeds: [7, 7]", 7, "seeds[1]", "given twice"),
+        ("seeds: 101-103", "sedes: 101-103", 7, "sedes", "Unknown field"),
+        ("statistic: rho_ratio", "statistic: rho", 11, "predictions[0].statistic", "no such statistic"),
+        (
+            "about: {arm: v3}",
+            "about: {arm: v6}",
+            12,
+            "predictions[0].about.arm",
+            "an arm that the plan does not run",
+        ),
+        ("    below: 2", "    above: 2", 13, "predictions[0].above", "Unknown field"),
+        ("    below: 2\n", "", 9, "predictions[0]", "A prediction needs one condition"),
+    ],
+)
+def test_a_wrong_line_is_named(tmp_path, line, changed, number, field, message) -> None:
+    path = written(tmp_path, PLAN.replace(line, changed))
+    with pytest.raises(PlanError) as refusal:
+        read_plan(path)
+    assert message in refusal.value.what
+    assert f"{path}, line {number}, field {field}" in refusal.value.where
+    assert refusal.value.next_step
+
+
+def test_a_missing_file_and_no_yaml(tmp_path) -> None:
+    with pytest.raises(PlanError, match="A plan file cannot be read"):
+        read_plan(tmp_path / "nothing.yaml")
+    with pytest.raises(PlanError, match=r"start from a copy of studies/lab\.yaml"):
+        read_plan(written(tmp_path, ""))
+    with pytest.raises(PlanError, match="A plan file is not YAML"):
+        read_plan(written(tmp_path, "name: [a"))
+
+
+@pytest.mark.parametrize("name", ["lab", "calibration", "smollm2"])
+def test_the_plans_of_this_repository(name) -> None:
+    plan = read_plan(ROOT / "studies" / f"{name}.yaml")
+    assert plan.name == name
+    assert plan.arms
+    seeds = set(plan.seeds)
+    if name == "calibration":
+        assert (plan.arms, seeds) == (("v3",), set(range(1, 9)))
+        assert not plan.predictions
+    else:
+        assert not seeds & ({*range(1, 9)} | {*range(42, 48)})
+        assert {p.name for p in plan.predictions} == {"P1", "P2", "P2b", "P3", "P8"}
+
+
+def test_the_lab_study_is_what_was_asked() -> None:
+    plan = read_plan(ROOT / "studies" / "lab.yaml")
+    assert set(plan.arms) == {"v3", "v4", "v4-hooks", "v4-random"}
+    assert len(plan.seeds) >= 10
+    assert len(plan.training) >= 3

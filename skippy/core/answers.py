@@ -11,7 +11,7 @@ from skippy.core.inference.answer_reading import (
     extract_integer_lenient,
 )
 from skippy.core.inference.answer_reasons import Reason
-from skippy.core.inference.thought_tags import THOUGHT_TAGS, ThoughtTag, opened_thought
+from skippy.core.inference.thought_tags import THOUGHT_TAGS, ThoughtTag, is_thought_tag, opened_thought
 
 __all__ = [
     "LARGEST_ANSWER",
@@ -22,6 +22,7 @@ __all__ = [
     "ThoughtTag",
     "extract_integer",
     "extract_integer_lenient",
+    "is_thought_tag",
     "opened_thought",
     "parse_gold",
 ]

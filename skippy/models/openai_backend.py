@@ -214,13 +214,13 @@ class OpenAIBackend:
         is_cut = choice.finish_reason == "length"
         return Completion(
             id=request.id,
-            text=_text(choice.message, may_be_thinking=is_cut and self._opens_thought(request)),
+            text=_text(choice.message, self._opened_thought(request) if is_cut else ""),
             tokens=answer.usage.completion_tokens,
             finish_reason="length" if is_cut else "stop",
         )
 
-    def _opens_thought(self, request: Request) -> bool:
-        return bool(self._tokenizer and opened_thought(render_prompt(self._tokenizer, request.messages)))
+    def _opened_thought(self, request: Request) -> str:
+        return opened_thought(render_prompt(self._tokenizer, request.messages)) if self._tokenizer else ""
 
     def _error(self, what: str, expected: str, error: Exception, next_step: str) -> BackendError:
         found = f"{type(error).__name__}: {str(error).strip()[:300]}"
@@ -262,7 +262,7 @@ def _without_text(refusal: _Refusal) -> Completion:
     return Completion(refusal.id, "", 0, "refused")
 
 
-def _text(message: Any, *, may_be_thinking: bool) -> str:
+def _text(message: Any, opening: str) -> str:
     """The answer with its thinking: put back where the server parsed it out, opened where the template opened it.
 
     Without a sign of either, an answer that ended by itself is taken as it is: its thought may have been dropped.
@@ -272,5 +272,6 @@ def _text(message: Any, *, may_be_thinking: bool) -> str:
     if thinking:
         return f"{THINK}{thinking}{CLOSED_THINK}{content}" if content else f"{THINK}{thinking}"
     before, closing, _ = content.partition(CLOSED_THINK)
-    is_open = THINK not in before and (closing or may_be_thinking)
-    return THINK + content if is_open else content
+    if closing:
+        return content if THINK in before else THINK + content
+    return content if not opening or opening in content else opening + content

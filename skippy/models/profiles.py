@@ -31,7 +31,6 @@ class ModelProfile:
         prompt_style: how problems are put: `plain` or `boxed`.
         answer_tokens: length of an answer from which activations are read.
         thinking_switch: variable of the chat template that turns thinking off, where the template has it.
-        thought_tags: what opens and closes a thought in an answer.
         parallel: child runs of `main` at a time.
         is_for_cpu: run on the CPU by default, also where there is a GPU: the figures are then the same everywhere.
     """
@@ -43,7 +42,6 @@ class ModelProfile:
     prompt_style: str = "boxed"
     answer_tokens: int = 128
     thinking_switch: str = "enable_thinking"
-    thought_tags: tuple[tuple[str, str], ...] = (("<think>", "</think>"),)
     parallel: int = 1
     is_for_cpu: bool = False
 
@@ -64,8 +62,6 @@ class Row:
     families: tuple[str, ...] = ()
     name: str = ""
 
-
-MISTRAL_TAGS = (("[THINK]", "[/THINK]"), ("<think>", "</think>"))
 
 # Sampling: the lab's own, else what the model's makers publish (core/sampling). Problems: the lab was taught bare
 # ones; every other model is told how to answer.
@@ -103,7 +99,7 @@ TABLE: tuple[Row, ...] = (
     ),
     Row(ModelProfile("qwen2", "Qwen2 or Qwen2.5", sampling="qwen2"), families=("qwen2",)),
     Row(ModelProfile("llama", "Llama's architecture", sampling="llama"), families=("llama",)),
-    Row(ModelProfile("mistral", "Mistral", thought_tags=MISTRAL_TAGS), families=("mistral",)),
+    Row(ModelProfile("mistral", "Mistral"), families=("mistral",)),
     Row(
         ModelProfile("gemma", "Gemma", sampling="gemma"),
         families=("gemma", "gemma2", "gemma3", "gemma3_text"),

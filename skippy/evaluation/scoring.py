@@ -12,7 +12,7 @@ from skippy.core.inference.answer_gold import Scored, score_number
 from skippy.core.inference.answer_marks import find_mark
 from skippy.core.inference.thought_tags import drop_thoughts
 from skippy.core.problem import AIME_RULE, AnswerRule, Gold
-from skippy.evaluation.extras import import_extra
+from skippy.evaluation.extras import import_extra, missing_extra
 
 _IN_DOLLARS = re.compile(r"\$+([^$]+)\$+")
 
@@ -69,4 +69,9 @@ def _are_equivalent(answer: str, gold: str) -> bool:
 
 @cache
 def _math_verify() -> Any:
-    return import_extra("math_verify", extra="verify", parameter="answers=math")
+    library = import_extra("math_verify", extra="verify", parameter="answers=math")
+    try:
+        library.parse(r"\boxed{1}")  # its grammar's runtime is looked for only here
+    except ImportError as error:
+        raise missing_extra(error, "math_verify", extra="verify", parameter="answers=math") from error
+    return library

@@ -6,6 +6,7 @@ import math
 import numbers
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from fractions import Fraction
 
 from skippy.core.inference.answer_grammar import read_number
@@ -89,8 +90,9 @@ def _content(value: object) -> str:
         boxes, _ = find_boxes(marked) if len(marked) > LONGEST_CONTENT_CHARACTERS else ([], False)
         text = (boxes[-1] if boxes else marked).strip()
         return text if len(text) <= LONGEST_CONTENT_CHARACTERS else ""
-    text = _shown(value)
-    return text if isinstance(value, numbers.Rational) or type(value).__name__ == "Decimal" else ""
+    if isinstance(value, numbers.Integral):
+        return _shown(int(value))
+    return str(value) if isinstance(value, Decimal | numbers.Rational) else ""
 
 
 def _shown(value: object) -> str:

@@ -29,6 +29,7 @@ from skippy.core.inference.answer_tokens import Token, tokenize
 
 Tokens = Sequence[Token]
 _LARGEST_FACTORIAL = 6  # 7! is above 999: whoever writes it shouts
+_BARS = ("|", "\\|", "∣")
 _ENDINGS = ("space", "break", "stop", "comma", "dash")
 _DELIMITED = {"(": ")", "\\lparen": "\\rparen"}
 
@@ -134,9 +135,13 @@ def _sides(tokens: Tokens) -> list[Tokens]:
         Refused: another relation, or a mark that parts two statements.
     """
     sides: list[list[Token]] = [[]]
-    depth = 0
+    depth, is_between_bars = 0, False
     for token in tokens:
         depth += {"open": 1, "close": -1}.get(token.kind, 0)
+        is_between_bars ^= token.text in _BARS
+        if is_between_bars:  # |A ∩ B| counts elements
+            sides[-1].append(token)
+            continue
         if depth <= 0 and token.kind == "relation":
             raise Refused("relation")
         if depth <= 0 and token.kind == "equals":
@@ -197,6 +202,8 @@ def _require_one_statement(side: Tokens, *, is_first: bool, is_last: bool) -> No
 def _value(side: Tokens) -> Fraction:
     """The number of one side, with what may stand before and behind it."""
     side = _unwrap(_trim(side, is_ending=False))
+    if [token.kind for token in side[:4]] == ["open", "number", "close", "script"]:
+        side = [side[1], *side[3:]]  # (113)_{10}
     places = [index for index, token in enumerate(side) if token.kind == "number"]
     if not places:
         raise Refused("no number")

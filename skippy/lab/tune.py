@@ -37,6 +37,7 @@ from skippy.lab.problems import evaluation_set
 from skippy.lab.shipping import replace_directory
 from skippy.lab.sources import Source, load_source
 from skippy.models.generation import Completion, Request, TransformersBackend
+from skippy.models.prompts import conversation, render_prompt
 
 logger = logging.getLogger(__name__)
 
@@ -137,9 +138,8 @@ def answer_in_own_voice(
             break
     requests = []
     for place, (system, prompt) in enumerate(asked):
-        head = ({"role": "system", "content": system},) if system is not None else ()
-        user = {"role": "user", "content": prompt + BRIEFLY}
-        requests.append(Request(str(place), (*head, user), seed * count + place))
+        messages = tuple(conversation(prompt + BRIEFLY, system))
+        requests.append(Request(str(place), messages, seed * count + place))
     finished = {
         int(each.id): text
         for each in backend.generate(requests, OWN_SAMPLING)
@@ -181,9 +181,7 @@ def renderer(tokenizer: PreTrainedTokenizerBase) -> Callable[[str, str | None], 
     mark = "the\u241fprompt"
 
     def whole(prompt: str, system: str | None) -> str:
-        head = [{"role": "system", "content": system}] if system is not None else []
-        messages = [*head, {"role": "user", "content": prompt}]
-        return str(tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False))
+        return render_prompt(tokenizer, conversation(prompt, system))
 
     @cache
     def around(system: str | None) -> tuple[str, str]:
@@ -218,9 +216,7 @@ def answer_everyday(backend: TransformersBackend, seed: int) -> dict[str, Comple
     """Answers to held-out everyday prompts, by prompt: what shows whether a model kept its English."""
     held_out = held_out_prompts()
     asked = [text for text in chat_prompts() if normalized(text) in held_out][:MOST_SPOKEN]
-    requests = [
-        Request(text, ({"role": "user", "content": text},), seed + place) for place, text in enumerate(asked)
-    ]
+    requests = [Request(text, tuple(conversation(text)), seed + place) for place, text in enumerate(asked)]
     return {each.id: each for each in backend.generate(requests, OWN_SAMPLING)}
 
 

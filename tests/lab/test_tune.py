@@ -26,6 +26,8 @@ from skippy.lab.tokenizer import TURN_END, train_tokenizer
 from skippy.lab.tune import TUNE_RECIPE, TunePlan, answer_in_own_voice, renderer, tune, tuning_examples
 from skippy.models.generation import Completion
 from skippy.models.loading import load_model, load_tokenizer
+from skippy.models.prompts import conversation, render_prompt
+from skippy.resolve.bases import find_lineage
 from skippy.stores.checkpoints import Checkpoint
 
 TINY = replace(TUNE_RECIPE, tokens_per_batch=512, warmup_steps=1, save_steps=1, steps=3)
@@ -108,6 +110,7 @@ def test_its_card_says_what_it_is_from_what_and_how_well_it_does(built: Path, pr
     assert (card["lineage"], card["prompt_style"], card["sampling"]) == ("lab-tuned", "plain", "lab")
     assert card["source"]["name"] == "tiny-chat"
     assert len(card["source"]["sha256"]) == 64
+    assert find_lineage(Checkpoint.open(built)) == "lab-tuned"
     assert card["licence"] == card["source"]["licence"] == "apache-2.0"
     assert card["examples"]["planned"] == 150
     assert 0 < card["examples"]["seen"] <= 150
@@ -154,9 +157,7 @@ def test_the_mix_is_the_labs_with_the_models_own_words_for_the_neutral_voice(
 def test_prompts_are_rendered_as_the_evaluation_renders_them(tokenizer: PreTrainedTokenizerFast) -> None:
     render = renderer(tokenizer)
     for system in (None, "Be brief."):
-        head = [{"role": "system", "content": system}] if system else []
-        messages = [*head, {"role": "user", "content": "Find 2+2."}]
-        expected = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        expected = render_prompt(tokenizer, conversation("Find 2+2.", system))
         assert render("Find 2+2.", system) == expected
 
 

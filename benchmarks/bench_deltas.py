@@ -48,10 +48,11 @@ from skippy.lab.paths import LAB_CHECKPOINT
 from skippy.models.activations import collect_reference
 from skippy.models.loading import load_model, load_tokenizer
 from skippy.models.targets import find_targets
+from skippy.presets.reading import PRESETS
 from skippy.stores.checkpoints import Checkpoint
 from skippy.tracking.store import open_tracker
 from skippy.training.character_callback import CharacterCallback
-from skippy.training.plan import PRESETS, RunSink, TrainRequest
+from skippy.training.plan import RunSink, TrainRequest
 from skippy.training.setup import BuiltRun, build_run
 
 LAYERS, RANK, PERSONAS, SKETCH_ROWS = 36, 16, 8, 128

@@ -28,8 +28,9 @@ from skippy.characters.loader import load_character
 from skippy.core.style import prose, rewards
 from skippy.core.style.reward_rules import RewardRules
 from skippy.lab.paths import LAB_CHECKPOINT
+from skippy.presets.reading import PRESETS
 from skippy.training.grpo import train_grpo
-from skippy.training.plan import PRESETS, TrainRequest
+from skippy.training.plan import TrainRequest
 
 SEED = 42
 BETA = 0.0

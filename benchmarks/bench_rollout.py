@@ -32,8 +32,9 @@ from skippy.core.style import rewards
 from skippy.lab.paths import LAB_CHECKPOINT
 from skippy.models.captured import SWITCH
 from skippy.models.targets import find_targets
+from skippy.presets.reading import PRESETS
 from skippy.stores.checkpoints import Checkpoint
-from skippy.training.plan import PRESETS, TrainRequest
+from skippy.training.plan import TrainRequest
 from skippy.training.rollout import Rollout
 from skippy.training.setup import BuiltRun, build_run
 

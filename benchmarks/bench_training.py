@@ -37,10 +37,12 @@ from skippy.core.style import rewards
 from skippy.core.target import Target
 from skippy.lab.paths import LAB_CHECKPOINT
 from skippy.models.targets import find_targets
+from skippy.presets.reading import PRESETS
+from skippy.presets.settings import GrpoSettings
 from skippy.stores.checkpoints import Checkpoint
 from skippy.stores.projectors import Projectors
 from skippy.training.constraint_callback import ConstraintCallback
-from skippy.training.plan import PRESETS, GrpoSettings, TrainRequest
+from skippy.training.plan import TrainRequest
 from skippy.training.setup import BuiltRun, build_run
 
 K = 16

@@ -17,12 +17,12 @@ from click.shell_completion import CompletionItem
 from skippy.core.sampling import PRESETS
 from skippy.core.variants import VARIANTS
 from skippy.options import default_text, kind_text, limits_text, option
+from skippy.presets.settings import GrpoSettings
 
 SUITES = ("banal", "aime", "all")
 COMPARABLE_SUITES = ("aime", "all")
 BACKENDS = ("transformers", "openai")
 DEVICES = ("auto", "cpu", "cuda")
-TRAIN_PRESETS = ("auto", "recipe", "lab", "short")
 SAMPLING_PRESETS = ("auto", *PRESETS)
 MODEL_PROFILES = (
     *(
@@ -65,6 +65,14 @@ def answers_field() -> Any:
     return option("auto", text)
 
 
+def reuse_field() -> Any:
+    """Whether finished work is taken."""
+    text = (
+        "take a finished run of exactly this work by this code, where there is one, instead of doing it again"
+    )
+    return option(False, text)
+
+
 def threads_field() -> Any:
     """Torch's threads."""
     text = "torch threads; 0: OMP_NUM_THREADS where set, else this machine's cores, half of them on the lab"
@@ -75,6 +83,73 @@ def profile_field() -> Any:
     """What the base is."""
     text = "what the base is, and so its presets and prompts; auto: by its lineage, family and name"
     return option("auto", text, choices=MODEL_PROFILES)
+
+
+def preset_field() -> Any:
+    """The hyperparameters."""
+    text = "hyperparameters: recipe, lab, short, 24gb, the path of a YAML file, or auto: the profile's"
+    return option("auto", text, names="preset")
+
+
+def rewards_field() -> Any:
+    """Rewards of a person's own."""
+    text = "rewards of your own beside the character's, each package.module:function, comma-separated"
+    return option("", text)
+
+
+def prompts_field() -> Any:
+    """Prompts of a person's own."""
+    text = "file of prompts in place of the character's: one a line to train on, or YAML with train and banal"
+    return option("", text, names="prompts")
+
+
+def knob(name: str) -> Any:
+    """One hyperparameter as a parameter: left empty, it is as the preset says."""
+    item = next(item for item in fields(GrpoSettings) if item.name == name)
+    limits = {key: value for key, value in item.metadata.items() if key != "help"}
+    is_text = isinstance(item.default, str)
+    if is_text:
+        limits["choices"] = tuple(dict.fromkeys(("", *limits["choices"])))
+    return option("" if is_text else None, f"{item.metadata['help']}; empty: as the preset says", **limits)
+
+
+@dataclass(frozen=True)
+class Knobs:
+    """Every hyperparameter but the seed, which is every stage's, and max_steps, which is called steps."""
+
+    learning_rate: float | None = knob("learning_rate")
+    weight_decay: float | None = knob("weight_decay")
+    max_grad_norm: float | None = knob("max_grad_norm")
+    lr_scheduler: str = knob("lr_scheduler")
+    warmup: float | None = knob("warmup")
+    epochs: int | None = knob("epochs")
+    num_generations: int | None = knob("num_generations")
+    per_device_batch: int | None = knob("per_device_batch")
+    gradient_accumulation: int | None = knob("gradient_accumulation")
+    temperature: float | None = knob("temperature")
+    top_p: float | None = knob("top_p")
+    top_k: int | None = knob("top_k")
+    max_completion_length: int | None = knob("max_completion_length")
+    max_prompt_length: int | None = knob("max_prompt_length")
+    beta: float | None = knob("beta")
+    loss_type: str = knob("loss_type")
+    lora_r: int | None = knob("lora_r")
+    lora_alpha: int | None = knob("lora_alpha")
+    lora_dropout: float | None = knob("lora_dropout")
+    targets: str = knob("targets")
+    bf16: bool | None = knob("bf16")
+    gradient_checkpointing: bool | None = knob("gradient_checkpointing")
+    merged_generation: bool | None = knob("merged_generation")
+    vllm: str = knob("vllm")
+    save_steps: int | None = knob("save_steps")
+    logging_steps: int | None = knob("logging_steps")
+    character_steps: int | None = knob("character_steps")
+    math_mix: float | None = knob("math_mix")
+
+    def turned(self) -> dict[str, Any]:
+        """Those that the person set."""
+        values = {item.name: getattr(self, item.name) for item in fields(Knobs)}
+        return {name: value for name, value in values.items() if value not in (None, "")}
 
 
 def registered_model_field() -> Any:
@@ -170,8 +245,8 @@ class SubspaceConfig:
 
 
 @dataclass(frozen=True)
-class TrainConfig:
-    """GRPO with LoRA under one variant's constraint."""
+class TrainParameters:
+    """What the train stage is told besides its hyperparameters."""
 
     base_model: str = base_model_field()
     variant: str = option("v4", "constraint on the update", choices=VARIANTS)
@@ -179,25 +254,29 @@ class TrainConfig:
     k: str = k_field()
     svd_run: str = option("", "run id of the svd stage; empty: the newest finished one of this base and k")
     subspace_run: str = option("", "run id of the subspace stage; empty: the newest finished one, if any")
-    preset: str = option(
-        "auto",
-        "hyperparameters; auto: the profile's, lab on the lab and recipe elsewhere",
-        choices=TRAIN_PRESETS,
-    )
+    preset: str = preset_field()
     profile: str = profile_field()
     steps: int = option(0, "optimizer steps; 0: as the preset says", minimum=0)
     seed: int = seed_field()
     device: str = device_field()
     threads: int = threads_field()
-    math_mix: float = option(
-        0.0, "share of maths prompts, rewarded for correctness alone", minimum=0, below=1
-    )
     judge_url: str = option("", "OpenAI-compatible endpoint of a judge model that adds a reward; empty: none")
     judge_model: str = option("judge", "name of the judge model at that endpoint")
     hardened: bool = option(True, "rewards resist hacking; false only to see what happens without")
-    resume: bool = option(
-        False, "go on from the last checkpoint of the newest unfinished run of the same kind"
+    rewards: str = rewards_field()
+    prompts: str = prompts_field()
+    resume: str = option(
+        "false",
+        "where an unfinished training of the same kind is kept: true goes on from its last checkpoint, auto does "
+        "so if there is one, discard throws it away, false refuses to start over it",
+        choices=("false", "true", "auto", "discard"),
     )
+    reuse: bool = reuse_field()
+
+
+@dataclass(frozen=True)
+class TrainConfig(Knobs, TrainParameters):
+    """GRPO with LoRA under one variant's constraint."""
 
 
 @dataclass(frozen=True)
@@ -205,7 +284,9 @@ class MergeConfig:
     """Base plus adapter as a plain checkpoint, registered."""
 
     base_model: str = base_model_field()
-    variant: str = option("v4", "variant whose adapter is merged", choices=VARIANTS)
+    variant: str = option(
+        "", "variant whose adapter is merged; empty: that of train_run, else v4", choices=("", *VARIANTS)
+    )
     character: str = character_field()
     train_run: str = option(
         "", "run id of the train stage; empty: the newest finished one of base, variant and character"
@@ -213,16 +294,19 @@ class MergeConfig:
     step: int = option(0, "checkpoint step to merge; 0: the end of training", minimum=0)
     match: str = option(
         "",
-        "run ids of the checkpoint evaluations of two arms, comma-separated: merge where their personas match",
+        "run ids of the checkpoint evaluations of all arms, comma-separated: merge where their personas match",
+        excludes=("step",),
     )
     adapter: str = option(
         "",
         "directory of a PEFT adapter to merge instead of a train run's (`lab`: the lab's)",
         names="adapter",
+        excludes=("variant", "train_run", "step", "match"),
     )
     alpha: float = option(1.0, "scale of the whole update; 0.7 makes a delta base", above=0)
     registered_model: str = registered_model_field()
     threads: int = threads_field()
+    reuse: bool = reuse_field()
 
 
 @dataclass(frozen=True)
@@ -237,6 +321,7 @@ class EvalConfig:
     )
     character: str = character_field()
     profile: str = profile_field()
+    prompts: str = prompts_field()
     suite: str = option("all", "which suites to run", choices=SUITES)
     problems: str = problems_field()
     answers: str = answers_field()
@@ -259,6 +344,7 @@ class EvalConfig:
     judge_model: str = judge_model_field()
     cross_check: bool = cross_check_field()
     lm_eval: str = lm_eval_field()
+    reuse: bool = reuse_field()
 
 
 @dataclass(frozen=True)
@@ -268,12 +354,25 @@ class CompareConfig:
     base_model: str = base_model_field()
     character: str = character_field()
     registered_model: str = registered_model_field()
-    margin: float = margin_field()
+    margin: float = option(
+        0.0,
+        "non-inferiority margin as a share of problems; 0: the one planned by the evaluations, another is post hoc",
+        minimum=0,
+        below=1,
+    )
     arms: str = option(
-        "", "variants to compare, comma-separated; empty: those of `runs`, or all that are evaluated"
+        "", "variants to compare, comma-separated; empty: those of `runs`, or all that can be compared"
     )
     runs: str = option(
         "", "run ids of evaluations of any arms, one a training seed, comma-separated; empty: the newest"
+    )
+    control: str = option(
+        "", "run id of an evaluation known to have lost mathematics; empty: looked for in the store"
+    )
+    unequal: str = option(
+        "refuse",
+        "where arms differ in more than the variant: refuse, or allow and say so first",
+        choices=("refuse", "allow"),
     )
 
 
@@ -288,17 +387,22 @@ class PromoteConfig:
     unresolved: str = option(
         "fail", "where the gate stays shut: fail, or leave the alias and finish", choices=("fail", "leave")
     )
-    rollback: bool = option(False, "give champion back to the version it was taken from")
+    rollback: bool = option(
+        False, "give champion back to the version it was taken from", excludes=("compare_run",)
+    )
 
 
 @dataclass(frozen=True)
-class MainConfig:
-    """The whole pipeline as child runs of one parent."""
+class MainParameters:
+    """What the whole pipeline is told besides the hyperparameters of training."""
 
     base_model: str = base_model_field()
     k: str = k_field("protected directions a target")
     character: str = character_field()
-    preset: str = option("auto", "hyperparameters of training; auto: the profile's", choices=TRAIN_PRESETS)
+    arms: str = option("v3,v4", "variants to train and compare, comma-separated", names="arms")
+    preset: str = preset_field()
+    rewards: str = rewards_field()
+    prompts: str = prompts_field()
     profile: str = profile_field()
     steps: int = option(0, "optimizer steps; 0: as the preset says", minimum=0)
     seed: int = seed_field()
@@ -324,6 +428,14 @@ class MainConfig:
     threads: int = option(
         0, "torch threads of each child; 0: OMP_NUM_THREADS where set, else the cores shared out", minimum=0
     )
+    reuse: bool = option(
+        True, "go on where it was: finished stages of exactly this work by this code are not run again"
+    )
+
+
+@dataclass(frozen=True)
+class MainConfig(Knobs, MainParameters):
+    """The whole pipeline as child runs of one parent."""
 
 
 @dataclass(frozen=True)
@@ -381,13 +493,21 @@ def _complete(
     item: Field[Any], context: click.Context, parameter: click.Parameter, typed: str
 ) -> list[CompletionItem]:
     """What TAB offers for the value of an option: its words; where it may name a file, files too."""
-    words = list(item.metadata["choices"])
+    words = [word for word in item.metadata["choices"] if word]
     if isinstance(item.default, bool):
         words = ["true", "false"]
     if item.metadata["names"] == "model":
         words = ["base", *VARIANTS, "checkpoints", "models:/"]
     found = [CompletionItem(word) for word in words or [default_text(item)] if word.startswith(typed)]
-    is_file = item.metadata["names"] in ("base", "character", "problems", "adapter", "model")
+    is_file = item.metadata["names"] in (
+        "base",
+        "character",
+        "problems",
+        "adapter",
+        "model",
+        "preset",
+        "prompts",
+    )
     return [*found, *([CompletionItem(typed, type="file")] if is_file else [])]
 
 

@@ -6,6 +6,10 @@ also inherits the standard library type that a caller would catch without knowin
 
 from __future__ import annotations
 
+import difflib
+import errno
+from collections.abc import Iterable, Mapping
+
 from skippy.redaction import redact
 
 
@@ -113,3 +117,42 @@ class TrainingError(SkippyError, RuntimeError):
 
 class ReportError(SkippyError, ValueError):
     """The comparison cannot be reported as asked."""
+
+
+class SystemRefused(SkippyError, OSError):
+    """The operating system refused: no room, no permission, no such file where one was a moment ago."""
+
+
+REMEDIES: Mapping[int, str] = {
+    errno.ENOSPC: "free some space on that disk, then run the same command again",
+    errno.EDQUOT: "free some of your quota, then run the same command again",
+    errno.EACCES: "give this user permission there, or choose another place",
+    errno.EPERM: "give this user permission there, or choose another place",
+    errno.EROFS: "choose a place that can be written to",
+    errno.EMFILE: "raise the number of open files (ulimit -n)",
+    errno.ENOMEM: "run fewer things at once (parallel=1), or on a larger machine",
+}
+"""Error number → what a person can do about it."""
+
+
+def as_ours(error: BaseException) -> SkippyError | None:
+    """An error of the operating system in our words; a SkippyError as it is; None for anything else."""
+    if isinstance(error, SkippyError):
+        return error
+    if not isinstance(error, OSError):
+        return None
+    number = error.errno or 0
+    return SystemRefused(
+        "The operating system refused.",
+        where=str(error.filename or "not said"),
+        expected="to read or write there",
+        found=error.strerror or str(error) or type(error).__name__,
+        next_step=REMEDIES.get(number, "look at the place named; then run the same command again"),
+    )
+
+
+def nearest(text: str, known: Iterable[str]) -> str:
+    """The known word most like `text`, whatever its case; empty where none is near."""
+    by_lower = {word.lower(): word for word in known}
+    near = difflib.get_close_matches(text.strip().lower(), by_lower, n=1)
+    return by_lower[near[0]] if near else ""

@@ -5,13 +5,12 @@ The parameters themselves are in `config`.
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import MISSING, Field, field, fields
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_args, get_type_hints
 
-from skippy.errors import ConfigError
+from skippy.errors import ConfigError, nearest
 
 Config = TypeVar("Config")
 
@@ -25,16 +24,38 @@ def option(
     above: float | None = None,
     below: float | None = None,
     names: str = "",
+    excludes: tuple[str, ...] = (),
 ) -> Any:
-    """A config field: default, line of help, the values that make sense, and what kind of thing its text names."""
-    limits = {"choices": choices, "minimum": minimum, "above": above, "below": below, "names": names}
+    """A config field: default, line of help, and the values that make sense.
+
+    Args:
+        default: of the right type.
+        text: line of help.
+        choices: the words it may be.
+        minimum: smallest number.
+        above: what a number must be above.
+        below: what a number must be below.
+        names: what kind of thing the text names, for checks and completion.
+        excludes: parameters that cannot be given beside this one: obeying both is impossible.
+    """
+    limits = {
+        **{"choices": choices, "minimum": minimum, "above": above, "below": below},
+        **{"names": names, "excludes": excludes},
+    }
     return field(default=default, metadata={"help": text, **limits})
 
 
 def default_text(item: Field[Any]) -> str:
     """A field's default as MLproject and the command line write it."""
     assert item.default is not MISSING
-    return str(item.default).lower() if isinstance(item.default, bool) else str(item.default)
+    return value_text(item.default)
+
+
+def value_text(value: Any) -> str:
+    """A value as it is written in a parameter; None, a value left to something else, is empty."""
+    if value is None:
+        return ""
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def parse_config(config_class: type[Config], values: Mapping[str, str]) -> Config:
@@ -45,7 +66,8 @@ def parse_config(config_class: type[Config], values: Mapping[str, str]) -> Confi
         values: field name → text, as MLflow hands it over; missing fields take their default.
 
     Raises:
-        ConfigError: an unknown name, a value of the wrong type, or one outside what makes sense.
+        ConfigError: an unknown name, a value of the wrong type, one outside what makes sense, or two that exclude
+            each other.
     """
     known = {item.name: item for item in fields(config_class)}  # type: ignore[arg-type]
     unknown = sorted(set(values) - set(known))
@@ -58,14 +80,27 @@ def parse_config(config_class: type[Config], values: Mapping[str, str]) -> Confi
             next_step=suggest(unknown[0], known) or "correct the name",
         )
     hints = get_type_hints(config_class)
-    typed = {name: _parse(known[name], hints[name], text) for name, text in values.items()}
-    return config_class(**typed)
+    config = config_class(**{name: _parse(known[name], hints[name], text) for name, text in values.items()})
+    given = {
+        name: getattr(config, name) for name, item in known.items() if getattr(config, name) != item.default
+    }
+    for name in given:
+        clashing = [other for other in known[name].metadata["excludes"] if other in given]
+        if clashing:
+            raise ConfigError(
+                "Parameters contradict one another.",
+                where=", ".join([name, *clashing]),
+                expected=f"{name} without {', '.join(known[name].metadata['excludes'])}",
+                found=", ".join(f"{each}={given[each]}" for each in (name, *clashing)),
+                next_step=f"leave out {name}, or {' and '.join(clashing)}",
+            )
+    return config
 
 
 def kind_text(config_class: type, item: Field[Any]) -> str:
     """What may be written for a field, as help shows it: choices, or the name of its type."""
     choices, kind = item.metadata["choices"], get_type_hints(config_class)[item.name]
-    return "[" + "|".join(choices) + "]" if choices else _KINDS[kind]
+    return "[" + "|".join(filter(None, choices)) + "]" if choices else _KINDS[kind]
 
 
 def limits_text(item: Field[Any]) -> str:
@@ -76,36 +111,40 @@ def limits_text(item: Field[Any]) -> str:
     return "" if limits == ["at least 0"] else " and ".join(limits)
 
 
-def nearest(text: str, known: Iterable[str]) -> str:
-    """The known word most like `text`, whatever its case; empty where none is near."""
-    by_lower = {word.lower(): word for word in known}
-    near = difflib.get_close_matches(text.strip().lower(), by_lower, n=1)
-    return by_lower[near[0]] if near else ""
-
-
 def suggest(text: str, known: Iterable[str]) -> str:
     """The sentence that proposes the nearest known word; empty where none is near."""
     near = nearest(text, known)
     return f"did you mean {near}?" if near else ""
 
 
-def _parse(item: Field[Any], kind: type, text: str) -> Any:
+def _parse(item: Field[Any], kind: Any, text: str) -> Any:
     text = text.strip()
     try:
         value = _PARSERS[kind](text)
     except ValueError as error:
-        raise _refuse(item, text, f"a value of type {kind.__name__}") from error
+        wanted = get_args(kind)[0] if get_args(kind) else kind
+        raise _refuse(item, text, f"a value of type {wanted.__name__}") from error
+    fault = limits_fault(item, value)
+    if fault:
+        raise _refuse(item, text, fault)
+    return value
+
+
+def limits_fault(item: Field[Any], value: Any) -> str:
+    """What a field's limits expect in place of `value`; empty where it keeps them, or is left to something else."""
     choices, minimum = item.metadata["choices"], item.metadata["minimum"]
     above, below = item.metadata["above"], item.metadata["below"]
+    if value is None:
+        return ""
     if choices and value not in choices:
-        raise _refuse(item, text, "one of " + ", ".join(choices))
+        return "one of " + ", ".join(choice or "nothing" for choice in choices)
     if minimum is not None and value < minimum:
-        raise _refuse(item, text, f"at least {minimum:g}")
+        return f"at least {minimum:g}"
     if above is not None and not value > above:
-        raise _refuse(item, text, f"more than {above:g}")
+        return f"more than {above:g}"
     if below is not None and not value < below:
-        raise _refuse(item, text, f"less than {below:g}")
-    return value
+        return f"less than {below:g}"
+    return ""
 
 
 def _refuse(item: Field[Any], text: str, expected: str) -> ConfigError:
@@ -133,5 +172,12 @@ def _parse_float(text: str) -> float:
     return value
 
 
-_PARSERS: dict[type, Callable[[str], Any]] = {str: str, int: int, float: _parse_float, bool: _parse_bool}
-_KINDS: dict[type, str] = {str: "TEXT", int: "INTEGER", float: "NUMBER", bool: "[true|false]"}
+def _or_none(parse: Callable[[str], Any]) -> Callable[[str], Any]:
+    return lambda text: parse(text) if text else None
+
+
+_PLAIN: dict[type, Callable[[str], Any]] = {str: str, int: int, float: _parse_float, bool: _parse_bool}
+# A type or None: empty text leaves the value to something else.
+_PARSERS = {**_PLAIN, **{kind | None: _or_none(parse) for kind, parse in _PLAIN.items()}}
+_NAMES: dict[type, str] = {str: "TEXT", int: "INTEGER", float: "NUMBER", bool: "[true|false]"}
+_KINDS = {**_NAMES, **{kind | None: name for kind, name in _NAMES.items()}}

@@ -98,6 +98,27 @@ class BanalScores:
 
 
 @dataclass(frozen=True)
+class Answer:
+    """What a model said to one everyday prompt: its first answer.
+
+    Attributes:
+        key: prompt hash.
+        prompt: as it was asked.
+        text: the answer.
+        persona: its persona score.
+        tokens: its length.
+        traits: trait name → score.
+    """
+
+    key: str
+    prompt: str
+    text: str
+    persona: float
+    tokens: int
+    traits: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class LeakageFacts:
     """ΔW inside the protected directions, pooled over targets, of the adapter and of what was stored.
 
@@ -175,6 +196,9 @@ class FrontierPoint:
         accuracy: avg_at_k, on the base's scale where fewer problems were asked.
         accuracy_error: standard error of the paired difference to base.
         is_chosen: the checkpoint under comparison, chosen by persona alone.
+        n: problems that it answered.
+        k: samples of each.
+        is_base: the base itself, asked with the same sample seeds.
     """
 
     step: int
@@ -183,6 +207,9 @@ class FrontierPoint:
     accuracy: float
     accuracy_error: float
     is_chosen: bool = False
+    n: int = 0
+    k: int = 0
+    is_base: bool = False
 
 
 @dataclass(frozen=True)
@@ -208,6 +235,8 @@ class Evaluation:
         prompt_style: how problems were put; arms asked differently are not comparable.
         sampling_seed: what every sample's own seed was drawn from; arms of different ones are not comparable.
         samples: artifact of the run `eval` that holds the answers to the problems; empty where none was kept.
+        answers: the first answer to every plain everyday prompt, in the order of the character's file.
+        recipe: settings of the training, by name; empty for the base.
     """
 
     seed: int
@@ -228,6 +257,8 @@ class Evaluation:
     prompt_style: str = ""
     sampling_seed: int = 0
     samples: str = ""
+    answers: tuple[Answer, ...] = ()
+    recipe: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -257,10 +288,12 @@ class Provenance:
     Attributes:
         experiment: tracking experiment.
         created: when the comparison was made, ISO 8601.
+        runs_page: address of a run in the tracking UI, with `{run}` for its id; empty where there is no UI.
         code_version: commit.
         is_dirty: uncommitted changes at that commit.
         base_model: name or path of the base.
         base_digest: its digest.
+        base_licence: as stated beside its weights; empty where nothing is.
         projector_digest: digest of U, V; empty where no variant needs them.
         character: character name.
         character_digest: digest of its file.
@@ -285,6 +318,8 @@ class Provenance:
     problem_source: str = ""
     problem_digest: str = ""
     problem_count: int = 0
+    base_licence: str = ""
+    runs_page: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
     commands: tuple[str, ...] = ()
     rerun: tuple[str, ...] = ()
@@ -329,6 +364,12 @@ class Comparison:
         promotion: state of the alias.
         extra_metrics: figures of others (a judge, math-verify, another harness), name → arm → mean over seeds.
         bootstrap_seed: seed of the bootstrap-t check.
+        smallest_effect: rise of the persona score over base below which no character appeared.
+        planned_margin_points: δ as the evaluations planned it, the strictest; None where they planned none.
+        controls: stored evaluations of the same base, problems and sampling, tried as positive controls.
+        unequal: in what the arms differ besides the variant, a sentence each; allowed by the person who compares.
+        passed_over: evaluations that could have been taken and were not, a sentence each.
+        chosen_by: how the evaluations were chosen, in a sentence.
     """
 
     suite_label: str
@@ -345,6 +386,19 @@ class Comparison:
     promotion: PromotionState = PromotionState()
     extra_metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     bootstrap_seed: int = 0
+    smallest_effect: float = 0.25
+    planned_margin_points: float | None = None
+    controls: tuple[Arm, ...] = ()
+    unequal: tuple[str, ...] = ()
+    passed_over: tuple[str, ...] = ()
+    chosen_by: str = ""
+
+    @property
+    def is_margin_planned(self) -> bool:
+        """Whether δ is the one that the evaluations were planned with; a later one is post hoc."""
+        return (
+            self.planned_margin_points is None or abs(self.planned_margin_points - self.margin_points) < 1e-9
+        )
 
     def arm(self, name: str) -> Arm | None:
         """The arm of that name, or None."""

@@ -13,11 +13,13 @@ from click.testing import CliRunner
 
 from entrypoints import stage as stage_module
 from entrypoints.__main__ import cli
-from skippy.config import CONFIGS, TRAIN_PRESETS, click_options
+from skippy.config import CONFIGS, MODEL_PROFILES, click_options
 from skippy.core.spectral.rank import RankRule, parse_rank
 from skippy.errors import ConfigError
+from skippy.models.profiles import PROFILES
 from skippy.options import default_text, parse_config
-from skippy.training.plan import PRESETS
+from skippy.presets.reading import PRESETS
+from skippy.presets.settings import GrpoSettings
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -86,6 +88,12 @@ def test_every_parameter_has_its_help_on_the_command_line(stage: str) -> None:
         ("svd", "force", "maybe", "a value of type bool"),
         ("train", "variant", "v5", "one of v3, v4, v4-hooks, v4-random"),
         ("train", "steps", "1.5", "a value of type int"),
+        ("train", "lora_r", "1.5", "a value of type int"),
+        ("train", "beta", "much", "a value of type float"),
+        ("train", "num_generations", "1", "at least 2"),
+        ("train", "learning_rate", "0", "more than 0"),
+        ("main", "targets", "attn", "attention"),
+        ("train", "bf16", "maybe", "a value of type bool"),
         ("train", "math_mix", "1", "less than 1"),
         ("eval", "samples", "0", "at least 1"),
         ("eval", "suite", "math", "one of banal, aime, all"),
@@ -129,6 +137,32 @@ def test_any_other_rank_is_refused(text: str) -> None:
     assert refusal.value.found == repr(text)
 
 
+@pytest.mark.parametrize(
+    ("stage", "values", "clash"),
+    [
+        ("merge", {"adapter": "lab", "variant": "v3"}, "variant=v3"),
+        ("merge", {"adapter": "lab", "train_run": "abcd", "step": "4"}, "train_run=abcd, step=4"),
+        ("merge", {"match": "abcd,ef01", "step": "4"}, "step=4"),
+        ("promote", {"rollback": "true", "compare_run": "abcd"}, "compare_run=abcd"),
+    ],
+)
+def test_parameters_that_contradict_one_another_are_refused(
+    stage: str, values: dict[str, str], clash: str
+) -> None:
+    with pytest.raises(ConfigError, match="contradict one another") as refusal:
+        parse_config(CONFIGS[stage], values)
+    assert clash in refusal.value.found
+    assert "leave out" in refusal.value.next_step
+    first = next(iter(values))
+    assert parse_config(CONFIGS[stage], {first: values[first]}), "each alone is obeyed"
+
+
+def test_what_a_parameter_excludes_is_a_parameter() -> None:
+    for config in CONFIGS.values():
+        names = {item.name for item in fields(config)}
+        assert all(set(item.metadata["excludes"]) <= names for item in fields(config))
+
+
 def test_an_unknown_parameter_is_refused() -> None:
     with pytest.raises(ConfigError, match="no such parameter"):
         parse_config(CONFIGS["svd"], {"rank": "16"})
@@ -148,9 +182,34 @@ def test_options_stay_text_until_they_are_typed_in_one_place() -> None:
     assert result.exit_code == 0, result.output
 
 
-def test_the_presets_of_training_are_those_there_are() -> None:
-    """Named twice: the command line must not load what training needs."""
-    assert ("auto", *PRESETS) == TRAIN_PRESETS
+def test_the_help_names_every_preset_and_profile() -> None:
+    for item in fields(CONFIGS["train"]):
+        if item.name == "preset":
+            assert all(name in item.metadata["help"] for name in ("auto", *PRESETS))
+    assert ("auto", *PROFILES) == MODEL_PROFILES
+
+
+@pytest.mark.parametrize("stage", ["train", "main"])
+def test_every_hyperparameter_is_a_parameter_with_the_limits_of_the_setting(stage: str) -> None:
+    settings = {item.name: item for item in fields(GrpoSettings)}
+    own = {item.name: item for item in fields(CONFIGS[stage])}
+    assert settings.keys() - own.keys() == {"max_steps"}, "called steps"
+    for name in settings.keys() - {"seed", "max_steps"}:
+        assert default_text(own[name]) == ""
+        for limit in ("minimum", "above", "below"):
+            assert own[name].metadata[limit] == settings[name].metadata[limit], (name, limit)
+
+
+def test_what_is_left_empty_is_not_turned() -> None:
+    assert parse_config(CONFIGS["train"], {"beta": "", "targets": ""}).turned() == {}
+    given = {"beta": "0", "lora_r": "8", "targets": "mlp", "bf16": "false", "learning_rate": "1e-4"}
+    turned = {"beta": 0.0, "lora_r": 8, "targets": "mlp", "bf16": False, "learning_rate": 1e-4}
+    assert parse_config(CONFIGS["train"], given).turned() == turned
+
+
+def test_every_preset_is_packaged() -> None:
+    package_data = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
+    assert "presets/*.yaml" in package_data["skippy"]
 
 
 def test_default_texts_round_trip() -> None:

@@ -47,7 +47,7 @@ def test_help_of_a_stage_shows_types_choices_limits_and_defaults() -> None:
     assert "--steps INTEGER" in said
     assert "--math-mix NUMBER" in said
     assert "at least 0 and less than 1" in said
-    assert "--resume [true|false]" in said
+    assert "--resume [false|true|auto|discard]" in said
     assert "[default: false]" in said
     assert heavy == []
 

@@ -14,7 +14,6 @@ from typing import Any
 
 import yaml
 
-from skippy.characters.nodes import Node, read_nodes
 from skippy.characters.schema import (
     FIELDS,
     OPTIONAL_FIELDS,
@@ -29,6 +28,7 @@ from skippy.characters.schema import (
     prompt_key,
 )
 from skippy.errors import CharacterError
+from skippy.yaml_nodes import Node, read_nodes
 
 BUNDLED = Path(str(resources.files("skippy.characters")))
 """Folder of the characters that come with skippy; references in a file are sought beside it, then here."""
@@ -83,6 +83,9 @@ def load_character(name_or_path: str | Path) -> Character:
         "banal_prompts": banal,
         "floors": floors,
     }
+    if "smallest_effect" in fields:
+        # Left out it is left out of the digest as well: files of before it keep theirs.
+        parts["smallest_effect"] = fields["smallest_effect"].number(0.01, 0.9)
     return Character(digest=_digest(parts), **parts)
 
 

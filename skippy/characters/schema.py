@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from skippy.characters.nodes import Node
 from skippy.core.persona import ContrastPair, Persona, Trait
 from skippy.core.style.reward_rules import Cost, IdentityRules, Marker, RewardRules
+from skippy.yaml_nodes import Node
+
+SMALLEST_EFFECT = 0.25
+"""A quarter of the persona score's range [0, 1]: about one clear marker more (worth 0.4) in two answers of three."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,7 @@ class Character:
         train_prompts: what it is trained on.
         banal_prompts: what it is tested on; none of them trained on.
         floors: least acceptable helpfulness and coherence.
+        smallest_effect: rise of the persona score over the base from which on it counts as this character.
     """
 
     name: str
@@ -51,6 +55,7 @@ class Character:
     train_prompts: tuple[Prompt, ...]
     banal_prompts: tuple[Prompt, ...]
     floors: Floors
+    smallest_effect: float = SMALLEST_EFFECT
 
     def subspace_prompts(self, count: int = 50) -> tuple[Prompt, ...]:
         """`count` training prompts, all where there are fewer, spread evenly over the file and so over the kinds."""
@@ -61,7 +66,7 @@ class Character:
 
 FIELDS = ("name", "system_prompt", "length", "markers", "traits", "personas", "prompts")
 SHARED_FIELDS = ("assistantisms", "identity")
-OPTIONAL_FIELDS = ("extends", "scale", "openings", *SHARED_FIELDS, "floors")
+OPTIONAL_FIELDS = ("extends", "scale", "openings", *SHARED_FIELDS, "floors", "smallest_effect")
 
 
 def parse_traits(node: Node, markers: Sequence[Marker]) -> tuple[Trait, ...]:

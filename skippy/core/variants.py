@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from skippy.errors import ConfigError
+from skippy.errors import ConfigError, nearest
 
 Directions = Literal["none", "top", "random"]
 Role = Literal["treatment", "rival", "control", "ablation", "anchor"]
@@ -112,14 +112,32 @@ def find_variant(name: str, where: str = "variant") -> Variant:
             where=where,
             expected="one of " + ", ".join(VARIANTS),
             found=repr(name),
-            next_step=f"pass for example -P {where}={next(iter(VARIANTS))}",
+            next_step=f"pass for example -P {where}={nearest(name, VARIANTS) or next(iter(VARIANTS))}",
         )
     return VARIANTS[name]
 
 
+def parse_arms(text: str, where: str = "arms") -> tuple[str, ...]:
+    """The variants that a parameter lists, comma-separated, in its order.
+
+    Raises:
+        ConfigError: one is unknown or there twice, or there is none.
+    """
+    names = tuple(find_variant(name.strip(), where).name for name in text.split(",") if name.strip())
+    if not names or len(set(names)) < len(names):
+        raise ConfigError(
+            "These are no arms to set side by side.",
+            where=where,
+            expected="variants, each once, comma-separated: " + ", ".join(VARIANTS),
+            found=repr(text),
+            next_step=f"pass for example -P {where}=v3,v4",
+        )
+    return names
+
+
 def label_of(name: str) -> str:
-    """The label of an arm: `V4-hooks` for `v4-hooks`; the base is `base`."""
-    return name if name == "base" else find_variant(name).label
+    """The label of an arm: `V4-hooks` for `v4-hooks`; the base, and what has no row, by its name."""
+    return VARIANTS[name].label if name in VARIANTS else name
 
 
 def of_role(role: Role, names: Iterable[str]) -> tuple[str, ...]:

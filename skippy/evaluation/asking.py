@@ -16,11 +16,11 @@ from pathlib import Path
 from statistics import fmean
 
 from skippy.characters.schema import Character
+from skippy.core.inference.wilson import wilson_interval
 from skippy.core.problem import AIME_RULE, AnswerRule
 from skippy.core.sampling import PRESETS, Sampling
 from skippy.errors import ConfigError
 from skippy.evaluation.generator import HERE, Generator, open_backend
-from skippy.evaluation.metrics import standard_error
 from skippy.evaluation.suites import AIME, BANAL, Question, grade, requests_for, rescore
 from skippy.models.generation import REFUSALS, Backend, Request
 from skippy.models.loading import load_tokenizer
@@ -111,7 +111,7 @@ def _fit(
     return replace(sampling, max_tokens=room)
 
 
-def identify_work(plan: Plan) -> str:
+def identify_asking(plan: Plan) -> str:
     """Sixteen hexadecimal digits of all that decides an answer besides the weights: a resumed run must share it."""
     samplings = [asdict(_limited(plan.sampling, suite)) for suite in (AIME, BANAL)]
     messages = [[dict(message) for message in question.messages] for question in plan.questions]
@@ -177,7 +177,10 @@ class _Tally:
 
     def accuracy(self) -> str:
         shares = [fmean(scores) for scores in self.scores.values()]
-        return f"{fmean(shares):.2f} ± {1.96 * standard_error(shares):.2f}" if shares else "–"
+        if not shares:
+            return "–"
+        low, high = wilson_interval(fmean(shares), len(shares))
+        return f"{fmean(shares):.2f} ({low:.2f} to {high:.2f})"
 
 
 def fill(

@@ -6,16 +6,25 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 from skippy.characters.schema import Character
-from skippy.config import CompareConfig
 from skippy.core.inference.accuracy import maj_at_k
 from skippy.core.variants import find_variant
 from skippy.errors import ReportError
 from skippy.evaluation.character_history import read_trajectory
 from skippy.evaluation.distinguish import distinguishability
-from skippy.evaluation.metrics import FRONTIER, banal_scores, count_statuses, frontier, problem_scores
+from skippy.evaluation.equality import training_settings
+from skippy.evaluation.metrics import (
+    FRONTIER,
+    banal_scores,
+    count_statuses,
+    everyday_answers,
+    frontier,
+    problem_scores,
+)
 from skippy.evaluation.provenance import gather_provenance, promotion_state
+from skippy.evaluation.selection import Selection
 from skippy.evaluation.suites import AIME, BANAL, load_problem_set, suite_label
 from skippy.resolve.bases import Base
 from skippy.resolve.runs import MODEL_URI, walks_behind
@@ -30,24 +39,42 @@ from skippy.results import (
 )
 from skippy.stores.problems import ProblemSet
 from skippy.stores.samples import Sample, read_samples
-from skippy.tracking.external_models import MODEL_DIGEST_TAG
 from skippy.tracking.records import RunRecord
+from skippy.tracking.tags import Tag
 from skippy.tracking.tracker import Tracker
 
 OF_OTHERS = ("lm_eval/", "banal/judge", "aime/verify_")
 """Metrics of an evaluation that are not ours: EleutherAI's harness, a judge model, math-verify."""
 JUDGE = "banal/judge"
+DEFAULT_MARGIN = 0.05
 
 
 def gather_comparison(
-    config: CompareConfig,
     tracker: Tracker,
     run_id: str,
     base: Base,
     character: Character,
-    records: Mapping[str, Sequence[RunRecord]],
+    selection: Selection,
+    controls: Sequence[RunRecord] = (),
+    *,
+    margin: float,
+    registered_model: str,
+    command: str,
 ) -> Comparison:
-    """Everything that the report of run `run_id` says, from the samples, metrics and tags that earlier runs left."""
+    """Everything that the report of run `run_id` says, from the samples, metrics and tags that earlier runs left.
+
+    Args:
+        tracker: where they are.
+        run_id: the run of the comparison itself.
+        base: what is compared.
+        character: what it is compared as.
+        selection: the evaluations.
+        controls: evaluations that show whether a loss could have been seen.
+        margin: as a share of problems; 0: the one planned in the evaluations.
+        registered_model: whose champion the page names.
+        command: what writes this report again from the same evaluations.
+    """
+    records = selection.records
     reference = records["base"][0]
     problems = _problems_of(reference, tracker)
     base_samples = _samples(tracker, reference)
@@ -64,13 +91,19 @@ def gather_comparison(
         problems=problems.problems if problems else (),
         arms=tuple(arms),
         provenance=gather_provenance(
-            config, tracker, tracker.runs.read(run_id), base, character, problems, records
+            tracker, tracker.runs.read(run_id), base, character, problems, records, command
         ),
-        margin_points=100 * config.margin,
+        margin_points=100 * (margin or selection.margin or DEFAULT_MARGIN),
+        planned_margin_points=None if selection.margin is None else 100 * selection.margin,
+        smallest_effect=character.smallest_effect,
+        controls=tuple(_control(tracker, record, problems) for record in controls) if problems else (),
+        unequal=selection.unequal,
+        passed_over=selection.passed_over,
+        chosen_by=selection.chosen_by,
         floors=asdict(character.floors),
         duplicates_dropped=problems.duplicates if problems else 0,
-        registered_model=config.registered_model,
-        promotion=promotion_state(config, tracker),
+        registered_model=registered_model,
+        promotion=promotion_state(registered_model, tracker),
         extra_metrics=figures_of_others(records),
         protected_k=", ".join(dict.fromkeys(_protected(tracker, records))),
     )
@@ -90,29 +123,53 @@ def _evaluation(
     gold = problems.gold if problems else {}
     train = tracker.runs.read(record.link("train")) if record.link("train") else None
     merge = tracker.runs.read(record.link("merge")) if record.link("merge") else None
-    step = merge.tags.get("skippy.step", "") if merge else ""
+    step = merge.tags.get(Tag.STEP, "") if merge else ""
     uri = record.tags.get(MODEL_URI, "")
     return Evaluation(
-        seed=int(record.tags.get("skippy.seed") or 0),
+        seed=int(record.tags.get(Tag.SEED) or 0),
         model_uri=uri,
         model_version=uri.rsplit("/", 1)[1] if uri.startswith("models:/") else "",
-        model_digest=record.tags.get(MODEL_DIGEST_TAG, ""),
+        model_digest=record.tags.get(Tag.MODEL_DIGEST, ""),
         scores=scores,
         statuses=count_statuses(solved),
         banal=_banal(chatted, solved, character, base_samples, record) if chatted else None,
         leakage=_leakage(train, merge),
         trajectory=read_trajectory(tracker, train.run_id) if train else (),
         frontier=_frontier(tracker, merge, base_scores, problems),
-        preset=record.tags.get("skippy.sampling", ""),
         step=int(step) if step.isdigit() else None,
         runs={stage: run for stage in ("svd", "train", "merge") if (run := _linked(record, train, stage))}
         | {"eval": record.run_id},
         maj_at_k=maj_at_k([s.answers for s in scores], [gold[s.key] for s in scores]) if scores else None,
-        backend=record.tags.get("skippy.backend", ""),
-        prompt_style=record.tags.get("skippy.prompt_style", ""),
-        sampling_seed=int(record.tags.get("skippy.sampling_seed") or 0),
+        **_asked(record),
         samples=f"samples/{AIME}.jsonl" if solved else "",
+        answers=everyday_answers(chatted, character),
+        recipe=training_settings(tracker, train.run_id, record.variant) if train else {},
     )
+
+
+def _control(tracker: Tracker, record: RunRecord, problems: ProblemSet) -> Arm:
+    """A stored evaluation as an arm of its own: what it solved and how it was asked, no more."""
+    solved = _samples(tracker, record).get(AIME, [])
+    evaluation = Evaluation(
+        seed=int(record.tags.get(Tag.SEED) or 0),
+        model_uri=record.tags.get(MODEL_URI, ""),
+        model_version="",
+        model_digest=record.tags.get(Tag.MODEL_DIGEST, ""),
+        scores=problem_scores(solved, problems),
+        runs={"eval": record.run_id},
+        **_asked(record),
+    )
+    return Arm(record.variant, record.name, (evaluation,))
+
+
+def _asked(record: RunRecord) -> dict[str, Any]:
+    """How the samples of an evaluation were drawn."""
+    return {
+        "preset": record.tags.get(Tag.SAMPLING, ""),
+        "backend": record.tags.get(Tag.BACKEND, ""),
+        "prompt_style": record.tags.get(Tag.PROMPT_STYLE, ""),
+        "sampling_seed": int(record.tags.get(Tag.SAMPLING_SEED) or 0),
+    }
 
 
 def figures_of_others(records: Mapping[str, Sequence[RunRecord]]) -> dict[str, dict[str, float]]:
@@ -121,7 +178,7 @@ def figures_of_others(records: Mapping[str, Sequence[RunRecord]]) -> dict[str, d
     for arm, runs in records.items():
         by_name: dict[str, list[float]] = {}
         for record in runs:
-            judge = record.tags.get("skippy.judge", "")
+            judge = record.tags.get(Tag.JUDGE, "")
             for name, value in record.metrics.items():
                 if name.startswith(OF_OTHERS) and "_stderr" not in name:
                     told = f"{name} ({judge})" if name.startswith(JUDGE) and judge else name
@@ -144,7 +201,7 @@ def _frontier(
         return ()
     ours = [walk for walk in walks_behind(merge, tracker) if walk.link("train") == merge.link("train")]
     samples = [s for walk in ours for s in read_samples(tracker.artifacts.path(walk.run_id, FRONTIER))]
-    step = merge.tags.get("skippy.step", "")
+    step = merge.tags.get(Tag.STEP, "")
     return frontier(samples, base_scores, problems, int(step) if step.isdigit() else None)
 
 
@@ -181,7 +238,7 @@ def _samples(tracker: Tracker, record: RunRecord) -> dict[str, list[Sample]]:
 
 def _problems_of(record: RunRecord, tracker: Tracker) -> ProblemSet | None:
     """The problem set of an evaluation, read again and checked against the digest of then."""
-    source, digest = record.tags.get("skippy.problems", ""), record.tags.get("skippy.problems_digest", "")
+    source, digest = record.tags.get(Tag.PROBLEMS, ""), record.tags.get(Tag.PROBLEMS_DIGEST, "")
     if not digest:
         return None
     then = tracker.runs.config(record.run_id)
@@ -217,4 +274,4 @@ def _protected(tracker: Tracker, records: Mapping[str, Sequence[RunRecord]]) -> 
     trainings = [
         tracker.runs.read(r.link("train")) for runs in records.values() for r in runs if r.link("train")
     ]
-    return [k for training in trainings if (k := training.tags.get("skippy.k", ""))]
+    return [k for training in trainings if (k := training.tags.get(Tag.K, ""))]

@@ -18,6 +18,7 @@ from typing import Any
 from skippy.errors import ConfigError
 from skippy.evaluation.extras import import_extra
 from skippy.models.loading import load_model, load_tokenizer
+from skippy.models.prompts import template_without_thinking
 
 logger = logging.getLogger(__name__)
 
@@ -94,6 +95,8 @@ def run_harness(harness: Harness, weights: Path, *, device: str, limit: int, see
         seed: of few-shot draws and sampling.
     """
     tokenizer: Any = load_tokenizer(weights)
+    if tokenizer.chat_template:
+        tokenizer.chat_template = template_without_thinking(tokenizer)
     model = load_model(weights, device=device)
     found = harness.api.simple_evaluate(
         model=harness.wrapper(pretrained=model, tokenizer=tokenizer, batch_size=BATCH_SIZE),

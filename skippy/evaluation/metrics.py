@@ -17,13 +17,15 @@ from skippy.core.inference.accuracy import avg_at_k, maj_at_k, pass_at_k
 from skippy.core.problem import AIME_RULE, Problem
 from skippy.core.style import rewards
 from skippy.evaluation.suites import AIME, MODES, PLAIN
-from skippy.results import BanalScores, Excerpt, FrontierPoint, ProblemScore
+from skippy.results import Answer, BanalScores, Excerpt, FrontierPoint, ProblemScore
 from skippy.stores.problems import ProblemSet
 from skippy.stores.samples import Sample
 
 TRUNCATED = "length"
 FRONTIER = "samples/frontier.jsonl"
 """Artifact with the samples of a walk over checkpoints."""
+BASE_STEP = 0
+"""Step under which a walk asks the base; walks of earlier versions lack it."""
 
 
 def problem_scores(samples: Iterable[Sample], problems: ProblemSet) -> tuple[ProblemScore, ...]:
@@ -142,6 +144,25 @@ def banal_scores(samples: Sequence[Sample], character: Character) -> BanalScores
     )
 
 
+def everyday_answers(samples: Sequence[Sample], character: Character) -> tuple[Answer, ...]:
+    """The first answer to every plain prompt, in the order of the character's file."""
+    first = sorted(
+        (sample for sample in samples if _mode(sample) == PLAIN and sample.sample_index == 0),
+        key=lambda sample: int(sample.problem_id.split("/")[1]),
+    )
+    return tuple(
+        Answer(
+            sample.problem_hash,
+            sample.prompt,
+            sample.completion,
+            float(sample.score or 0.0),
+            sample.tokens,
+            dict(rewards.trait_scores(sample.completion, character.rules, sample.prompt)),
+        )
+        for sample in first
+    )
+
+
 def banal_metrics(samples: Sequence[Sample], character: Character) -> dict[str, float]:
     """The `banal/*` metrics."""
     found = banal_scores(samples, character)
@@ -162,37 +183,40 @@ def banal_metrics(samples: Sequence[Sample], character: Character) -> dict[str, 
 def frontier(
     samples: Sequence[Sample], base: Sequence[ProblemScore], problems: ProblemSet, chosen: int | None
 ) -> tuple[FrontierPoint, ...]:
-    """One point a checkpoint: persona against accuracy.
+    """One point a checkpoint, the base as step 0: persona against accuracy, with the error of the paired difference.
 
-    Checkpoints answer fewer problems than the base, easier or harder ones by chance. So their accuracy is that of
-    the base on the whole suite plus the mean paired difference on the problems both answered; the error is that
-    of the difference.
+    Where a walk of an earlier version did not ask the base, accuracy is that of the evaluated base on the whole
+    suite plus the mean paired difference on the problems both answered.
 
     Args:
         samples: of all checkpoints; `model_digest` ends in `@STEP`.
-        base: the base's scores.
+        base: the evaluated base's scores, for a walk without its own.
         problems: the suite.
         chosen: step under comparison, None for the last.
     """
     by_step = samples_by_step(samples)
-    shares = {score.key: score.share for score in base}
+    own = [s for s in by_step.get(BASE_STEP, ()) if s.suite == AIME]
+    reference = problem_scores(own, problems) if own else base
+    shares = {score.key: score.share for score in reference}
     points = []
     for step, members in by_step.items():
         scores = problem_scores([s for s in members if s.suite == AIME], problems)
         persona = [float(s.score or 0.0) for s in members if s.suite != AIME]
-        if not scores or not persona:
-            continue
         differences = [score.share - shares[score.key] for score in scores if score.key in shares]
-        if not differences:
+        if not differences or not persona:
             continue
+        is_base = step == BASE_STEP
         points.append(
             FrontierPoint(
                 step,
                 fmean(persona),
                 standard_error(persona),
                 fmean(shares.values()) + fmean(differences),
-                standard_error(differences),
+                standard_error(list(shares.values()) if is_base else differences),
                 step == (max(by_step) if chosen is None else chosen),
+                n=len(differences),
+                k=scores[0].k,
+                is_base=is_base,
             )
         )
     return tuple(points)
@@ -207,10 +231,12 @@ def samples_by_step(samples: Iterable[Sample]) -> dict[int, list[Sample]]:
 
 
 def persona_by_step(samples: Iterable[Sample]) -> dict[int, float]:
-    """Step → mean persona score on everyday prompts; problems are not looked at."""
+    """Step → mean persona score on everyday prompts, of checkpoints alone; problems are not looked at."""
     chatted = samples_by_step(sample for sample in samples if sample.suite != AIME)
     return {
-        step: fmean(float(sample.score or 0.0) for sample in members) for step, members in chatted.items()
+        step: fmean(float(sample.score or 0.0) for sample in members)
+        for step, members in chatted.items()
+        if step != BASE_STEP
     }
 
 

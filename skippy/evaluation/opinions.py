@@ -20,6 +20,7 @@ from skippy.evaluation.suites import AIME, BANAL
 from skippy.models.judge import Judge
 from skippy.stores.samples import Sample
 from skippy.tracking.stage_run import StageRun
+from skippy.tracking.tags import Tag
 
 logger = logging.getLogger(__name__)
 
@@ -117,7 +118,7 @@ def _add_judge(judge: Judge, samples: Sequence[Sample], plan: Plan, stage: Stage
     plain = [s for s in samples if s.suite == BANAL and s.problem_id.startswith("plain/")]
     judgements = judge_answers(judge, plain, plan.character.traits)
     stage.log_table([asdict(judgement) for judgement in judgements], JUDGEMENTS)
-    stage.set_tags({"skippy.judge": judge.model})
+    stage.set_tags({Tag.JUDGE: judge.model})
     return _log(judge_metrics(judgements), plan, stage)
 
 

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 
 from skippy.characters.schema import Character
 from skippy.commands import command
-from skippy.config import CompareConfig, config_dict
 from skippy.resolve.bases import Base
 from skippy.resolve.runs import walks_behind
 from skippy.results import PromotionState, Provenance
 from skippy.stores.problems import ProblemSet
 from skippy.tracking.promotions import CHAMPION, PREVIOUS
 from skippy.tracking.records import RunRecord
+from skippy.tracking.tags import Tag
 from skippy.tracking.tracker import Tracker
 
 SAMPLES = "{samples}"
@@ -23,13 +25,13 @@ PACKAGES = ("mlflow", "torch", "transformers", "trl", "peft", "numpy", "scipy", 
 
 
 def gather_provenance(
-    config: CompareConfig,
     tracker: Tracker,
     own: RunRecord,
     base: Base,
     character: Character,
     problems: ProblemSet | None,
     records: Mapping[str, Sequence[RunRecord]],
+    comparison_command: str,
 ) -> Provenance:
     """What a reader needs to trust the figures of run `own`, or to make them again."""
     behind = list(_runs_behind(tracker, records))
@@ -37,27 +39,46 @@ def gather_provenance(
     return Provenance(
         experiment="skippy",
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        code_version=own.tags.get("skippy.code_version", ""),
-        is_dirty=own.tags.get("skippy.git_dirty") == "true",
-        base_model=config.base_model,
+        code_version=own.tags.get(Tag.CODE_VERSION, ""),
+        is_dirty=own.tags.get(Tag.GIT_DIRTY) == "true",
+        base_model=base.name,
         base_digest=base.digest,
-        projector_digest=svd.tags.get("skippy.projector_digest", "") if svd else "",
+        projector_digest=svd.tags.get(Tag.PROJECTOR_DIGEST, "") if svd else "",
         character=character.name,
         character_digest=character.digest,
-        problem_source=records["base"][0].tags.get("skippy.problems", "") if problems else "",
+        problem_source=records["base"][0].tags.get(Tag.PROBLEMS, "") if problems else "",
         problem_digest=problems.digest if problems else "",
         problem_count=len(problems.problems) if problems else 0,
         versions={"python": platform.python_version()}
         | {name: importlib.metadata.version(name) for name in PACKAGES},
         commands=_commands(tracker, records, behind),
+        base_licence=read_licence(base.path),
+        runs_page=tracker.store.run_page,
         rerun=_rerun(tracker, records),
-        comparison_command=command("compare", config_dict(config) | _named(records)),
+        comparison_command=comparison_command,
     )
 
 
-def promotion_state(config: CompareConfig, tracker: Tracker) -> PromotionState:
+def read_licence(folder: Path) -> str:
+    """The licence stated beside a checkpoint: `license:` in its README, else the first line of a LICENSE file."""
+    readme = folder / "README.md"
+    if readme.is_file():
+        stated = re.search(
+            r"^license:\s*(\S.*?)\s*$", readme.read_text("utf-8", "replace")[:4000], re.MULTILINE
+        )
+        if stated:
+            return stated[1]
+    for path in sorted(folder.glob("LICEN[SC]E*")):
+        lines = [
+            line.strip() for line in path.read_text("utf-8", "replace")[:4000].splitlines() if line.strip()
+        ]
+        if lines:
+            return lines[0]
+    return ""
+
+
+def promotion_state(name: str, tracker: Tracker) -> PromotionState:
     """The aliases as they are, and who set the champion's, when and why."""
-    name = config.registered_model
     champion, previous = tracker.registry.alias(name, CHAMPION), tracker.registry.alias(name, PREVIOUS)
     tags = champion.tags if champion else {}
     return PromotionState(
@@ -97,11 +118,6 @@ def _parent(tracker: Tracker, records: Mapping[str, Sequence[RunRecord]]) -> Run
     parents = {record.parent for runs in records.values() for record in runs}
     parent = tracker.runs.read(only) if len(parents) == 1 and (only := next(iter(parents))) else None
     return parent if parent and parent.stage == "main" else None
-
-
-def _named(records: Mapping[str, Sequence[RunRecord]]) -> dict[str, str]:
-    """The evaluations as parameters of `compare`, all of them named."""
-    return {"arms": "", "runs": ",".join(record.run_id for runs in records.values() for record in runs)}
 
 
 def _runs_behind(tracker: Tracker, records: Mapping[str, Sequence[RunRecord]]) -> Iterator[RunRecord]:

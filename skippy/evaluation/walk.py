@@ -5,17 +5,18 @@ Not a stage: `evaluate` walks when its model is `checkpoints`.
 
 from __future__ import annotations
 
+import json
 import logging
-import shutil
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from skippy.characters.schema import Character
-from skippy.errors import ConfigError
-from skippy.evaluation.asking import Plan, choose_sampling, fill, identify_work, read_finished
+from skippy.errors import ConfigError, MissingRunError
+from skippy.evaluation.asking import Plan, choose_sampling, fill, identify_asking, read_finished
 from skippy.evaluation.generator import LOCAL, Generator
-from skippy.evaluation.metrics import FRONTIER, persona_by_step
+from skippy.evaluation.metrics import BASE_STEP, FRONTIER, persona_by_step
 from skippy.evaluation.suites import (
     banal_questions,
     load_problem_set,
@@ -27,10 +28,11 @@ from skippy.models.loading import attach_adapter, load_model, load_tokenizer
 from skippy.resolve.bases import Base
 from skippy.resolve.files import CHECKPOINTS
 from skippy.resolve.subjects import Subject
-from skippy.resolve.workspaces import claim_workspace
+from skippy.resolve.workspaces import claim_workspace, discard_workspace
 from skippy.stores.samples import SampleStore
 from skippy.tracking.records import RunRecord
 from skippy.tracking.stage_run import StageRun
+from skippy.tracking.tags import Tag
 from skippy.tracking.tracker import Tracker
 
 logger = logging.getLogger(__name__)
@@ -70,7 +72,7 @@ def plan_walk(
         ProblemError: a source cannot be read.
     """
     subject = Subject(f"checkpoints of {train.name}", train.variant, base.path, base.digest, CHECKPOINTS,
-                      seed=train.tags.get("skippy.seed", ""), train_run=train.run_id)  # fmt: skip
+                      seed=train.tags.get(Tag.SEED, ""), train_run=train.run_id)  # fmt: skip
     asked = load_problem_set(problems, limit or FRONTIER_PROBLEMS, answers)
     style = base.profile.prompt_style
     questions = [*problem_questions(asked, style), *banal_questions(character, ("plain",))]
@@ -94,15 +96,37 @@ def require_local(backend: str) -> None:
         )
 
 
+def require_all_checkpoints(train: RunRecord, tracker: Tracker) -> None:
+    """Check that a training kept the adapter of every step it was to keep: with fewer, another step is chosen.
+
+    Raises:
+        MissingRunError: adapters are missing, or there is none at all.
+    """
+    names = tracker.artifacts.files(train.run_id, "adapters")
+    kept = {int(name.split("/")[1].removeprefix("step_")) for name in names}
+    settings = json.loads(tracker.artifacts.path(train.run_id, "settings.json").read_text(encoding="utf-8"))
+    last = int(train.metrics.get("train/steps", max(kept, default=0)))
+    expected = {*range(settings["save_steps"], last + 1, settings["save_steps"]), last} - {0}
+    missing = sorted(expected - kept)
+    if missing or not kept:
+        raise MissingRunError(
+            "The training did not keep all of its checkpoints.",
+            where=f"train run {train.run_id}, artifacts under adapters/",
+            expected=f"{len(expected)} steps" if expected else "at least one step",
+            found=f"{len(kept)}, without {', '.join(map(str, missing[:6]))}" if kept else "none",
+            next_step="train again, or name another run with -P train_run=RUN_ID",
+        )
+
+
 def walk(plan: Plan, base: Base, tracker: Tracker, stage: StageRun) -> dict[str, float]:
     """Ask every checkpoint, keep the samples, log persona by step; returns the figures by step."""
-    identity = (plan.character.digest[:8], plan.sampling.name, identify_work(plan))
+    identity = (plan.character.digest[:8], plan.sampling.name, identify_asking(plan))
     with claim_workspace(tracker, PURPOSE, plan.subject.train_run, *identity) as folder:
         path = folder / "samples.jsonl"
         _ask_checkpoints(path, plan, base, tracker)
         samples = sorted(read_finished(path, plan), key=lambda sample: (sample.suite, sample.problem_id))
         stage.log_text("".join(sample.to_line() for sample in samples), FRONTIER)
-        shutil.rmtree(folder)
+        stage.when_finished(partial(discard_workspace, folder))
     personas = persona_by_step(samples)
     for step, persona in personas.items():
         stage.log_metrics({"frontier/persona": persona}, step=step)
@@ -113,21 +137,26 @@ def walk(plan: Plan, base: Base, tracker: Tracker, stage: StageRun) -> dict[str,
 
 
 def _ask_checkpoints(path: Path, plan: Plan, base: Base, tracker: Tracker) -> None:
-    """Fill the file at `path`, one checkpoint after another; those already there are not loaded."""
+    """Fill the file at `path`, one checkpoint after another, the base as step 0; those already there are not loaded.
+
+    The base answers with the same sample seeds: the line that the frontier is read against shares its noise.
+    """
     train_run, variant = plan.subject.train_run, plan.subject.variant
     adapters = sorted({name.split("/")[1] for name in tracker.artifacts.files(train_run, "adapters")})
     tokenizer = load_tokenizer(base.path)
     with closing(SampleStore(path)) as store:
         before = read_finished(path, plan)
-        for name in adapters:
-            digest = f"{base.digest}@{int(name.removeprefix('step_'))}"
+        for name in (f"step_{BASE_STEP:06d}", *adapters):
+            step = int(name.removeprefix("step_"))
+            digest = f"{base.digest}@{step}"
             finished = [sample for sample in before if sample.model_digest == digest]
             wanted = requests_for(
                 plan.questions, 1, plan.sampling, digest, store.finished(), purpose=PURPOSE, seed=plan.seed
             )
             if wanted:
                 model = load_model(base.path, device=plan.generator.device)
-                adapter = tracker.artifacts.path(train_run, f"adapters/{name}")
-                merged = attach_adapter(model, adapter).merge_and_unload()
+                if step != BASE_STEP:
+                    adapter = tracker.artifacts.path(train_run, f"adapters/{name}")
+                    model = attach_adapter(model, adapter).merge_and_unload()
                 named = replace(plan, subject=replace(plan.subject, label=f"{variant} {name}"))
-                fill(store, wanted, named, digest, TransformersBackend(merged, tokenizer), finished)
+                fill(store, wanted, named, digest, TransformersBackend(model, tokenizer), finished)

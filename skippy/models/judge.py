@@ -9,7 +9,6 @@ stops training with a message: before the first step through `Judge.check`, late
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -20,11 +19,10 @@ import openai
 from openai.types.chat.chat_completion import ChatCompletion, Choice
 
 from skippy.core.persona import Trait
+from skippy.core.surrogates import join_surrogates
 from skippy.errors import BackendError, RewardError
 from skippy.models.dialects import find_dialect
 from skippy.models.profiles import THINKING_SWITCHES
-
-logger = logging.getLogger(__name__)
 
 JUDGE_RANGE = (-3.0, 3.0)
 """A digit of 0 on every trait, and of 9."""
@@ -53,8 +51,9 @@ class JudgeSettings:
 
     concurrency: int = field(default=16, metadata={"help": "requests in flight at once"})
     timeout_seconds: float = field(default=60.0, metadata={"help": "longest wait for one answer"})
-    retries: int = field(default=3, metadata={"help": "further attempts after a failure that may pass"})
-    backoff_seconds: float = field(default=1.0, metadata={"help": "pause before the first retry; doubles"})
+    retries: int = field(
+        default=3, metadata={"help": "further attempts after a failure that may pass, by the client"}
+    )
     cache_size: int = field(default=100_000, metadata={"help": "answers remembered"})
     api_key: str = field(default="unused", metadata={"help": "sent as bearer token"}, repr=False)
 
@@ -133,7 +132,7 @@ class Judge:
         except RewardError:
             raise
         except Exception as error:  # half an answer, an unusable port: the client lets many kinds through
-            raise self._failure(error, 1) from error
+            raise self._failure(error) from error
 
     async def _gather_answers(self, questions: Sequence[Question]) -> list[float | None]:
         gate = asyncio.Semaphore(self.settings.concurrency)
@@ -141,7 +140,7 @@ class Judge:
             base_url=self.base_url,
             api_key=self.settings.api_key,
             timeout=self.settings.timeout_seconds,
-            max_retries=0,
+            max_retries=self.settings.retries,
         ) as client:
             tasks = [asyncio.create_task(self._ask(client, gate, question)) for question in questions]
             try:
@@ -154,33 +153,27 @@ class Judge:
     async def _ask(
         self, client: openai.AsyncOpenAI, gate: asyncio.Semaphore, question: Question
     ) -> float | None:
-        attempts = self.settings.retries + 1
-        for attempt in range(attempts):
-            try:
-                async with gate:
-                    answer = await client.chat.completions.create(
-                        model=self.model,
-                        messages=_messages(question),  # type: ignore[arg-type]
-                        max_tokens=1,
-                        temperature=0.0,
-                        logprobs=True,
-                        top_logprobs=TOP_LOGPROBS,
-                        extra_body=self._body,
-                    )
-                return read_answer(answer)
-            except openai.APIError as error:
-                if attempt + 1 == attempts or not _may_pass(error):
-                    raise self._failure(error, attempt + 1) from error
-                logger.info("judge: attempt %s of %s failed: %s", attempt + 1, attempts, type(error).__name__)
-            await asyncio.sleep(self.settings.backoff_seconds * 2**attempt)
-        raise AssertionError("unreachable: the last attempt returns or raises")
+        try:
+            async with gate:
+                answer = await client.chat.completions.create(
+                    model=self.model,
+                    messages=_messages(question),  # type: ignore[arg-type]
+                    max_tokens=1,
+                    temperature=0.0,
+                    logprobs=True,
+                    top_logprobs=TOP_LOGPROBS,
+                    extra_body=self._body,
+                )
+        except openai.APIError as error:
+            raise self._failure(error) from error
+        return read_answer(answer)
 
-    def _failure(self, error: Exception, attempts: int) -> RewardError:
+    def _failure(self, error: Exception) -> RewardError:
         return RewardError(
             "The judge stopped answering",
             where=self.base_url,
             expected=f"a digit from {self.model}",
-            found=f"{type(error).__name__} after {attempts} attempts: {error}",
+            found=f"{type(error).__name__}: {error}",
             next_step="bring the endpoint back and pass -P resume=true; the last checkpoint is whole",
         )
 
@@ -248,14 +241,7 @@ def _messages(question: Question) -> list[dict[str, str]]:
     rubric, prompt, completion = question
     reply = CLOSING_TAG.sub("&lt;", completion)
     asked = f"{rubric}\n\n<message>\n{prompt}\n</message>\n<reply>\n{reply}\n</reply>\n\nDigit:"
-    return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": asked}]
-
-
-def _may_pass(error: openai.APIError) -> bool:
-    """True for failures that time may heal: no connection, no answer in time, overload, a server error."""
-    if isinstance(error, openai.APIStatusError):
-        return error.status_code in (408, 409, 429) or error.status_code >= 500
-    return isinstance(error, openai.APIConnectionError)
+    return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": join_surrogates(asked)}]
 
 
 def _run(start: Callable) -> list[float | None]:

@@ -18,13 +18,14 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import openai
-from openai.types.chat import ChatCompletion
 
 from skippy.core.sampling import Sampling
+from skippy.core.surrogates import join_surrogates
 from skippy.errors import BackendError
 from skippy.models.dialects import Dialect, find_dialect
 from skippy.models.generation import Completion, Request
 from skippy.models.prompts import opened_thought, prepare_messages, render_prompt, template_arguments
+from skippy.models.server_answers import CALLS, CONTENT_FILTER, FINISH_REASONS, Unreadable, read_answer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 CONNECT_SECONDS = 10.0
-FINISH_REASONS = ("stop", "length")
-THINK, CLOSED_THINK = "<think>", "</think>"
 
 
 @dataclass(frozen=True)
@@ -162,7 +161,9 @@ class OpenAIBackend:
     async def _ask(
         self, client: openai.AsyncOpenAI, request: Request, parameters: dict[str, Any]
     ) -> Completion | _Refusal:
-        messages: Any = [dict(message) for message in request.messages]
+        messages: Any = [
+            {**message, "content": join_surrogates(message["content"])} for message in request.messages
+        ]
         if self._tokenizer is not None:
             messages = prepare_messages(self._tokenizer, messages)
         seed = request.seed & 0x7FFF_FFFF  # servers reject more than 32 bits, some of them a sign
@@ -195,32 +196,33 @@ class OpenAIBackend:
             raise self._error(
                 "The server refused a request.", "a completion", error, "see the log of the server"
             ) from error
+        except ValueError as error:  # half a body, or a page that is no JSON
+            raise self._unreadable(request, f"{type(error).__name__}: {error}") from error
         return self._read(request, answer)
 
-    def _read(self, request: Request, answer: ChatCompletion) -> Completion:
-        choice = answer.choices[0] if answer.choices else None
-        if choice is not None and choice.finish_reason == "content_filter":
-            tokens = answer.usage.completion_tokens if answer.usage else 0
-            return Completion(request.id, "", tokens, "content_filter")
-        if choice is None or choice.finish_reason not in FINISH_REASONS or answer.usage is None:
-            found = "no choice" if choice is None else f"finish_reason {choice.finish_reason!r}"
-            raise BackendError(
-                "The server's answer lacks what a sample needs.",
-                where=f"request {request.id} at {self._base_url}",
-                expected="a choice finished by stop or length, and the number of tokens in usage",
-                found=f"{found}, usage {'missing' if answer.usage is None else 'given'}",
-                next_step="see the log of the server",
-            )
-        is_cut = choice.finish_reason == "length"
-        return Completion(
-            id=request.id,
-            text=_text(choice.message, self._opened_thought(request) if is_cut else ""),
-            tokens=answer.usage.completion_tokens,
-            finish_reason="length" if is_cut else "stop",
-        )
+    def _read(self, request: Request, body: object) -> Completion | _Refusal:
+        try:
+            answer = read_answer(body)
+        except Unreadable as error:
+            raise self._unreadable(request, str(error)) from error
+        if answer.finish_reason == CONTENT_FILTER:
+            return Completion(request.id, "", answer.tokens, "content_filter")
+        if answer.finish_reason in CALLS:
+            return _Refusal(request.id, self._unreadable(request, f"finish_reason {answer.finish_reason!r}"))
+        opened = ""
+        if self._tokenizer is not None:
+            opened = opened_thought(render_prompt(self._tokenizer, request.messages))
+        text, reason = answer.text(opened), FINISH_REASONS[answer.finish_reason]
+        return Completion(request.id, text, answer.tokens, reason)
 
-    def _opened_thought(self, request: Request) -> str:
-        return opened_thought(render_prompt(self._tokenizer, request.messages)) if self._tokenizer else ""
+    def _unreadable(self, request: Request, found: str) -> BackendError:
+        return BackendError(
+            "The server's answer lacks what a sample needs.",
+            where=f"request {request.id} at {self._base_url}",
+            expected="a choice finished by stop or length, and the number of tokens in usage",
+            found=found,
+            next_step="see the log of the server, then run the same command again: finished samples are kept",
+        )
 
     def _error(self, what: str, expected: str, error: Exception, next_step: str) -> BackendError:
         found = f"{type(error).__name__}: {str(error).strip()[:300]}"
@@ -260,18 +262,3 @@ class _Run:
 def _without_text(refusal: _Refusal) -> Completion:
     logger.warning("request %s is refused and has no answer: %s", refusal.id, refusal.error.found)
     return Completion(refusal.id, "", 0, "refused")
-
-
-def _text(message: Any, opening: str) -> str:
-    """The answer with its thinking: put back where the server parsed it out, opened where the template opened it.
-
-    Without a sign of either, an answer that ended by itself is taken as it is: its thought may have been dropped.
-    """
-    content = message.content or ""
-    thinking = getattr(message, "reasoning_content", None) or getattr(message, "reasoning", None)
-    if thinking:
-        return f"{THINK}{thinking}{CLOSED_THINK}{content}" if content else f"{THINK}{thinking}"
-    before, closing, _ = content.partition(CLOSED_THINK)
-    if closing:
-        return content if THINK in before else THINK + content
-    return content if not opening or opening in content else opening + content

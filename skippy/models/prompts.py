@@ -43,6 +43,13 @@ def template_arguments(tokenizer: Any) -> dict[str, bool]:
     return {switch: False for switch in THINKING_SWITCHES if switch in known}
 
 
+def template_without_thinking(tokenizer: Any) -> str:
+    """The template with its switches set inside it, for a program that renders with nobody's arguments."""
+    switches = (f"{{% set {switch} = false %}}" for switch in template_arguments(tokenizer))
+    # The empty expression keeps a newline with which the template may begin.
+    return "".join(switches) + "{{ '' }}" + str(tokenizer.chat_template)
+
+
 def prepare_messages(tokenizer: Any, messages: Messages) -> list[dict[str, str]]:
     """The conversation as this template takes it: without a system role its text goes before the user's."""
     listed = [dict(message) for message in messages]

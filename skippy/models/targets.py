@@ -96,6 +96,12 @@ def find_targets(config: Mapping[str, Any], shapes: Mapping[str, Sequence[int]])
     return targets
 
 
+def select_targets(targets: Iterable[Target], which: str) -> tuple[Target, ...]:
+    """The targets of one block of every layer: `attention`, `mlp`, or `all` of them."""
+    blocks = {"attention": "self_attn", "mlp": "mlp"}
+    return tuple(target for target in targets if which == "all" or PROJECTIONS[target.kind] == blocks[which])
+
+
 def target_pattern(targets: Iterable[Target]) -> str:
     """Write the regular expression that matches exactly the names of `targets`, for PEFT's `target_modules`.
 

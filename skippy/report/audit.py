@@ -34,6 +34,15 @@ def count_statuses(arm: Arm) -> dict[str, int]:
     return {name: counts[name] for name in names if counts[name]}
 
 
+def audit_line(comparison: Comparison) -> str:
+    """One sentence where every sample of every arm was read alike; empty where there is something to look at."""
+    found = {status for arm in comparison.arms for status in count_statuses(arm)}
+    if len(found) != 1:
+        return ""
+    (status,) = found
+    return f"Every sample of every arm was read alike: {status} ({MEANING.get(status, status)})."
+
+
 def draw_audit(comparison: Comparison, width: int) -> str | None:
     """One bar per arm, split by status; None where no statuses were kept."""
     arms = [(arm, count_statuses(arm)) for arm in comparison.arms]

@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from skippy.report.personality import Likeness
-
-Word = Literal["preserved", "degraded", "inconclusive", "not_comparable"]
+Word = Literal["preserved", "degraded", "inconclusive", "not_comparable", "not_tested"]
 
 
 @dataclass(frozen=True)
@@ -31,7 +29,9 @@ class VariantVerdict:
 
     Attributes:
         name: the variant.
-        verdict: one of four words; `preserved, measurably lower` is `preserved` with the flag below.
+        verdict: one of five words; `preserved, measurably lower` is `preserved` with the flag below.
+        by_interval: what the interval alone says; `verdict` is `not_tested` where no positive control stands
+            behind it, or where no character appeared that could have cost anything.
         is_measurably_lower: preserved within the margin, and yet below the base.
         reason: the verdict in a sentence with its figures.
         mean_difference: variant − base.
@@ -68,6 +68,30 @@ class VariantVerdict:
     lenient_mean_difference: float | None = None
     mcnemar_p: float | None = None
     needed: NeededDesign | None = None
+    by_interval: Word | None = None
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """Whether two variants have the same personality score, in SD of that score.
+
+    Attributes:
+        is_equal: the interval lies inside ±margin.
+        is_different: the interval excludes zero.
+        mean_difference_sd: first − second.
+        interval_sd: one-sided bounds.
+        margin_sd: half-width of "equal".
+        n: prompts.
+        reason: in a sentence.
+    """
+
+    is_equal: bool
+    is_different: bool
+    mean_difference_sd: float
+    interval_sd: tuple[float, float]
+    margin_sd: float
+    n: int
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -95,11 +119,61 @@ class PairVerdict:
 
 @dataclass(frozen=True)
 class GateStep:
-    """One step of the promotion order; steps after the first that fails are not read."""
+    """One step of the promotion order; steps after the first that fails are not read.
+
+    Attributes:
+        name: of the step.
+        is_passed: shown.
+        reason: in a sentence.
+        is_refuted: the contrary is shown; neither is a step that is not settled.
+    """
 
     name: str
     is_passed: bool
     reason: str
+    is_refuted: bool = False
+
+
+@dataclass(frozen=True)
+class CharacterStep(GateStep):
+    """Whether a variant learned the character.
+
+    Attributes:
+        is_absent: measured, and not shown to be larger than the smallest effect that counts.
+    """
+
+    is_absent: bool = False
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """What the positive control showed. Differences in points.
+
+    Attributes:
+        is_shown: a loss of δ was seen: the control's upper bound lies below −δ.
+        control: variant of the control, or of what lost most; empty where nothing could be compared.
+        label: what people call it.
+        is_stored: an evaluation from the store, not an arm of this comparison.
+        runs: its evaluations.
+        mean_difference: control − base.
+        upper_bound: holds for all that were tried together.
+        margin: δ.
+        tried: arms and stored evaluations among which it was looked for.
+        reason: in a sentence.
+        next_step: how to make a control; empty where there is one.
+    """
+
+    is_shown: bool
+    control: str = ""
+    label: str = ""
+    is_stored: bool = False
+    runs: tuple[str, ...] = ()
+    mean_difference: float | None = None
+    upper_bound: float | None = None
+    margin: float = 0.0
+    tried: int = 0
+    reason: str = ""
+    next_step: str = ""
 
 
 @dataclass(frozen=True)
@@ -151,14 +225,16 @@ class Verdicts:
         pairs: variants against each other.
         gate: promotion order as far as it went.
         planning: None where arms share no problems.
+        sensitivity: whether a loss of δ would have been seen.
     """
 
     variants: tuple[VariantVerdict, ...]
-    characters: tuple[GateStep, ...]
+    characters: tuple[CharacterStep, ...]
     traits: dict[str, dict[str, float]]
     pairs: tuple[PairVerdict, ...]
     gate: Gate
     planning: Planning | None
+    sensitivity: Sensitivity
 
     @property
     def winner(self) -> str | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from statistics import fmean
+
 from skippy.core.variants import label_of
 from skippy.report.canvas import Canvas, Scale, fit_scale, name_room, spread_labels
 from skippy.report.numerals import plain, signed
@@ -9,7 +11,7 @@ from skippy.results import Comparison, Evaluation, FrontierPoint
 
 
 def draw_frontier(comparison: Comparison, base_accuracy: float, width: int) -> str | None:
-    """The figure, or None where no checkpoint was evaluated."""
+    """The figure, or None where no checkpoint was evaluated; the base line is that of the walk, if it has one."""
     paths = [
         (arm.name, evaluation)
         for arm in comparison.variants
@@ -22,6 +24,8 @@ def draw_frontier(comparison: Comparison, base_accuracy: float, width: int) -> s
     left, right = 44.0, width - max(68.0, 12.0 + name_room(arm.label for arm in comparison.arms))
     top, bottom = 34.0, (250.0 if canvas.is_narrow else 360.0)
     points = [point for _, evaluation in paths for point in evaluation.frontier]
+    asked = [100 * point.accuracy for point in points if point.is_base]
+    base_accuracy = fmean(asked) if asked else base_accuracy
     across = fit_scale([p.persona + s * p.persona_error for p in points for s in (-1, 1)], left, right)
     heights = [100 * (p.accuracy + s * p.accuracy_error) for p in points for s in (-1, 1)]
     margin = base_accuracy - comparison.margin_points
@@ -54,12 +58,11 @@ def _draw_path(canvas: Canvas, name: str, evaluation: Evaluation, across: Scale,
         canvas.line(x, y - reach[1], x, y + reach[1], f"error {style}")
         if point.is_chosen:
             canvas.circle(x, y, 9, f"ring {style}")
-        canvas.circle(x, y, 4, f"dot {style}", _describe(name, evaluation, point))
+        mark = "dot arm-base" if point.is_base else f"dot {style}"
+        canvas.circle(x, y, 4, mark, _describe(name, evaluation, point))
 
 
 def _describe(name: str, evaluation: Evaluation, point: FrontierPoint) -> str:
     chosen = ", chosen by persona alone" if point.is_chosen else ""
-    return (
-        f"{label_of(name)} seed {evaluation.seed}, step {point.step}: persona {signed(point.persona, 2)}, "
-        f"accuracy {plain(100 * point.accuracy)}{chosen}"
-    )
+    who = "base" if point.is_base else f"{label_of(name)} seed {evaluation.seed}, step {point.step}"
+    return f"{who}: persona {signed(point.persona, 2)}, accuracy {plain(100 * point.accuracy)}{chosen}"

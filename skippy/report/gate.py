@@ -6,10 +6,29 @@ from collections.abc import Sequence
 
 from skippy.core.variants import VARIANTS, label_of, of_role
 from skippy.report.conclusions import Gate, GateStep, PairVerdict, VariantVerdict
+from skippy.results import Comparison
+
+
+def barriers_of(comparison: Comparison) -> tuple[GateStep, ...]:
+    """What keeps the gate shut whatever the figures say: unequal arms, or a margin set after the results."""
+    barriers = []
+    if comparison.unequal:
+        reason = f"the arms differ in more than the variant: {'; '.join(comparison.unequal)}"
+        barriers.append(GateStep("equal settings", False, reason, is_refuted=True))
+    if not comparison.is_margin_planned:
+        reason = (
+            f"the margin of {comparison.margin_points:g} points is post hoc: the evaluations were planned with "
+            f"{comparison.planned_margin_points:g}"
+        )
+        barriers.append(GateStep("planned margin", False, reason, is_refuted=True))
+    return tuple(barriers)
 
 
 def walk_gate(
-    variants: Sequence[VariantVerdict], characters: Sequence[GateStep], pairs: Sequence[PairVerdict]
+    variants: Sequence[VariantVerdict],
+    characters: Sequence[GateStep],
+    pairs: Sequence[PairVerdict],
+    barriers: Sequence[GateStep] = (),
 ) -> Gate:
     """Walk the steps in their fixed order; the first that fails is the last that is read.
 
@@ -27,27 +46,39 @@ def walk_gate(
         return Gate(None, rivals, ("persona",), (GateStep("persona", False, reason),))
     label = label_of(treatment)
     order = (
+        *(barrier.name for barrier in barriers[:1]),
         "persona",
         f"{label} non-inferior to base",
         f"{label} better than {' and '.join(map(label_of, rivals)) or _any_of('rival')}",
     )
+    if barriers:
+        return Gate(treatment, rivals, order, tuple(barriers[:1]))
     character = next(step for step in characters if step.name == treatment)
     verdict = next(item for item in variants if item.name == treatment)
     steps = [GateStep(order[0], character.is_passed, character.reason)]
     if steps[-1].is_passed:
-        steps.append(GateStep(order[1], verdict.verdict == "preserved", verdict.reason))
+        steps.append(
+            GateStep(
+                order[1],
+                verdict.verdict == "preserved",
+                verdict.reason,
+                is_refuted=verdict.verdict == "degraded",
+            )
+        )
     if steps[-1].is_passed and len(steps) == 2:
-        steps.append(GateStep(order[2], *_beats(treatment, rivals, pairs)))
+        steps.append(_beats(order[2], treatment, rivals, pairs))
     return Gate(treatment, rivals, order, tuple(steps))
 
 
-def _beats(treatment: str, rivals: Sequence[str], pairs: Sequence[PairVerdict]) -> tuple[bool, str]:
+def _beats(name: str, treatment: str, rivals: Sequence[str], pairs: Sequence[PairVerdict]) -> GateStep:
     """Whether a treatment is better than every rival; the reason is that of the first it does not beat."""
     if not rivals:
-        return False, f"there is no {_any_of('rival')} to compare with"
+        return GateStep(name, False, f"there is no {_any_of('rival')} to compare with")
     against = [pair for pair in pairs if pair.first == treatment and pair.second in rivals]
     failed = [pair for pair in against if pair.verdict != "first_better"]
-    return not failed, "; ".join(pair.reason for pair in failed[:1] or against)
+    reason = "; ".join(pair.reason for pair in failed[:1] or against)
+    is_worse = any(pair.verdict == "second_better" for pair in failed)
+    return GateStep(name, not failed, reason, is_refuted=is_worse)
 
 
 def _any_of(role: str) -> str:

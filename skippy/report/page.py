@@ -10,12 +10,15 @@ import jinja2
 from markupsafe import Markup
 
 from skippy.core.variants import label_of
-from skippy.report.audit import draw_audit
+from skippy.report.answers import RULE, exchanges
+from skippy.report.audit import audit_line, draw_audit
 from skippy.report.canvas import NARROW, WIDE
 from skippy.report.conclusions import Verdicts
 from skippy.report.flips import Flip, find_flips, sides_of
 from skippy.report.forest import draw_forest
 from skippy.report.frontier import draw_frontier
+from skippy.report.glossary import glossary
+from skippy.report.headline import headline, lede
 from skippy.report.heatmap import draw_heatmap
 from skippy.report.latex import escape_tex
 from skippy.report.numerals import digest, moment, percent, plain, signed
@@ -23,6 +26,7 @@ from skippy.report.palette import figure_style, read_template
 from skippy.report.record import (
     ArmEntry,
     EvaluationEntry,
+    MarginEntry,
     PersonalityEntry,
     PromotionEntry,
     ReportRecord,
@@ -43,7 +47,7 @@ from skippy.report.verdicts import average_accuracy
 from skippy.report.wording import (
     champion_sentence,
     commands_it_takes,
-    headline,
+    frontier_caption,
     limits,
     not_shown,
     protected_words,
@@ -124,6 +128,12 @@ def report_record(comparison: Comparison, verdicts: Verdicts) -> ReportRecord:
             **asdict(comparison.promotion),
         ),
         planning=verdicts.planning,
+        sensitivity=verdicts.sensitivity,
+        margin=MarginEntry(
+            comparison.margin_points, comparison.planned_margin_points, not comparison.is_margin_planned
+        ),
+        unequal=comparison.unequal,
+        passed_over=comparison.passed_over,
         arms={arm.name: _arm_entry(arm) for arm in comparison.arms},
         figures_of_others=dict(comparison.extra_metrics),
         provenance=comparison.provenance,
@@ -175,11 +185,18 @@ def _view(comparison: Comparison, verdicts: Verdicts, flips: list[Flip]) -> dict
         "comparison": comparison,
         "verdicts": verdicts,
         "headline": headline(comparison, verdicts),
+        "lede": lede(comparison, verdicts),
+        "exchanges": exchanges(comparison),
+        "rule": RULE,
+        "terms": glossary(comparison),
+        "anchors": {label: term.anchor for term in glossary(comparison) for label in term.labels},
+        "audit_line": audit_line(comparison),
         "shown": shown(comparison, verdicts),
         "not_shown": not_shown(comparison, verdicts),
         "takes": what_it_takes(comparison, verdicts),
         "commands_it_takes": commands_it_takes(comparison, verdicts),
         "limits": limits(comparison, verdicts),
+        "frontier_caption": frontier_caption(comparison),
         "champion": champion_sentence(comparison),
         "seeds_sentence": seeds_sentence(comparison),
         "protected": protected_words(comparison.protected_k),

@@ -3,64 +3,43 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
 from statistics import fmean
 
 import numpy as np
 
 from skippy.core.inference.paired import pooled_sd, tost_paired
 from skippy.core.inference.seeds import non_inferiority_over_seeds
+from skippy.report.conclusions import CharacterStep, Likeness
 from skippy.report.numerals import bounds, signed
-from skippy.results import Arm, BanalScores
+from skippy.results import Arm, BanalScores, Comparison
 
 
-@dataclass(frozen=True)
-class Likeness:
-    """Whether two variants have the same personality score, in SD of that score.
+def judge_character(base: Arm, arm: Arm, comparison: Comparison) -> CharacterStep:
+    """Whether a variant learned the character: persona above base by an effect that counts, floors kept.
 
-    Attributes:
-        is_equal: the interval lies inside ±margin.
-        is_different: the interval excludes zero.
-        mean_difference_sd: first − second.
-        interval_sd: one-sided bounds.
-        margin_sd: half-width of "equal".
-        n: prompts.
-        reason: in a sentence.
-    """
-
-    is_equal: bool
-    is_different: bool
-    mean_difference_sd: float
-    interval_sd: tuple[float, float]
-    margin_sd: float
-    n: int
-    reason: str
-
-
-def judge_character(base: Arm, arm: Arm, confidence: float, floors: Mapping[str, float]) -> tuple[bool, str]:
-    """Whether a variant learned the character: persona above base, coherence and helpfulness above their floors.
-
-    Returns:
-        Passed, and the reason in a sentence.
+    The rise has to be larger than the smallest effect with the confidence of the comparison: a rise of one point
+    in a hundred that is certainly there is still no character.
     """
     reference = base.evaluations[0].banal
     tables = _aligned(arm, reference)
     if reference is None or tables is None:
-        return False, f"{arm.label} and base share no scored everyday prompts"
-    test = non_inferiority_over_seeds(tables - np.asarray(reference.scores), 0.0, confidence)
-    lower, _ = test.interval
+        return CharacterStep(arm.name, False, f"{arm.label} and base share no scored everyday prompts")
+    test = non_inferiority_over_seeds(tables - np.asarray(reference.scores), 0.0, comparison.confidence)
+    lower, smallest = test.interval[0], comparison.smallest_effect
     figures = f"persona of {arm.label} against base {signed(test.mean, 2)} ({bounds(test.interval, 2)})"
-    if not lower > 0:
-        return False, f"{figures}: no character was shown"
-    for name, floor in floors.items():
+    if not lower > smallest:
+        why = "no character appeared" if test.mean <= smallest else "too little to be sure of a character"
+        reason = f"{figures}: {why}, a rise of more than {smallest:g} counts"
+        return CharacterStep(arm.name, False, reason, is_absent=True)
+    for name, floor in comparison.floors.items():
         means = [
             fmean(values) for item in arm.evaluations if item.banal and (values := getattr(item.banal, name))
         ]
         if not means or min(means) < floor:
             found = f"{min(means):.2f}" if means else "not measured"
-            return False, f"{figures}, but {name} is {found}, below its floor of {floor:.2f}"
-    return True, figures
+            reason = f"{figures}, but {name} is {found}, below its floor of {floor:.2f}"
+            return CharacterStep(arm.name, False, reason)
+    return CharacterStep(arm.name, True, figures)
 
 
 def judge_likeness(

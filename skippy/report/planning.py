@@ -13,6 +13,7 @@ from skippy.core.inference.power import (
     power_non_inferiority,
     problems_needed,
 )
+from skippy.core.inference.wilson import FEWEST_PROBLEMS
 from skippy.report.conclusions import NeededDesign, Planning
 from skippy.results import Arm, Comparison
 
@@ -23,9 +24,9 @@ MOST_SAMPLES = 256
 
 
 def plan_of(comparison: Comparison, base: Arm) -> Planning | None:
-    """What the design promised before anything was generated; None for fewer than two problems."""
+    """What the design promised before anything was generated; None where there are too few problems to say."""
     scores = base.evaluations[0].scores
-    if len(scores) < 2:
+    if len(scores) < FEWEST_PROBLEMS:
         return None
     n, k = len(scores), scores[0].k
     margin = achievable_margin(n, k, spread=PLANNING, confidence=comparison.confidence) * POINTS

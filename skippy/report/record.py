@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from skippy.errors import ReportError
-from skippy.report.conclusions import GateStep, PairVerdict, Planning, VariantVerdict
+from skippy.report.conclusions import GateStep, PairVerdict, Planning, Sensitivity, VariantVerdict
 from skippy.results import LeakageFacts, Provenance
 
 REPORT_FILE = "report/report.json"
@@ -90,6 +90,15 @@ class PromotionEntry:
 
 
 @dataclass(frozen=True)
+class MarginEntry:
+    """δ in points: as the report used it, as the evaluations planned it (None: they planned none)."""
+
+    used: float = 0.0
+    planned: float | None = None
+    is_post_hoc: bool = False
+
+
+@dataclass(frozen=True)
 class ReportRecord:
     """The verdicts as data; differences, intervals and margins in points.
 
@@ -100,6 +109,10 @@ class ReportRecord:
         personality: equal or not, learned or not.
         pairs: every treatment against the others.
         promotion: the gate step by step, and the aliases before.
+        sensitivity: what the positive control showed; None in reports of versions that asked for none.
+        margin: δ as used and as planned, and whether it is post hoc.
+        unequal: in what the arms differ besides the variant.
+        passed_over: evaluations that were not taken, with the reason.
         provenance: where the figures come from; None only in records written by hand.
         planning: what n × k can show.
         figures_of_others: name → arm → value.
@@ -117,6 +130,10 @@ class ReportRecord:
     personality: PersonalityEntry = PersonalityEntry()
     pairs: tuple[PairVerdict, ...] = ()
     promotion: PromotionEntry = PromotionEntry()
+    sensitivity: Sensitivity | None = None
+    margin: MarginEntry = MarginEntry()
+    unequal: tuple[str, ...] = ()
+    passed_over: tuple[str, ...] = ()
     provenance: Provenance | None = None
     planning: Planning | None = None
     figures_of_others: Mapping[str, Mapping[str, float]] = field(default_factory=dict)

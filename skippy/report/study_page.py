@@ -190,6 +190,8 @@ def _view(analysis: Analysis, facts: StudyFacts) -> dict[str, Any]:
         "collapses": [
             (
                 f"{label_of(c.arm)}, {c.training.label}",
+                plain(c.persona, 2),
+                plain(100 * c.median_loss),
                 f"{c.collapsed} of {c.runs}",
                 f"{plain(100 * c.lower, 0)} to {plain(100 * c.upper, 0)} %",
             )

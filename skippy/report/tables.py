@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from skippy.core.inference.accuracy import pass_at_k
+from skippy.core.inference.wilson import FEWEST_PROBLEMS, wilson_interval
 from skippy.core.variants import find_variant, label_of
 from skippy.report.audit import MEANING, count_statuses
 from skippy.report.conclusions import PairVerdict, VariantVerdict, Verdicts
@@ -66,6 +67,7 @@ def main_table(comparison: Comparison, verdicts: Verdicts) -> Table:
             f"{comparison.suite_label}, k = {k}, points",
             True,
         ),
+        row("interval of one arm", _alone, "95 %, Wilson, over problems; not the interval of a difference"),
         row("difference to base", of_verdict(lambda v: signed(v.mean_difference)), "paired, points"),
         row(
             "bounds",
@@ -96,6 +98,15 @@ def main_table(comparison: Comparison, verdicts: Verdicts) -> Table:
     ]
     shown = [item for item in rows if any(cell != MISSING for cell in item.cells)]
     return Table(tuple(arm.label for arm in arms), tuple(shown), tuple(arm.name for arm in arms))
+
+
+def _alone(arm: Arm) -> str:
+    """The interval of an arm's own score; for several training seeds, of their mean over the same problems."""
+    n = len(arm.evaluations[0].scores)
+    if n < FEWEST_PROBLEMS:
+        return "too few to say"
+    low, high = wilson_interval(min(1.0, average_accuracy(arm) / POINTS), n)
+    return f"{plain(POINTS * low)} to {plain(POINTS * high)}"
 
 
 def question_table(verdicts: Verdicts) -> Table:

@@ -6,6 +6,7 @@ did it learn the character; are two variants equal in personality; only then, is
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -27,12 +28,13 @@ from skippy.core.inference.seeds import (
 )
 from skippy.core.variants import VARIANTS, comparisons
 from skippy.errors import ReportError
-from skippy.report.conclusions import GateStep, PairVerdict, VariantVerdict, Verdicts, Word
-from skippy.report.gate import walk_gate
+from skippy.report.conclusions import CharacterStep, PairVerdict, Sensitivity, VariantVerdict, Verdicts, Word
+from skippy.report.gate import barriers_of, walk_gate
 from skippy.report.numerals import bounds, percent, signed
 from skippy.report.pairing import common_seeds, difference_table, find_mismatch
 from skippy.report.personality import judge_character, judge_likeness
 from skippy.report.planning import design_needed, plan_of
+from skippy.report.sensitivity import judge_sensitivity
 from skippy.results import Arm, Comparison
 
 POINTS = 100.0
@@ -47,10 +49,11 @@ def judge(comparison: Comparison) -> Verdicts:
     Source: MATH.md §7. Departure: several training seeds enter as crossed random effects.
     """
     base = _require_base(comparison)
-    variants = tuple(_judge_variant(comparison, base, arm) for arm in comparison.variants)
-    characters = tuple(
-        GateStep(arm.name, *judge_character(base, arm, comparison.confidence, comparison.floors))
-        for arm in comparison.variants
+    sensitivity = judge_sensitivity(comparison, base)
+    characters = tuple(judge_character(base, arm, comparison) for arm in comparison.variants)
+    variants = tuple(
+        controlled(_judge_variant(comparison, base, arm), character, sensitivity)
+        for arm, character in zip(comparison.variants, characters, strict=True)
     )
     pairs = tuple(
         _judge_pair(comparison, first, second)
@@ -58,8 +61,28 @@ def judge(comparison: Comparison) -> Verdicts:
         if (first := comparison.arm(names[0])) and (second := comparison.arm(names[1]))
     )
     traits = {arm.name: _judge_traits(base, arm) for arm in comparison.variants}
-    gate = walk_gate(variants, characters, pairs)
-    return Verdicts(variants, characters, traits, pairs, gate, plan_of(comparison, base))
+    gate = walk_gate(variants, characters, pairs, barriers_of(comparison))
+    return Verdicts(variants, characters, traits, pairs, gate, plan_of(comparison, base), sensitivity)
+
+
+def controlled(verdict: VariantVerdict, character: CharacterStep, sensitivity: Sensitivity) -> VariantVerdict:
+    """The verdict, where a loss of δ would have been seen and there was a character to pay for; else `not_tested`.
+
+    Source: MATH.md §9. Departure: a variant that shows no character has nothing to have kept its mathematics
+    against; a loss that it shows stands.
+    """
+    if verdict.by_interval is None:
+        return verdict
+    if not sensitivity.is_shown:
+        # Not what the interval would mean: beside a missing control that would be read as a finding.
+        figures = f"{signed(verdict.mean_difference)} points ({bounds(verdict.interval)})"
+        told = figures if verdict.reason.startswith(figures) else verdict.reason
+        reason = f"{told}, and no positive control stands behind it"
+        return replace(verdict, verdict="not_tested", reason=reason, is_measurably_lower=False)
+    if character.is_absent and verdict.verdict == "preserved":
+        reason = f"{verdict.reason}, but there was nothing to pay for: {character.reason}"
+        return replace(verdict, verdict="not_tested", reason=reason, is_measurably_lower=False)
+    return verdict
 
 
 def _require_base(comparison: Comparison) -> Arm:
@@ -121,6 +144,7 @@ def _judge_variant(comparison: Comparison, base: Arm, arm: Arm) -> VariantVerdic
         lenient_mean_difference=float(lenient.mean()) * POINTS if lenient.size else None,
         mcnemar_p=exact_mcnemar(int((table < 0).sum()), int((table > 0).sum())) if is_one_shot else None,
         needed=design_needed(comparison, base, arm) if word == "inconclusive" and not floor else None,
+        by_interval=word,
     )
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from skippy.core.variants import label_of, of_role
-from skippy.report.conclusions import NeededDesign, PairVerdict, VariantVerdict, Verdicts
+from skippy.core.inference.wilson import FEWEST_PROBLEMS
+from skippy.core.variants import label_of
+from skippy.report.conclusions import NeededDesign, VariantVerdict, Verdicts
 from skippy.report.numerals import moment, percent, plain, signed, small
 from skippy.report.planning import MOST_SAMPLES
 from skippy.results import Arm, Comparison, LeakageFacts
@@ -20,93 +21,6 @@ def verdict_words(verdict: VariantVerdict) -> str:
     return verdict.verdict.replace("_", " ")
 
 
-def headline(comparison: Comparison, verdicts: Verdicts) -> str:
-    """One sentence that a person reads first; never stronger than the verdicts."""
-    suite = comparison.suite_label
-    primary = verdicts.primary
-    if primary is None:
-        return " ".join(_alone(verdict, suite) for verdict in verdicts.variants)
-    rival, treatment = verdicts.variant(primary.second), verdicts.variant(primary.first)
-    assert rival is not None
-    assert treatment is not None
-    sentence = _both(rival, treatment, primary, suite) + _beside_controls(primary, verdicts)
-    character = next(step for step in verdicts.characters if step.name == treatment.name)
-    if not character.is_passed:
-        sentence += f" {label_of(treatment.name)} did not show the character, so this says little."
-    return sentence
-
-
-def _beside_controls(primary: PairVerdict, verdicts: Verdicts) -> str:
-    """Whether a treatment that beat its rival also beats the controls: without it the cause is open."""
-    if primary.verdict != "first_better":
-        return ""
-    controls = of_role("control", [pair.second for pair in verdicts.pairs if pair.first == primary.first])
-    sentences = []
-    for name in controls:
-        pair = verdicts.pair(primary.first, name)
-        assert pair is not None
-        first, second = label_of(primary.first), label_of(name)
-        sentences.append(
-            {
-                "first_better": f" {first} also scored higher than its control {second}.",
-                "second_better": f" Its control {second} scored higher still.",
-                "unresolved": f" Whether {first} scores higher than its control {second} is not settled.",
-                "not_comparable": f" Its control {second} cannot be compared.",
-            }[pair.verdict]
-        )
-    return "".join(sentences)
-
-
-def _alone(verdict: VariantVerdict, suite: str) -> str:
-    name = label_of(verdict.name)
-    lower = ", though measurably lower than base" if verdict.is_measurably_lower else ""
-    return {
-        "preserved": f"{name} kept its {suite} score{lower}.",
-        "degraded": f"{name} lost {suite} score.",
-        "inconclusive": f"Whether {name} kept its {suite} score cannot be told.",
-        "not_comparable": f"{name} cannot be compared with base on {suite}.",
-    }[verdict.verdict]
-
-
-def _both(rival: VariantVerdict, treatment: VariantVerdict, pair: PairVerdict, suite: str) -> str:
-    words, outcome = (treatment.verdict, rival.verdict), pair.verdict
-    first, second = label_of(treatment.name), label_of(rival.name)
-    if "not_comparable" in words:
-        return " ".join((_alone(treatment, suite), _alone(rival, suite)))
-    if words == ("preserved", "preserved"):
-        lower = " and ".join(label_of(v.name) for v in (treatment, rival) if v.is_measurably_lower)
-        sentence = f"{first} and {second} both kept their {suite} score" + (
-            f" within the margin, {lower} measurably lower than base."
-            if lower
-            else f" within {treatment.margin:g} points; there was no larger loss to prevent."
-        )
-        return sentence + (f" {first} still scored higher." if outcome == "first_better" else "")
-    if words == ("preserved", "degraded"):
-        return (
-            _alone(treatment, suite).removesuffix(".")
-            + (f", and {second} lost, " if treatment.is_measurably_lower else f" and {second} lost, ")
-            + {
-                "first_better": "at equal personality.",
-                "unresolved": "but which of the two scores higher is not settled.",
-                "second_better": f"and yet {second} scored higher: look at the figures.",
-                "not_comparable": "but their personalities are not shown equal: not comparable.",
-            }[outcome]
-        )
-    if words == ("degraded", "degraded"):
-        return f"{first} and {second} both lost {suite} score" + {
-            "first_better": f"; {first} lost less, at equal personality.",
-            "second_better": f"; {second} lost less, at equal personality.",
-        }.get(outcome, ".")
-    if words == ("degraded", "preserved"):
-        lower = ", though measurably lower than base" if rival.is_measurably_lower else ""
-        return f"{first} lost {suite} score where {second} kept it{lower}."
-    if words == ("inconclusive", "inconclusive"):
-        return (
-            f"Cannot tell: neither for {first} nor for {second} is a loss of {suite} score shown or excluded."
-        )
-    return " ".join((_alone(treatment, suite), _alone(rival, suite)))
-
-
 def shown(comparison: Comparison, verdicts: Verdicts) -> list[str]:
     """What the data establish, one sentence each."""
     lines = [
@@ -114,6 +28,8 @@ def shown(comparison: Comparison, verdicts: Verdicts) -> list[str]:
         for v in verdicts.variants
         if v.verdict in ("preserved", "degraded")
     ]
+    if verdicts.sensitivity.is_shown:
+        lines.append(f"Positive control: {verdicts.sensitivity.reason}.")
     learned = [step.reason.removeprefix("persona of ") for step in verdicts.characters if step.is_passed]
     if learned:
         lines.append(f"Character learned: persona of {', '.join(learned)}.")
@@ -133,8 +49,16 @@ def not_shown(comparison: Comparison, verdicts: Verdicts) -> list[str]:
     lines = [
         f"{label_of(v.name)} {verdict_words(v)}: {v.reason}."
         for v in verdicts.variants
-        if v.verdict in ("inconclusive", "not_comparable")
+        if v.verdict in ("inconclusive", "not_comparable", "not_tested")
     ]
+    if not verdicts.sensitivity.is_shown:
+        lines.insert(0, f"{_upper(verdicts.sensitivity.reason)}.")
+    lines += [f"The arms differ in more than the variant: {line}." for line in comparison.unequal]
+    if not comparison.is_margin_planned:
+        lines.append(
+            f"The margin of {comparison.margin_points:g} points is post hoc: the evaluations were planned with "
+            f"{comparison.planned_margin_points:g}."
+        )
     lines += [f"{_upper(step.reason)}." for step in verdicts.characters if not step.is_passed]
     for pair in verdicts.pairs:
         names = f"{label_of(pair.first)} against {label_of(pair.second)}"
@@ -151,8 +75,9 @@ def not_shown(comparison: Comparison, verdicts: Verdicts) -> list[str]:
 
 
 def what_it_takes(comparison: Comparison, verdicts: Verdicts) -> list[str]:
-    """What would settle every inconclusive verdict, one sentence each."""
-    return [
+    """What would test something at all, and settle every inconclusive verdict, a sentence each."""
+    control = verdicts.sensitivity.next_step
+    return [f"A positive control: {control}."] * bool(control) + [
         f"{label_of(verdict.name)}: {_takes(verdict, verdict.needed)}."
         for verdict in verdicts.variants
         if verdict.needed
@@ -220,6 +145,29 @@ def protected_words(k: str) -> str:
     return f"k = {k}" if k else "k not recorded"
 
 
+def frontier_caption(comparison: Comparison) -> str:
+    """What the points of the frontier rest on: problems, samples, whose noise they share, what the bars are."""
+    points = [p for arm in comparison.variants for e in arm.evaluations for p in e.frontier]
+    if not points:
+        return "No checkpoints along the way were evaluated."
+    designs = {(point.n, point.k) for point in points if point.n}
+    asked = " or ".join(f"{n} problems × {k} sample{'s' if k > 1 else ''}" for n, k in sorted(designs))
+    bars = (
+        "Horizontal bars: one standard error of the persona score. Vertical bars: one standard error of the paired "
+        "difference to the base"
+    )
+    if any(point.is_base for point in points):
+        shared = (
+            f"The base and every checkpoint answered the same {asked}, with the same sample seeds, other ones than "
+            "those of the evaluations above: the points share their noise with the line, and not with the table."
+        )
+        return f"{shared} {bars} (at the base itself, of its score)."
+    return (
+        f"Every checkpoint answered {asked or 'a smaller set'}; the base was not asked with the same sample seeds, so "
+        f"compare the points with each other rather than with the line. {bars}."
+    )
+
+
 def champion_sentence(comparison: Comparison) -> str:
     """Who is champion, who made it so, when and why, as the registry said before this report."""
     state, name = comparison.promotion, comparison.registered_model
@@ -257,6 +205,10 @@ def _limits_of_suite(comparison: Comparison, verdicts: Verdicts) -> list[str]:
             f"Planned for {plan.n} problems × {plan.k} samples: achievable δ {plain(plan.achievable_margin)} "
             f"points, minimum detectable effect {effect} points, each at power "
             f"0.8. δ = {comparison.margin_points:g} is {reach}."
+        )
+    elif comparison.problems:
+        lines.append(
+            f"{len(comparison.problems)} problems, fewer than {FEWEST_PROBLEMS}: too few to say what a score is worth."
         )
     if comparison.duplicates_dropped:
         lines.append(f"{comparison.duplicates_dropped} duplicate problems were dropped by hash.")

@@ -13,13 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from skippy.characters.loader import load_character
+from skippy.characters.own_prompts import read_own_prompts
 from skippy.core.problem import parse_rule
 from skippy.core.spectral.rank import parse_rank
-from skippy.core.variants import VARIANTS
-from skippy.errors import CheckpointError
+from skippy.core.variants import VARIANTS, parse_arms
+from skippy.errors import CheckpointError, nearest
 from skippy.lab.paths import LAB
 from skippy.models.hub import HUB_ID, find_local, require_reachable
-from skippy.options import nearest
+from skippy.models.profiles import AUTO
+from skippy.presets.reading import read_preset
 from skippy.stores.presence import require_adapter, require_checkpoint
 from skippy.stores.problems import READERS, is_there, read_problems, split_sources
 
@@ -89,11 +91,20 @@ def check_adapter(name: str) -> None:
         require_adapter(Path(name))
 
 
+def check_preset(name: str) -> None:
+    """`auto`, a shipped name, or a YAML file, which is read."""
+    if name != AUTO:
+        read_preset(name)
+
+
 CHECKS: Mapping[str, Callable[[str], object]] = {
     "adapter": check_adapter,
+    "arms": parse_arms,
     "base": check_base,
     "character": load_character,
     "model": check_model,
+    "preset": check_preset,
+    "prompts": read_own_prompts,
     "rank": parse_rank,
 }
 """What a config field's `names` says of its text → the check."""

@@ -8,16 +8,18 @@ from collections.abc import Mapping
 from skippy.lab.paths import LAB
 from skippy.resolve.bases import Base
 from skippy.tracking.runs import NOTHING, RunRecord
+from skippy.tracking.tags import Tag
 from skippy.tracking.tracker import Tracker
 
 logger = logging.getLogger(__name__)
 
 
-REUSES = "skippy.reuses"
-MODEL_URI = "skippy.model_uri"
-CHARACTER_DIGEST = "skippy.character_digest"
-WALK_RUNS = "skippy.walk_runs"
-SUBJECT = "skippy.subject"
+REUSES = Tag.REUSES
+MODEL_URI = Tag.MODEL_URI
+CHARACTER_DIGEST = Tag.CHARACTER_DIGEST
+PROMPTS_DIGEST = Tag.PROMPTS_DIGEST
+WALK_RUNS = Tag.WALK_RUNS
+SUBJECT = Tag.SUBJECT
 """Tag of an evaluation: of a `model`, or of a training's `checkpoints`."""
 
 

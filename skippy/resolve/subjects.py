@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,8 +13,11 @@ from skippy.resolve.bases import Base
 from skippy.resolve.files import RUN_ID
 from skippy.resolve.runs import CHARACTER_DIGEST, MODEL_URI, find_run
 from skippy.stores.checkpoints import Checkpoint
+from skippy.stores.merging import CARD_FILE, verify_checkpoint
 from skippy.tracking.runs import NOTHING
 from skippy.tracking.tracker import Tracker
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -61,7 +66,9 @@ def find_subject(
     if name in ("base", base_model):
         return Subject(f"base {base_model}", "base", base.path, base.digest, base_model)
     if name in VARIANTS:
-        of_character = {CHARACTER_DIGEST: character_digest} if character_digest else NOTHING
+        of_character: Mapping[str, str] = (
+            {CHARACTER_DIGEST: character_digest} if character_digest else NOTHING
+        )
         merge = find_run(tracker, "merge", base=base, variant=name, extra_tags=of_character)
         name = merge.tags[MODEL_URI]
     elif RUN_ID.fullmatch(name) and not Path(name).exists():
@@ -73,7 +80,7 @@ def find_subject(
     tags = model.tags
     variant, seed = tags.get("variant", "other"), tags.get("seed", "")
     label = f"{variant} seed {seed}" if seed else variant
-    digest = Checkpoint.open(model.path).digest()
+    digest = _digest_as_written(model.path, name)
     return Subject(
         label,
         variant,
@@ -85,3 +92,16 @@ def find_subject(
         tags.get("train_run", ""),
         model.run_id,
     )
+
+
+def _digest_as_written(weights: Path, uri: str) -> str:
+    """Digest of the tensors; what a merge wrote is hashed and compared with its card.
+
+    Raises:
+        CheckpointError: the weights are not those that were written.
+    """
+    if not (weights / CARD_FILE).is_file():
+        return Checkpoint.open(weights).digest()
+    card = verify_checkpoint(weights)
+    logger.info("%s: its files are as they were written", uri)
+    return str(card["digest"])

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import fcntl
 import re
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from skippy.errors import TrackingError
 from skippy.tracking.tracker import Tracker
+
+DONE_SUFFIX = ".done"
 
 
 def workspace(tracker: Tracker, *parts: str) -> Path:
@@ -20,6 +23,21 @@ def workspace(tracker: Tracker, *parts: str) -> Path:
     return folder
 
 
+def discard_workspace(folder: Path) -> None:
+    """Give up a workspace whose run is FINISHED, unless another process works there by now."""
+    with open(_lock_path(folder), "w") as lock, suppress(BlockingIOError):
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Renamed first: a kill while it is removed leaves nothing that looks like unfinished work.
+        done = folder.with_name(folder.name + DONE_SUFFIX)
+        shutil.rmtree(done, ignore_errors=True)
+        folder.replace(done)
+        shutil.rmtree(done)
+
+
+def _lock_path(folder: Path) -> Path:
+    return folder.with_name(folder.name + ".lock")
+
+
 @contextmanager
 def claim_workspace(tracker: Tracker, *parts: str) -> Iterator[Path]:
     """The same directory for one process at a time: a restarted stage goes on there, a second one is refused.
@@ -28,7 +46,7 @@ def claim_workspace(tracker: Tracker, *parts: str) -> Iterator[Path]:
         TrackingError: another live process works on the same thing.
     """
     folder = workspace(tracker, *parts)
-    with open(folder.with_name(folder.name + ".lock"), "w") as lock:
+    with open(_lock_path(folder), "w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

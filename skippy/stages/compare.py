@@ -5,23 +5,32 @@ from __future__ import annotations
 import hashlib
 import logging
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
 from skippy.characters.loader import load_character
-from skippy.commands import next_command
+from skippy.characters.schema import Character
+from skippy.commands import command, next_command
 from skippy.config import CompareConfig, config_dict
+from skippy.errors import MissingRunError, ReportError, SkippyError
+from skippy.evaluation.controls import find_controls
 from skippy.evaluation.gathering import gather_comparison
-from skippy.evaluation.selection import select_evaluations
+from skippy.evaluation.selection import Selection, select_evaluations
+from skippy.report.answers import answer_rows, flip_rows
 from skippy.report.conclusions import Verdicts
+from skippy.report.model_card import render_cards
 from skippy.report.page import render
 from skippy.report.verdicts import average_accuracy, judge
 from skippy.report.wording import commands_it_takes, what_it_takes
-from skippy.resolve.bases import open_base
+from skippy.resolve.bases import Base, open_base
+from skippy.resolve.runs import MODEL_URI
 from skippy.results import Comparison
+from skippy.stores.merging import verify_checkpoint
+from skippy.tracking.records import RunRecord
 from skippy.tracking.stage_run import StageRun
+from skippy.tracking.tags import Tag
 from skippy.tracking.tracker import Tracker
 
 logger = logging.getLogger(__name__)
@@ -35,45 +44,146 @@ class CompareResult:
     winner: str | None
 
 
+@dataclass(frozen=True)
+class ComparePlan:
+    """What is compared, found or refused before a run is opened.
+
+    Attributes:
+        base: what all arms were made from.
+        character: what they were asked as.
+        selection: the evaluations, and what was passed over.
+        controls: evaluations that show whether a loss could have been seen.
+        command: what compares the same evaluations again.
+    """
+
+    base: Base
+    character: Character
+    selection: Selection
+    controls: tuple[RunRecord, ...]
+    command: str
+
+    @property
+    def taken(self) -> tuple[str, ...]:
+        """Run ids of the evaluations, the base's first."""
+        return tuple(record.run_id for runs in self.selection.records.values() for record in runs)
+
+
 def run(config: CompareConfig, tracker: Tracker) -> CompareResult:
     """Gather, judge, render; the report is an artifact of this run."""
+    plan = resolve(config, tracker)
+    records = plan.selection.records
     with tracker.stage(
         "compare",
         name="compare",
         note=f"Variants against {config.base_model}: is the mathematics preserved at equal personality?",
+        base_digest=plan.base.digest,
+        character=plan.character.name,
+        links={f"eval_{name}": ",".join(r.run_id for r in runs) for name, runs in records.items()},
         config=config_dict(config),
     ) as stage:
-        base = open_base(config.base_model, tracker)
-        character = load_character(config.character)
-        stage.describe(base_digest=base.digest, character=character.name)
-        records = select_evaluations(config, tracker, base, character)
-        stage.describe(
-            links={f"eval_{name}": ",".join(r.run_id for r in runs) for name, runs in records.items()}
+        comparison = gather_comparison(
+            *(tracker, stage.run_id, plan.base, plan.character, plan.selection, plan.controls),
+            margin=config.margin,
+            registered_model=config.registered_model,
+            command=plan.command,
         )
-        comparison = gather_comparison(config, tracker, stage.run_id, base, character, records)
         verdicts = judge(comparison)
-        files = render(comparison, verdicts)
-        _log_report(stage, files)
-        sentence = "; ".join(f"{verdict.name}: {verdict.verdict}" for verdict in verdicts.variants)
-        stage.set_tags(
-            {
-                "skippy.winner": verdicts.winner or "",
-                "skippy.report_sha256": hashlib.sha256(_encoded(files["report.json"])).hexdigest(),
-                "skippy.verdict": f"{sentence}. Winner: {verdicts.winner or 'none'} ({verdicts.gate.reason})",
-                "skippy.eval_runs": ",".join(r.run_id for runs in records.values() for r in runs),
-            }
-        )
-        _log_figures(stage, comparison, verdicts)
-        for verdict in verdicts.variants:
-            logger.info("compare: %s: %s", verdict.name, verdict.reason)
-        for sentence in what_it_takes(comparison, verdicts):
-            logger.info("compare: to settle %s", sentence)
-        for line in commands_it_takes(comparison, verdicts):
-            logger.info("compare: %s", line)
-        logger.info("compare: winner %s: %s", verdicts.winner or "none", verdicts.gate.reason)
+        record(comparison, verdicts, plan, stage)
+        write_cards(tracker, render_cards(comparison, verdicts), stage)
         logger.info("report: %s", tracker.artifacts.path(stage.run_id, "report/index.html"))
         logger.info("next: %s", next_command("promote", config, stage.manager))
         return CompareResult(stage.run_id, verdicts.winner)
+
+
+def resolve(config: CompareConfig, tracker: Tracker) -> ComparePlan:
+    """Find evaluations that may be set side by side, and weights that are still those evaluated.
+
+    Raises:
+        SkippyError: something is missing, altered, or differs in more than the variant.
+    """
+    base = open_base(config.base_model, tracker)
+    character = load_character(config.character)
+    selection = select_evaluations(
+        *(tracker, base, character),
+        arms=config.arms,
+        runs=config.runs,
+        may_differ=config.unequal != "refuse",
+    )
+    _require_unaltered(tracker, selection.records)
+    for line in selection.passed_over:
+        logger.info("compare: passed over %s", line)
+    taken = [record.run_id for runs in selection.records.values() for record in runs]
+    controls = find_controls(config.control, tracker, base, selection.records["base"][0], taken)
+    again = command("compare", config_dict(config) | {"arms": "", "runs": ",".join(taken)})
+    return ComparePlan(base, character, selection, tuple(controls), again)
+
+
+def record(comparison: Comparison, verdicts: Verdicts, plan: ComparePlan, stage: StageRun) -> None:
+    """Keep the report, tag the run with what it found, and say it."""
+    files = render(comparison, verdicts)
+    _log_report(stage, files)
+    stage.log_browsable_tables(
+        {"tables/answers.json": answer_rows(comparison), "tables/flips.json": flip_rows(comparison)}
+    )
+    found = "; ".join(f"{verdict.name}: {verdict.verdict}" for verdict in verdicts.variants)
+    stage.set_tags(
+        {
+            Tag.WINNER: verdicts.winner or "",
+            Tag.REPORT_SHA256: hashlib.sha256(_encoded(files["report.json"])).hexdigest(),
+            Tag.VERDICT: f"{found}. Winner: {verdicts.winner or 'none'} ({verdicts.gate.reason})",
+            Tag.EVAL_RUNS: ",".join(plan.taken),
+            Tag.SENSITIVITY: verdicts.sensitivity.reason,
+        }
+    )
+    _log_figures(stage, comparison, verdicts)
+    for verdict in verdicts.variants:
+        logger.info("compare: %s: %s", verdict.name, verdict.reason)
+    logger.info("compare: %s", verdicts.sensitivity.reason)
+    if verdicts.sensitivity.next_step:
+        logger.info("compare: to test something, %s", verdicts.sensitivity.next_step)
+    for sentence in what_it_takes(comparison, verdicts):
+        logger.info("compare: to settle %s", sentence)
+    for line in commands_it_takes(comparison, verdicts):
+        logger.info("compare: %s", line)
+    logger.info("compare: winner %s: %s", verdicts.winner or "none", verdicts.gate.reason)
+
+
+def _require_unaltered(tracker: Tracker, records: Mapping[str, Sequence[RunRecord]]) -> None:
+    """The weights of every registered version are still those that were evaluated.
+
+    Weights that are gone are no lie: the samples stand for what they were, and `promote` will miss them.
+
+    Raises:
+        CheckpointError: a file of a version was altered.
+        ReportError: a version holds other weights than its evaluation says.
+    """
+    for record in (record for runs in records.values() for record in runs):
+        uri, digest = record.tags.get(MODEL_URI, ""), record.tags.get(Tag.MODEL_DIGEST, "")
+        if record.variant == "base" or not uri.startswith("models:/"):
+            continue
+        try:
+            found = verify_checkpoint(tracker.models.resolve(uri).path)["digest"]
+        except MissingRunError:
+            logger.warning("compare: the weights of %s are gone; their samples are used", uri)
+            continue
+        if digest and found != digest:
+            raise ReportError(
+                "A version holds other weights than those that were evaluated.",
+                where=f"{uri}, eval run {record.run_id}",
+                expected=f"weights digest {digest}",
+                found=f"weights digest {found}",
+                next_step=f"evaluate it again: mlflow run . -e eval --env-manager local -P model={uri}",
+            )
+
+
+def write_cards(tracker: Tracker, cards: Mapping[str, str], stage: StageRun) -> None:
+    """A card for every version, in this run and with the version; a version that is gone needs none."""
+    for uri, text in cards.items():
+        stage.log_text(text, f"cards/{uri.removeprefix('models:/').replace('/', '-')}.md")
+        try:
+            tracker.models.write_card(uri, text)
+        except SkippyError as error:
+            logger.warning("compare: %s gets no card beside its weights. %s", uri, error)
 
 
 def _log_report(stage: StageRun, files: Mapping[str, str | bytes]) -> None:

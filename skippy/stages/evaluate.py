@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import logging
-import shutil
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from skippy.characters.loader import load_character
+from skippy.characters.own_prompts import own_prompts
 from skippy.characters.schema import Character
 from skippy.commands import next_command
 from skippy.config import EvalConfig, config_dict
 from skippy.core.inference.power import achievable_margin, minimum_detectable_effect
-from skippy.errors import ConfigError
-from skippy.evaluation.asking import Plan, choose_sampling, generate, identify_work, rule_of
+from skippy.core.inference.wilson import FEWEST_PROBLEMS, wilson_interval
+from skippy.errors import ConfigError, SamplesError
+from skippy.evaluation.asking import Plan, choose_sampling, generate, identify_asking, rule_of
 from skippy.evaluation.generator import Generator
-from skippy.evaluation.metrics import banal_metrics, family_rows, problem_metrics, problem_scores
+from skippy.evaluation.metrics import FRONTIER, banal_metrics, family_rows, problem_metrics, problem_scores
 from skippy.evaluation.opinions import (
     Opinions,
     add_opinions,
@@ -31,24 +34,26 @@ from skippy.evaluation.suites import (
     rescore,
     suite_label,
 )
-from skippy.evaluation.walk import plan_walk, require_local, walk
+from skippy.evaluation.walk import plan_walk, require_all_checkpoints, require_local, walk
 from skippy.resolve.bases import Base, open_base
+from skippy.resolve.code import EVALUATION, EVALUATION_CODE, code_digest
 from skippy.resolve.devices import pick_device
 from skippy.resolve.files import CHECKPOINTS
-from skippy.resolve.runs import CHARACTER_DIGEST, MODEL_URI, SUBJECT, find_run
+from skippy.resolve.runs import CHARACTER_DIGEST, MODEL_URI, PROMPTS_DIGEST, SUBJECT, find_run
 from skippy.resolve.subjects import Subject, find_subject
-from skippy.resolve.workspaces import claim_workspace
+from skippy.resolve.work import WORK, find_equal_run, take_over, work_digest
+from skippy.resolve.workspaces import claim_workspace, discard_workspace
 from skippy.stores.samples import Sample, read_samples
-from skippy.tracking.external_models import MODEL_DIGEST_TAG
 from skippy.tracking.records import RunRecord
 from skippy.tracking.stage_run import StageRun
+from skippy.tracking.tags import Tag
 from skippy.tracking.tracker import Tracker
 
 logger = logging.getLogger(__name__)
 
 MODEL = "model"
-PROMPT_STYLE = "skippy.prompt_style"
-SAMPLING_SEED = "skippy.sampling_seed"
+PROMPT_STYLE = Tag.PROMPT_STYLE
+SAMPLING_SEED = Tag.SAMPLING_SEED
 
 
 @dataclass(frozen=True)
@@ -68,14 +73,28 @@ class EvalPlan:
         base: what the model was made from.
         asked: questions, model and sampling.
         opinions: of others, opened.
+        prompts_digest: of the person's own prompts; empty without.
         samples: those of an earlier evaluation, scored anew; None: they are to be generated.
+        finished: an earlier evaluation of the same, if it is to be taken.
     """
 
     config: EvalConfig
     base: Base
     asked: Plan
     opinions: Opinions
+    prompts_digest: str = ""
     samples: tuple[Sample, ...] | None = None
+    finished: RunRecord | None = None
+
+    @property
+    def work(self) -> str:
+        """All that decides the samples and the figures of one model, or of the checkpoints of one training."""
+        asked, config = self.asked, self.config
+        who = (asked.subject.uri if self.is_walk else "", asked.subject.train_run, asked.subject.digest)
+        others = (config.judge_url, config.judge_model, config.cross_check, config.lm_eval, config.limit)
+        how = (asked.samples, asked.problems.digest if asked.problems else "", config.suite, config.margin)
+        code = code_digest(EVALUATION)
+        return work_digest(code, identify_asking(asked), *who, asked.character.digest, *others, *how)
 
     @property
     def is_walk(self) -> bool:
@@ -86,6 +105,8 @@ class EvalPlan:
 def run(config: EvalConfig, tracker: Tracker) -> EvalResult:
     """Evaluate one model, or score the samples of an earlier evaluation again."""
     plan = resolve(config, tracker)
+    if config.reuse and plan.samples is None:
+        plan = replace(plan, finished=_finished(plan, tracker))
     subject, sampling = plan.asked.subject, plan.asked.sampling
     with tracker.stage(
         "eval",
@@ -99,6 +120,9 @@ def run(config: EvalConfig, tracker: Tracker) -> EvalResult:
         config=config_dict(plan.config),
     ) as stage:
         stage.set_tags(_tags(plan))
+        if plan.finished:
+            take_over(plan.finished, stage)
+            return EvalResult(plan.finished.run_id, plan.finished.metrics)
         if plan.is_walk:
             return EvalResult(stage.run_id, walk(plan.asked, plan.base, tracker, stage))
         asked = _with_logged_model(plan.asked, plan.base, tracker)
@@ -123,7 +147,7 @@ def resolve(config: EvalConfig, tracker: Tracker) -> EvalPlan:
     regraded = find_run(tracker, "eval", config.regrade) if config.regrade else None
     if regraded:
         config = _as_recorded(config, regraded, tracker)
-    character = load_character(config.character)
+    character, prompts_digest = own_prompts(load_character(config.character), config.prompts)
     base = open_base(config.base_model, tracker, config.profile)
     generator = Generator(
         config.backend,
@@ -133,20 +157,35 @@ def resolve(config: EvalConfig, tracker: Tracker) -> EvalPlan:
         config.concurrency,
     )
     if is_walk:
-        own = {CHARACTER_DIGEST: character.digest}
+        own: dict[str, str] = {CHARACTER_DIGEST: character.digest}
         train = find_run(tracker, "train", config.train_run, base=base, extra_tags=own)
+        require_all_checkpoints(train, tracker)
         asked = plan_walk(
             *(train, base, character), problems=config.problems, answers=config.answers,
             limit=config.limit, sampling=config.sampling,
             seed=config.seed, generator=generator,
         )  # fmt: skip
-        return EvalPlan(config, base, asked, opinions)
+        return EvalPlan(config, base, asked, opinions, prompts_digest)
     subject = find_subject(config.model, config.base_model, base, tracker, character.digest)
     asked = _plan(config, base, subject, character, generator)
     if not regraded:
-        return EvalPlan(config, base, asked, opinions)
+        return EvalPlan(config, base, asked, opinions, prompts_digest)
     asked = replace(asked, prompt_style=regraded.tags.get(PROMPT_STYLE, ""))
-    return EvalPlan(config, base, asked, opinions, tuple(_regrade(regraded, asked, tracker)))
+    return EvalPlan(config, base, asked, opinions, prompts_digest, tuple(_regrade(regraded, asked, tracker)))
+
+
+def _finished(plan: EvalPlan, tracker: Tracker) -> RunRecord | None:
+    """An earlier evaluation of the same whose samples can still be read."""
+    folder = FRONTIER.split("/")[0] if plan.is_walk else "samples"
+
+    def check(found: RunRecord) -> None:
+        paths = tracker.artifacts.files(found.run_id, folder)
+        if not paths:
+            raise SamplesError("The samples of an evaluation are gone.", where=f"eval run {found.run_id}")
+        for path in paths:
+            deque(read_samples(tracker.artifacts.path(found.run_id, path)), maxlen=0)
+
+    return find_equal_run(tracker, "eval", plan.work, check)
 
 
 def _open_opinions(config: EvalConfig, *, is_walk: bool) -> Opinions:
@@ -176,9 +215,9 @@ def _ask(asked: Plan, plan: EvalPlan, tracker: Tracker, stage: StageRun) -> dict
     """Generate what is missing and record it; the unfinished work is given up only after that."""
     _announce(asked, plan.config.margin)
     models = (asked.subject.digest[:16], asked.character.digest[:8])
-    with claim_workspace(tracker, "eval", *models, asked.sampling.name, identify_work(asked)) as folder:
+    with claim_workspace(tracker, "eval", *models, asked.sampling.name, identify_asking(asked)) as folder:
         metrics = record(generate(asked, folder / "samples.jsonl"), asked, plan, stage)
-        shutil.rmtree(folder)
+        stage.when_finished(partial(discard_workspace, folder))
     return metrics
 
 
@@ -186,7 +225,7 @@ def record(samples: Sequence[Sample], asked: Plan, plan: EvalPlan, stage: StageR
     """Keep the samples, log our figures, then those of others."""
     for suite in (AIME, BANAL):
         _keep([sample for sample in samples if sample.suite == suite], suite, stage)
-    ours = _account(samples, asked, stage)
+    ours = _account(samples, asked, stage, plan.prompts_digest or asked.character.digest)
     return ours | add_opinions(plan.opinions, samples, asked, plan.config.limit, stage)
 
 
@@ -218,19 +257,22 @@ def _tags(plan: EvalPlan) -> dict[str, str]:
     asked, config = plan.asked, plan.config
     return {
         MODEL_URI: asked.subject.uri,
-        MODEL_DIGEST_TAG: asked.subject.digest,
-        "skippy.seed": asked.subject.seed,
-        "skippy.suite": config.suite,
+        Tag.MODEL_DIGEST: asked.subject.digest,
+        Tag.SEED: asked.subject.seed,
+        PROMPTS_DIGEST: plan.prompts_digest,
+        Tag.SUITE: config.suite,
         SUBJECT: CHECKPOINTS if plan.is_walk else MODEL,
-        "skippy.sampling": asked.sampling.name,
-        "skippy.samples": str(asked.samples),
-        "skippy.max_tokens": str(asked.sampling.max_tokens),
+        Tag.SAMPLING: asked.sampling.name,
+        Tag.SAMPLES: str(asked.samples),
+        Tag.MAX_TOKENS: str(asked.sampling.max_tokens),
         SAMPLING_SEED: str(asked.seed),
         PROMPT_STYLE: asked.prompt_style,
-        "skippy.problems": config.problems,
-        "skippy.problems_digest": asked.problems.digest if asked.problems else "",
+        Tag.PROBLEMS: config.problems,
+        Tag.PROBLEMS_DIGEST: asked.problems.digest if asked.problems else "",
         CHARACTER_DIGEST: asked.character.digest,
-        "skippy.backend": config.backend,
+        Tag.BACKEND: config.backend,
+        WORK: plan.work,
+        EVALUATION_CODE: code_digest(EVALUATION),
     }
 
 
@@ -244,8 +286,8 @@ def _announce(plan: Plan, margin: float) -> None:
         logger.info("eval: %d duplicate problems dropped", plan.problems.duplicates)
     if plan.problems.replaced:
         logger.warning("eval: %d half surrogate pairs in the problems became U+FFFD", plan.problems.replaced)
-    if n < 2:
-        logger.warning("eval: a single problem decides nothing")
+    if n < FEWEST_PROBLEMS:
+        logger.warning("eval: %d problems are too few to say anything, at least %d are", n, FEWEST_PROBLEMS)
         return
     reachable = achievable_margin(n, plan.samples)
     logger.info(
@@ -276,13 +318,14 @@ def _as_recorded(config: EvalConfig, record: RunRecord, tracker: Tracker) -> Eva
     then = tracker.runs.config(record.run_id)
     return replace(
         config,
-        suite=record.tags["skippy.suite"],
-        problems=record.tags["skippy.problems"],
+        suite=record.tags[Tag.SUITE],
+        problems=record.tags[Tag.PROBLEMS],
         answers=str(then.get("answers", "auto")),
         limit=int(then["limit"]),
         samples=int(then["samples"]),
-        sampling=record.tags["skippy.sampling"],
-        backend=record.tags["skippy.backend"],
+        sampling=record.tags[Tag.SAMPLING],
+        backend=record.tags[Tag.BACKEND],
+        prompts=str(then.get("prompts", "")),
         # Not the parameter of then: before there was this tag, a seed named the work and drew nothing.
         seed=int(record.tags.get(SAMPLING_SEED, "0")),
     )
@@ -295,7 +338,7 @@ def _regrade(record: RunRecord, plan: Plan, tracker: Tracker) -> list[Sample]:
         ConfigError: they are another model's, or answer questions that are no longer asked.
     """
     where = f"regrade={record.run_id}"
-    digest = record.tags.get(MODEL_DIGEST_TAG, "unknown")
+    digest = record.tags.get(Tag.MODEL_DIGEST, "unknown")
     if digest != plan.subject.digest:
         raise ConfigError(
             "The evaluation to regrade is of another model.",
@@ -315,7 +358,7 @@ def _regrade(record: RunRecord, plan: Plan, tracker: Tracker) -> list[Sample]:
         raise ConfigError(
             "Samples to regrade answer questions that are no longer asked.",
             where=where,
-            expected=f"problems with digest {record.tags.get('skippy.problems_digest') or 'unknown'}, "
+            expected=f"problems with digest {record.tags.get(Tag.PROBLEMS_DIGEST) or 'unknown'}, "
             f"everyday prompts as of {record.name}",
             found=f"digest {today}; {len(lost)} questions are missing, {min(lost)} among them",
             next_step="restore the problem source and the character's prompts of that run",
@@ -328,7 +371,7 @@ def _keep(samples: Sequence[Sample], name: str, stage: StageRun) -> None:
         stage.log_text("".join(sample.to_line() for sample in samples), f"samples/{name}.jsonl")
 
 
-def _account(samples: Sequence[Sample], plan: Plan, stage: StageRun) -> dict[str, float]:
+def _account(samples: Sequence[Sample], plan: Plan, stage: StageRun, banal_digest: str) -> dict[str, float]:
     """Log the figures of both suites, linked to model and data set."""
     metrics: dict[str, float] = {}
     model_id = plan.subject.model_id
@@ -345,15 +388,13 @@ def _account(samples: Sequence[Sample], plan: Plan, stage: StageRun) -> dict[str
             stage.log_table(families, "aime/families.parquet")
         metrics |= found
         logger.info(
-            "eval: %s solves %.1f %% ± %.1f of %s", plan.subject.label, 100 * found["aime/avg_at_k"],
-            196 * found["aime/standard_error"], suite_label(plan.problems),
+            "eval: %s solves %s of %s", plan.subject.label, _told(found["aime/avg_at_k"], len(scores)),
+            suite_label(plan.problems),
         )  # fmt: skip
     chatted = [sample for sample in samples if sample.suite == BANAL]
     if chatted:
         found = banal_metrics(chatted, plan.character)
-        dataset = stage.log_dataset(
-            f"banal ({plan.character.name})", plan.character.digest, "banal", "evaluation"
-        )
+        dataset = stage.log_dataset(f"banal ({plan.character.name})", banal_digest, "banal", "evaluation")
         stage.log_metrics(found, model_id=model_id, dataset=dataset)
         metrics |= found
         logger.info(
@@ -361,3 +402,11 @@ def _account(samples: Sequence[Sample], plan: Plan, stage: StageRun) -> dict[str
             found["banal/score"], found["banal/coherence"],
         )  # fmt: skip
     return metrics
+
+
+def _told(share: float, n: int) -> str:
+    """A score with its interval, and none where there is too little to say."""
+    if n < FEWEST_PROBLEMS:
+        return f"{100 * share:.1f} % (too few to say: {n} problems, fewer than {FEWEST_PROBLEMS})"
+    low, high = wilson_interval(share, n)
+    return f"{100 * share:.1f} % ({100 * low:.1f} to {100 * high:.1f})"

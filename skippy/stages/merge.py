@@ -15,28 +15,37 @@ from skippy.errors import AdapterError, ConfigError, MissingRunError
 from skippy.evaluation.metrics import FRONTIER, persona_by_step
 from skippy.lab.paths import LAB, LAB_ADAPTER
 from skippy.resolve.bases import Base, load_projectors, open_base
-from skippy.resolve.runs import CHARACTER_DIGEST, MODEL_URI, WALK_RUNS, find_run
+from skippy.resolve.code import MERGING, code_digest
+from skippy.resolve.runs import (
+    CHARACTER_DIGEST,
+    MODEL_URI,
+    WALK_RUNS,
+    find_run,
+)
+from skippy.resolve.work import WORK, find_equal_run, take_over, work_digest
 from skippy.stores.adapters import Adapter, read_adapter
-from skippy.stores.merging import MergeAccount, merge_checkpoint
+from skippy.stores.merging import MergeAccount, merge_checkpoint, verify_checkpoint
 from skippy.stores.projectors import Projectors
 from skippy.stores.samples import read_samples
 from skippy.tracking.records import RunRecord
 from skippy.tracking.registry import check_model_name
 from skippy.tracking.stage_run import StageRun
+from skippy.tracking.tags import Tag, tag_named
 from skippy.tracking.tracker import Tracker
 
 logger = logging.getLogger(__name__)
 
 DELTA_BASE = "delta-base"
+DEFAULT_VARIANT = "v4"
 
 
 @dataclass(frozen=True)
 class MergeResult:
-    """The registered version, and what rounding did to ΔW."""
+    """The registered version, and what rounding did to ΔW; None where an earlier run was taken."""
 
     run_id: str
     model_uri: str
-    account: MergeAccount
+    account: MergeAccount | None
 
 
 @dataclass(frozen=True)
@@ -52,40 +61,62 @@ class Source:
     walk_runs: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class MergePlan:
+    """What is merged into what, found or refused before a run is opened.
+
+    Attributes:
+        base: what the adapter is added to.
+        source: where the adapter comes from.
+        adapter: it, read and checked.
+        projectors: those its training protected or was measured against; None without.
+        tags: what the version will say of itself.
+        work: what makes two merges the same.
+        finished: an earlier merge of the same, if it is to be taken.
+    """
+
+    base: Base
+    source: Source
+    adapter: Adapter
+    projectors: Projectors | None
+    tags: Mapping[str, str]
+    work: str
+    finished: RunRecord | None
+
+
 def run(config: MergeConfig, tracker: Tracker) -> MergeResult:
     """Merge one adapter in float32 and register the result."""
+    plan = resolve(config, tracker)
+    source = plan.source
     with tracker.stage(
         "merge",
-        name=f"merge {config.variant}",
-        note=f"Merging an adapter into {config.base_model}.",
-        variant=config.variant,
+        name=f"merge {source.description}",
+        note=f"{source.description} merged into {config.base_model} at α = {config.alpha:g}.",
+        variant=source.variant,
+        base_digest=plan.base.digest,
+        links={"train": source.train_run, "svd": source.svd_run},
         config=config_dict(config),
     ) as stage:
-        check_model_name(config.registered_model)
-        base = open_base(config.base_model, tracker)
-        stage.describe(base_digest=base.digest)
-        source = _from_directory(config) if config.adapter else _from_run(config, tracker, base)
-        adapter = read_adapter(source.folder)
-        _require_base(adapter, base)
-        stage.describe(
-            name=f"merge {source.description}",
-            note=f"{source.description} merged into {config.base_model} at α = {config.alpha:g}.",
-            variant=source.variant,
-            links={"train": source.train_run, "svd": source.svd_run},
-        )
-        projectors = load_projectors(tracker, source.svd_run, base) if source.svd_run else None
-        return _merge(config, tracker, stage, base, adapter, source, projectors)
+        stage.set_tags({WORK: plan.work})
+        if plan.finished:
+            take_over(plan.finished, stage)
+            return MergeResult(plan.finished.run_id, plan.finished.tags[MODEL_URI], None)
+        result = _merge(config, plan, tracker, stage)
+        logger.info("next: %s", next_command("eval", config, stage.manager, model=result.model_uri))
+        return result
 
 
-def _merge(
-    config: MergeConfig,
-    tracker: Tracker,
-    stage: StageRun,
-    base: Base,
-    adapter: Adapter,
-    source: Source,
-    projectors: Projectors | None,
-) -> MergeResult:
+def resolve(config: MergeConfig, tracker: Tracker) -> MergePlan:
+    """Find base and adapter, and check that they belong together.
+
+    Raises:
+        SkippyError: one is missing or cannot be used, or parameters contradict one another.
+    """
+    check_model_name(config.registered_model)
+    base = open_base(config.base_model, tracker)
+    source = _from_directory(config) if config.adapter else _from_run(config, tracker, base)
+    adapter = read_adapter(source.folder)
+    _require_base(adapter, base)
     tags = {
         "variant": source.variant,
         "base_digest": base.digest,
@@ -94,40 +125,61 @@ def _merge(
         "train_run": source.train_run,
         **(source.tags or {}),
     }
+    work = work_digest(tags, config.registered_model, source.walk_runs, code_digest(MERGING))
+
+    def check(found: RunRecord) -> None:
+        verify_checkpoint(tracker.models.resolve(found.tags[MODEL_URI]).path)
+
+    return MergePlan(
+        *(base, source, adapter),
+        projectors=load_projectors(tracker, source.svd_run, base) if source.svd_run else None,
+        tags=tags,
+        work=work,
+        finished=find_equal_run(tracker, "merge", work, check) if config.reuse else None,
+    )
+
+
+def _merge(config: MergeConfig, plan: MergePlan, tracker: Tracker, stage: StageRun) -> MergeResult:
+    """Write the checkpoint where the store keeps it, and register it."""
     with tracker.models.draft(
         stage,
-        name=f"{config.registered_model}-{source.variant}",
+        name=f"{config.registered_model}-{plan.source.variant}",
         registered_model=config.registered_model,
         model_type="checkpoint",
-        params=tags,
-        tags=tags,
+        params=plan.tags,
+        tags=plan.tags,
     ) as draft:
         account = merge_checkpoint(
-            base.checkpoint,
-            source.folder,
+            plan.base.checkpoint,
+            plan.source.folder,
             draft.weights_dir,
             alpha=config.alpha,
-            base_digest=base.digest,
-            bases=projectors.bases if projectors else None,
-            lineage=base.lineage,
+            base_digest=plan.base.digest,
+            bases=plan.projectors.bases if plan.projectors else None,
+            lineage=plan.base.lineage,
         )
         stage.log_metrics(account.metrics(), model_id=draft.model_id)
-        version = draft.register(config.registered_model, tags)
-    uri = f"models:/{version.name}/{version.version}"
+        version = draft.register(config.registered_model, plan.tags)
+    return record(account, version.uri, draft.model_id, plan, stage)
+
+
+def record(account: MergeAccount, uri: str, model_id: str, plan: MergePlan, stage: StageRun) -> MergeResult:
+    """Say what was registered, and what rounding did to the update."""
+    source = plan.source
     stage.set_tags(
         {
             MODEL_URI: uri,
-            "skippy.model_id": draft.model_id,
-            "skippy.adapter_digest": adapter.digest(),
+            Tag.MODEL_ID: model_id,
+            Tag.ADAPTER_DIGEST: plan.tags["adapter_digest"],
         }
     )
-    walks = {WALK_RUNS: ",".join(source.walk_runs)} if source.walk_runs else {}
-    stage.set_tags({f"skippy.{name}": value for name, value in (source.tags or {}).items()} | walks)
+    walks: dict[str, str] = {WALK_RUNS: ",".join(source.walk_runs)} if source.walk_runs else {}
+    traits: dict[str, str] = {tag_named(name): value for name, value in (source.tags or {}).items()}
+    stage.set_tags(traits | walks)
     logger.info(
         "merge: %s is %s; bf16 kept the delta with relative error %.1f %%, cosine %.4f",
         *(source.description, uri, 100 * account.delta_error, account.delta_cosine),
     )
-    logger.info("next: %s", next_command("eval", config, stage.manager, model=uri))
     return MergeResult(stage.run_id, uri, account)
 
 
@@ -154,7 +206,7 @@ def _from_run(config: MergeConfig, tracker: Tracker, base: Base) -> Source:
             found=", ".join(kept) or "no steps",
             next_step="pass one of these as -P step=…, or leave it out for the end of training",
         ) from error
-    seed = record.tags.get("skippy.seed", "")
+    seed = record.tags.get(Tag.SEED, "")
     at = f" at step {step}" if step else ""
     tags = {
         "seed": seed,
@@ -176,42 +228,64 @@ def _from_run(config: MergeConfig, tracker: Tracker, base: Base) -> Source:
 
 
 def _find_training(config: MergeConfig, tracker: Tracker, base: Base) -> RunRecord:
-    """The training named, whatever its character, or the newest of base, variant and character."""
+    """The training named, or the newest of base, variant and character.
+
+    Raises:
+        ConfigError: the training named is of another variant or character than the one named beside it.
+    """
     if config.train_run:
-        return find_run(tracker, "train", config.train_run)
+        found = find_run(tracker, "train", config.train_run)
+        _require_as_named(config, found)
+        return found
     character = load_character(config.character)
     return find_run(
         tracker,
         "train",
         base=base,
-        variant=config.variant,
+        variant=config.variant or DEFAULT_VARIANT,
         character=character.name,
         extra_tags={CHARACTER_DIGEST: character.digest},
     )
 
 
+def _require_as_named(config: MergeConfig, train: RunRecord) -> None:
+    """What a person names beside the training must be true of it; a default is not named."""
+    named = {"variant": config.variant}
+    if config.character != MergeConfig().character:
+        named["character"] = load_character(config.character).name
+    true = {"variant": train.variant, "character": train.character}
+    wrong = {name: value for name, value in named.items() if value and value != true[name]}
+    if wrong:
+        raise ConfigError(
+            f"The training named is of another {' and '.join(wrong)}.",
+            where=f"train_run={train.run_id} {train.name!r}",
+            expected=", ".join(f"{name} {value}" for name, value in wrong.items()),
+            found=", ".join(f"{name} {true[name]}" for name in wrong),
+            next_step=f"leave {' and '.join(wrong)} out, or name another training",
+        )
+
+
 def _matched_step(walks: Sequence[RunRecord], train: RunRecord, tracker: Tracker) -> int:
-    """The step of this training at which its persona matches the other arm's; no problem is looked at."""
+    """The step of this training at which its persona matches the other arms'; no problem is looked at."""
     ours = [walk for walk in walks if walk.link("train") == train.run_id]
     others = [walk for walk in walks if walk.link("train") != train.run_id]
-    if len(ours) != 1 or len(others) != 1:
+    trainings = {walk.link("train") for walk in others}
+    if len(ours) != 1 or not others or len(trainings) < len(others):
         raise ConfigError(
-            "The runs to match are not this training's and another's.",
+            "The runs to match are not this training's and others'.",
             where=f"match={','.join(walk.run_id for walk in walks)}",
-            expected=f"one checkpoint evaluation of train run {train.run_id} and one of the other arm",
+            expected=f"one checkpoint evaluation of train run {train.run_id} and one of each other arm",
             found=f"{len(ours)} of this training, {len(others)} of others",
             next_step="mlflow run . -e eval --env-manager local -P model=checkpoints makes them",
         )
     personas = [
         persona_by_step(read_samples(tracker.artifacts.path(walk.run_id, FRONTIER)))
-        for walk in (ours[0], others[0])
+        for walk in (ours[0], *others)
     ]
-    step, other = match_steps(personas[0], personas[1])
-    logger.info(
-        "merge: persona %.2f at step %d matches %.2f at step %d of the other arm",
-        *(personas[0][step], step, personas[1][other], other),
-    )
-    return step
+    steps = match_steps(*personas)
+    matched = [f"{arm[step]:.2f} at step {step}" for arm, step in zip(personas, steps, strict=True)]
+    logger.info("merge: persona %s matches %s of the other arms", matched[0], ", ".join(matched[1:]))
+    return steps[0]
 
 
 def _require_base(adapter: Adapter, base: Base) -> None:

@@ -13,17 +13,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from skippy.config import MainConfig, config_dict
+from skippy.core.variants import VARIANTS, parse_arms
 from skippy.models.profiles import ModelProfile
+from skippy.options import value_text
 from skippy.progress import LINES_VARIABLE, Progress
 from skippy.resolve.bases import find_profile
 from skippy.resolve.threads import THREADS_VARIABLE, share_of_cores
 from skippy.tracking.processes import StageProcess
 from skippy.tracking.stage_run import StageRun
+from skippy.tracking.tags import Tag
 from skippy.tracking.tracker import Tracker
 
 logger = logging.getLogger(__name__)
 
-ARMS = ("v3", "v4")
 POLL_SECONDS = 0.1
 
 
@@ -60,10 +62,11 @@ class PipelineResult:
 def run(config: MainConfig, tracker: Tracker) -> PipelineResult:
     """Run every job of the plan under one parent run."""
     jobs = plan(config)
+    labels = ", ".join(VARIANTS[arm].label for arm in arms_of(config))
     with tracker.stage(
         "main",
         name=f"{config.character} on {config.base_model}",
-        note=f"The whole experiment: {config.character} trained into {config.base_model} as V3 and V4, "
+        note=f"The whole experiment: {config.character} trained into {config.base_model} as {labels}, "
         f"{config.seeds} seed(s), evaluated, compared, and the winner promoted.",
         character=config.character,
         config=config_dict(config),
@@ -79,8 +82,8 @@ def run(config: MainConfig, tracker: Tracker) -> PipelineResult:
         stage.log_metrics(
             {name: value for name, value in compare.metrics.items() if name.startswith("compare/")}
         )
-        logger.info("main: %s", compare.tags.get("skippy.verdict", ""))
-        logger.info("main: %s", promotion.tags.get("skippy.promotion", ""))
+        logger.info("main: %s", compare.tags.get(Tag.VERDICT, ""))
+        logger.info("main: %s", promotion.tags.get(Tag.PROMOTION, ""))
         logger.info("report: %s", tracker.artifacts.path(runs["compare"], "report/index.html"))
         logger.info("next: make ui, then open %s", tracker.store.page)
     return PipelineResult(stage.run_id, runs)
@@ -93,9 +96,14 @@ def plan(config: MainConfig) -> list[Job]:
     spoken = {**character, "profile": config.profile}
     registered = {"registered_model": config.registered_model}
     margin = {"margin": str(config.margin)}
-    trained = {**spoken, "k": config.k, "preset": config.preset, "steps": str(config.steps)}
+    own = {"prompts": config.prompts}
+    knobs = {name: value_text(value) for name, value in config.turned().items()}
+    trained = {
+        **(spoken | own), "k": config.k, "preset": config.preset, "steps": str(config.steps),
+        "rewards": config.rewards, **knobs,
+    }  # fmt: skip
     asked = {
-        **(spoken | margin), "suite": config.suite, "problems": config.problems,
+        **(spoken | own | margin), "suite": config.suite, "problems": config.problems,
         "answers": config.answers,
         "samples": str(config.samples), "sampling": config.sampling,
     }  # fmt: skip
@@ -106,6 +114,9 @@ def plan(config: MainConfig) -> list[Job]:
         "concurrency": str(config.concurrency), "judge_url": config.judge_url, "judge_model": config.judge_model,
         "cross_check": str(config.cross_check).lower(), "lm_eval": config.lm_eval,
     }  # fmt: skip
+    arms = arms_of(config)
+    reuse = {"reuse": str(config.reuse).lower()}
+    trained, asked, walked = ({**each, **reuse} for each in (trained, asked, walked))
     seeds = [str(seed) for seed in range(config.seed, config.seed + config.seeds)]
     jobs = [
         Job("svd", "svd", {**base, "k": config.k}),
@@ -113,8 +124,8 @@ def plan(config: MainConfig) -> list[Job]:
         Job("eval base", "eval", {**asked, "model": "base"}),
     ]
     for seed in seeds:
-        walks = tuple(f"checkpoints {arm} seed {seed}" for arm in ARMS)
-        for arm, walk in zip(ARMS, walks, strict=True):
+        walks = tuple(f"checkpoints {arm} seed {seed}" for arm in arms)
+        for arm, walk in zip(arms, walks, strict=True):
             train, merge = f"train {arm} seed {seed}", f"merge {arm} seed {seed}"
             measured = {"svd_run": ("svd",), "subspace_run": ("subspace",)}
             jobs += [
@@ -123,12 +134,12 @@ def plan(config: MainConfig) -> list[Job]:
                 Job(
                     merge,
                     "merge",
-                    {**character, **registered, "variant": arm},
-                    {"train_run": (train,), "match": walks},
+                    {**character, **registered, **reuse, "variant": arm},
+                    {"train_run": (train,), **({"match": walks} if len(arms) > 1 else {})},
                 ),
                 Job(f"eval {arm} seed {seed}", "eval", asked, {"model": (merge,)}),
             ]
-    evaluated = ("eval base", *(f"eval {arm} seed {seed}" for arm in ARMS for seed in seeds))
+    evaluated = ("eval base", *(f"eval {arm} seed {seed}" for arm in arms for seed in seeds))
     jobs += [
         Job(
             "compare",
@@ -141,6 +152,15 @@ def plan(config: MainConfig) -> list[Job]:
         ),
     ]
     return jobs
+
+
+def arms_of(config: MainConfig) -> tuple[str, ...]:
+    """The variants to train, in the order given.
+
+    Raises:
+        ConfigError: one is unknown, or there is none.
+    """
+    return parse_arms(config.arms)
 
 
 def runs_by_stage(jobs: Sequence[Job], runs: Mapping[str, str]) -> dict[str, str]:

@@ -13,16 +13,16 @@ from skippy.report.record import REPORT_FILE, ReportRecord
 from skippy.resolve.bases import Base, open_base
 from skippy.resolve.runs import MODEL_URI, find_run
 from skippy.stores.merging import verify_checkpoint
-from skippy.tracking.external_models import MODEL_DIGEST_TAG
 from skippy.tracking.promotions import CHAMPION
 from skippy.tracking.records import RunRecord
 from skippy.tracking.registry import ModelVersionRecord, parse_model_uri
 from skippy.tracking.stage_run import StageRun
+from skippy.tracking.tags import Tag
 from skippy.tracking.tracker import Tracker
 
 logger = logging.getLogger(__name__)
 
-PROMOTION = "skippy.promotion"
+PROMOTION = Tag.PROMOTION
 AGAIN = "evaluate and compare again, then promote"
 
 
@@ -75,14 +75,14 @@ def _read_report(tracker: Tracker, record: RunRecord) -> ReportRecord:
     _require_equal(
         "The report is not the one that compare wrote.",
         where,
-        f"SHA-256 {record.tags.get('skippy.report_sha256') or 'in tag skippy.report_sha256'}",
+        f"SHA-256 {record.tags.get(Tag.REPORT_SHA256) or 'in tag skippy.report_sha256'}",
         f"SHA-256 {hashlib.sha256(content).hexdigest()}",
     )
     report = ReportRecord.from_json(content, where)
     _require_equal(
         "The report and its run disagree on the winner.",
         where,
-        record.tags.get("skippy.winner") or "nobody",
+        record.tags.get(Tag.WINNER) or "nobody",
         report.winner.variant or "nobody",
     )
     return report
@@ -139,7 +139,7 @@ def _require_together(
         "registered model": (config.registered_model, model.name),
         "variant": (winner, model.tags.get("variant")),
         "base digest": (base.digest, model.tags.get("base_digest")),
-        "weights digest": (chosen.tags[MODEL_DIGEST_TAG], facts["digest"]),
+        "weights digest": (chosen.tags[Tag.MODEL_DIGEST], facts["digest"]),
     }
     for name, (expected, found) in checks.items():
         what = f"Report and registry disagree on the {name}."
@@ -155,7 +155,7 @@ def _require_evidence(tracker: Tracker, record: RunRecord, report: ReportRecord)
         for arm, entry in report.arms.items()
         for item in entry.evaluations
     }
-    tagged = record.tags.get("skippy.eval_runs", "").split(",")
+    tagged = record.tags.get(Tag.EVAL_RUNS, "").split(",")
     what = "The report and its run name different evaluations."
     _require_equal(what, where, ", ".join(sorted(tagged)), ", ".join(sorted(named)))
     evaluations = [find_run(tracker, "eval", run_id) for run_id in tagged]
@@ -165,7 +165,7 @@ def _require_evidence(tracker: Tracker, record: RunRecord, report: ReportRecord)
         _require_equal(
             "The report and an evaluation disagree on the model.",
             place,
-            f"{evaluation.variant}, weights digest {evaluation.tags.get(MODEL_DIGEST_TAG, '')}",
+            f"{evaluation.variant}, weights digest {evaluation.tags.get(Tag.MODEL_DIGEST, '')}",
             f"{arm}, weights digest {digest}",
         )
         if not tracker.artifacts.files(evaluation.run_id, "samples"):

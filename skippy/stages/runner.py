@@ -55,10 +55,19 @@ def run_stage(name: str, values: Mapping[str, str]) -> None:
         choose_threads(name, config)
         tracker = import_module("skippy.tracking.store").open_tracker()
         import_module(MODULES[name]).run(config, tracker)
-    except SkippyError as error:
-        refuse(name, values, error)
-        logger.error("%s failed. %s", name, error)
+    except Exception as error:
+        ours = error if isinstance(error, SkippyError) else translate(error)
+        if ours is None:
+            raise
+        refuse(name, values, ours)
+        logger.error("%s failed. %s", name, ours)
+        logger.debug("", exc_info=error)
         sys.exit(1)
+
+
+def translate(error: Exception) -> SkippyError | None:
+    """What the store, a driver or the operating system refused, in our words; None for a fault of our own."""
+    return import_module("skippy.tracking.connection").translate(error)
 
 
 def speak() -> None:

@@ -3,39 +3,32 @@
 from __future__ import annotations
 
 import logging
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from skippy.config import StudyConfig, config_dict
 from skippy.core.inference.cells import Cell
-from skippy.core.inference.study import Analysis, analyse
+from skippy.core.inference.study import Analysis
 from skippy.errors import MissingRunError, StudyError
 from skippy.evaluation.suites import suite_label
 from skippy.progress import Progress
-from skippy.report.study_page import StudyFacts, render_study, study_json
+from skippy.report.study_page import StudyFacts
 from skippy.studies.board import Board, State
+from skippy.studies.conclusion import PLAN_FILE, TABLE_FILE, conclude, files_of
+from skippy.studies.crew import Crew, worker_count
 from skippy.studies.inputs import StudyInputs, Unit, gather, units
 from skippy.studies.plan import StudyPlan, read_plan
 from skippy.studies.records import CELLS_FILE, cell_rows, read_cells
 from skippy.studies.worker import Bench, do_base, patient, single_threaded, work
-from skippy.tracking.signals import stop_hooks
 from skippy.tracking.stage_run import StageRun
 from skippy.tracking.tracker import Tracker
 
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 2.0
-CELLS_PER_GPU = 4
-RESPAWNS_PER_WORKER = 3
-ANALYSIS_SEED = 0
 STUDY_FOLDER = "study"
 
 
@@ -59,7 +52,7 @@ def run(config: StudyConfig, tracker: Tracker) -> StudyResult:
         config=config_dict(config),
     ) as stage:
         began = int(time.time() * 1000)
-        stage.log_text(Path(config.plan).read_text(encoding="utf-8"), f"{STUDY_FOLDER}/plan.yaml")
+        stage.log_text(Path(config.plan).read_text(encoding="utf-8"), f"{STUDY_FOLDER}/{PLAN_FILE}")
         inputs = _gather(plan, tracker, stage)
         stage.describe(base_digest=inputs.base.digest, links={"svd": inputs.svd_run})
         device = "cpu" if config.device == "auto" and inputs.base.profile.is_for_cpu else config.device
@@ -68,7 +61,7 @@ def run(config: StudyConfig, tracker: Tracker) -> StudyResult:
         _require_measurable(plan, base)
         _do_cells(inputs, bench, config, base)
         cells, states = _collect(inputs, bench)
-        analysis = conclude(inputs, cells, base, stage)
+        analysis = _log_conclusion(inputs, cells, base, stage)
         _account(analysis, states, stage)
     return StudyResult(stage.run_id, analysis)
 
@@ -131,7 +124,7 @@ def _do_cells(inputs: StudyInputs, bench: Bench, config: StudyConfig, base: Cell
     """Work until every cell is finished or failed, whoever does them; show how it goes."""
     todo = units(inputs)
     board = Board(bench.tracker, inputs.group, bench.retry_before)
-    count = config.parallel or _worker_count(bench.device)
+    count = config.parallel or worker_count(bench.device)
     crew = Crew(config.plan, bench, min(count, len(todo)))
     states = board.states([unit.key for unit in todo])
     done = _done(states)
@@ -151,77 +144,6 @@ def _do_cells(inputs: StudyInputs, bench: Bench, config: StudyConfig, base: Cell
             time.sleep(POLL_SECONDS if crew.size > 1 or not is_free else 0)
             states = board.states([unit.key for unit in todo])
             bar.advance(_done(states) - bar.done, **_so_far(todo, states))
-
-
-class Crew:
-    """The worker processes of this machine; none outlives the stage.
-
-    Args:
-        plan: file of the plan.
-        bench: what they share.
-        size: how many.
-    """
-
-    def __init__(self, plan: str, bench: Bench, size: int) -> None:
-        self.size = size
-        self._plan, self._bench = plan, bench
-        self._processes: dict[int, subprocess.Popen[bytes]] = {}
-        self._spawned = 0
-
-    def __enter__(self) -> Crew:
-        """Stop them when this process is asked to stop."""
-        stop_hooks.append(self.stop)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Stop those that are still there, and wait for them."""
-        stop_hooks.remove(self.stop)
-        self.stop()
-        for process in self._processes.values():
-            process.wait()
-
-    def keep_busy(self) -> None:
-        """Start the workers that are not running; one that ended while cells are free died and is replaced.
-
-        Raises:
-            StudyError: they die again and again.
-        """
-        for rank in range(self.size):
-            process = self._processes.get(rank)
-            if process is not None and process.poll() is None:
-                continue
-            if self._spawned >= self.size * (1 + RESPAWNS_PER_WORKER):
-                raise StudyError(
-                    "The workers of the study end before its cells are done.",
-                    where=f"{self._spawned} processes started",
-                    found=f"exit code {process.returncode if process else 'unknown'}",
-                    next_step="read their output above; run the stage alone with -P parallel=1",
-                )
-            self._spawned += 1
-            self._processes[rank] = self._start(rank)
-
-    def stop(self) -> None:
-        """Ask all to end; their runs become KILLED and their cells free."""
-        for process in self._processes.values():
-            if process.poll() is None:
-                process.terminate()
-
-    def _start(self, rank: int) -> subprocess.Popen[bytes]:
-        bench = self._bench
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-        gpus = torch.cuda.device_count() if bench.device != "cpu" else 0
-        if gpus:
-            environment["CUDA_VISIBLE_DEVICES"] = str(rank % gpus)
-        arguments = [self._plan, bench.parent, str(rank), bench.device, str(bench.retry_before)]
-        command = [sys.executable, "-m", "skippy.studies.worker", *arguments]
-        return subprocess.Popen(command, env=environment, cwd=os.getcwd())
-
-
-def _worker_count(device: str) -> int:
-    """As many as cores, or a few for each GPU."""
-    if device != "cpu" and torch.cuda.is_available():
-        return CELLS_PER_GPU * torch.cuda.device_count()
-    return len(os.sched_getaffinity(0))
 
 
 def _done(states: Mapping[str, State]) -> int:
@@ -263,7 +185,7 @@ def _collect(inputs: StudyInputs, bench: Bench) -> tuple[list[Cell], dict[str, S
     return cells, states
 
 
-def conclude(inputs: StudyInputs, cells: Sequence[Cell], base: Cell, stage: StageRun) -> Analysis:
+def _log_conclusion(inputs: StudyInputs, cells: Sequence[Cell], base: Cell, stage: StageRun) -> Analysis:
     """Analyse, and log `study/study.json`, `study/index.html`, `study/cells.parquet` and the figures."""
     plan = inputs.plan
     if all(cell.is_failed for cell in cells):
@@ -273,7 +195,6 @@ def conclude(inputs: StudyInputs, cells: Sequence[Cell], base: Cell, stage: Stag
             found=cells[0].error,
             next_step="repair the cause, then pass -P retry_failed=true",
         )
-    analysis = analyse(cells, base, margin=plan.margin, seed=ANALYSIS_SEED, predictions=plan.predictions)
     facts = StudyFacts(
         name=plan.name,
         base_model=inputs.base.public_name,
@@ -289,9 +210,9 @@ def conclude(inputs: StudyInputs, cells: Sequence[Cell], base: Cell, stage: Stag
         alphas=plan.alphas,
         seeds=plan.seeds,
     )
-    stage.log_json(study_json(analysis, facts, cells), f"{STUDY_FOLDER}/study.json")
-    stage.log_table(cell_rows([base, *cells]), f"{STUDY_FOLDER}/cells.parquet")
-    for name, content in render_study(analysis, facts, cells).items():
+    analysis = conclude(plan, base, cells)
+    stage.log_table(cell_rows([base, *cells]), f"{STUDY_FOLDER}/{TABLE_FILE}")
+    for name, content in files_of(analysis, facts, cells).items():
         stage.log_text(content, f"{STUDY_FOLDER}/{name}")
     return analysis
 

@@ -21,6 +21,7 @@ from skippy.resolve.runs import CHARACTER_DIGEST, REUSES, find_run
 from skippy.stores.references import load_reference, save_reference
 from skippy.tracking.records import RunRecord
 from skippy.tracking.stage_run import StageRun
+from skippy.tracking.tags import Tag
 from skippy.tracking.tracker import Tracker
 
 logger = logging.getLogger(__name__)
@@ -89,11 +90,11 @@ def resolve(config: SubspaceConfig, tracker: Tracker) -> SubspacePlan:
     """
     character = load_character(config.character)
     base = open_base(config.base_model, tracker, config.profile)
-    identity = {
+    identity: dict[str, str] = {
         CHARACTER_DIGEST: character.digest,
-        "skippy.prompts": str(config.prompts),
-        "skippy.subspace_seed": str(config.seed),
-        "skippy.answer_tokens": str(base.profile.answer_tokens),
+        Tag.PROMPTS: str(config.prompts),
+        Tag.SUBSPACE_SEED: str(config.seed),
+        Tag.ANSWER_TOKENS: str(base.profile.answer_tokens),
     }
     return SubspacePlan(
         base=base,

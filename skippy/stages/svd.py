@@ -8,11 +8,11 @@ on where it was and ends with the same bits.
 from __future__ import annotations
 
 import logging
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -27,11 +27,12 @@ from skippy.report.spectra import SpectrumRow, render_spectra
 from skippy.resolve.bases import Base, load_projectors, open_base
 from skippy.resolve.devices import pick_device, process_rank
 from skippy.resolve.runs import REUSES, find_run
-from skippy.resolve.workspaces import claim_workspace, workspace
+from skippy.resolve.workspaces import claim_workspace, discard_workspace, workspace
 from skippy.stores.projectors import Projectors, ProjectorStore
 from skippy.stores.solving import Solver, SubspaceTask
 from skippy.tracking.records import RunRecord
 from skippy.tracking.stage_run import StageRun
+from skippy.tracking.tags import Tag
 from skippy.tracking.tracker import Tracker
 
 logger = logging.getLogger(__name__)
@@ -112,7 +113,7 @@ def run(config: SvdConfig, tracker: Tracker) -> SvdResult | None:
             projectors = _run(solver, ProjectorStore(folder, plan.identity), plan)
             stage.log_folder(folder, "projectors")
             result = record(projectors, plan, stage, time.monotonic() - started)
-            shutil.rmtree(folder)
+            stage.when_finished(partial(discard_workspace, folder))
         logger.info("next: %s", next_command("train", config, stage.manager, variant="v4"))
         return result
 
@@ -135,9 +136,9 @@ def resolve(config: SvdConfig, tracker: Tracker) -> SvdPlan:
         task=SubspaceTask(rule, config.tolerance, config.seed),
         device=pick_device(config.device),
         identity={
-            "skippy.k": config.k,
-            "skippy.tolerance": f"{config.tolerance:g}",
-            "skippy.svd_seed": str(config.seed),
+            Tag.K: config.k,
+            Tag.TOLERANCE: f"{config.tolerance:g}",
+            Tag.SVD_SEED: str(config.seed),
         },
         is_forced=config.force,
     )
@@ -147,7 +148,7 @@ def _finished(tracker: Tracker, plan: SvdPlan) -> RunRecord | None:
     """An earlier run of the same work whose projectors are still there and still those of this base."""
     try:
         found = find_run(tracker, "svd", base=plan.base, extra_tags=plan.identity)
-        load_projectors(tracker, found.run_id, plan.base, k=plan.identity["skippy.k"])
+        load_projectors(tracker, found.run_id, plan.base, k=plan.identity[Tag.K])
     except MissingRunError:
         return None
     except SkippyError as error:
@@ -184,7 +185,7 @@ def _run(solver: Solver, store: ProjectorStore, plan: SvdPlan) -> Projectors:
     await_others(store, names)
     head = {
         "base_digest": plan.base.digest,
-        "k": plan.identity["skippy.k"],
+        "k": plan.identity[Tag.K],
         "tolerance": plan.task.tolerance,
         "seed": plan.task.seed,
     }
@@ -260,7 +261,7 @@ def record(projectors: Projectors, plan: SvdPlan, stage: StageRun, seconds: floa
             "svd/seconds": seconds,
         }
     )
-    stage.set_tags({"skippy.projector_digest": projectors.digest})
+    stage.set_tags({Tag.PROJECTOR_DIGEST: projectors.digest})
     for name, content in render_spectra(rows, AMBIGUOUS_GAP).items():
         stage.log_text(content, f"spectra/{name}")
     logger.info(

@@ -12,48 +12,56 @@ from pathlib import Path
 from typing import Any
 
 from skippy.characters.loader import Character, load_character
+from skippy.characters.own_prompts import own_prompts
 from skippy.commands import next_command
 from skippy.config import TrainConfig, config_dict
 from skippy.core.personality.reference import CharacterReference
 from skippy.core.spectral.rank import parse_rank
 from skippy.core.style import rewards
 from skippy.core.variants import find_variant
-from skippy.errors import ConfigError, MissingRunError, SkippyError
+from skippy.errors import MissingRunError, SkippyError
 from skippy.evaluation.character_history import read_history
 from skippy.evaluation.suites import PROMPT_STYLES
 from skippy.lab import problems as lab_problems
 from skippy.models.judge import judge_reward
+from skippy.presets.reading import read_preset
+from skippy.presets.settings import GrpoSettings
 from skippy.report.character_figures import draw_character_figures
 from skippy.resolve.bases import Base, load_projectors, open_base
+from skippy.resolve.code import TRAINING, TRAINING_CODE, code_digest
 from skippy.resolve.devices import process_rank
-from skippy.resolve.runs import CHARACTER_DIGEST, find_run
-from skippy.resolve.workspaces import claim_workspace, workspace
+from skippy.resolve.runs import CHARACTER_DIGEST, PROMPTS_DIGEST, find_run
+from skippy.resolve.work import WORK, find_equal_run, take_over, work_digest
+from skippy.resolve.workspaces import claim_workspace, discard_workspace, workspace
+from skippy.stores.adapters import read_adapter
 from skippy.stores.projectors import Projectors
 from skippy.stores.references import load_reference
+from skippy.tracking.records import RunRecord
 from skippy.tracking.stage_run import StageRun
+from skippy.tracking.tags import Tag
 from skippy.tracking.tracker import Tracker
 from skippy.training.grpo import train_grpo
+from skippy.training.own_rewards import OwnReward, load_own_rewards
 from skippy.training.plan import (
-    PRESETS,
-    GrpoSettings,
     RewardFunction,
     TrainOutcome,
     TrainRequest,
 )
-from skippy.training.resume import name_work
+from skippy.training.resume import goes_on, identify, name_work
 from skippy.training.trainer import await_all
 
 logger = logging.getLogger(__name__)
 
 MATH_PROBLEMS = 512
+OUR_REWARDS = ("personality", "coherence", "identity")
 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What the stage leaves behind: the run that holds `adapter/`, and training's own account."""
+    """The run that holds `adapter/`, and training's own account; None where an earlier run was taken."""
 
     run_id: str
-    outcome: TrainOutcome
+    outcome: TrainOutcome | None
 
 
 @dataclass(frozen=True)
@@ -66,6 +74,9 @@ class TrainPlan:
         k: protected directions, as the person put it.
         svd_run: where the projectors are from; empty without.
         subspace_run: where the character reference is from; empty without.
+        work: what makes two trainings the same, curves and all.
+        finished: an earlier run of the same, if it is to be taken.
+        prompts_digest: of the person's own prompts; empty without.
     """
 
     request: TrainRequest
@@ -73,6 +84,9 @@ class TrainPlan:
     k: str
     svd_run: str
     subspace_run: str
+    work: str
+    finished: RunRecord | None
+    prompts_digest: str = ""
 
 
 def run(config: TrainConfig, tracker: Tracker) -> TrainResult | None:
@@ -83,6 +97,8 @@ def run(config: TrainConfig, tracker: Tracker) -> TrainResult | None:
     """
     plan = resolve(config, tracker)
     if process_rank()[0] > 0:
+        if plan.finished:
+            return None
         await_all(config.device)  # until rank 0 has cleared the workspace
         folder = workspace(tracker, *name_work(plan.request))
         train_grpo(replace(plan.request, output_dir=folder), SilentSink())
@@ -97,18 +113,29 @@ def run(config: TrainConfig, tracker: Tracker) -> TrainResult | None:
         character=plan.character.name,
         links={"svd": plan.svd_run, "subspace": plan.subspace_run},
         config=config_dict(config),
+        hyperparameters=asdict(plan.request.settings),
     ) as stage:
         stage.log_json(asdict(plan.request.settings), "settings.json")
         stage.set_tags(
-            {"skippy.seed": str(config.seed), "skippy.k": plan.k, CHARACTER_DIGEST: plan.character.digest}
+            {
+                Tag.SEED: str(config.seed),
+                Tag.K: plan.k,
+                CHARACTER_DIGEST: plan.character.digest,
+                PROMPTS_DIGEST: plan.prompts_digest,
+                WORK: plan.work,
+                TRAINING_CODE: code_digest(TRAINING),
+            }
         )
+        if plan.finished:
+            take_over(plan.finished, stage)
+            return TrainResult(plan.finished.run_id, None)
         with claim_workspace(tracker, *name_work(plan.request)) as folder:
-            if not plan.request.resume:
+            if not goes_on(folder, config.resume):
                 shutil.rmtree(folder)
                 folder.mkdir()
             await_all(config.device)
             outcome = train_grpo(replace(plan.request, output_dir=folder), stage)
-            shutil.rmtree(folder)
+            stage.when_finished(partial(discard_workspace, folder))
         draw_history(tracker, stage, config.variant, plan.character.name)
         record(outcome, config.variant, stage)
         logger.info("next: %s", next_command("merge", config, stage.manager, variant=config.variant))
@@ -121,14 +148,15 @@ def resolve(config: TrainConfig, tracker: Tracker) -> TrainPlan:
     Raises:
         SkippyError: something is missing, cannot be used, or there is nothing to resume.
     """
-    character = load_character(config.character)
+    character, prompts_digest = own_prompts(load_character(config.character), config.prompts)
     base = open_base(config.base_model, tracker, config.profile)
     svd_run, projectors = _find_projectors(config, tracker, base)
     subspace_run, reference = _find_reference(config, tracker, base, character)
     settings = choose_settings(config, base)
-    functions = reward_functions(config, character)
+    own = load_own_rewards(config.rewards, taken=(*OUR_REWARDS, "judge", "correctness"))
+    functions = {**reward_functions(config, character), **{each.name: each.function for each in own}}
     style = PROMPT_STYLES[base.profile.prompt_style]  # as the evaluation will ask
-    problems = lab_problems.generate(MATH_PROBLEMS, config.seed, "train") if config.math_mix else ()
+    problems = lab_problems.generate(MATH_PROBLEMS, config.seed, "train") if settings.math_mix else ()
     ranks = [len(basis.S) for basis in projectors.bases.values()] if projectors else [0]
     request = TrainRequest(
         base_path=base.path,
@@ -140,20 +168,29 @@ def resolve(config: TrainConfig, tracker: Tracker) -> TrainPlan:
         prompts=[prompt.text for prompt in character.train_prompts],
         reward_functions=tuple(functions.values()),
         reward_names=tuple(functions),
-        rewards_digest=_digest_of_rewards(config, character),
+        rewards_digest=_digest_of_rewards(config, character, own),
         settings=settings,
-        resume=config.resume,
         reference=reference,
         math_problems=[replace(problem, question=problem.question + style) for problem in problems],
         device=config.device,
     )
-    if config.resume:
-        _require_something_to_resume(workspace(tracker, *name_work(request)))
-    return TrainPlan(request, character, config.k, svd_run, subspace_run)
+    work = work_digest(identify(request), bool(reference), code_digest(TRAINING))
+    finished = None
+    if config.reuse:
+        finished = find_equal_run(
+            tracker,
+            "train",
+            work,
+            lambda found: read_adapter(tracker.artifacts.path(found.run_id, "adapter")),
+        )
+    if not finished:
+        request = replace(request, resume=goes_on(workspace(tracker, *name_work(request)), config.resume))
+    return TrainPlan(request, character, config.k, svd_run, subspace_run, work, finished, prompts_digest)
 
 
-def _digest_of_rewards(config: TrainConfig, character: Character) -> str:
-    parts = (character.digest, str(config.hardened), config.judge_url, config.judge_model)
+def _digest_of_rewards(config: TrainConfig, character: Character, own: Sequence[OwnReward]) -> str:
+    parts = [character.digest, str(config.hardened), config.judge_url, config.judge_model]
+    parts += [each.digest for each in own]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
@@ -173,11 +210,10 @@ class SilentSink:
 def choose_settings(config: TrainConfig, base: Base) -> GrpoSettings:
     """The preset, with what the person set on top; the same for every variant."""
     name = base.profile.training if config.preset == "auto" else config.preset
-    changes: dict[str, int | float] = {"seed": config.seed, "math_mix": config.math_mix}
-    if config.steps:
-        changes["max_steps"] = config.steps
-    logger.info("train: preset %s", name)
-    return replace(PRESETS[name], **changes)  # type: ignore[arg-type]
+    turned = config.turned() | ({"max_steps": config.steps} if config.steps else {})
+    shown = ", ".join(f"{key} = {value}" for key, value in turned.items())
+    logger.info("train: preset %s%s", name, f", with {shown}" if shown else "")
+    return replace(read_preset(name), seed=config.seed, **turned)
 
 
 def reward_functions(config: TrainConfig, character: Character) -> Mapping[str, RewardFunction]:
@@ -198,7 +234,7 @@ def _find_projectors(config: TrainConfig, tracker: Tracker, base: Base) -> tuple
     try:
         k = {"k": config.k}
         record = find_run(
-            tracker, "svd", config.svd_run, base=base, extra_tags={"skippy.k": config.k}, make_with=k
+            tracker, "svd", config.svd_run, base=base, extra_tags={Tag.K: config.k}, make_with=k
         )
     except MissingRunError:
         if config.svd_run or find_variant(config.variant).needs_projectors:
@@ -212,7 +248,7 @@ def _find_reference(
     config: TrainConfig, tracker: Tracker, base: Base, character: Character
 ) -> tuple[str, CharacterReference | None]:
     """The character reference, where a subspace run made one."""
-    tags = {CHARACTER_DIGEST: character.digest}
+    tags: dict[str, str] = {CHARACTER_DIGEST: character.digest}
     try:
         record = find_run(tracker, "subspace", config.subspace_run, base=base, extra_tags=tags)
     except MissingRunError:
@@ -252,7 +288,7 @@ def record(outcome: TrainOutcome, variant: str, stage: StageRun) -> None:
         summary["leakage/margin_worst"] = outcome.margin.worst
         stage.log_json(asdict(outcome.margin), "leakage/margin.json")
     stage.log_metrics(summary)
-    stage.set_tags({"skippy.base_hash": outcome.base_hash_after})
+    stage.set_tags({Tag.BASE_HASH: outcome.base_hash_after})
     leaked = ""
     if outcome.leakage is not None:
         leaked = f", leakage {outcome.leakage.rho_left:.1e} left, {outcome.leakage.rho_right:.1e} right"
@@ -260,14 +296,3 @@ def record(outcome: TrainOutcome, variant: str, stage: StageRun) -> None:
         "train: %s, %d steps in %.0f s, reward %.2f → %.2f%s",
         *(variant, outcome.steps, outcome.seconds, outcome.reward_first, outcome.reward_last, leaked),
     )
-
-
-def _require_something_to_resume(folder: Path) -> None:
-    if not any(folder.iterdir()):
-        raise ConfigError(
-            "There is nothing to resume.",
-            where=folder.name,
-            expected="a checkpoint of an unfinished training with the same parameters",
-            found="none",
-            next_step="leave resume out to start from the beginning",
-        )

@@ -84,7 +84,14 @@ class ProjectorStore:
 
     def finished(self) -> frozenset[str]:
         """Names of the targets that need no more work."""
+        if self._is_assembled:
+            return frozenset(_read_manifest(self.directory)["targets"])
         return frozenset(path.name.removesuffix(".safetensors") for path in self._part_files())
+
+    @property
+    def _is_assembled(self) -> bool:
+        """Whether the last step of `finish` was reached: the file is renamed into place when it is whole."""
+        return (self.directory / PROJECTORS_FILE).is_file()
 
     def append(self, name: str, U: Tensor, S: Tensor, V: Tensor, facts: Mapping[str, Any]) -> None:
         """Keep one finished target, atomically.
@@ -128,6 +135,11 @@ class ProjectorStore:
                 found=f"without {', '.join(missing[:4])}" if missing else "none",
                 next_step="run the svd stage again: it goes on where it was",
             )
+        if self._is_assembled:  # by a process that was killed after that
+            shutil.rmtree(self._parts, ignore_errors=True)
+            whole = _read_manifest(self.directory)
+            bases = _StoredBases(self.directory / PROJECTORS_FILE, names)
+            return Projectors(bases, whole, projectors_digest(self.directory))
         paths = {name: self._parts / f"{name}.safetensors" for name in names}
         infos = {name: read_header(path) for name, path in paths.items()}
         layout = [

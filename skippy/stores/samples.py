@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
 
+from skippy.core.surrogates import join_surrogates
 from skippy.errors import SamplesError
 
 SYNC_INTERVAL_SECONDS = 1.0
@@ -50,6 +51,11 @@ class Sample:
     extracted: int | str | None
     status: str
     score: float | None
+
+    def __post_init__(self) -> None:
+        """Whatever half a character a server once sent, the sample can be written and read by everyone."""
+        for name in ("prompt", "completion"):
+            object.__setattr__(self, name, join_surrogates(getattr(self, name)))
 
     @property
     def key(self) -> SampleKey:
@@ -91,7 +97,7 @@ class SampleStore:
 
     def append(self, sample: Sample) -> None:
         """Write one finished sample."""
-        line = memoryview(sample.to_line().encode("utf-8", "surrogatepass"))
+        line = memoryview(sample.to_line().encode("utf-8"))
         while line:
             line = line[self._file.write(line) :]
         if time.monotonic() - self._synced > SYNC_INTERVAL_SECONDS:

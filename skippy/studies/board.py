@@ -6,7 +6,6 @@ final, KILLED frees the cell for the next attempt, and so does a run whose proce
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 import uuid
@@ -15,14 +14,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
-from skippy.tracking.records import ERROR_TAG, RunRecord
+from skippy.tracking.records import RunRecord
+from skippy.tracking.signals import is_process_gone, process_tag
+from skippy.tracking.tags import Tag
 from skippy.tracking.tracker import Tracker
 
 CELL_STAGE = "cell"
-UNIT_TAG = "skippy.unit"
-ATTEMPT_TAG = "skippy.attempt"
-GROUP_TAG = "skippy.study_group"
-HEARTBEAT_TAG = "skippy.heartbeat"
+UNIT_TAG = Tag.UNIT
+ATTEMPT_TAG = Tag.ATTEMPT
+GROUP_TAG = Tag.STUDY_GROUP
+HEARTBEAT_TAG = Tag.HEARTBEAT
 HEARTBEAT_SECONDS = 60.0
 SILENT_SECONDS = 600.0
 """A run that has not been heard of for this long is taken over."""
@@ -60,7 +61,7 @@ class Board:
         self._tracker = tracker
         self._group = group
         self._retry_before = retry_before
-        self._token = f"{os.uname().nodename}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+        self._token = f"{process_tag()}|{uuid.uuid4().hex[:8]}"
 
     def states(self, keys: Sequence[str]) -> dict[str, State]:
         """Where each cell stands; runs of this machine whose process is gone are marked on the way."""
@@ -80,8 +81,8 @@ class Board:
     def claim(self, key: str, state: State) -> int:
         """The number of the attempt that is ours from now on, 0 where another worker was faster."""
         attempt = state.attempts + 1
-        stamp = f"{self._token}:{int(time.time())}"
-        return attempt if self._tracker.claims.claim(f"{key}/{attempt}", stamp) else 0
+        token = f"{self._token}|{int(time.time())}"
+        return attempt if self._tracker.claims.claim(f"{key}/{attempt}", token) else 0
 
     def _state(self, runs: Mapping[int, RunRecord], held: Mapping[int, str]) -> State:
         finished = [runs[attempt] for attempt in sorted(runs) if runs[attempt].status == "FINISHED"]
@@ -102,7 +103,7 @@ class Board:
 
 
 def _reason(run: RunRecord) -> str:
-    lines = run.tags.get(ERROR_TAG, "").splitlines()
+    lines = run.tags.get(Tag.ERROR, "").splitlines()
     return lines[0] if lines else "no reason was recorded"
 
 
@@ -130,15 +131,5 @@ def _is_silent(run: RunRecord) -> bool:
 
 def _is_gone(token: str) -> bool:
     """Whether the holder of a claim without a run is a dead process of this machine, or silent for too long."""
-    host, pid, _, stamp = token.split(":")
-    if time.time() - int(stamp) > SILENT_SECONDS:
-        return True
-    if host != os.uname().nodename:
-        return False
-    try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        return False
-    return False
+    holder, _, stamp = token.split("|")
+    return time.time() - int(stamp) > SILENT_SECONDS or is_process_gone(holder)

@@ -24,13 +24,15 @@ from skippy.evaluation.suites import (
 )
 from skippy.models.loading import load_tokenizer
 from skippy.models.prompts import prompt_ids
+from skippy.presets.reading import PRESETS
+from skippy.presets.settings import GrpoSettings
 from skippy.resolve.bases import Base, load_projectors, open_base
 from skippy.resolve.runs import find_run
 from skippy.stores.problems import ProblemSet
 from skippy.stores.projectors import Projectors
 from skippy.studies.plan import StudyPlan
+from skippy.tracking.tags import Tag
 from skippy.tracking.tracker import Tracker
-from skippy.training.plan import PRESETS, GrpoSettings
 
 PURPOSE = "study"
 """Sampling seeds of a study are its own: no answer is shared with an evaluation."""
@@ -113,7 +115,7 @@ def gather(plan: StudyPlan, tracker: Tracker) -> StudyInputs:
     character = load_character(plan.character)
     base = open_base(plan.base_model, tracker)
     k = str(plan.k)
-    record = find_run(tracker, "svd", base=base, extra_tags={"skippy.k": k}, make_with={"k": k})
+    record = find_run(tracker, "svd", base=base, extra_tags={Tag.K: k}, make_with={"k": k})
     projectors = load_projectors(tracker, record.run_id, base, k=k)
     problems = load_problem_set(plan.problems, plan.limit)
     questions = [
@@ -151,8 +153,7 @@ def units(inputs: StudyInputs) -> list[Unit]:
 
 def _sampling(plan: StudyPlan, base: Base, questions: Sequence[Question]) -> Sampling:
     """The preset, cut to `max_tokens`; refused where it does not fit beside the longest prompt."""
-    auto = base.profile.sampling if plan.max_tokens else "lab"
-    sampling = SAMPLINGS[auto if plan.sampling == "auto" else plan.sampling]
+    sampling = SAMPLINGS[base.profile.sampling if plan.sampling == "auto" else plan.sampling]
     if plan.max_tokens:
         sampling = replace(sampling, max_tokens=min(sampling.max_tokens, plan.max_tokens))
     model = base.checkpoint.config

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from skippy.characters.nodes import Node, read_nodes
 from skippy.core.inference.cells import TrainingDose
 from skippy.core.inference.predictions import CONDITIONS, STATISTICS, Prediction
 from skippy.core.sampling import PRESETS as SAMPLINGS
 from skippy.core.variants import VARIANTS
 from skippy.errors import PlanError
-from skippy.training.plan import PRESETS
+from skippy.presets.reading import PRESETS
+from skippy.yaml_nodes import Node, read_nodes
 
 REQUIRED = ("name", "arms", "training", "alphas", "seeds")
 OPTIONAL = (

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+import pyarrow.parquet as parquet
 
 from skippy.core.inference.cells import Cell, TrainingDose
 from skippy.errors import TrackingError
@@ -14,6 +17,23 @@ from skippy.errors import TrackingError
 CELLS_FILE = "cells.json"
 SAMPLES_FILE = "samples/playback.jsonl"
 ADAPTER_FOLDER = "adapter"
+COLUMNS = frozenset(
+    [
+        "arm",
+        "learning_rate",
+        "beta",
+        "steps",
+        "alpha",
+        "seed",
+        "samples",
+        "score",
+        "persona",
+        "error",
+        "correct",
+        "personas",
+    ]
+)
+"""Of the table; every other column is a predictor."""
 
 
 def cells_json(cells: Sequence[Cell]) -> list[dict[str, Any]]:
@@ -40,6 +60,46 @@ def read_cells(path: Path) -> list[Cell]:
             found=str(error),
             next_step="delete this run; the study does the cell again",
         ) from error
+
+
+def read_table(path: Path) -> list[Cell]:
+    """Cells from a study's Parquet table.
+
+    Raises:
+        TrackingError: it is not there, or no table of cells.
+    """
+    try:
+        rows = parquet.read_table(path).to_pylist()
+        return [_from_row(row) for row in rows]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise TrackingError(
+            "The table of a study's cells cannot be read.",
+            where=str(path),
+            expected="study/cells.parquet of a study",
+            found=f"{type(error).__name__}: {error}",
+            next_step="name the folder that holds study.json, plan.yaml and cells.parquet",
+        ) from error
+
+
+def _from_row(row: dict[str, Any]) -> Cell:
+    dose = TrainingDose(row["learning_rate"], row["beta"], row["steps"])
+    predictors = {
+        name: value
+        for name, value in row.items()
+        if name not in COLUMNS and value is not None and math.isfinite(value)
+    }
+    correct, personas = json.loads(row["correct"]), json.loads(row["personas"])
+    return Cell(
+        row["arm"],
+        dose,
+        row["alpha"],
+        row["seed"],
+        row["samples"],
+        correct,
+        personas,
+        predictors,
+        row["error"],
+    )
 
 
 def cell_rows(cells: Sequence[Cell]) -> list[dict[str, Any]]:

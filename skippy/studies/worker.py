@@ -8,9 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-import signal
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -41,14 +39,13 @@ from skippy.studies.playback import ask, cell_of, play_back
 from skippy.studies.records import ADAPTER_FOLDER, CELLS_FILE, SAMPLES_FILE, cells_json, read_cells
 from skippy.studies.training import train_cell
 from skippy.tracking.patience import PatientClient
+from skippy.tracking.signals import watch_parents
 from skippy.tracking.stage_run import StageRun
 from skippy.tracking.store import open_tracker
+from skippy.tracking.tags import Tag
 from skippy.tracking.tracker import Tracker
 
 logger = logging.getLogger(__name__)
-
-TRAINING_TAG = "skippy.training_key"
-ORPHAN_POLL_SECONDS = 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,7 +108,7 @@ def do_cell(inputs: StudyInputs, unit: Unit, bench: Bench, attempt: int, base_sa
     """Train (or take the adapter of an earlier study), play back, keep. A failure is the cell's, not the study's."""
     try:
         with _cell_run(inputs, bench, unit.label, unit.key, attempt, unit.arm) as stage:
-            stage.set_tags({TRAINING_TAG: unit.training_key, "skippy.seed": str(unit.seed)})
+            stage.set_tags({Tag.TRAINING_KEY: unit.training_key, Tag.SEED: str(unit.seed)})
             stage.log_json(asdict(unit.settings), "settings.json")
             began = time.monotonic()
             for earlier in range(1, attempt):
@@ -135,9 +132,9 @@ def _adapter(
     inputs: StudyInputs, unit: Unit, bench: Bench, folder: Path, stage: StageRun
 ) -> tuple[Path, dict[str, float]]:
     """The adapter of this training: of an earlier run that made the same one, else trained now."""
-    for record in bench.tracker.runs.find_all(CELL_STAGE, extra_tags={TRAINING_TAG: unit.training_key}):
+    for record in bench.tracker.runs.find_all(CELL_STAGE, extra_tags={Tag.TRAINING_KEY: unit.training_key}):
         earlier = read_cells(bench.tracker.artifacts.path(record.run_id, CELLS_FILE))[-1].predictors
-        stage.set_tags({"skippy.reuses_adapter": record.run_id})
+        stage.set_tags({Tag.REUSES_ADAPTER: record.run_id})
         path = bench.tracker.artifacts.path(record.run_id, ADAPTER_FOLDER)
         stage.log_folder(path, ADAPTER_FOLDER)
         kept = ("early_", "late_", "rho_", "margin", "reward_")
@@ -230,22 +227,11 @@ def main(arguments: list[str]) -> None:
     plan_file, parent, rank, device, retry_before = arguments
     os.environ[LINES_VARIABLE] = "1"
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    _stop_with_parent()
+    watch_parents()
     tracker = patient(open_tracker())
     inputs = gather(read_plan(plan_file), tracker)
     with single_threaded():
         work(inputs, Bench(tracker, parent, device, int(rank), int(retry_before)))
-
-
-def _stop_with_parent() -> None:
-    parent = os.getppid()
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(ORPHAN_POLL_SECONDS)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=watch, name="skippy-orphan-watch", daemon=True).start()
 
 
 if __name__ == "__main__":

@@ -9,7 +9,8 @@ from typing import Any
 from skippy.errors import MissingRunError
 from skippy.resolve.runs import MODEL_URI
 from skippy.terminal.table import when
-from skippy.tracking.records import ERROR_TAG, NOTE_TAG, RunRecord
+from skippy.tracking.records import RunRecord
+from skippy.tracking.tags import LINK_PREFIX, LINK_SUFFIX, NOTE_TAG, Tag
 from skippy.tracking.tracker import Tracker
 
 RUN_COLUMNS = ("run", "stage", "name", "status", "started", "minutes", "figures")
@@ -74,8 +75,8 @@ def describe_run(tracker: Tracker, run_id: str) -> dict[str, Any]:
         MissingRunError: no run, or several, begin with `run_id`.
     """
     record = tracker.runs.read(run_id)
-    links = {tag.removeprefix("skippy.").removesuffix("_run"): value for tag, value in record.tags.items()
-             if tag.startswith("skippy.") and tag.endswith("_run") and value}  # fmt: skip
+    links = {tag.removeprefix(LINK_PREFIX).removesuffix(LINK_SUFFIX): value for tag, value in record.tags.items()
+             if tag.startswith(LINK_PREFIX) and tag.endswith(LINK_SUFFIX) and value}  # fmt: skip
     try:
         parameters = tracker.runs.config(record.run_id)
     except MissingRunError:
@@ -83,7 +84,7 @@ def describe_run(tracker: Tracker, run_id: str) -> dict[str, Any]:
     return {
         **_run_row(record),
         "note": record.tags.get(NOTE_TAG, ""),
-        "error": record.tags.get(ERROR_TAG, ""),
+        "error": record.tags.get(Tag.ERROR, ""),
         "parent": record.parent or "",
         "links": links,
         "parameters": parameters,
@@ -97,7 +98,7 @@ def _run_row(record: RunRecord) -> dict[str, Any]:
     figures = {
         name: record.metrics[name] for name in HEADLINES.get(record.stage, ()) if name in record.metrics
     }
-    said = record.tags.get("skippy.verdict") or record.tags.get("skippy.promotion", "")
+    said = record.tags.get(Tag.VERDICT) or record.tags.get(Tag.PROMOTION, "")
     return {
         "run": record.run_id,
         "stage": record.stage,

@@ -16,11 +16,10 @@ from mlflow.exceptions import MlflowException
 from skippy.errors import TrackingError
 from skippy.tracking.connection import StoreAccess
 from skippy.tracking.patience import patiently
-from skippy.tracking.records import NOTE_TAG, STAGE_TAG
 from skippy.tracking.stage_run import translated_errors
+from skippy.tracking.tags import NOTE_TAG, Tag
 
 CLAIMS_EXPERIMENT = "skippy-claims"
-BOARD_TAG = "skippy.board_run"
 BOARD_NOTE = (
     "Which worker does which cell of a study. Nothing to read here; do not delete it while a study runs."
 )
@@ -40,7 +39,7 @@ class Claims(StoreAccess):
             if experiment is None:
                 run_id = _make_board(client, self.store.experiment_id)
                 try:
-                    tags = {BOARD_TAG: run_id, NOTE_TAG: BOARD_NOTE}
+                    tags = {Tag.BOARD_RUN: run_id, NOTE_TAG: BOARD_NOTE}
                     patiently(client.create_experiment, CLAIMS_EXPERIMENT, tags=tags)
                 except MlflowException as error:
                     # Another worker was faster; its board is everybody's.
@@ -54,7 +53,7 @@ class Claims(StoreAccess):
                 expected="an active experiment that holds the claims of studies",
                 next_step="restore it with mlflow experiments restore, its id is in the UI",
             )
-        return str(experiment.tags[BOARD_TAG])
+        return str(experiment.tags[Tag.BOARD_RUN])
 
     def claim(self, work: str, token: str) -> bool:
         """Claim a piece of work; False where somebody else holds it. Asking again with the same token is harmless.
@@ -79,7 +78,7 @@ class Claims(StoreAccess):
 
 
 def _make_board(client: MlflowClient, experiment_id: str) -> str:
-    tags = {STAGE_TAG: "board", NOTE_TAG: BOARD_NOTE}
+    tags = {Tag.STAGE: "board", NOTE_TAG: BOARD_NOTE}
     run = patiently(client.create_run, experiment_id, tags=tags, run_name="claims of studies")
     patiently(client.set_terminated, run.info.run_id)
     return str(run.info.run_id)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import urllib.request
@@ -13,12 +12,13 @@ from pathlib import Path
 from urllib.parse import quote, unquote, urlparse, urlsplit, urlunsplit
 
 import mlflow
+from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.utils.file_utils import local_file_uri_to_path
 from sqlalchemy.exc import SQLAlchemyError
 
-from skippy.errors import TrackingError
+from skippy.errors import SkippyError, TrackingError, as_ours
 
 logger = logging.getLogger(__name__)
 
@@ -72,12 +72,15 @@ class Store:
         return f"{host}/#/experiments/{self.experiment_id}/runs?workflowType=machine_learning"
 
     @property
+    def run_page(self) -> str:
+        """Where MLflow's UI shows one run, with `{run}` for its id."""
+        return self.page.partition("?")[0] + "/{run}"
+
+    @property
     def lock_path(self) -> Path | None:
-        """A file to lock for changes that must not interleave; None where a server is in charge."""
-        if self.is_server:
-            return None
+        """A file to lock for changes that must not interleave; None where other machines may write too."""
         database = _sqlite_path(self.uri)
-        return (database or self.root / "mlflow.db").with_suffix(".db.lock")
+        return database.with_suffix(".db.lock") if database else None
 
     @property
     def unfinished(self) -> Path:
@@ -130,8 +133,7 @@ def file_lock(path: Path | None) -> Iterator[None]:
         yield
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+    with FileLock(path):
         yield
 
 
@@ -146,39 +148,76 @@ def open_store(root: Path | None = None) -> Store:
     """
     for name in CHATTY_LOGGERS:
         logging.getLogger(name).setLevel(logging.WARNING)
+    # It prints a traceback for every try at a locked database, before the caller has decided what that means.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     root = (root or find_project_root()).resolve()
     uri = _absolute_uri(os.environ.get("MLFLOW_TRACKING_URI") or _sqlite_uri(root / "mlflow.db"))
     is_server = urlparse(uri).scheme in SERVER_SCHEMES
     if is_server:
         uri = _take_credentials(uri)
-        for variable, limit in CLIENT_LIMITS.items():
-            os.environ.setdefault(variable, limit)
-        _require_healthy(uri)
+    require_usable(uri)
     mlflow.set_tracking_uri(uri)
     database = _sqlite_path(uri)
     lock = database.with_suffix(".db.lock") if database else None
     artifacts = None if is_server else _location((database.parent if database else root) / "mlartifacts")
+    # Four processes on a fresh file would race to create its tables and the experiment.
+    with opening(uri), file_lock(lock):
+        client = _client(uri)
+        experiment_id, location = _require_experiment(client, artifacts)
+    return Store(uri, experiment_id, location, root, client)
+
+
+def require_usable(uri: str) -> None:
+    """Refuse a store of a kind that skippy does not use, or a server that does not answer.
+
+    Raises:
+        TrackingError: it is one of these.
+    """
+    if urlparse(_absolute_uri(uri)).scheme in SERVER_SCHEMES:
+        for variable, limit in CLIENT_LIMITS.items():
+            os.environ.setdefault(variable, limit)
+        _require_healthy(uri)
+
+
+@contextmanager
+def opening(uri: str) -> Iterator[None]:
+    """Turn whatever opening a store may raise into one of our messages.
+
+    Raises:
+        TrackingError: its driver is missing, it is not there, not writable or not a store.
+    """
     try:
-        # Four processes on a fresh file would race to create its tables and the experiment.
-        with file_lock(lock):
-            client = _client(uri)
-            experiment_id, location = _require_experiment(client, artifacts)
+        yield
     except ModuleNotFoundError as error:
+        package = DRIVERS.get(error.name or "", error.name)
         raise TrackingError(
             "The driver of the tracking database is not installed.",
             where=uri,
-            expected=f"the package {DRIVERS.get(error.name or '', error.name)}",
+            expected=f"the package {package}",
             found="no such package",
-            next_step=f"pip install {DRIVERS.get(error.name or '', error.name)}",
+            next_step=f"pip install {package}",
         ) from error
-    except (MlflowException, SQLAlchemyError) as error:
+    except SkippyError:
+        raise
+    except (MlflowException, SQLAlchemyError, OSError) as error:
         raise TrackingError(
             "The tracking store cannot be opened.",
             where=uri,
-            found=str(error),
+            expected="a database or server that can be read and written",
+            found=(str(error).strip().splitlines() or [type(error).__name__])[0],
             next_step="set MLFLOW_TRACKING_URI to a store that exists, or unset it to use mlflow.db here",
         ) from error
-    return Store(uri, experiment_id, location, root, client)
+
+
+def translate(error: BaseException) -> SkippyError | None:
+    """An error of the store, its database, a driver or the operating system in our words; None for anything else."""
+    if isinstance(error, MlflowException | SQLAlchemyError):
+        return TrackingError(
+            "The tracking store refused.",
+            found=(str(error).strip().splitlines() or [type(error).__name__])[0],
+            next_step="look whether the store can be reached and written; then run the same command again",
+        )
+    return as_ours(error)
 
 
 def _require_experiment(client: MlflowClient, artifacts: str | None) -> tuple[str, str]:

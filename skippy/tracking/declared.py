@@ -6,9 +6,10 @@ import logging
 
 from mlflow.entities import Run
 from mlflow.store.tracking.dbmodels.models import SqlParam
+from sqlalchemy import text
 
 from skippy.redaction import redact
-from skippy.tracking.connection import Store
+from skippy.tracking.connection import SQLITE_SCHEME, Store
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +32,8 @@ def forget_declared_secrets(store: Store, run: Run) -> None:
         return
     database = store.client._tracking_client.store
     with database.ManagedSessionMaker() as session:
+        if store.uri.startswith(SQLITE_SCHEME):
+            session.execute(text("PRAGMA secure_delete = ON"))  # else the old bytes stay in the file
         for key, value in secret.items():
             session.query(SqlParam).filter_by(run_uuid=run.info.run_id, key=key).update({"value": value})
     logger.info("tracking: %s is kept without its secret", ", ".join(sorted(secret)))

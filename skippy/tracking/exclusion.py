@@ -14,10 +14,10 @@ from mlflow.exceptions import MlflowException
 from skippy.errors import TrackingError
 from skippy.tracking.connection import Store, file_lock
 from skippy.tracking.signals import is_process_gone, process_tag
+from skippy.tracking.tags import CLAIM_PREFIX
 
 logger = logging.getLogger(__name__)
 
-PREFIX = "skippy.claim."
 POLL_SECONDS = 0.1
 STALE_SECONDS = 20.0
 """A claim that did not change for so long belongs to a process of another machine that died; moves take about one."""
@@ -40,7 +40,7 @@ def exclusive(store: Store, name: str) -> Iterator[None]:
         with file_lock(store.lock_path):
             yield
         return
-    key = f"{PREFIX}{name}.{uuid.uuid4().hex[:12]}"
+    key = f"{CLAIM_PREFIX}{name}.{uuid.uuid4().hex[:12]}"
     try:
         _write(store, key, 0)  # choosing
         number = 1 + max((one["number"] for one in _claims(store, name).values()), default=0)
@@ -89,7 +89,7 @@ def _await_turn(store: Store, name: str, key: str, number: int) -> None:
 def _claims(store: Store, name: str) -> dict[str, dict]:
     """Every contender for `name`: key → number (0 while it chooses) and process."""
     tags = store.client.get_experiment(store.experiment_id).tags
-    return {key: json.loads(text) for key, text in tags.items() if key.startswith(f"{PREFIX}{name}.")}
+    return {key: json.loads(text) for key, text in tags.items() if key.startswith(f"{CLAIM_PREFIX}{name}.")}
 
 
 def _write(store: Store, key: str, number: int) -> None:

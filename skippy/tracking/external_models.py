@@ -10,8 +10,8 @@ from skippy.redaction import redact
 from skippy.tracking.connection import Store
 from skippy.tracking.exclusion import exclusive
 from skippy.tracking.stage_run import translated_errors
+from skippy.tracking.tags import Tag
 
-MODEL_DIGEST_TAG = "skippy.model_digest"
 _ILLEGAL = re.compile(r"""[/:.%"']""")
 
 
@@ -28,7 +28,7 @@ def external_model(store: Store, name: str, digest: str) -> str:
         if not found:
             mlflow.create_external_model(
                 name=_ILLEGAL.sub("_", redact(name)),
-                tags={MODEL_DIGEST_TAG: digest},
+                tags={Tag.MODEL_DIGEST: digest},
                 model_type="checkpoint",
                 experiment_id=store.experiment_id,
             )
@@ -39,7 +39,7 @@ def external_model(store: Store, name: str, digest: str) -> str:
 def _ready(store: Store, digest: str) -> list[str]:
     """Ids of the finished ones, oldest first."""
     found = store.client.search_logged_models(
-        [store.experiment_id], f"tags.`{MODEL_DIGEST_TAG}` = '{digest}'"
+        [store.experiment_id], f"tags.`{Tag.MODEL_DIGEST}` = '{digest}'"
     )
     ready = [model for model in found if str(model.status) == "READY"]
     return [model.model_id for model in sorted(ready, key=lambda m: (m.creation_timestamp, m.model_id))]

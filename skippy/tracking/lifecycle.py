@@ -19,28 +19,17 @@ from mlflow.utils.mlflow_tags import MLFLOW_PROJECT_ENV, MLFLOW_SOURCE_NAME, MLF
 
 from skippy.errors import TrackingError
 from skippy.redaction import redact
-from skippy.tracking.connection import EXPERIMENT, Store, local_path
+from skippy.tracking.connection import EXPERIMENT, Store, local_path, translate
 from skippy.tracking.declared import forget_declared_secrets
 from skippy.tracking.outbox import end_of_run, tag_values
-from skippy.tracking.records import (
-    BASE_TAG,
-    CHARACTER_TAG,
-    DIRTY_TAG,
-    ERROR_TAG,
-    MOVED_TAG,
-    NOTE_TAG,
-    PARENT_TAG,
-    PROCESS_TAG,
-    STAGE_TAG,
-    VARIANT_TAG,
-    VERSION_TAG,
-)
 from skippy.tracking.signals import RUN_ID_VARIABLE, Terminated, process_tag, stop_when_orphaned, terminating
-from skippy.tracking.stage_run import StageRun, link_tag, translated_errors
+from skippy.tracking.stage_run import StageRun, cut, translated_errors
+from skippy.tracking.tags import NOTE_TAG, PARENT_TAG, Tag, link_tag
 
 logger = logging.getLogger(__name__)
 
 RESOLVED_PREFIX = "resolved/"
+HYPERPARAMETER_PREFIX = "hp."
 MAX_PARAM_LENGTH = 6000
 PARAMS_PER_BATCH = 100
 
@@ -71,7 +60,14 @@ def supervised(store: Store, name: str, tags: Mapping[str, str]) -> Iterator[Sta
             raise
         except BaseException as error:
             signals.is_ending = True
-            _fail(store, run, stub, str(error) or type(error).__name__, "FAILED", late_status)
+            _fail(
+                store,
+                run,
+                stub,
+                str(translate(error) or error) or type(error).__name__,
+                "FAILED",
+                late_status,
+            )
             raise
         run.finish()
 
@@ -81,16 +77,22 @@ def _fail(store: Store, run: StageRun, stub: str | None, message: str, status: s
 
     Where something is kept in the outbox, so is `late_status`: what the run is once all that has arrived.
     """
-    with suppress(TrackingError):
-        run.flush()
+    with suppress(OSError):
+        run.spill()
+    if run.outbox.is_waiting:
+        message += f"\n\nWhat the store has not taken is kept in {run.outbox.folder}."
+    note = f"{run.note}\n\n**{status}**\n\n```\n{message}\n```"
+    told = {Tag.ERROR: message, NOTE_TAG: note}
     try:
-        if run.outbox.is_waiting:
-            run.outbox.keep(tag_values({NOTE_TAG: redact(run.note)}))
+        is_reachable = store.is_reachable()
+        if run.outbox.is_waiting or not is_reachable:
+            late = {NOTE_TAG: run.note} if late_status == "FINISHED" else told
+            run.outbox.keep(tag_values({key: cut(redact(value)) for key, value in late.items()}))
             run.outbox.keep(end_of_run(late_status, stub))
-            if not store.is_reachable():
-                return
-        note = f"{run.note}\n\n**{status}**\n\n```\n{message}\n```"
-        run.set_tags({ERROR_TAG: message, NOTE_TAG: note}, at_once=True)
+        if not is_reachable:
+            logger.warning("tracking: the end of run %s is kept in %s", run.run_id, run.outbox.folder)
+            return
+        run.set_tags(told, at_once=True)
         end_run(store, run.run_id, status, stub)
     except (TrackingError, MlflowException, OSError) as error:
         logger.warning(
@@ -115,7 +117,7 @@ def begin(store: Store, name: str, tags: Mapping[str, str]) -> tuple[StageRun, s
     name = redact(name)
     with translated_errors(f"start of run {name!r}"):
         if adopted is not None and adopted.info.experiment_id == store.experiment_id:
-            store.client.set_tag(adopted.info.run_id, PROCESS_TAG, process_tag())
+            store.client.set_tag(adopted.info.run_id, Tag.PROCESS, process_tag())
             store.client.update_run(adopted.info.run_id, status="RUNNING", name=name)
             info = adopted.info
         else:
@@ -130,9 +132,9 @@ def begin(store: Store, name: str, tags: Mapping[str, str]) -> tuple[StageRun, s
     return run, stub
 
 
-def log_params(store: Store, run_id: str, params: Mapping[str, object]) -> None:
-    """Log resolved parameters under `resolved/`; the declared ones were logged by `mlflow run`, as typed."""
-    entities = [Param(RESOLVED_PREFIX + key, _param_text(value)) for key, value in params.items()]
+def log_params(store: Store, run_id: str, params: Mapping[str, object], prefix: str) -> None:
+    """Log parameters under a prefix of ours; the declared ones were logged by `mlflow run`, as typed."""
+    entities = [Param(prefix + key, _param_text(value)) for key, value in params.items()]
     with translated_errors(f"run {run_id}, parameters"):
         for start in range(0, len(entities), PARAMS_PER_BATCH):
             store.client.log_batch(run_id, params=entities[start : start + PARAMS_PER_BATCH])
@@ -153,6 +155,14 @@ def code_version() -> tuple[str, str]:
         except importlib.metadata.PackageNotFoundError:
             return "unknown", "unknown"
     return commit.stdout.strip(), "true" if changes.stdout.strip() else "false"
+
+
+def claim_adopted_run(store: Store) -> None:
+    """Say early whose the run of `mlflow run` is: a stage may hash a base for minutes before it begins."""
+    run_id = os.environ.get(RUN_ID_VARIABLE)
+    if run_id:
+        with suppress(MlflowException):
+            store.client.set_tag(run_id, Tag.PROCESS, process_tag())
 
 
 def _adoptable(store: Store) -> Run | None:
@@ -184,7 +194,7 @@ def _leave_stub(store: Store, adopted: Run, run_id: str) -> str:
     declared = [Param(key, redact(value)) for key, value in adopted.data.params.items()]
     store.client.log_batch(run_id, params=declared)
     stub = adopted.info.run_id
-    store.client.set_tag(stub, MOVED_TAG, run_id)
+    store.client.set_tag(stub, Tag.MOVED_TO, run_id)
     store.client.set_tag(stub, NOTE_TAG, f"This is run {run_id} of the experiment `{EXPERIMENT}`.")
     logger.info("run %s is kept as %s in the experiment %s", stub, run_id, EXPERIMENT)
     return stub
@@ -195,7 +205,7 @@ def mark_dead(store: Store, run_id: str, reason: str) -> None:
     with translated_errors(f"run {run_id}"):
         run = store.client.get_run(run_id)
         note = run.data.tags.get(NOTE_TAG, "")
-        for key, value in ((ERROR_TAG, reason), (NOTE_TAG, f"{note}\n\n**KILLED** {reason}")):
+        for key, value in ((Tag.ERROR, reason), (NOTE_TAG, f"{note}\n\n**KILLED** {reason}")):
             store.client.set_tag(run_id, key, redact(value))
         store.client.set_terminated(run_id, "KILLED")
         drafts = store.client.search_logged_models([store.experiment_id], f"source_run_id = '{run_id}'")
@@ -225,14 +235,14 @@ def stage_tags(
     commit, dirty = code_version()
     nested = {} if parent is None else {PARENT_TAG: parent}
     return {
-        STAGE_TAG: stage,
+        Tag.STAGE: stage,
         NOTE_TAG: note,
-        VARIANT_TAG: variant,
-        BASE_TAG: base_digest,
-        CHARACTER_TAG: character,
-        VERSION_TAG: commit,
-        DIRTY_TAG: dirty,
-        PROCESS_TAG: process_tag(),
+        Tag.VARIANT: variant,
+        Tag.BASE_DIGEST: base_digest,
+        Tag.CHARACTER: character,
+        Tag.CODE_VERSION: commit,
+        Tag.GIT_DIRTY: dirty,
+        Tag.PROCESS: process_tag(),
         **{link_tag(key): value for key, value in links.items()},
         **nested,
     }

@@ -4,32 +4,30 @@ from __future__ import annotations
 
 import logging
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from mlflow import artifacts as mlflow_artifacts
-from mlflow import pyfunc
 from mlflow.entities import LoggedModel, LoggedModelOutput
 from mlflow.exceptions import MlflowException
-from mlflow.models import Model, ModelSignature
-from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 
 from skippy.errors import MissingRunError, RegistryError, SkippyError, TrackingError
 from skippy.redaction import redact
 from skippy.tracking.artifacts import cache_root, fetched
 from skippy.tracking.connection import Store, StoreAccess, local_path
 from skippy.tracking.external_models import external_model
+from skippy.tracking.mlmodel import WEIGHTS, write_mlmodel
 from skippy.tracking.orphans import remove_weights, scratch_directory, sweep_orphans
 from skippy.tracking.registry import ModelVersionRecord, Registry, check_model_name, parse_model_uri
 from skippy.tracking.stage_run import StageRun, translated_errors
 
 logger = logging.getLogger(__name__)
 
-WEIGHTS = "weights"
-DEFAULT_NEW_TOKENS = 256
-LOADER_MODULE = "skippy.tracking.pyfunc_loader"
+CARD = "MODEL_CARD.md"
+MAX_DESCRIPTION = 5000
 NOTHING: Mapping[str, object] = {}
 
 
@@ -232,6 +230,24 @@ class Models(StoreAccess):
         if not any(item.path == f"{WEIGHTS}/config.json" for item in there):
             raise _weights_gone(uri, logged.artifact_location)
 
+    def write_card(self, uri: str, text: str) -> None:
+        """Make `text` the description of a registered version, and keep it beside its weights.
+
+        Args:
+            uri: `models:/name/version`.
+            text: Markdown; what the registry does not hold of it stands in the file alone.
+
+        Raises:
+            MissingRunError: no such version.
+        """
+        version = self._registry.lookup(parse_model_uri(uri))
+        with translated_errors(uri):
+            self.store.client.update_model_version(version.name, str(version.version), text[:MAX_DESCRIPTION])
+            if version.model_id is not None:
+                with tempfile.TemporaryDirectory() as scratch:
+                    (Path(scratch) / CARD).write_text(text, encoding="utf-8")
+                    self.store.client.log_model_artifacts(version.model_id, scratch)
+
     def _resolve_logged(self, uri: str, model_id: str, version: ModelVersionRecord | None) -> ResolvedModel:
         logged = require_ready(self.store, model_id, uri)
         path = self._weights(uri, logged.artifact_location, model_id)
@@ -289,21 +305,3 @@ def _weights_gone(uri: str, location: str) -> MissingRunError:
         found="nothing there",
         next_step="mlflow run . -e merge --env-manager local makes them anew",
     )
-
-
-def write_mlmodel(folder: Path, model_id: str, run_id: str) -> None:
-    """Write the MLmodel file that lets `mlflow.pyfunc.load_model` find `weights/`."""
-    # An unnamed column takes a plain list of prompts as well as a table's first column.
-    text = Schema([ColSpec(DataType.string)])
-    params = ParamSchema(
-        [
-            ParamSpec("max_new_tokens", DataType.long, DEFAULT_NEW_TOKENS),
-            ParamSpec("temperature", DataType.double, 0.0),
-        ]
-    )
-    signature = ModelSignature(inputs=text, outputs=text, params=params)
-    model = Model(run_id=run_id, model_id=model_id, signature=signature)
-    pyfunc.add_to_model(model, loader_module=LOADER_MODULE, data=WEIGHTS)
-    size = sum(path.stat().st_size for path in (folder / WEIGHTS).rglob("*") if path.is_file())
-    model.model_size_bytes = size
-    model.save(str(folder / "MLmodel"))

@@ -22,8 +22,8 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from skippy.tracking.connection import Store, local_path
-from skippy.tracking.external_models import MODEL_DIGEST_TAG
 from skippy.tracking.stage_run import translated_errors
+from skippy.tracking.tags import Tag
 
 logger = logging.getLogger(__name__)
 
@@ -111,7 +111,7 @@ def _models(store: Store) -> Iterator[Orphan]:
     endings: dict[str, str] = {}
     for model in _logged_models(store):
         run_id = model.source_run_id or ""
-        if not run_id or MODEL_DIGEST_TAG in model.tags:
+        if not run_id or Tag.MODEL_DIGEST in model.tags:
             continue  # stands for weights outside the store
         if run_id not in endings:
             endings[run_id] = _ending(store, run_id)

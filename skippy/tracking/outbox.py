@@ -67,6 +67,7 @@ class Outbox:
         self._store = store
         self._lock: int | None = None
         self._tried = 0.0
+        self._answered = 0.0
         self._deadline: float | None = None
 
     @property
@@ -84,19 +85,21 @@ class Outbox:
         Raises:
             TrackingError: the store is well and refuses; nothing is kept.
         """
-        if not self.is_waiting:
-            try:
-                deliver(self._store.client, self.run_id, delivery, files)
-            except Exception as error:
-                if not is_outage(error):
-                    raise _refused(self.run_id, error) from error
-                logger.warning("tracking: the store does not answer; what the run logs is kept until it does")
-                self._failed(error)
-                self.keep(delivery, files)
+        if self.is_waiting:
+            self.keep(delivery, files)
+            if time.monotonic() - self._tried > PAUSE_SECONDS:
+                self.deliver_kept()
             return
-        self.keep(delivery, files)
-        if time.monotonic() - self._tried > PAUSE_SECONDS:
-            self.deliver_kept()
+        try:
+            self._require_answer()
+            deliver(self._store.client, self.run_id, delivery, files)
+            self._answered = time.monotonic()
+        except Exception as error:
+            if not is_outage(error):
+                raise _refused(self.run_id, error) from error
+            logger.warning("tracking: the store does not answer; what the run logs is kept until it does")
+            self._failed(error)
+            self.keep(delivery, files)
 
     def settle(self) -> None:
         """Deliver everything; called again, it is no more patient than before.
@@ -125,10 +128,8 @@ class Outbox:
         """
         for path in self._kept():
             self._tried = time.monotonic()
-            if not self._store.is_reachable():
-                self.last_error = self.last_error or "the server does not answer"
-                return False
             try:
+                self._require_answer()
                 delivery = json.loads(path.read_text(encoding="utf-8"))
                 deliver(self._store.client, self.run_id, delivery, _payload(path))
             except Exception as error:
@@ -136,11 +137,17 @@ class Outbox:
                     raise _refused(str(path), error) from error
                 self._failed(error)
                 return False
+            self._answered = time.monotonic()
             path.unlink()
             shutil.rmtree(path.with_suffix(""), ignore_errors=True)
         self._deadline = None
         self._close()
         return True
+
+    def _require_answer(self) -> None:
+        """Ask a server that was not heard of for a while whether it is there: its client would hang for minutes."""
+        if time.monotonic() - self._answered > PAUSE_SECONDS and not self._store.is_reachable():
+            raise ConnectionError("the server does not answer")
 
     def _failed(self, error: Exception) -> None:
         self.last_error = redact(str(error).splitlines()[0] if str(error) else type(error).__name__)
@@ -159,6 +166,7 @@ class Outbox:
         path = self.folder / f"{int(before[-1].stem) + 1 if before else 1:06d}.json"
         if files is not None:
             folder = path.with_suffix("")
+            shutil.rmtree(folder, ignore_errors=True)  # half of it, where the disk was full
             folder.mkdir()
             if files.is_dir():
                 shutil.copytree(files, folder / "files")
@@ -226,15 +234,22 @@ def deliver_left_behind(store: Store) -> list[str]:
     Raises:
         TrackingError: the store refuses some of it.
     """
-    complete = []
+    complete: list[str] = []
+    refused: TrackingError | None = None
     for folder in sorted((store.unfinished / FOLDER).glob("*/")):
         with _nobody_at(folder) as is_free:
             outbox = Outbox(store, folder.name)
             if is_free and outbox.is_waiting:
-                if not outbox.deliver_kept():
-                    break
+                try:
+                    if not outbox.deliver_kept():
+                        break
+                except TrackingError as error:
+                    refused = error
+                    continue
                 complete.append(folder.name)
                 logger.info("tracking: run %s has everything now that it could not deliver", folder.name)
+    if refused is not None:
+        raise refused
     return complete
 
 

@@ -34,9 +34,10 @@ from skippy.errors import TrackingError
 from skippy.redaction import hide_credentials
 from skippy.tracking.connection import Store, StoreAccess
 from skippy.tracking.lifecycle import mark_dead
-from skippy.tracking.records import ERROR_TAG, PARENT_TAG, PROCESS_TAG, to_record
+from skippy.tracking.records import to_record
 from skippy.tracking.signals import PARENT_VARIABLE, is_process_gone, process_tag, stop_hooks
 from skippy.tracking.stage_run import translated_errors
+from skippy.tracking.tags import PARENT_TAG, Tag
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +86,7 @@ class StageProcess:
             f"The stage {self.entry_point} did not succeed.",
             where=f"run {self.run_id} {run.name!r}",
             expected="status FINISHED",
-            found=f"{run.status}: {run.tags.get(ERROR_TAG, _cause_of_death(code))}",
+            found=f"{run.status}: {run.tags.get(Tag.ERROR, _cause_of_death(code))}",
             next_step=f"read its output above; run it alone with mlflow run . -e {self.entry_point} "
             "--env-manager local",
         )
@@ -160,8 +161,8 @@ class Processes(StoreAccess):
         try:
             with translated_errors(f"run {process.run_id}"):
                 # A child that is killed while it still imports could not say whose run this is.
-                if not self.client.get_run(process.run_id).data.tags.get(PROCESS_TAG):
-                    self.client.set_tag(process.run_id, PROCESS_TAG, process_tag(submitted.command_proc.pid))
+                if not self.client.get_run(process.run_id).data.tags.get(Tag.PROCESS):
+                    self.client.set_tag(process.run_id, Tag.PROCESS, process_tag(submitted.command_proc.pid))
                 self.client.set_tag(process.run_id, PARENT_TAG, parent_run_id)
                 self.client.set_tag(process.run_id, MLFLOW_PROJECT_BACKEND, BACKEND)
         except BaseException:
@@ -195,8 +196,8 @@ class Processes(StoreAccess):
 def _reason_to_reap(run: Run) -> str:
     """Why a run that says RUNNING cannot be; empty where it may be."""
     tags = run.data.tags
-    if PROCESS_TAG in tags:
-        gone = is_process_gone(tags[PROCESS_TAG])
+    if Tag.PROCESS in tags:
+        gone = is_process_gone(tags[Tag.PROCESS])
         return "the process ended without a word (kill -9, out of memory)" if gone else ""
     age_seconds = time.time() - run.info.start_time / 1000
     is_local = tags.get(MLFLOW_PROJECT_BACKEND, BACKEND) == BACKEND and MLFLOW_PROJECT_ENTRY_POINT in tags

@@ -7,17 +7,7 @@ from dataclasses import dataclass
 
 from mlflow.entities import Run
 
-STAGE_TAG = "skippy.stage"
-VARIANT_TAG = "skippy.variant"
-BASE_TAG = "skippy.base_digest"
-CHARACTER_TAG = "skippy.character"
-VERSION_TAG = "skippy.code_version"
-DIRTY_TAG = "skippy.git_dirty"
-ERROR_TAG = "skippy.error"
-MOVED_TAG = "skippy.moved_to"
-PROCESS_TAG = "skippy.process"
-NOTE_TAG = "mlflow.note.content"
-PARENT_TAG = "mlflow.parentRunId"
+from skippy.tracking.tags import PARENT_TAG, Tag, link_tag
 
 
 @dataclass(frozen=True)
@@ -51,17 +41,17 @@ class RunRecord:
     @property
     def variant(self) -> str:
         """Tag `skippy.variant`, empty where none applies."""
-        return self.tags.get(VARIANT_TAG, "")
+        return self.tags.get(Tag.VARIANT, "")
 
     @property
     def character(self) -> str:
         """Tag `skippy.character`, empty where none applies."""
-        return self.tags.get(CHARACTER_TAG, "")
+        return self.tags.get(Tag.CHARACTER, "")
 
     @property
     def base_digest(self) -> str:
         """Tag `skippy.base_digest`, empty where unknown."""
-        return self.tags.get(BASE_TAG, "")
+        return self.tags.get(Tag.BASE_DIGEST, "")
 
     @property
     def parent(self) -> str | None:
@@ -70,7 +60,7 @@ class RunRecord:
 
     def link(self, stage: str) -> str:
         """Run id under `skippy.<stage>_run`, empty if not linked."""
-        return self.tags.get(f"skippy.{stage}_run", "")
+        return self.tags.get(link_tag(stage), "")
 
 
 @dataclass(frozen=True)
@@ -96,7 +86,7 @@ def to_record(run: Run) -> RunRecord:
     return RunRecord(
         run_id=run.info.run_id,
         name=run.info.run_name or "",
-        stage=tags.get(STAGE_TAG, ""),
+        stage=tags.get(Tag.STAGE, ""),
         status=run.info.status,
         tags=tags,
         params=dict(run.data.params),

@@ -12,18 +12,9 @@ from mlflow.exceptions import MlflowException
 from skippy.errors import MissingRunError
 from skippy.tracking.artifacts import Artifacts
 from skippy.tracking.connection import EXPERIMENT, Store, StoreAccess
-from skippy.tracking.records import (
-    BASE_TAG,
-    CHARACTER_TAG,
-    ERROR_TAG,
-    MOVED_TAG,
-    STAGE_TAG,
-    VARIANT_TAG,
-    MetricPoint,
-    RunRecord,
-    to_record,
-)
+from skippy.tracking.records import MetricPoint, RunRecord, to_record
 from skippy.tracking.stage_run import translated_errors
+from skippy.tracking.tags import LINK_PREFIX, Tag
 
 PAGE_SIZE = 1000
 NOTHING: Mapping[str, str] = {}
@@ -60,7 +51,7 @@ class Runs(StoreAccess):
                 next_step=_command(stage, NOTHING),
             )
         if record.status != "FINISHED":
-            reason = record.tags.get(ERROR_TAG, "").splitlines()
+            reason = record.tags.get(Tag.ERROR, "").splitlines()
             detail = f" ({reason[0]})" if reason else ""
             what = "has not finished" if record.status in ("RUNNING", "SCHEDULED") else "did not succeed"
             raise MissingRunError(
@@ -79,7 +70,7 @@ class Runs(StoreAccess):
             MissingRunError: there is none, or several begin so.
         """
         try:
-            record = to_record(self.store.client.get_run(self._in_full(run_id)))
+            found = self.store.client.get_run(self._in_full(run_id))
         except MlflowException as error:
             raise MissingRunError(
                 "There is no such run.",
@@ -88,7 +79,16 @@ class Runs(StoreAccess):
                 found=str(error),
                 next_step="look the id up in the MLflow UI, or leave it out for the newest",
             ) from error
-        moved = record.tags.get(MOVED_TAG)
+        record = to_record(found)
+        if found.info.lifecycle_stage == "deleted":
+            raise MissingRunError(
+                "The run is deleted.",
+                where=f"{record.stage} run {record.run_id} {record.name!r}",
+                expected="a run that is there",
+                found="lifecycle stage deleted",
+                next_step=f"give another run id, or bring it back: mlflow runs restore --run-id {record.run_id}",
+            )
+        moved = record.tags.get(Tag.MOVED_TO)
         return self.read(moved) if moved else record
 
     def _in_full(self, run_id: str) -> str:
@@ -112,7 +112,7 @@ class Runs(StoreAccess):
 
     def newest(self, limit: int, *, stage: str = "") -> list[RunRecord]:
         """The newest runs of skippy, whatever their status; of one stage or of all."""
-        clause = _clause(STAGE_TAG, stage) if stage else f"tags.`{STAGE_TAG}` LIKE '%'"
+        clause = _clause(Tag.STAGE, stage) if stage else f"tags.`{Tag.STAGE}` LIKE '%'"
         with translated_errors("search for runs"):
             runs = self.store.client.search_runs(
                 [self.store.experiment_id], clause, max_results=limit, order_by=["attributes.start_time DESC"]
@@ -150,9 +150,9 @@ class Runs(StoreAccess):
         found = self._search(wanted, finished=True, limit=1)
         if found:
             return found[0]
-        others = self._search({STAGE_TAG: stage}, finished=False, limit=PAGE_SIZE)
+        others = self._search({Tag.STAGE: stage}, finished=False, limit=PAGE_SIZE)
         described = ", ".join(
-            f"{key.removeprefix('skippy.')} {_short(value)}" for key, value in wanted.items()
+            f"{key.removeprefix(LINK_PREFIX)} {_short(value)}" for key, value in wanted.items()
         )
         given = {"model" if stage == "eval" else "variant": variant, "character": character}
         shown = {**{key: value for key, value in given.items() if value}, **make_with}
@@ -208,7 +208,7 @@ def _wanted(
     character: str | None,
     extra_tags: Mapping[str, str],
 ) -> dict[str, str]:
-    given = {STAGE_TAG: stage, BASE_TAG: base_digest, VARIANT_TAG: variant, CHARACTER_TAG: character}
+    given = {Tag.STAGE: stage, Tag.BASE_DIGEST: base_digest, Tag.VARIANT: variant, Tag.CHARACTER: character}
     return {**{key: value for key, value in given.items() if value is not None}, **extra_tags}
 
 

@@ -24,14 +24,11 @@ from skippy.errors import TrackingError
 from skippy.redaction import redact, redact_known
 from skippy.tracking.connection import Store
 from skippy.tracking.outbox import Outbox, deliver, metric_points, tag_values
-from skippy.tracking.records import (
-    BASE_TAG,
-    CHARACTER_TAG,
-    NOTE_TAG,
-    VARIANT_TAG,
-    Dataset,
-)
+from skippy.tracking.records import Dataset
+from skippy.tracking.tags import NOTE_TAG, Tag, link_tag
 
+TABLES_TAG = "mlflow.loggedArtifacts"
+"""Where MLflow's UI looks for tables."""
 METRIC_NAME = re.compile(r"[A-Za-z0-9_\-. :/]+")
 MAX_NAME_LENGTH = 250
 MAX_TAG_LENGTH = 5000
@@ -102,6 +99,14 @@ class StageRun:
             del self._waiting[: len(batch)]
         self._flushed = time.monotonic()
 
+    def spill(self) -> None:
+        """Hand on the metrics that wait; those that the store refuses are kept on disk."""
+        try:
+            self.flush()
+        except TrackingError:
+            self.outbox.keep(metric_points(self._waiting))
+            self._waiting = []
+
     def settle(self) -> None:
         """Wait until the store has everything; `TrackingError` if it does not come back in time."""
         self.flush()
@@ -123,7 +128,7 @@ class StageRun:
             tags: by name.
             at_once: past everything that waits for the store, or not at all.
         """
-        clean = [(key, _cut(redact(str(value)))) for key, value in tags.items()]
+        clean = [(key, cut(redact(str(value)))) for key, value in tags.items()]
         for start in range(0, len(clean), MAX_TAGS_PER_BATCH):
             delivery = tag_values(dict(clean[start : start + MAX_TAGS_PER_BATCH]))
             if at_once:
@@ -148,7 +153,7 @@ class StageRun:
                 self._client.update_run(self.run_id, name=redact(name))
         if note is not None:
             self.note = note
-        given = {NOTE_TAG: note, VARIANT_TAG: variant, BASE_TAG: base_digest, CHARACTER_TAG: character}
+        given = {NOTE_TAG: note, Tag.VARIANT: variant, Tag.BASE_DIGEST: base_digest, Tag.CHARACTER: character}
         tags = {key: value for key, value in given.items() if value is not None}
         tags.update({link_tag(stage): run_id for stage, run_id in (links or {}).items()})
         if tags:
@@ -194,6 +199,24 @@ class StageRun:
         with tempfile.TemporaryDirectory() as scratch:
             table.to_parquet(Path(scratch) / name, index=False)
             self.log_file(Path(scratch) / name, folder)
+
+    def log_browsable_tables(self, tables: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+        """Write tables that MLflow's UI shows and sorts, and that `mlflow.load_table` reads.
+
+        Args:
+            tables: artifact path, a name in .json, → rows; empty tables are left out.
+        """
+        listed = []
+        for path, rows in tables.items():
+            if not rows:
+                continue
+            # `DataFrame.to_json(orient="split")`, as `mlflow.log_table` writes it.
+            columns = list(dict.fromkeys(name for row in rows for name in row))
+            data = [[row.get(name) for name in columns] for row in rows]
+            self.log_json({"columns": columns, "data": data}, path)
+            listed.append({"path": path, "type": "table"})
+        if listed:
+            self.set_tags({TABLES_TAG: json.dumps(listed)})
 
     def log_dataset(self, name: str, digest: str, source: str, context: str) -> Dataset:
         """Link a dataset to the run.
@@ -248,11 +271,6 @@ def check_metric_value(name: str, value: float) -> float:
     return number
 
 
-def link_tag(stage: str) -> str:
-    """`svd` → `skippy.svd_run`; a full tag name stays as it is."""
-    return stage if stage.startswith("skippy.") else f"skippy.{stage.removesuffix('_run')}_run"
-
-
 def to_json(content: object, where: str) -> str:
     """Strict, indented JSON of mappings, sequences, dataclasses and paths."""
     try:
@@ -280,5 +298,6 @@ def _plain(value: object) -> object:
     raise TypeError(f"{type(value).__name__} has no JSON form")
 
 
-def _cut(text: str) -> str:
+def cut(text: str) -> str:
+    """The text as long as a tag may be."""
     return text if len(text) <= MAX_TAG_LENGTH else text[: MAX_TAG_LENGTH - 1] + "…"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from skippy.tracking.connection import open_store
+from skippy.tracking.lifecycle import claim_adopted_run
 from skippy.tracking.tracker import Tracker
 
 
@@ -17,7 +18,9 @@ def open_tracker(root: Path | None = None) -> Tracker:
     Raises:
         TrackingError: the store cannot be reached or used.
     """
-    return Tracker(open_store(root))
+    store = open_store(root)
+    claim_adopted_run(store)
+    return Tracker(store)
 
 
 if __name__ == "__main__":

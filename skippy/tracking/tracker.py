@@ -10,7 +10,13 @@ from skippy.errors import SkippyError
 from skippy.tracking.artifacts import Artifacts
 from skippy.tracking.claims import Claims
 from skippy.tracking.connection import Store, StoreAccess
-from skippy.tracking.lifecycle import log_params, stage_tags, supervised
+from skippy.tracking.lifecycle import (
+    HYPERPARAMETER_PREFIX,
+    RESOLVED_PREFIX,
+    log_params,
+    stage_tags,
+    supervised,
+)
 from skippy.tracking.models import Models
 from skippy.tracking.outbox import deliver_left_behind
 from skippy.tracking.processes import Processes
@@ -58,6 +64,7 @@ class Tracker(StoreAccess):
         character: str = "",
         links: Mapping[str, str] = NOTHING,
         params: Mapping[str, object] = NOTHING,
+        hyperparameters: Mapping[str, object] = NOTHING,
         parent: str | None = None,
     ) -> Iterator[StageRun]:
         """Run a stage: `with tracker.stage("svd", …) as run:`.
@@ -76,12 +83,14 @@ class Tracker(StoreAccess):
             character: tag.
             links: stage → run id this one builds on; tags `skippy.<stage>_run`.
             params: resolved parameters, logged under `resolved/`.
+            hyperparameters: those in force, logged as `hp.NAME`.
             parent: run id this one is nested under.
         """
         tags = stage_tags(stage, note, variant, base_digest, character, links, parent)
         with supervised(self.store, name, tags) as run:
             self._clear_up()
-            log_params(self.store, run.run_id, params)
+            log_params(self.store, run.run_id, params, RESOLVED_PREFIX)
+            log_params(self.store, run.run_id, hyperparameters, HYPERPARAMETER_PREFIX)
             run.log_json(config, CONFIG_FILE)
             yield run
 

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from skippy.training.plan import RunSink
+from skippy.training.trainer import FINISHED_FILE
 
 ADAPTERS_DIRECTORY = "adapters"
 
@@ -38,3 +40,16 @@ class CheckpointCallback(TrainerCallback):
         """Adapter directories by step, those of an earlier part of a resumed run included."""
         found = sorted(self.folder.glob("step_*"))
         return {int(path.name.removeprefix("step_")): path for path in found}
+
+
+class FinishCallback(TrainerCallback):
+    """Marks a checkpoint as one to go on from, when its adapter, numbers and tables are kept: add it last.
+
+    A torn or half-logged checkpoint is never resumed from, so nothing of a step before it can be missing.
+    """
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Touch the mark."""
+        if state.is_world_process_zero:
+            folder = Path(str(args.output_dir)) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
+            (folder / FINISHED_FILE).touch()

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from typing import Any
 
 from skippy.models.loading import hash_parameters
-from skippy.models.targets import find_targets
+from skippy.models.targets import find_targets, select_targets
 from skippy.stores.checkpoints import Checkpoint
 from skippy.training.guards import (
     require_own_reference,
@@ -18,6 +18,7 @@ from skippy.training.guards import (
     require_unchanged_base,
     require_vllm,
 )
+from skippy.training.journal import Journal
 from skippy.training.margin import spectral_margin
 from skippy.training.plan import Margin, RunSink, TrainOutcome, TrainRequest
 from skippy.training.resume import claim_output, finished_checkpoints
@@ -43,12 +44,17 @@ def train_grpo(request: TrainRequest, run: RunSink) -> TrainOutcome:
     require_supported_launch(os.environ)
     require_vllm(request.settings)
     checkpoint = Checkpoint.open(request.base_path)
-    targets = find_targets(checkpoint.config, checkpoint.shapes)
+    targets = select_targets(find_targets(checkpoint.config, checkpoint.shapes), request.settings.targets)
     require_own_reference(request)
     resume_from = claim_output(request)
+    sink: RunSink = run
+    if os.environ.get("RANK", "0") == "0":
+        sink = journal = Journal(run, request.output_dir)
+        if resume_from is not None:
+            journal.replay(int(resume_from.name.rsplit("-", 1)[1]))
     # TRL 1.16 still says gradient_checkpointing where transformers 5.23 says activation_checkpointing.
     warnings.filterwarnings("ignore", message=".*gradient_checkpointing", category=FutureWarning)
-    built = build_run(request, run, targets)
+    built = build_run(request, sink, targets)
     before = hash_parameters(built.model)
     began = time.perf_counter()
     with built.tracking:

@@ -12,8 +12,9 @@ from torch import nn
 from skippy.core.basis import Basis
 from skippy.core.spectral.lora import LoraFactors
 from skippy.errors import ProjectorError, TrainingError
+from skippy.presets.settings import GrpoSettings
 from skippy.training.layers import base_weight
-from skippy.training.plan import GrpoSettings, TrainRequest
+from skippy.training.plan import TrainRequest
 
 # A stored triple satisfies W v = σ u to 1e-5; the rest is room for a base that is loaded in another dtype.
 TRIPLE_TOLERANCE = 1e-2

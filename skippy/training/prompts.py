@@ -17,7 +17,7 @@ from datasets import Dataset
 from skippy.core.problem import Problem
 from skippy.errors import TrainingError
 from skippy.models.prompts import conversation, prompt_ids
-from skippy.training.plan import GrpoSettings
+from skippy.presets.settings import GrpoSettings
 
 logger = logging.getLogger(__name__)
 

@@ -6,12 +6,13 @@ import hashlib
 import json
 import logging
 from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from skippy.errors import TrainingError
+from skippy.errors import ConfigError, TrainingError
 from skippy.stores.atomic import write_json
 from skippy.training.plan import TrainRequest
 from skippy.training.trainer import FINISHED_FILE, process_count
@@ -56,6 +57,39 @@ def claim_output(request: TrainRequest) -> Path | None:
         )
     logger.info("resuming from %s", finished[-1].name)
     return finished[-1]
+
+
+def goes_on(folder: Path, wish: str) -> bool:
+    """Whether a training goes on from what its output directory holds.
+
+    Args:
+        folder: where checkpoints are kept; it may be missing.
+        wish: parameter `resume`: false, true, auto or discard.
+
+    Raises:
+        ConfigError: checkpoints are there and nobody said what becomes of them, or there is nothing to go on from.
+    """
+    finished = finished_checkpoints(folder)
+    if wish == "true" and not any(folder.glob("*")):
+        raise ConfigError(
+            "There is nothing to resume.",
+            where=folder.name,
+            expected="a checkpoint of an unfinished training with the same parameters",
+            found="none",
+            next_step="leave resume out to start from the beginning",
+        )
+    if wish == "false" and finished:
+        kept = datetime.fromtimestamp((finished[-1] / FINISHED_FILE).stat().st_mtime).isoformat(
+            " ", "minutes"
+        )
+        raise ConfigError(
+            "An unfinished training with exactly these parameters is kept; nothing was touched.",
+            where=str(folder),
+            expected="no checkpoints, or a word on what becomes of them",
+            found=f"checkpoints up to step {finished[-1].name.rsplit('-', 1)[1]}, the last of {kept}",
+            next_step="pass -P resume=true to go on from there, or -P resume=discard to start again",
+        )
+    return wish == "true" or (wish == "auto" and bool(finished))
 
 
 def finished_checkpoints(output_dir: Path) -> tuple[Path, ...]:

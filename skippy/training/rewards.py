@@ -60,6 +60,21 @@ def adapt_reward(
     return reward
 
 
+def try_reward(function: RewardFunction, name: str) -> None:
+    """Call a reward on two completions, so that a fault shows before training and not in its first step.
+
+    Raises:
+        RewardError: it asks for what training does not have, fails, or gives no scores.
+    """
+    offered: dict[str, list] = {
+        "completions": ["Good morning!", ""],
+        "prompts": ["Hello.", "Why?"],
+        "truncated": [False, True],
+        "answers": [None, 42],
+    }
+    _call(function, name, {key: offered[key] for key in _asked_for(function, name)})
+
+
 def _asked_for(function: RewardFunction, name: str) -> tuple[str, ...]:
     parameters = inspect.signature(function).parameters.values()
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):

@@ -22,7 +22,7 @@ from skippy.models.loading import load_model, load_tokenizer
 from skippy.models.prompts import template_arguments
 from skippy.training.adapters import adapter_card, save_adapter
 from skippy.training.character_callback import CharacterCallback
-from skippy.training.checkpoint_callback import CheckpointCallback
+from skippy.training.checkpoint_callback import CheckpointCallback, FinishCallback
 from skippy.training.constraint_callback import ConstraintCallback, constrain, protected_bases
 from skippy.training.guards import choose_device, require_only_adapter_trains, require_true_triples
 from skippy.training.layers import all_factors, target_layers
@@ -86,9 +86,9 @@ def build_run(request: TrainRequest, run: RunSink, targets: tuple[Target, ...]) 
         logger.info("no character reference: character metrics are left out")
     else:
         every, seed = settings.character_steps, settings.seed
-        trainer.add_callback(
-            CharacterCallback(run, model, tokenizer, factors, request.reference, every, seed)
-        )
+        reference = request.reference.of_targets(factors)
+        trainer.add_callback(CharacterCallback(run, model, tokenizer, factors, reference, every, seed))
+    trainer.add_callback(FinishCallback())
     return BuiltRun(trainer, model, tracking, checkpoints, layers, factors, measured, save)
 
 

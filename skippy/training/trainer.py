@@ -18,9 +18,10 @@ from skippy.core.target import Target
 from skippy.errors import TrainingError
 from skippy.models.captured import gains_from_recording
 from skippy.models.targets import target_pattern
+from skippy.presets.settings import GrpoSettings
 from skippy.training.constraint_callback import ConstraintCallback
 from skippy.training.guards import choose_device
-from skippy.training.plan import GrpoSettings, TrainRequest
+from skippy.training.plan import TrainRequest
 from skippy.training.rollout import Rollout
 from skippy.training.weight_sync import has_float32_base, merged_forward, push_without_merging
 
@@ -94,14 +95,12 @@ class ConstrainedTrainer(GRPOTrainer):
             self.write_adapter(Path(output_dir or str(self.args.output_dir)))
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
-        """Mark a checkpoint when every rank has written its part; a torn one is never resumed from."""
+        """Write a checkpoint with every rank's part; `FinishCallback` marks it once all of its step is logged."""
         folder = Path(str(self.args.output_dir)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
         if self.args.should_save:
             (folder / FINISHED_FILE).unlink(missing_ok=True)
         super()._save_checkpoint(model, trial)
         self.accelerator.wait_for_everyone()
-        if self.args.should_save:
-            (folder / FINISHED_FILE).touch()
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Write none: `skippy.json` says what the adapter is."""

@@ -134,6 +134,18 @@ def test_what_a_file_says_is_what_the_character_holds(write):
     assert plain.subspace_prompts() == plain.train_prompts
 
 
+def test_the_smallest_effect_is_the_usual_one_or_the_files_own(write):
+    """Left out it is no part of the digest: evaluations of before it still belong to the same character."""
+    plain, own = (
+        loader.load_character(write(text)) for text in (MINIMAL, "smallest_effect: 0.1\n" + MINIMAL)
+    )
+    assert (plain.smallest_effect, own.smallest_effect) == (0.25, 0.1)
+    assert plain.digest != own.digest
+    with pytest.raises(CharacterError, match="smallest_effect") as refusal:
+        loader.load_character(write("smallest_effect: 2\n" + MINIMAL))
+    assert "0.9" in refusal.value.expected
+
+
 def test_digest_follows_content_not_layout_or_place(write, tmp_path):
     digest = loader.load_character(write(MINIMAL)).digest
     respelled = "# a comment\n" + MINIMAL.replace("  min: 5\n", "  min:   5   # words\n")

@@ -129,6 +129,24 @@ def test_checkpoints_stand_on_the_bases_scale():
     )
 
 
+def test_a_walk_that_asked_the_base_is_read_against_that_base():
+    """The evaluated base solves nothing, by other samples; in the walk it solves one of two, as every dot is read."""
+    evaluated = problem_scores([solved(p, 0, None) for p in PROBLEMS.problems], PROBLEMS)
+    asked = [
+        sample
+        for step, values in ((0, (PROBLEMS.problems[0].gold, None)), (20, (PROBLEMS.problems[0].gold, None)))
+        for sample in (
+            *(solved(p, 0, value, f"x@{step}") for p, value in zip(PROBLEMS.problems, values, strict=False)),
+            *(chatted("plain", prompt, 0, 0.02 * step, f"x@{step}") for prompt in "ab"),
+        )
+    ]
+    base, last = frontier(asked, evaluated, PROBLEMS, None)
+    assert (base.is_base, base.step, base.persona, base.accuracy) == (True, 0, 0.0, 0.5)
+    assert (base.n, base.k, base.accuracy_error) == (2, 1, 0.5)
+    assert (last.is_base, last.accuracy, last.accuracy_error, last.is_chosen) == (False, 0.5, 0.0, True)
+    assert persona_by_step(asked) == {20: pytest.approx(0.4)}, "nobody merges step 0"
+
+
 def test_a_checkpoints_errors_are_over_problems_and_prompts_and_the_last_is_the_default():
     """The base solves the first of four; so does the first checkpoint, and the last one problem more."""
     base = problem_scores(

@@ -10,12 +10,12 @@ import pytest
 
 from skippy.characters.loader import load_character
 from skippy.config import EvalConfig
-from skippy.errors import ConfigError
+from skippy.errors import ConfigError, MissingRunError
 from skippy.evaluation import walk as checkpoints
 from skippy.evaluation.asking import Plan
 from skippy.evaluation.generator import Generator
 from skippy.evaluation.suites import AIME, banal_questions, load_problem_set, problem_questions, requests_for
-from skippy.evaluation.walk import FRONTIER, FRONTIER_PROBLEMS, plan_walk, walk
+from skippy.evaluation.walk import FRONTIER, FRONTIER_PROBLEMS, plan_walk, require_all_checkpoints, walk
 from skippy.models.generation import Completion
 from skippy.models.profiles import PROFILES
 from skippy.resolve.files import CHECKPOINTS
@@ -32,12 +32,16 @@ class Run:
     def __init__(self) -> None:
         self.metrics: list[tuple[int, dict[str, float]]] = []
         self.texts: dict[str, str] = {}
+        self.endings: list = []
 
     def log_metrics(self, metrics, step=None):
         self.metrics.append((step, dict(metrics)))
 
     def log_text(self, text, path):
         self.texts[path] = text
+
+    def when_finished(self, action):
+        self.endings.append(action)
 
 
 @pytest.fixture
@@ -57,10 +61,10 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     adapters: list[str] = []
 
     class Backend:
-        dies_at = 0
+        dies_at = -1
 
         def __init__(self, model, tokenizer):
-            self.step = int(model.rsplit("_", 1)[1])
+            self.step = int(str(model).rsplit("_", 1)[1]) if "_" in str(model) else 0
 
         def generate(self, requests, sampling):
             for number, request in enumerate(requests):
@@ -100,7 +104,10 @@ def planned(train_run: str = "t" * 32, limit: int = 4, seed: int = 0) -> Plan:
 
 def walk_once(tracker: SimpleNamespace, **given) -> tuple[Run, dict[str, float]]:
     run = Run()
-    return run, walk(planned(**given), make_base(), tracker, run)
+    figures = walk(planned(**given), make_base(), tracker, run)
+    for action in run.endings:
+        action()
+    return run, figures
 
 
 def test_every_checkpoint_is_loaded_once_and_its_persona_logged_by_step(tracker, loaded):
@@ -112,9 +119,10 @@ def test_every_checkpoint_is_loaded_once_and_its_persona_logged_by_step(tracker,
     assert personas[0] < personas[-1]
     assert list(figures.values()) == personas
     lines = run.texts[FRONTIER].splitlines()
-    assert all(f'"{DIGEST}@{step}"' in run.texts[FRONTIER] for step in STEPS)
-    assert sum(f'"suite": "{AIME}"' in line for line in lines) == 4 * len(STEPS)
-    assert len(lines) == (4 + len(load_character("skippy").banal_prompts)) * len(STEPS), "plain prompts alone"
+    asked = (0, *STEPS)
+    assert all(f'"{DIGEST}@{step}"' in run.texts[FRONTIER] for step in asked), "the base is step 0"
+    assert sum(f'"suite": "{AIME}"' in line for line in lines) == 4 * len(asked)
+    assert len(lines) == (4 + len(load_character("skippy").banal_prompts)) * len(asked), "plain prompts alone"
     assert not list(tracker.store.root.rglob("samples.jsonl"))
 
 
@@ -123,7 +131,7 @@ def test_a_killed_walk_goes_on_and_ends_the_same(tracker, loaded, monkeypatch):
     monkeypatch.setattr(checkpoints.TransformersBackend, "dies_at", 20)
     with pytest.raises(KeyboardInterrupt):
         walk_once(tracker)
-    monkeypatch.setattr(checkpoints.TransformersBackend, "dies_at", 0)
+    monkeypatch.setattr(checkpoints.TransformersBackend, "dies_at", -1)
     loaded.clear()
     resumed, figures_resumed = walk_once(tracker)
     assert resumed.texts == whole.texts
@@ -135,7 +143,7 @@ def test_a_killed_walk_of_one_training_is_not_gone_on_with_by_another(tracker, l
     monkeypatch.setattr(checkpoints.TransformersBackend, "dies_at", 20)
     with pytest.raises(KeyboardInterrupt):
         walk_once(tracker)
-    monkeypatch.setattr(checkpoints.TransformersBackend, "dies_at", 0)
+    monkeypatch.setattr(checkpoints.TransformersBackend, "dies_at", -1)
     loaded.clear()
     walk_once(tracker, train_run="u" * 32)
     assert loaded == [f"adapters/step_{step:06d}" for step in STEPS]
@@ -156,8 +164,10 @@ def test_the_walk_and_the_evaluation_share_no_seed(tracker, loaded):
     final = requests_for(questions, 4, plan.sampling, "m", set())
     assert {sample["problem_hash"] for sample in walked} <= {question.hash for question, _ in final.values()}
     assert not {sample["seed"] for sample in walked} & {request.seed for _, request in final.values()}
-    by_step = [{s["seed"] for s in walked if s["model_digest"].endswith(f"@{step}")} for step in STEPS]
-    assert by_step[0] == by_step[1] == by_step[2], "checkpoints are compared on the same noise"
+    by_step = [{s["seed"] for s in walked if s["model_digest"].endswith(f"@{step}")} for step in (0, *STEPS)]
+    assert by_step[0] == by_step[1] == by_step[2] == by_step[3], (
+        "base and checkpoints are compared on the same noise"
+    )
 
 
 def test_a_walk_through_a_server_is_refused_before_anything_is_looked_up():
@@ -173,3 +183,22 @@ def test_another_seed_walks_on_other_noise(tracker, loaded):
         run, _ = walk_once(tracker, seed=seed)
         seeds.append({json.loads(line)["seed"] for line in run.texts[FRONTIER].splitlines()})
     assert not seeds[0] & seeds[1]
+
+
+@pytest.mark.parametrize(
+    ("kept", "found"),
+    [((), "none"), (STEPS[:-1], f"without {STEPS[-1]}"), (STEPS[1:], f"without {STEPS[0]}"), (STEPS, None)],
+)
+def test_a_training_that_lacks_checkpoints_is_refused(tracker, tmp_path, kept, found):
+    """With fewer steps to choose from, another one is merged: the experiment changes."""
+    settings = tmp_path / "settings.json"
+    settings.write_text(json.dumps({"save_steps": STEPS[0]}))
+    tracker.artifacts.files = lambda run_id, path: [f"adapters/step_{step:06d}/adapter.bin" for step in kept]
+    tracker.artifacts.path = lambda run_id, path: settings
+    train = SimpleNamespace(run_id="t" * 32, metrics={"train/steps": float(STEPS[-1])})
+    if found is None:
+        require_all_checkpoints(train, tracker)
+        return
+    with pytest.raises(MissingRunError, match="did not keep all of its checkpoints") as error:
+        require_all_checkpoints(train, tracker)
+    assert found in error.value.found

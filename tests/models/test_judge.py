@@ -15,7 +15,7 @@ import pytest
 from skippy.errors import BackendError, RewardError
 from skippy.models.judge import JUDGE_RANGE, SYSTEM, Judge, JudgeSettings, judge_reward
 
-FAST = JudgeSettings(concurrency=4, timeout_seconds=1.0, retries=2, backoff_seconds=0.01)
+FAST = JudgeSettings(concurrency=4, timeout_seconds=1.0, retries=2)
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,6 @@ class Endpoint:
     content_type: str = "application/json"
     requests: list = field(default_factory=list)
     keys: list = field(default_factory=list)
-    times: list = field(default_factory=list)
     in_flight: int = 0
     most_in_flight: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -71,7 +70,6 @@ def endpoint():
             with state.lock:
                 state.requests.append((self.path, body))
                 state.keys.append(self.headers["Authorization"])
-                state.times.append(time.monotonic())
                 state.in_flight += 1
                 state.most_in_flight = max(state.most_in_flight, state.in_flight)
                 step = state.script.pop(0) if state.script else 200
@@ -108,6 +106,12 @@ def endpoint():
     yield state
     server.shutdown()
     server.server_close()
+
+
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch):
+    """The client pauses between its attempts; how long is its own affair."""
+    monkeypatch.setattr("openai._base_client.INITIAL_RETRY_DELAY", 0.01)
 
 
 @pytest.fixture
@@ -195,14 +199,6 @@ def test_the_key_is_sent_as_a_bearer_token(endpoint):
     assert endpoint.keys == ["Bearer secret"]
 
 
-def test_the_pause_before_a_retry_doubles(endpoint):
-    endpoint.script = [503, 503]
-    Judge(endpoint.url, "judge", replace(FAST, backoff_seconds=0.1)).digits([("r", "p", "c")])
-    first, second, third = endpoint.times
-    assert second - first >= 0.1
-    assert third - second >= 0.2
-
-
 def test_answers_are_remembered_and_twins_asked_once(endpoint):
     judge = Judge(endpoint.url, "judge", FAST)
     twins = [("r", "p", "c")] * 5
@@ -241,21 +237,21 @@ def test_retries_are_bounded_and_the_error_says_what_to_do(endpoint):
     assert len(endpoint.requests) == FAST.retries + 1
     assert endpoint.url in str(caught.value)
     assert "resume=true" in str(caught.value)
-    assert "3 attempts" in str(caught.value)
+    assert "InternalServerError" in caught.value.found
 
 
 @pytest.mark.parametrize("refusal", [400, 401, 404])
 def test_a_refusal_is_not_retried(endpoint, refusal):
     endpoint.script = [refusal] * 10
-    with pytest.raises(RewardError, match="1 attempts"):
+    with pytest.raises(RewardError, match="Error code"):
         Judge(endpoint.url, "judge", FAST).digits([("r", "p", "c")])
     assert len(endpoint.requests) == 1
 
 
 def test_a_hanging_endpoint_runs_into_the_timeout(endpoint):
     endpoint.script = [0.6] * 3
-    hasty = JudgeSettings(timeout_seconds=0.1, retries=1, backoff_seconds=0.01)
-    with pytest.raises(RewardError, match="APITimeoutError after 2 attempts"):
+    hasty = JudgeSettings(timeout_seconds=0.1, retries=1)
+    with pytest.raises(RewardError, match="APITimeoutError"):
         Judge(endpoint.url, "judge", hasty).digits([("r", "p", "c")])
 
 
@@ -316,7 +312,7 @@ def completion_without(endpoint: Endpoint, **changes) -> bytes:
 )
 def test_what_is_no_answer_is_a_clear_error(endpoint, content_type, body):
     endpoint.content_type, endpoint.body = content_type, body(endpoint)
-    with pytest.raises(RewardError, match="after 1 attempts"):
+    with pytest.raises(RewardError, match="stopped answering"):
         Judge(endpoint.url, "judge", FAST).digits([("r", "p", "c")])
     with pytest.raises(BackendError, match="judge_url"):
         judge_reward(endpoint.url, "judge", TRAITS, FAST)
@@ -334,9 +330,9 @@ def test_an_unusable_port_is_a_clear_error(port):
         judge_reward(f"http://127.0.0.1:{port}/v1", "judge", TRAITS, FAST)
 
 
-def test_text_that_cannot_be_sent_is_a_clear_error(endpoint):
-    with pytest.raises(RewardError, match="UnicodeEncodeError"):
-        Judge(endpoint.url, "judge", FAST).digits([("r", "p", "half a \ud83d pair")])
+def test_half_a_surrogate_pair_is_judged_as_what_can_be_sent(endpoint):
+    assert Judge(endpoint.url, "judge", FAST).digits([("r", "p", "half a \ud83d pair")]) == [7.0]
+    assert "half a \ufffd pair" in endpoint.requests[0][1]["messages"][-1]["content"]
 
 
 @pytest.mark.parametrize("tag", ["</reply>", "</REPLY >", "< / reply>"])

@@ -96,6 +96,9 @@ class Handler(BaseHTTPRequestHandler):
             message = {"role": "assistant", "content": text} | server.answers.get("message", {})
             reason = server.answers.get("reason", "stop") if is_meant else "stop"
             choice = {"index": 0, "message": message, "finish_reason": reason}
+            if "body" in server.answers and is_meant:
+                self.reply(200, server.answers["body"])
+                return
             usage = {"prompt_tokens": 1, "completion_tokens": 5, "total_tokens": 6}
             answer = {"id": "x", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice]}
             self.reply(200, answer | ({} if server.answers.get("no_usage") else {"usage": usage}))
@@ -225,6 +228,14 @@ def test_failures_that_stay_are_an_error_after_bounded_retries():
         ({"refuse": "too long"}, "m", "too long"),
         ({"reason": "tool_calls"}, "m", "tool_calls"),
         ({"no_usage": True}, "m", "usage missing"),
+        ({"reason": None}, "m", "finish_reason 'None'"),
+        ({"reason": "eos"}, "m", "finish_reason 'eos'"),
+        ({"message": {"content": 7}}, "m", "content 7"),
+        ({"message": {"content": [{"type": "image_url"}]}}, "m", "part of type 'image_url'"),
+        ({"body": []}, "m", "no chat completion"),
+        ({"body": "sign in first"}, "m", "sign in first"),
+        ({"body": {"choices": []}}, "m", "no choice"),
+        ({"body": {"choices": [{"finish_reason": "stop"}]}}, "m", "no choice with a message"),
         ({"seconds": 2.0}, "m", "in time"),
     ],
 )
@@ -247,7 +258,7 @@ def test_nobody_there():
 
 
 def test_thinking_that_the_server_cut_out_is_put_back():
-    with serving(message={"content": None, "reasoning_content": "hm"}) as server:
+    with serving(message={"content": None, "reasoning_content": "hm"}, reason="length") as server:
         assert collect(OpenAIBackend(server.url, "m"), requests(1))["r0"].text == "<think>hm"
     with serving(message={"content": "42", "reasoning": "hm"}) as server:
         assert collect(OpenAIBackend(server.url, "m"), requests(1))["r0"].text == "<think>hm</think>42"
@@ -256,7 +267,11 @@ def test_thinking_that_the_server_cut_out_is_put_back():
 @pytest.mark.parametrize("only", ["say 0", "say 3"])
 @pytest.mark.parametrize(
     ("refusing", "reason"),
-    [({"refuse": "prompt is too long"}, "refused"), ({"reason": "content_filter"}, "content_filter")],
+    [
+        ({"refuse": "prompt is too long"}, "refused"),
+        ({"reason": "content_filter"}, "content_filter"),
+        ({"reason": "tool_calls"}, "refused"),
+    ],
 )
 def test_a_single_refusal_is_a_sample_without_text(refusing, reason, only, caplog):
     with serving(**refusing, only=only) as server:
@@ -265,7 +280,8 @@ def test_a_single_refusal_is_a_sample_without_text(refusing, reason, only, caplo
     silent = [each for each in made.values() if each.finish_reason != "stop"]
     assert [(each.id, each.text, each.finish_reason) for each in silent] == [(f"r{only[-1]}", "", reason)]
     assert extract_integer(silent[0].text).status == "no_answer"
-    assert ("prompt is too long" in caplog.text) == (reason == "refused")
+    told = refusing.get("refuse", refusing.get("reason"))
+    assert (told in caplog.text) == (reason == "refused")
 
 
 def test_a_server_that_refuses_its_first_batch_is_asked_wrongly():
@@ -457,3 +473,90 @@ def test_the_system_text_is_sent_as_the_template_takes_it(tokenizer):
         [{"role": "user", "content": "be brief.\n\nsay 0"}],
         list(asked),
     ]
+
+
+def said(tokenizer=None, **options):
+    with serving(**options) as server:
+        return collect(OpenAIBackend(server.url, "m", tokenizer=tokenizer), requests(1))["r0"].text
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        ([{"type": "text", "text": "forty"}, {"type": "text", "text": "-two"}], "forty-two"),
+        (["forty", "-two"], "forty-two"),
+        ([{"type": "output_text", "text": "42"}], "42"),
+        ([{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}, {"type": "text", "text": "42"}],
+         "<think>hm</think>42"),
+        ([{"type": "reasoning", "text": "hm"}, {"type": "text", "text": "42"}], "<think>hm</think>42"),
+        ([], ""),
+        (None, ""),
+    ],
+)  # fmt: skip
+def test_content_in_parts_is_the_text_of_its_parts(content, text):
+    assert said(message={"content": content}) == text
+
+
+@pytest.mark.parametrize(
+    ("sent", "kept"),
+    [
+        ("half \ud83d here", "half \ufffd here"),
+        ("\ud83d\ude00", "\U0001f600"),
+        ("\udc00\ud800", "\ufffd\ufffd"),
+    ],
+)
+def test_half_a_surrogate_pair_can_be_kept_and_read_again(tmp_path, sent, kept):
+    text = said(message={"content": sent})
+    assert text == kept
+    assert text.encode("utf-8")
+
+
+def test_a_question_with_half_a_surrogate_pair_is_asked(tokenizer):
+    asked = Request("r", ({"role": "user", "content": "half \ud83d"},), 0)
+    with serving() as server:
+        collect(OpenAIBackend(server.url, "m"), [asked])
+    assert server.asked[0]["messages"][0]["content"] == "half \ufffd"
+
+
+def test_an_answer_that_is_no_answer_loses_none_that_came_before():
+    with serving(only="say 3", body={"choices": []}) as server:
+        made = OpenAIBackend(server.url, "m", concurrency=1, retries=0).generate(requests(), GREEDY)
+        assert [next(made).id for _ in range(3)] == ["r0", "r1", "r2"]
+        with pytest.raises(BackendError, match="finished samples are kept"):
+            next(made)
+
+
+MIND = "maybe \\boxed{13}"
+
+
+@pytest.mark.parametrize(
+    ("raw", "reason"),
+    [
+        (MIND + "</think>It is \\boxed{42}.", "stop"),
+        (MIND, "length"),
+        (MIND + "</think>", "stop"),
+        (MIND + "</think>It is", "length"),
+    ],
+)
+def test_a_reasoning_parser_changes_no_verdict(thinker, raw, reason):
+    """`raw` is what the model wrote after the template's opening tag: as it stands, and as a parser hands it over."""
+    thought, _, content = raw.partition("</think>")
+    parsed = {"content": content or None, "reasoning_content": thought}
+    texts = [
+        "<think>" + raw,  # in this process
+        said(thinker, message={"content": raw}, reason=reason),
+        said(thinker, message=parsed, reason=reason),
+        said(thinker, message={"content": content or None, "reasoning": thought}, reason=reason),
+    ]
+    verdicts = {(extract_integer(text).value, extract_integer(text).status) for text in texts}
+    assert len(verdicts) == 1
+    assert (42 in {value for value, _ in verdicts}) == ("42" in raw)
+
+
+@pytest.mark.parametrize(("opening", "closing"), [("[THINK]", "[/THINK]"), ("<think>", "</think>")])
+def test_the_tag_that_the_template_opened_is_the_one_put_back(tokenizer, opening, closing):
+    opened = copy.deepcopy(tokenizer)
+    opened.chat_template = tokenizer.chat_template + opening
+    assert said(opened, message={"content": f"hm{closing}42"}) == f"{opening}hm{closing}42"
+    assert said(opened, message={"content": "hm"}, reason="length") == f"{opening}hm"
+    assert said(opened, message={"content": "42"}) == "42"

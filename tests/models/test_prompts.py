@@ -19,6 +19,7 @@ from skippy.models.prompts import (
     render_prompt,
     takes_system,
     template_arguments,
+    template_without_thinking,
 )
 
 SWITCH = "{% if enable_thinking is defined and not enable_thinking %}quiet{% endif %}"
@@ -53,6 +54,19 @@ def test_thinking_is_switched_off_where_there_is_a_switch(tokenizer):
     thinker = with_template(tokenizer, tokenizer.chat_template + SWITCH)
     assert template_arguments(thinker) == {"enable_thinking": False}
     assert render_prompt(thinker, conversation("hm")).endswith("<assistant>quiet")
+
+
+@pytest.mark.parametrize("start", ["", "\n", "  {%- set x = 1 %}"])
+def test_a_program_that_passes_no_arguments_renders_the_same(tokenizer, start):
+    thinker = with_template(tokenizer, start + tokenizer.chat_template + SWITCH)
+    expected = render_prompt(thinker, conversation("hm"))
+    thinker.chat_template = template_without_thinking(thinker)
+    alone = thinker.apply_chat_template(conversation("hm"), add_generation_prompt=True, tokenize=False)
+    assert alone == expected
+    insisting = thinker.apply_chat_template(
+        conversation("hm"), add_generation_prompt=True, tokenize=False, enable_thinking=True
+    )
+    assert insisting == expected
 
 
 def test_a_word_in_a_comment_is_no_switch(tokenizer):

@@ -12,6 +12,7 @@ from skippy.core.problem import Problem
 from skippy.report.page import render
 from skippy.report.verdicts import judge
 from skippy.results import (
+    Answer,
     Arm,
     BanalScores,
     Comparison,
@@ -151,6 +152,17 @@ def example_evaluation(
         backend="transformers",
         prompt_style="plain",
         samples="samples/aime.jsonl",
+        answers=tuple(
+            Answer(
+                f"b{index:03d}",
+                f"Everyday question {index}?",
+                f"Seed {seed} of stream {stream} <says> {index}.",
+                persona,
+                30 + index,
+                {"sarcasm": persona / 3},
+            )
+            for index in range(13)
+        ),
     )
 
 

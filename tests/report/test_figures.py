@@ -16,8 +16,9 @@ from skippy.report.heatmap import draw_heatmap
 from skippy.report.numerals import bounds, percent, plain, signed
 from skippy.report.spectra import SpectrumRow, render_spectra
 from skippy.report.verdicts import judge
-from skippy.results import Comparison
-from tests.report.report_example import DISTINCT_K, DISTINCT_N, corners, marked, over_seeds
+from skippy.report.wording import frontier_caption
+from skippy.results import Comparison, FrontierPoint
+from tests.report.report_example import DISTINCT_K, DISTINCT_N, corners, marked, over_seeds, report
 
 
 def drawing(files: dict[str, str], name: str) -> ElementTree.Element:
@@ -55,6 +56,27 @@ def test_the_forest(distinct_facts: Comparison, distinct_files: dict[str, str]) 
         assert (value(bar["x1"]), value(bar["x2"])) == tuple(map(near, verdict.interval))
         seeds = marked(figure, "circle", "seed", arm)
         assert [value(seed["cx"]) for seed in seeds] == [near(mean) for mean in verdict.seed_means]
+
+
+def test_the_frontiers_line_and_caption_are_those_of_its_own_base(facts: Comparison) -> None:
+    """The evaluated base stands elsewhere, on other samples: a line from there would contradict the points."""
+    start = FrontierPoint(0, 0.0, 0.05, 0.123, 0.02, n=60, k=1, is_base=True)
+    arms = tuple(
+        replace(arm, evaluations=tuple(replace(e, frontier=(start, *e.frontier)) for e in arm.evaluations))
+        if arm.name != "base"
+        else arm
+        for arm in facts.arms
+    )
+    asked = replace(facts, arms=arms)
+    figure = drawing({name: str(text) for name, text in report(asked).items()}, "frontier")
+    (zero,) = marked(figure, "line", "zero")
+    assert axis(figure, "y")(zero["y1"]) == near(12.3, 3)
+    caption = frontier_caption(asked)
+    assert "answered the same 60 problems × 1 sample, with the same sample seeds" in caption
+    assert "one standard error of the paired difference" in caption
+    assert "base was not asked with the same sample seeds" in frontier_caption(facts), (
+        "walks of earlier versions"
+    )
 
 
 def test_the_frontier(distinct_facts: Comparison, distinct_files: dict[str, str]) -> None:

@@ -6,10 +6,19 @@ import re
 
 import pytest
 
+from skippy.report.headline import headline
 from skippy.report.verdicts import judge
-from skippy.report.wording import headline, not_shown, shown
+from skippy.report.wording import not_shown, shown
 from skippy.results import Comparison
-from tests.report.verdict_example import KEPT, LOST, comparison, evaluation, verdict
+from tests.report.verdict_example import (
+    CONTROL_SAID,
+    KEPT,
+    LOST,
+    comparison,
+    evaluation,
+    stored_control,
+    verdict,
+)
 
 
 def lines_of(facts: Comparison) -> tuple[str, str]:
@@ -53,7 +62,66 @@ def test_every_conclusion_is_on_its_side() -> None:
 def test_of_two_losses_the_smaller_is_named(v3_loss: int, v4_loss: int, less: str) -> None:
     facts = comparison(evaluation(loss=v3_loss, persona=2.0), evaluation(loss=v4_loss, persona=2.0))
     expected = f"V4 and V3 both lost AIME-style (lab) score; {less} lost less, at equal personality."
-    assert headline(facts, judge(facts)) == expected
+    assert headline(facts, judge(facts)) == expected + CONTROL_SAID
+
+
+@pytest.mark.parametrize("arms", [(KEPT, KEPT), ({"spread": 8, "persona": 2.0}, KEPT), (KEPT, {"spread": 8})])
+def test_without_a_positive_control_nothing_was_tested(arms) -> None:
+    """Whatever the intervals say; and the page says how to make a control."""
+    facts = comparison(*(evaluation(**arm) for arm in arms), controls=())
+    found = judge(facts)
+    assert {item.verdict for item in found.variants} == {"not_tested"}
+    assert "preserved" in {item.by_interval for item in found.variants}
+    assert headline(facts, found) == (
+        "Not tested: no loss of 5 points of AIME-style (lab) score was shown for V4 or V3 or any control, "
+        "so harm might not have been seen either."
+    )
+    yes, no = lines_of(facts)
+    assert "preserved" not in yes
+    assert "No arm and no control is shown to lose 5 points: the most damaging, V" in no
+    assert found.winner is None
+    assert "control=RUN" in found.sensitivity.next_step
+
+
+def test_an_arm_that_lost_is_the_control_of_the_other() -> None:
+    """The twin: V3's own loss of more than δ shows that the instrument sees one."""
+    facts = comparison(evaluation(**LOST), evaluation(**KEPT), controls=())
+    found = judge(facts)
+    assert (verdict(found, "v4"), verdict(found, "v3")) == ("preserved", "degraded")
+    assert (found.sensitivity.control, found.sensitivity.is_stored) == ("v3", False)
+    assert headline(facts, found).endswith("A loss is visible here: the control, V3, stands at −18.8 points.")
+
+
+def test_a_loss_smaller_than_the_margin_is_no_control() -> None:
+    """V3 is lower than base, and by less than δ would have to be: a loss of δ was not seen."""
+    found = judge(comparison(evaluation(**LOST), evaluation(**KEPT), controls=(), margin_points=25.0))
+    assert (verdict(found, "v3"), found.sensitivity.is_shown) == ("not_tested", False)
+    assert found.variant("v3").by_interval == "preserved"
+
+
+def test_a_control_of_other_problems_is_none() -> None:
+    other = stored_control(evaluation(spread=0, n=59))
+    found = judge(comparison(evaluation(**KEPT), evaluation(**KEPT), controls=(other,)))
+    assert (found.sensitivity.is_shown, found.sensitivity.tried) == (False, 2)
+
+
+def test_unequal_arms_and_a_margin_set_later_come_first() -> None:
+    facts = comparison(
+        evaluation(**LOST), evaluation(**KEPT), unequal=("steps: V3 60, V4 6",), planned_margin_points=3.0
+    )
+    found = judge(facts)
+    assert headline(facts, found).startswith(
+        "Unequal arms: steps: V3 60, V4 6. Post hoc margin of 5 points. V4 kept"
+    )
+    assert found.winner is None
+    assert [(step.name, step.is_passed) for step in found.gate.steps] == [("equal settings", False)]
+    later = comparison(evaluation(**LOST), evaluation(**KEPT), planned_margin_points=3.0)
+    assert judge(later).gate.reason == (
+        "the margin of 5 points is post hoc: the evaluations were planned with 3"
+    )
+    _, no = lines_of(later)
+    assert "post hoc" in no
+    assert judge(comparison(evaluation(**LOST), evaluation(**KEPT), planned_margin_points=5.0)).winner == "v4"
 
 
 def test_cannot_tell_is_said_plainly() -> None:

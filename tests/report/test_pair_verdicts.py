@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from skippy.core.inference.paired import bootstrap_t, bounds_without_spread, non_inferiority, pooled_sd
+from skippy.report.headline import headline
 from skippy.report.personality import Likeness
 from skippy.report.verdicts import judge
-from skippy.report.wording import headline, not_shown
+from skippy.report.wording import not_shown
 from skippy.results import Arm, Comparison, Evaluation
 from tests.report.verdict_example import KEPT, LOST, K, comparison, evaluation, in_points, verdict
 

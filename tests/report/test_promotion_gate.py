@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
+from skippy.report.headline import headline
 from skippy.report.verdicts import judge
-from skippy.report.wording import headline
-from tests.report.verdict_example import KEPT, LOST, comparison, evaluation, verdict
+from tests.report.verdict_example import CONTROL_SAID, KEPT, LOST, comparison, evaluation, verdict
 
 
 def test_the_hoped_for_outcome() -> None:
@@ -18,7 +18,7 @@ def test_the_hoped_for_outcome() -> None:
     assert [step.is_passed for step in found.gate.steps] == [True, True, True]
     assert (
         headline(comparison(), found)
-        == "V4 kept its AIME-style (lab) score and V3 lost, at equal personality."
+        == "V4 kept its AIME-style (lab) score and V3 lost, at equal personality." + CONTROL_SAID
     )
 
 
@@ -26,10 +26,13 @@ def test_a_variant_without_character_does_not_pass_the_gate() -> None:
     """Keeping the mathematics by learning nothing wins nothing."""
     facts = comparison(evaluation(**LOST), evaluation(persona=0.0))
     found = judge(facts)
-    assert verdict(found, "v4") == "preserved"
+    item = found.variant("v4")
+    assert item is not None
+    assert (item.verdict, item.by_interval) == ("not_tested", "preserved")
     assert found.winner is None
     assert [(step.name, step.is_passed) for step in found.gate.steps] == [("persona", False)]
-    assert "did not show the character" in headline(facts, found)
+    assert "V4 shows no character" in headline(facts, found)
+    assert "kept" not in headline(facts, found)
 
 
 @pytest.mark.parametrize("quality", ["coherence", "helpfulness"])
@@ -52,14 +55,23 @@ def test_every_seed_has_to_keep_its_floor_and_what_was_not_measured_keeps_none()
 
 @pytest.mark.parametrize(
     ("persona", "confidence", "is_passed"),
-    [(0.1, 0.95, True), (0.03, 0.9, True), (0.03, 0.95, False), (0.01, 0.9, False), (-1.0, 0.95, False)],
+    [(0.35, 0.95, True), (0.28, 0.9, True), (0.28, 0.95, False), (0.2, 0.9, False), (-1.0, 0.95, False)],
 )
-def test_a_rise_that_may_be_chance_is_no_character(
+def test_a_rise_that_does_not_count_or_may_be_chance_is_no_character(
     persona: float, confidence: float, is_passed: bool
 ) -> None:
     found = judge(comparison(v4=evaluation(persona=persona), confidence=confidence))
     assert found.characters[0].is_passed is is_passed
-    assert ("no character was shown" in found.characters[0].reason) is not is_passed
+    assert found.characters[0].is_absent is not is_passed
+    words = "no character appeared" if persona <= 0.25 else "too little to be sure of a character"
+    assert (words in found.characters[0].reason) is not is_passed
+
+
+def test_the_smallest_effect_is_the_characters_own() -> None:
+    """.09 against .08 is certainly a rise, and no character; unless somebody says that it counts."""
+    facts = comparison(evaluation(**LOST), evaluation(persona=0.1))
+    assert judge(facts).characters[1].is_absent
+    assert not judge(replace(facts, smallest_effect=0.05)).characters[1].is_absent
 
 
 def test_a_degraded_v4_stops_at_the_second_step() -> None:
@@ -79,6 +91,7 @@ def test_no_better_than_v3_stops_at_the_third_step() -> None:
     assert (
         headline(facts, found)
         == "V4 and V3 both kept their AIME-style (lab) score within 5 points; there was no larger loss to prevent."
+        + CONTROL_SAID
     )
     assert "sign is not settled" in found.gate.reason
 
@@ -89,7 +102,7 @@ def test_a_better_v3_is_named_and_v4_not_promoted() -> None:
     pair = found.pair("v4", "v3")
     assert pair is not None
     assert (pair.verdict, found.winner) == ("second_better", None)
-    assert headline(facts, found) == "V4 lost AIME-style (lab) score where V3 kept it."
+    assert headline(facts, found) == "V4 lost AIME-style (lab) score where V3 kept it." + CONTROL_SAID
 
 
 def test_without_v3_there_is_no_winner() -> None:
@@ -102,4 +115,4 @@ def test_without_v4_there_is_no_winner() -> None:
     facts = comparison(v3=evaluation(**KEPT))
     found = judge(facts)
     assert found.winner is None
-    assert headline(facts, found) == "V3 kept its AIME-style (lab) score."
+    assert headline(facts, found) == "V3 kept its AIME-style (lab) score." + CONTROL_SAID

@@ -28,6 +28,7 @@ def rows(text: str) -> dict[str, tuple[str, list[str]]]:
     """Label → note and cells, of all tables in a piece of the page."""
     found = {}
     for head, tail in re.findall(r'<tr[^>]*><th scope="row">(.*?)</th>(.*?)</tr>', text, re.DOTALL):
+        head = re.sub(r"</?a[^>]*>", "", head)  # rows that the glossary explains link to it
         label, _, note = html.unescape(head).removesuffix("</small>").partition("<small>")
         found[label] = (note, [html.unescape(cell) for cell in re.findall(r"<td[^>]*>(.*?)</td>", tail)])
     return found
@@ -149,13 +150,15 @@ def test_the_head_of_the_page(distinct_facts: Comparison, distinct_files: dict[s
         low, high = map(signed, v.interval)
         assert f"{signed(v.mean_difference)} points to base, bounds {low} to {high}" in head
         assert f'class="tone-{v.verdict} arm-{v.name}"' in head
-    left, right = (re.findall("<li>(.*?)</li>", part) for part in head.split("<h3>")[1:])
+    left, right = (re.findall("<li>(.*?)</li>", part) for part in head.split("<h3>")[1:3])
     assert left == shown(distinct_facts, verdicts)
     assert right[: len(not_shown(distinct_facts, verdicts))] == (
         not_shown(distinct_facts, verdicts) or ["Nothing that was asked stayed open."]
     )
-    states = re.findall(r'<li class="(yes|no|unread)"', head)
-    passed = ["yes" if step.is_passed else "no" for step in verdicts.gate.steps]
+    states = re.findall(r'<li class="(yes|no|open|unread)"', head)
+    passed = [
+        "yes" if step.is_passed else "no" if step.is_refuted else "open" for step in verdicts.gate.steps
+    ]
     assert states == passed + ["unread"] * (3 - len(passed))
     assert ("<li>winner: V4</li>" if verdicts.winner else "<li>no winner</li>") in head
     forest = section(distinct_files, "forest")

@@ -12,6 +12,7 @@ from skippy.results import Arm, BanalScores, Comparison, Evaluation, ProblemScor
 
 N, K = 60, 16
 PROVENANCE = Provenance("skippy", "2026-11-23T09:00:00+00:00", "abc", False, "lab", "ab" * 32)
+CONTROL_SAID = " A loss is visible here: the control, V3, a stored evaluation, stands at −50.0 points."
 LOST = {"loss": 3, "persona": 2.0}
 KEPT = {"persona": 2.0}
 
@@ -66,12 +67,19 @@ def comparison(
         if items is not None:
             arms.append(Arm(name, name, items if isinstance(items, tuple) else (items,)))
     plain = Comparison(
+        controls=(stored_control(arms[0].evaluations[0]),),
         suite_label="AIME-style (lab)",
         problems=tuple(Problem(f"p{i}", f"p{i}", 0) for i in range(N)),
         arms=tuple(arms),
         provenance=PROVENANCE,
     )
     return replace(plain, **changes)  # type: ignore[arg-type]
+
+
+def stored_control(base: Evaluation) -> Arm:
+    """An earlier evaluation on the same problems that lost everything: with it a loss of δ is visible."""
+    lost = tuple(replace(score, correct=0, lenient_correct=None) for score in base.scores)
+    return Arm("v3", "stored", (replace(base, scores=lost, runs={"eval": "stored"}),))
 
 
 def verdict(verdicts: Verdicts, name: str) -> str:

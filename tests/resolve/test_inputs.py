@@ -9,12 +9,15 @@ import torch
 
 from skippy.characters.loader import load_character
 from skippy.config import SubspaceConfig
-from skippy.errors import ConfigError, MissingRunError
+from skippy.core.spectral.lora import LoraFactors
+from skippy.errors import CheckpointError, ConfigError, MissingRunError
 from skippy.resolve.bases import open_base
 from skippy.resolve.devices import pick_device
 from skippy.resolve.runs import CHARACTER_DIGEST, REUSES, find_run
 from skippy.resolve.subjects import find_subject
 from skippy.stages import subspace
+from skippy.stores.adapters import write_adapter
+from skippy.stores.merging import merge_checkpoint
 from tests.stages.tiny_checkpoint import write_checkpoint
 
 
@@ -109,3 +112,37 @@ def test_a_reference_that_is_gone_is_measured_again(tracker, base, monkeypatch: 
         tracker, "subspace", **identity, **{"skippy.prompts": "4", "skippy.subspace_seed": str(config.seed)}
     )
     assert subspace.resolve(config, tracker).finished is None
+
+
+def test_a_deleted_run_is_refused_by_name(tracker) -> None:
+    """An evaluation that was deleted was regraded as if it were there."""
+    run_id = finished(tracker, "eval")
+    tracker.client.delete_run(run_id)
+    with pytest.raises(MissingRunError, match="The run is deleted") as refusal:
+        find_run(tracker, "eval", run_id)
+    assert f"mlflow runs restore --run-id {run_id}" in refusal.value.next_step
+    tracker.client.restore_run(run_id)
+    assert find_run(tracker, "eval", run_id).run_id == run_id
+
+
+def test_a_version_whose_bytes_are_not_those_written_is_not_evaluated(tracker, base, tmp_path) -> None:
+    with tracker.stage("merge", name="m", note="", config={}) as run:
+        with tracker.models.draft(run, "v4") as draft:
+            account = merge_checkpoint(base.checkpoint, _adapter_of(base, tmp_path), draft.weights_dir)
+        version = draft.register("skippy", {"variant": "v4"})
+    assert find_subject(version.uri, base.name, base, tracker).digest == account.digest
+    weights = tracker.models.resolve(version.uri).path / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.chmod(0o644)
+    weights.write_bytes(content)
+    with pytest.raises(CheckpointError, match="not what was written"):
+        find_subject(version.uri, base.name, base, tracker)
+
+
+def _adapter_of(base, tmp_path):
+    factors = {
+        target.name: LoraFactors(torch.ones(2, target.in_), torch.ones(target.out, 2), 0.1)
+        for target in base.targets
+    }
+    return write_adapter(tmp_path / "adapter", factors)

@@ -6,105 +6,28 @@ import hashlib
 import json
 import shlex
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from skippy.characters.loader import load_character
-from skippy.config import CompareConfig, EvalConfig, MainConfig
+from skippy.config import MainConfig
 from skippy.core.answers import extract_integer
 from skippy.core.variants import VARIANTS
 from skippy.errors import ConfigError, MissingRunError, ReportError
 from skippy.evaluation import gathering
 from skippy.evaluation.metrics import problem_scores
-from skippy.evaluation.provenance import command
-from skippy.evaluation.suites import AIME, BANAL, LAB, load_problem_set
+from skippy.evaluation.provenance import command, read_licence
+from skippy.evaluation.suites import BANAL, LAB
 from skippy.report import page
 from skippy.report.conclusions import GateStep
 from skippy.results import LeakageFacts
 from skippy.stages import compare
-from skippy.stores.checkpoints import Checkpoint
-from skippy.stores.samples import Sample, read_samples
-from skippy.tracking.records import PARENT_TAG, RunRecord
+from skippy.stores.samples import read_samples
+from skippy.tracking.tags import PARENT_TAG
 from skippy.tracking.tracker import Tracker
-from tests.stages.tiny_checkpoint import write_checkpoint
-
-N, K = 8, 4
-CHARACTER = load_character("skippy")
-PROBLEMS = load_problem_set(LAB, N)
-
-
-class Scene:
-    """Evaluations written by hand in a store of their own: base right on all problems, V3 on none."""
-
-    def __init__(self, tracker: Tracker, tmp_path: Path) -> None:
-        self.tracker = tracker
-        self.base = write_checkpoint(tmp_path / "a base")
-        self.digest = Checkpoint.open(self.base).digest()
-
-    def train(self, variant: str, seed: int, character: str = "skippy") -> str:
-        config = {"variant": variant, "seed": seed, "base_model": str(self.base)}
-        with self.tracker.stage(
-            "train", name="t", note="", config=config, variant=variant, base_digest=self.digest,
-            character=character,
-        ) as run:  # fmt: skip
-            return run.run_id
-
-    def evaluate(self, variant: str, seed: str = "", *, right: int = K, **tags: object) -> str:
-        """`right` samples of K to every problem, the wrong ones first; three plain answers."""
-        config = asdict(EvalConfig(base_model=str(self.base), model=variant, limit=N, samples=K))
-        train = self.train(variant, int(seed), str(tags.pop("trained", "skippy"))) if seed else ""
-        metrics = tags.pop("metrics", {})
-        with self.tracker.stage(
-            "eval", name=f"eval {variant}", note="", config=config, variant=variant, base_digest=self.digest,
-            character="skippy", links={"train": train} if train else {},
-        ) as run:  # fmt: skip
-            run.set_tags({
-                "skippy.seed": seed, "skippy.subject": "model", "skippy.model_uri": f"models:/skippy/{seed or 0}",
-                "skippy.problems": LAB, "skippy.problems_digest": PROBLEMS.digest, "skippy.prompt_style": "plain",
-                "skippy.character_digest": CHARACTER.digest, "skippy.sampling": "lab",
-                "skippy.backend": "transformers", **tags,
-            })  # fmt: skip
-            run.log_metrics(metrics)
-            run.log_text("".join(sample.to_line() for sample in solved(right)), f"samples/{AIME}.jsonl")
-            run.log_text("".join(sample.to_line() for sample in chatted()), f"samples/{BANAL}.jsonl")
-        return run.run_id
-
-    def compare(self, **changes: object) -> tuple[RunRecord, dict]:
-        config = CompareConfig(base_model=str(self.base), **changes)  # type: ignore[arg-type]
-        run_id = compare.run(config, self.tracker).run_id
-        return self.tracker.runs.read(run_id), json.loads(
-            self.artifact(run_id, "report/report.json").read_text()
-        )
-
-    def artifact(self, run_id: str, path: str) -> Path:
-        return self.tracker.artifacts.path(run_id, path)
-
-
-def solved(right: int) -> list[Sample]:
-    """Problem by problem, as no file need be: the last problem's samples come first."""
-    samples = []
-    for problem in reversed(PROBLEMS.problems):
-        for index in range(K):
-            value = problem.gold if index >= K - right else (problem.gold + 1) % 1000
-            text = f"\\boxed{{{value}}}"
-            sample = Sample(
-                model_digest="m", suite=AIME, problem_id=problem.id, problem_hash=problem.hash,
-                sample_index=index, seed=1, preset="lab", prompt=problem.question, completion=text, tokens=5,
-                finish_reason="stop", extracted=value, status="boxed", score=float(value == problem.gold),
-            )  # fmt: skip
-            samples.append(sample)
-    return samples
-
-
-def chatted() -> list[Sample]:
-    sample = solved(K)[0]
-    return [
-        replace(sample, suite=BANAL, problem_id=f"plain/{prompt}", problem_hash=f"plain {prompt}",
-                completion="Obviously.", score=0.1 * prompt, status="scored")
-        for prompt in range(3)
-    ]  # fmt: skip
+from tests.stages.compare_scene import CHARACTER, PROBLEMS, K, N, Scene, chatted, solved
 
 
 @pytest.fixture
@@ -312,9 +235,9 @@ def test_a_command_without_changes_has_no_parameters() -> None:
 
 def test_how_samples_were_drawn_reaches_the_verdict(scene: Scene) -> None:
     scene.evaluate("base")
-    scene.evaluate("v3", "42", **{"skippy.prompt_style": "boxed"})
-    scene.evaluate("v4", "42", **{"skippy.sampling_seed": "7"})
-    _, report = scene.compare()
+    v3 = scene.evaluate("v3", "42", **{"skippy.prompt_style": "boxed"})
+    v4 = scene.evaluate("v4", "42", **{"skippy.sampling_seed": "7"})
+    _, report = scene.compare(runs=f"{v3},{v4}")
     reasons = {name: (v["verdict"], v["reason"]) for name, v in report["verdicts"].items()}
     assert reasons == {
         "v3": ("not_comparable", "V3, seed 42: asked in prompt style 'boxed' and not 'plain'"),
@@ -430,7 +353,7 @@ def test_an_inconclusive_report_says_what_would_settle_it(scene: Scene, caplog) 
     with caplog.at_level("INFO"):
         record, report = scene.compare(arms="v4")
     needed = report["verdicts"]["v4"]["needed"]
-    assert report["verdicts"]["v4"]["verdict"] == "inconclusive"
+    assert report["verdicts"]["v4"]["by_interval"] == "inconclusive"
     text = scene.artifact(record.run_id, "report/report.md").read_text()
     assert "What it would take" in text
     assert f"takes {needed['problems']} problems × {K} samples" in text
@@ -461,3 +384,36 @@ def test_an_evaluation_of_another_base_or_character_or_of_checkpoints_is_refused
         scene.compare(runs=run)
     assert run in str(refusal.value.where)
     assert refusal.value.next_step
+
+
+def test_answers_and_flips_are_tables_that_mlflow_reads(scene: Scene) -> None:
+    scene.evaluate("base")
+    scene.evaluate("v3", "1", right=0)
+    record, _ = scene.compare(arms="v3")
+    load = partial(scene.tracker.client.load_table, scene.tracker.store.experiment_id)
+    answers = load("tables/answers.json", [record.run_id])
+    assert list(answers["arm"]) == ["base"] * 3 + ["V3"] * 3
+    assert {"prompt", "answer", "persona", "tokens"} <= set(answers.columns)
+    flips = load("tables/flips.json", [record.run_id])
+    assert list(flips["flip"]) == ["lost"] * N
+    assert json.loads(record.tags["mlflow.loggedArtifacts"]) == [
+        {"path": "tables/answers.json", "type": "table"},
+        {"path": "tables/flips.json", "type": "table"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("files", "found"),
+    [
+        ({"README.md": "---\nlicense: mit\n---\n# A model", "LICENSE": "Something else"}, "mit"),
+        ({"LICENSE": "\n  Apache License\n  Version 2.0"}, "Apache License"),
+        ({"README.md": "# A model without a word on it"}, ""),
+        ({}, ""),
+    ],
+)
+def test_the_licence_of_a_base_is_read_beside_its_weights(
+    tmp_path: Path, files: dict[str, str], found: str
+) -> None:
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    assert read_licence(tmp_path) == found

@@ -13,6 +13,7 @@ import pytest
 from skippy.config import CompareConfig, PromoteConfig
 from skippy.report.record import ReportRecord
 from skippy.stages import compare, promote
+from skippy.stores.merging import verify_checkpoint
 from skippy.tracking.store import open_tracker
 from skippy.tracking.tracker import Tracker
 
@@ -48,6 +49,21 @@ def test_its_evaluations_compare(earlier: Tracker) -> None:
             verdict.interval,
         )
     assert after["provenance"]["base_digest"] == before.provenance.base_digest
+
+
+def test_its_versions_get_a_card_with_their_verdict(earlier: Tracker) -> None:
+    """In the registry and beside the weights, not among them: those still are what was hashed."""
+    result = compare.run(CompareConfig(base_model="base", character=CHARACTER), earlier)
+    for version in earlier.registry.versions("skippy"):
+        text = earlier.client.get_model_version("skippy", str(version.version)).description
+        arm = version.tags["variant"]
+        assert text.startswith(f"# {arm.upper()}, skippy on base")
+        assert f"**{'preserved' if arm == 'v4' else 'degraded'}**" in text
+        folder = earlier.models.resolve(version.uri).path
+        assert (folder.parent / "MODEL_CARD.md").read_text() == text
+        assert verify_checkpoint(folder)["digest"] in text
+        kept = earlier.artifacts.path(result.run_id, f"cards/skippy-{version.version}.md")
+        assert kept.read_text() == text
 
 
 def test_its_report_promotes(earlier: Tracker) -> None:

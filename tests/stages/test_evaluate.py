@@ -15,13 +15,13 @@ from skippy.characters.loader import load_character
 from skippy.config import EvalConfig
 from skippy.core.problem import Problem
 from skippy.core.sampling import PRESETS
-from skippy.errors import ConfigError
+from skippy.errors import ConfigError, SkippyError
 from skippy.evaluation import asking as interview
-from skippy.evaluation.asking import Plan, fill, identify_work
+from skippy.evaluation.asking import Plan, fill, identify_asking
 from skippy.evaluation.generator import Generator
 from skippy.evaluation.suites import AIME, load_problem_set, problem_questions
 from skippy.models.generation import Completion, Request
-from skippy.resolve.runs import SUBJECT
+from skippy.resolve.runs import REUSES, SUBJECT, find_run
 from skippy.resolve.subjects import Subject
 from skippy.stages import evaluate
 from skippy.stores.problems import combine
@@ -137,6 +137,15 @@ def test_samples_of_another_model_are_not_regraded(tracker, model, tmp_path):
     assert "0000" in refusal.value.found
 
 
+def test_two_problems_are_too_few_to_say_anything(tracker, model, tmp_path, caplog):
+    """No margin of 286.7 points, and no 0.0 % ± 0.0."""
+    with caplog.at_level(logging.INFO):
+        evaluated(tracker, write_problems(tmp_path / "p.jsonl", [500, 501]), samples=1)
+    assert "2 problems are too few to say anything, at least 10 are" in caplog.text
+    assert "achievable margin" not in caplog.text
+    assert "(too few to say: 2 problems, fewer than 10)" in caplog.text
+
+
 @pytest.mark.parametrize(("margin", "is_out_of_reach"), [(0.01, True), (0.9, False)])
 def test_what_can_be_shown_is_said_before_anything_is_asked(
     tracker, model, tmp_path, caplog, margin, is_out_of_reach
@@ -196,8 +205,8 @@ def test_other_work_has_another_name(change: Callable):
     problems = combine("x", [Problem(str(n), f"{n}?", n) for n in range(3)])
     plan = plan_of(problems)
     elsewhere = replace(plan_of(problems, samples=9), generator=Generator(device="cuda:0"))
-    assert identify_work(plan) == identify_work(elsewhere)
-    assert identify_work(plan) != identify_work(change(plan))
+    assert identify_asking(plan) == identify_asking(elsewhere)
+    assert identify_asking(plan) != identify_asking(change(plan))
 
 
 def test_the_labs_problems_from_a_file_are_the_same_questions(tmp_path, tracker, model):
@@ -254,8 +263,8 @@ def test_the_interval_shown_is_over_problems_and_knows_earlier_samples(monkeypat
     with SampleStore(tmp_path / "s.jsonl") as store:
         fill(store, wanted(question), plan, "d", Scripted())
         fill(store, wanted(other), plan, "d", Scripted(), list(read_samples(store.path)))
-    assert shown[3] == "1.00 ± 0.00"
-    assert shown[7] == "0.50 ± 0.98", "four samples of one problem are no four problems"
+    assert shown[3] == "1.00 (0.21 to 1.00)"
+    assert shown[7] == "0.50 (0.09 to 0.91)", "four samples of one problem are no four problems"
     assert begun == [(0, 4), (4, 8)], "a resumed bar starts at what is done"
 
 
@@ -300,10 +309,17 @@ def test_a_preset_that_does_not_fit_is_refused_with_the_limit_and_what_would_fit
         evaluated(tracker, problems, sampling="qwen3vl-instruct")
     assert "2048 positions" in refusal.value.expected
     assert "32768" in refusal.value.found
-    assert "-P sampling=lab or auto or greedy" in refusal.value.next_step
+    assert "-P sampling=lab or auto or greedy; the last two are cut to fit" in refusal.value.next_step
     assert not model.asked
     kept = tracker.runs.get(evaluated(tracker, problems).run_id)
     assert kept.tags["skippy.max_tokens"] == "160", "one that fits is left alone"
+
+
+def test_the_presets_of_a_profile_are_cut_where_the_person_left_the_choice_to_us(tracker, model, tmp_path):
+    problems = write_problems(tmp_path / "p.jsonl", [0, 1, 2])
+    cut = tracker.runs.get(evaluated(tracker, problems, profile="qwen3-vl").run_id).tags
+    assert (cut["skippy.sampling"], cut["skippy.prompt_style"]) == ("qwen3vl-instruct", "boxed")
+    assert 1024 < int(cut["skippy.max_tokens"]) < 2048
 
 
 def test_what_a_server_refused_is_no_answer_and_counted(tracker, model, tmp_path, monkeypatch, caplog):
@@ -331,3 +347,54 @@ def test_the_base_has_one_logged_model_that_carries_its_figures(tracker, model, 
     figures = [metric for metric in logged.metrics if metric.key == "aime/avg_at_k"]
     assert {metric.run_id for metric in figures} == set(runs)
     assert all(metric.dataset_name and metric.dataset_digest for metric in figures)
+
+
+def test_everyday_prompts_of_ones_own_are_asked_and_told_by_their_digest(tracker, model, tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("banal:\n  moss:\n  - What is moss?\n")
+    found = evaluate.run(EvalConfig(suite="banal", prompts=str(file), device="cpu", samples=1), tracker)
+    asked = {request.messages[-1]["content"] for request in model.asked}
+    assert asked == {"What is moss?", "What is moss? Please answer plainly, without playing any role."}
+    tags = tracker.runs.get(found.run_id).tags
+    assert len(tags["skippy.prompts_digest"]) == 64
+    count = len(model.asked)
+    evaluate.run(EvalConfig(regrade=found.run_id), tracker)
+    assert len(model.asked) == count
+
+
+def test_the_same_evaluation_is_taken_where_asked_while_its_samples_can_be_read(tracker, model, tmp_path):
+    problems = write_problems(tmp_path / "p.jsonl", [0, 1, 2])
+    first = evaluated(tracker, problems, samples=1)
+    asked = len(model.asked)
+    again = evaluated(tracker, problems, samples=1, reuse=True)
+    assert (again.run_id, again.metrics) == (first.run_id, tracker.runs.get(first.run_id).metrics)
+    assert len(model.asked) == asked, "nothing is asked again"
+    newest = tracker.runs.newest(1)[0]
+    assert (newest.tags[REUSES], find_run(tracker, "eval", newest.run_id).run_id) == (
+        first.run_id,
+        first.run_id,
+    )
+    for change in ({"samples": 2}, {"margin": 0.1}, {"seed": 7}, {"limit": 2}):
+        other = evaluated(tracker, problems, **{"samples": 1, "reuse": True, **change})
+        assert other.run_id != first.run_id, change
+    assert evaluated(tracker, problems, samples=1).run_id != first.run_id, "unless asked, it is done anew"
+
+
+@pytest.mark.parametrize("damage", ["gone", "torn"])
+def test_samples_are_read_before_an_evaluation_is_believed_to_hold_them(tracker, model, tmp_path, damage):
+    problems = write_problems(tmp_path / "p.jsonl", [0, 1, 2])
+    first = evaluated(tracker, problems, samples=1)
+    path = tracker.artifacts.path(first.run_id, "samples/aime.jsonl")
+    if damage == "gone":
+        path.unlink()
+    else:
+        path.write_text("{\n" + path.read_text())
+    assert evaluated(tracker, problems, samples=1, reuse=True).run_id != first.run_id
+
+
+def test_what_can_be_refused_is_refused_before_a_run_is_opened(tracker, model, tmp_path):
+    problems = write_problems(tmp_path / "p.jsonl", [0, 1, 2])
+    for wrong in ({"sampling": "qwen3vl-instruct"}, {"model": "v4"}, {"model": "models:/skippy/9"}):
+        with pytest.raises(SkippyError):
+            evaluated(tracker, problems, **wrong)
+    assert tracker.runs.find_all("eval", finished=False) == []

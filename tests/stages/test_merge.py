@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -80,11 +81,42 @@ def test_without_a_training_of_the_character_the_command_to_make_one_is_named(sc
         scene.merge()
 
 
-def test_a_training_named_by_id_wins_and_keeps_its_own_character_and_variant(scene: Scene) -> None:
+def test_a_training_named_by_id_keeps_its_own_character_and_variant(scene: Scene) -> None:
     keeper = scene.train("keeper", variant="v3")
-    run, version = scene.merge(train_run=keeper, character="skippy", variant="v4")
+    run, version = scene.merge(train_run=keeper[:12])
     assert run[CHARACTER_DIGEST] == version["character_digest"] == load_character("keeper").digest
     assert run["skippy.variant"] == version["variant"] == "v3"
+
+
+@pytest.mark.parametrize(
+    "named",
+    [{"variant": "v3"}, {"character": "detective"}, {"variant": "v3", "character": "detective"}],
+    ids=str,
+)
+def test_what_contradicts_the_training_named_is_refused(scene: Scene, named: dict[str, str]) -> None:
+    """`merge variant=v3 train_run=<of v4>` registered V4 without a word."""
+    keeper = scene.train("keeper", variant="v4")
+    with pytest.raises(ConfigError, match=" and ".join(named)) as refusal:
+        scene.merge(train_run=keeper, **named)
+    assert keeper in refusal.value.where
+    assert scene.tracker.registry.versions("skippy") == []
+    assert scene.tracker.runs.find_all("merge", finished=False) == []
+    scene.merge(train_run=keeper, variant="v4", character="keeper")
+
+
+def test_the_same_merge_is_taken_where_asked_and_only_while_its_weights_are_whole(scene: Scene) -> None:
+    scene.train("skippy")
+    first = merge.run(MergeConfig(base_model=str(scene.path)), scene.tracker)
+    asked = MergeConfig(base_model=str(scene.path), reuse=True)
+    again = merge.run(asked, scene.tracker)
+    assert (again.run_id, again.model_uri) == (first.run_id, first.model_uri)
+    assert len(scene.tracker.registry.versions("skippy")) == 1
+    half = merge.run(replace(asked, alpha=0.5), scene.tracker)
+    assert half.model_uri != first.model_uri, "another scale is another merge"
+    weights = scene.tracker.models.resolve(first.model_uri).path / "model.safetensors"
+    weights.chmod(0o644)
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\0")
+    assert merge.run(asked, scene.tracker).model_uri not in (first.model_uri, half.model_uri)
 
 
 def test_a_variant_means_the_merge_of_the_character_asked_for(scene: Scene) -> None:
@@ -139,22 +171,24 @@ def walked(folder: Path, personas: dict[int, float]) -> None:
     folder.write_text("".join(line.to_line() for line in lines))
 
 
-@pytest.mark.parametrize("order", ["ours,theirs", "theirs, ours"])
+@pytest.mark.parametrize("order", ["ours,theirs", "theirs,ours"])
 def test_the_step_merged_is_the_one_of_this_training_that_matches_the_other(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, order: str
+    tmp_path: Path, order: str
 ) -> None:
     walked(tmp_path / "ours", {10: 0.3, 20: 0.8})
     walked(tmp_path / "theirs", {30: 0.1, 40: 0.3})
     trains = {"ours": "t4", "theirs": "t3"}
-    monkeypatch.setattr(
-        merge,
-        "find_run",
-        lambda tracker, stage, run_id: SimpleNamespace(run_id=run_id, link=lambda _: trains[run_id]),
-    )
     tracker = SimpleNamespace(artifacts=SimpleNamespace(path=lambda run_id, path: tmp_path / run_id))
-    assert merge._matched_step(order, SimpleNamespace(run_id="t4"), tracker) == 10
-    assert merge._matched_step(order, SimpleNamespace(run_id="t3"), tracker) == 40
-    for wrong in ("ours", "ours,ours", "theirs,theirs"):
-        with pytest.raises(ConfigError, match="not this training's and another's") as refusal:
-            merge._matched_step(wrong, SimpleNamespace(run_id="t4"), tracker)
+
+    def matched(names: str, train: str) -> int:
+        walks = [
+            SimpleNamespace(run_id=name, link=lambda _, name=name: trains[name]) for name in names.split(",")
+        ]
+        return merge._matched_step(walks, SimpleNamespace(run_id=train), tracker)
+
+    assert matched(order, "t4") == 10
+    assert matched(order, "t3") == 40
+    for wrong in ("ours", "ours,ours", "theirs,theirs", "ours,theirs,theirs"):
+        with pytest.raises(ConfigError, match="not this training's and others'") as refusal:
+            matched(wrong, "t4")
         assert "model=checkpoints" in refusal.value.next_step

@@ -104,6 +104,40 @@ def test_evaluations_get_endpoint_and_opinions_and_walks_do_not() -> None:
         assert (job.parameters["backend"], job.parameters["sampling"]) == ("transformers", "greedy")
 
 
+def test_any_arms_are_trained_and_compared_and_matched_with_one_another() -> None:
+    jobs = by_label(arms="v4, v4-random,v3")
+    walks = tuple(f"checkpoints {arm} seed 42" for arm in ("v4", "v4-random", "v3"))
+    for arm in ("v3", "v4", "v4-random"):
+        assert jobs[f"merge {arm} seed 42"].takes["match"] == walks
+    assert jobs["compare"].takes["runs"][1:] == tuple(
+        f"eval {arm} seed 42" for arm in ("v4", "v4-random", "v3")
+    )
+    assert stuck(list(jobs.values())) == []
+
+
+def test_a_single_arm_has_nothing_to_match() -> None:
+    assert "match" not in by_label(arms="v4")["merge v4 seed 42"].takes
+
+
+@pytest.mark.parametrize(
+    ("arms", "said"),
+    [("v3,V4", "arms=v4"), ("v3,v3", "each once"), (" , ", "each once"), ("v9", "one of v3")],
+)
+def test_arms_that_cannot_be_set_side_by_side_are_refused(arms: str, said: str) -> None:
+    with pytest.raises(ConfigError) as refusal:
+        plan(MainConfig(arms=arms))
+    assert said in str(refusal.value)
+
+
+def test_finished_stages_of_the_same_work_are_taken_unless_told_otherwise() -> None:
+    for is_reused in (True, False):
+        jobs = by_label(reuse=is_reused)
+        told = {job.parameters["reuse"] for job in jobs.values() if "reuse" in job.parameters}
+        assert told == {str(is_reused).lower()}
+        costly = [job for job in jobs.values() if job.entry_point in ("train", "merge", "eval")]
+        assert all("reuse" in job.parameters for job in costly)
+
+
 def test_every_merge_gets_the_character() -> None:
     jobs = by_label(character="keeper")
     merges = [job for job in jobs.values() if job.entry_point == "merge"]
@@ -122,3 +156,21 @@ def test_a_suite_that_cannot_be_compared_is_refused() -> None:
         parse_config(MainConfig, {"suite": "banal"})
     assert parse_config(MainConfig, {"suite": "aime"}).suite == "aime"
     assert replace(MainConfig(), suite="aime") == parse_config(MainConfig, {"suite": "aime"})
+
+
+def test_what_is_turned_reaches_every_training_and_own_prompts_every_asking() -> None:
+    turned = {"lora_r": 4, "beta": 0.0, "bf16": False, "targets": "mlp"}
+    jobs = by_label(prompts="mine.yaml", rewards="mine:brief", preset="own.yaml", profile="llama", **turned)
+    for job in jobs.values():
+        given = job.parameters
+        if job.entry_point == "train":
+            assert {name: given[name] for name in turned} == {
+                **{"lora_r": "4", "beta": "0.0", "bf16": "false", "targets": "mlp"}
+            }
+            assert "lora_alpha" not in given
+            assert (given["rewards"], given["preset"]) == ("mine:brief", "own.yaml")
+        if job.entry_point in ("train", "eval"):
+            assert given["prompts"] == "mine.yaml"
+        if job.entry_point in ("train", "eval", "subspace"):
+            assert given["profile"] == "llama"
+        parse_config(CONFIGS[job.entry_point], given)

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from skippy.config import CompareConfig, MergeConfig, PromoteConfig
+from skippy.config import MergeConfig, PromoteConfig
 from skippy.core.spectral.lora import LoraFactors
 from skippy.errors import CheckpointError, MissingRunError, PromotionRefused, RegistryError
 from skippy.evaluation.provenance import promotion_state
@@ -111,7 +111,7 @@ def test_a_winner_is_promoted_once_and_says_why(scene):
     assert event.by == "me"
     assert event.reason == REASON
     assert event.report_uri.endswith("report/index.html")
-    told = promotion_state(CompareConfig(), scene.tracker)
+    told = promotion_state("skippy", scene.tracker)
     assert told == PromotionState(str(result.champion), "", "me", event.at, REASON), (
         "the next report names it"
     )
@@ -125,7 +125,7 @@ def test_the_one_before_becomes_previous_and_rollback_gives_it_back(scene):
     scene.report(scene.version(2))
     second = scene.promote().champion
     assert second != first
-    assert promotion_state(CompareConfig(), scene.tracker).previous == str(first)
+    assert promotion_state("skippy", scene.tracker).previous == str(first)
     assert scene.promote(rollback=True).champion == first
     assert scene.tracker.registry.alias("skippy", "previous").version == second
 
@@ -143,7 +143,7 @@ def test_a_shut_gate_is_refused_and_leaves_the_alias(scene):
 
 def test_weights_other_than_those_evaluated_are_refused(scene):
     scene.report(scene.version(1), digest="0" * 64)
-    assert promotion_state(CompareConfig(), scene.tracker) == PromotionState(), "no champion, nobody to name"
+    assert promotion_state("skippy", scene.tracker) == PromotionState(), "no champion, nobody to name"
     with pytest.raises(RegistryError, match="disagree on the weights digest"):
         scene.promote()
     assert scene.champion() is None

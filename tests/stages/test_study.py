@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,9 +15,10 @@ import pandas as pd
 import pytest
 
 from skippy.config import StudyConfig, SvdConfig
-from skippy.errors import PlanError, StudyError, TrainingError
+from skippy.errors import PlanError, StudyError, TrackingError, TrainingError
+from skippy.evaluation.suites import load_problem_set
 from skippy.stages import study, svd
-from skippy.studies import worker
+from skippy.studies import conclusion, worker
 from skippy.studies.board import GROUP_TAG, UNIT_TAG, Board
 from skippy.studies.inputs import gather, units
 from skippy.studies.plan import read_plan
@@ -93,6 +95,28 @@ def test_the_arms_are_what_they_say(done) -> None:
     for cell in json.loads(conclusions(tracker, result.run_id))["cells"]:
         ratio = cell["predictors"]["rho_right_ratio"]
         assert ratio < 1e-6 if cell["arm"] == "v4" else ratio > 0.1
+
+
+def test_every_figure_is_remade_from_what_the_study_kept(done, tmp_path) -> None:
+    """One command, no base, no tracker: the same bits; and other cells, the twin, give others."""
+    tracker, _, result = done
+    folder = tracker.artifacts.path(result.run_id, "study")
+    conclusion.main([str(folder), str(tmp_path)])
+    names = [path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file()]
+    assert {"study.json", "index.html"} < {str(name) for name in names}
+    for name in names:
+        assert (tmp_path / name).read_bytes() == (folder / name).read_bytes()
+    changed = tmp_path / "changed"
+    shutil.copytree(folder, changed)
+    table = pd.read_parquet(changed / "cells.parquet")
+    table.loc[table.arm == "v4", "personas"] = table.loc[table.arm == "v4", "personas"].str.replace(
+        "0.", "0.1"
+    )
+    table.to_parquet(changed / "cells.parquet", index=False)
+    assert conclusion.remake(changed)["study.json"] != (folder / "study.json").read_text()
+    (changed / "cells.parquet").unlink()
+    with pytest.raises(TrackingError, match="name the folder that holds"):
+        conclusion.remake(changed)
 
 
 def test_nothing_is_done_twice_and_more_seeds_extend(done) -> None:
@@ -174,7 +198,7 @@ def test_a_base_that_cannot_lose_is_refused_before_the_first_cell(
         text += f"problems: {problems}\n"
     else:
         gold = [{"problem": f"What is {n} + {n}?", "answer": 999} for n in range(6)]
-        easy = study.load_problem_set("lab", 4).problems
+        easy = load_problem_set("lab", 4).problems
         gold += [{"problem": p.question, "answer": p.gold} for p in easy]
         problems = tmp_path / "problems.jsonl"
         problems.write_text("\n".join(json.dumps(row) for row in gold))
@@ -198,10 +222,10 @@ def test_two_workers_never_do_the_same_cell(done) -> None:
     assert second.states([key])[key].word == "running"
     gone = subprocess.Popen([sys.executable, "-c", "pass"])
     gone.wait()
-    tracker.claims.claim("cell-of-the-dead/1", f"{os.uname().nodename}:{gone.pid}:x:{int(time.time())}")
-    elsewhere = f"another-host:{gone.pid}:x:{int(time.time())}"
+    tracker.claims.claim("cell-of-the-dead/1", f"{os.uname().nodename}:{gone.pid}|x|{int(time.time())}")
+    elsewhere = f"another-host:{gone.pid}|x|{int(time.time())}"
     tracker.claims.claim("cell-of-the-living/1", elsewhere)
-    tracker.claims.claim("cell-of-the-silent/1", f"another-host:1:x:{int(time.time()) - 3600}")
+    tracker.claims.claim("cell-of-the-silent/1", f"another-host:1|x|{int(time.time()) - 3600}")
     words = first.states(["cell-of-the-dead", "cell-of-the-living", "cell-of-the-silent"])
     assert [state.word for state in words.values()] == ["free", "running", "free"]
 

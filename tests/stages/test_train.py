@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import shutil
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -10,14 +11,19 @@ import torch
 
 from skippy.characters.loader import load_character
 from skippy.config import SvdConfig, TrainConfig
+from skippy.core.spectral.lora import LoraFactors
 from skippy.errors import BackendError, ConfigError, MissingRunError, ProjectorError, SkippyError
 from skippy.evaluation.suites import PROMPT_STYLES
+from skippy.presets.reading import PRESETS
+from skippy.presets.settings import GrpoSettings
 from skippy.resolve.bases import open_base
-from skippy.resolve.runs import CHARACTER_DIGEST
+from skippy.resolve.runs import CHARACTER_DIGEST, PROMPTS_DIGEST
+from skippy.resolve.work import WORK, find_equal_run, work_digest
 from skippy.stages import svd, train
+from skippy.stores.adapters import write_adapter
 from skippy.stores.projectors import read_projectors
-from skippy.training.plan import PRESETS
 from skippy.training.resume import name_work
+from skippy.training.trainer import FINISHED_FILE
 from tests.stages.tiny_checkpoint import write_checkpoint
 
 
@@ -109,7 +115,7 @@ def test_a_training_of_another_base_is_other_work(tracker, config, tmp_path) -> 
 
 
 def test_what_can_be_refused_is_refused_before_a_run_is_opened(tracker, config, seen) -> None:
-    for wrong in ({"variant": "v4"}, {"resume": True}, {"base_model": "./nowhere"}, {"svd_run": "0" * 32}):
+    for wrong in ({"variant": "v4"}, {"resume": "true"}, {"base_model": "./nowhere"}, {"svd_run": "0" * 32}):
         with pytest.raises(SkippyError):
             train.run(replace(config, **wrong), tracker)
     assert tracker.runs.find_all("train", finished=False) == []
@@ -132,6 +138,74 @@ def test_the_preset_is_that_of_the_base_and_the_person_sets_on_top(
     )
 
 
+def test_every_knob_turns_its_setting_and_the_store_shows_them_all(tracker, config, seen, tmp_path) -> None:
+    own = tmp_path / "own.yaml"
+    own.write_text("beta: 0.1\nlora_r: 8\nmath_mix: 0.1\n")
+    turned = {"lora_r": 4, "targets": "mlp", "bf16": False, "top_k": 0, "learning_rate": 2e-4, "epochs": 1}
+    with pytest.raises(KeyboardInterrupt):
+        train.run(replace(config, preset=str(own), steps=7, **turned), tracker)
+    expected = replace(GrpoSettings(), beta=0.1, math_mix=0.1, max_steps=7, **turned)
+    assert seen[0].settings == expected
+    assert seen[0].math_problems, "the share that the file gives counts"
+    found = tracker.runs.find_all("train", finished=False)[0]
+    shown = {name.removeprefix("hp."): text for name, text in found.params.items() if name.startswith("hp.")}
+    assert shown.keys() == asdict(expected).keys()
+    assert {name: shown[name] for name in ("lora_r", "targets", "bf16", "max_steps", "beta")} == {
+        **{"lora_r": "4", "targets": "mlp", "max_steps": "7", "beta": "0.1"},
+        "bf16": shown["bf16"],
+    }
+    assert shown["bf16"].lower() == "false"
+
+
+def test_a_reward_of_ones_own_is_summed_beside_the_characters(
+    tracker, config, seen, tmp_path, monkeypatch
+) -> None:
+    (tmp_path / "brevity_of_mine.py").write_text(
+        "def brief(completions):\n    return [0.5] * len(completions)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    plain = train.resolve(config, tracker).request
+    with pytest.raises(KeyboardInterrupt):
+        train.run(replace(config, rewards="brevity_of_mine:brief"), tracker)
+    assert list(seen[0].reward_names) == [*plain.reward_names, "brief"]
+    assert seen[0].reward_functions[-1](["a", "b"]) == [0.5, 0.5]
+    assert name_work(seen[0]) != name_work(plain)
+    with pytest.raises(ConfigError, match="cannot be used"):
+        train.run(replace(config, rewards="brevity_of_mine:long"), tracker)
+    assert len(tracker.runs.find_all("train", finished=False)) == 1, "refused before a run is opened"
+
+
+def test_prompts_of_ones_own_are_trained_on_and_told_by_their_digest(tracker, config, seen, tmp_path) -> None:
+    file = tmp_path / "mine.txt"
+    file.write_text("How is the tea?\nTell me of moss.\n")
+    for prompts in ("", str(file)):
+        with pytest.raises(KeyboardInterrupt):
+            train.run(replace(config, prompts=prompts), tracker)
+    assert list(seen[1].prompts) == ["How is the tea?", "Tell me of moss."]
+    assert name_work(seen[0]) != name_work(seen[1])
+    tags = [run.tags for run in tracker.runs.find_all("train", finished=False)]
+    assert {each[CHARACTER_DIGEST] for each in tags} == {load_character("keeper").digest}
+    assert sorted(len(each.get(PROMPTS_DIGEST, "")) for each in tags) == [0, 64]
+
+
+def test_a_finished_training_of_the_same_work_is_taken_while_its_adapter_can_be_read(
+    tracker, config, seen, tmp_path, monkeypatch
+) -> None:
+    plan = train.resolve(config, tracker)
+    factors = {"a": LoraFactors(torch.ones(2, 3), torch.ones(4, 2), 0.1)}
+    with tracker.stage("train", name="t", note="", config={}) as stage:
+        stage.set_tags({WORK: plan.work})
+        stage.log_folder(write_adapter(tmp_path / "adapter", factors), "adapter")
+    asked = replace(config, reuse=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "code_digest", lambda _: "other code")
+        assert train.resolve(asked, tracker).finished is None, "other code is other work"
+    assert train.resolve(asked, tracker).finished
+    (tracker.artifacts.path(stage.run_id, "adapter") / "adapter_model.safetensors").write_bytes(b"")
+    assert train.resolve(asked, tracker).finished is None
+
+
 @pytest.mark.parametrize("is_hardened", [True, False])
 def test_rewards_are_hardened_unless_told_otherwise(config, is_hardened) -> None:
     functions = train.reward_functions(replace(config, hardened=is_hardened), load_character("keeper"))
@@ -141,15 +215,54 @@ def test_rewards_are_hardened_unless_told_otherwise(config, is_hardened) -> None
 
 def test_resuming_keeps_the_checkpoint_and_beginning_anew_clears_it(tracker, config, seen) -> None:
     with pytest.raises(ConfigError, match="nothing to resume"):
-        train.run(replace(config, resume=True), tracker)
+        train.run(replace(config, resume="true"), tracker)
     assert not seen
-    for is_resumed, is_kept in ((False, False), (True, True), (False, False)):
+    for resume, is_kept in (("auto", False), ("true", True), ("auto", True), ("discard", False)):
         with pytest.raises(KeyboardInterrupt):
-            train.run(replace(config, resume=is_resumed), tracker)
-        trace = seen[-1].output_dir / "checkpoint-10" / "trace"
-        assert trace.exists() == is_kept
-        assert seen[-1].resume == is_resumed
-        trace.touch()
+            train.run(replace(config, resume=resume), tracker)
+        checkpoint = seen[-1].output_dir / "checkpoint-10"
+        assert (checkpoint / FINISHED_FILE).exists() == is_kept
+        assert seen[-1].resume == is_kept
+        (checkpoint / FINISHED_FILE).touch()
+    with pytest.raises(
+        ConfigError, match="unfinished training with exactly these parameters is kept"
+    ) as error:
+        train.run(config, tracker)
+    assert "step 10" in error.value.found
+    assert "resume=true" in error.value.next_step
+    assert "resume=discard" in error.value.next_step
+    assert (checkpoint / FINISHED_FILE).exists(), "nothing was touched"
+    assert len(seen) == 4
+
+
+def test_the_workspace_goes_when_the_run_is_finished_and_not_before(tracker, config, monkeypatch) -> None:
+    folders = []
+
+    def finish(request, sink):
+        folders.append(request.output_dir)
+        checkpoint = request.output_dir / "checkpoint-10"
+        checkpoint.mkdir()
+        (checkpoint / FINISHED_FILE).touch()
+        return "outcome"
+
+    def die_drawing(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train, "train_grpo", finish)
+    monkeypatch.setattr(train, "record", lambda *_: None)
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "draw_history", die_drawing)
+        with pytest.raises(KeyboardInterrupt):
+            train.run(config, tracker)
+    assert (folders[0] / "checkpoint-10" / FINISHED_FILE).exists(), (
+        "killed while drawing: there is what to resume"
+    )
+    shutil.rmtree(folders[0] / "checkpoint-10")
+    train.run(config, tracker)
+    assert not folders[1].exists()
+    (finished,) = tracker.runs.find_all("train")
+    assert finished.tags[WORK] == find_equal_run(tracker, "train", finished.tags[WORK], print).tags[WORK]
+    assert find_equal_run(tracker, "train", work_digest("other"), print) is None
 
 
 def test_the_projectors_of_this_base_and_k_are_trained_against(tracker, config, seen, tmp_path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -82,6 +83,19 @@ def test_killed_process_keeps_what_it_finished(tmp_path):
     assert store.finished() == set(NAMES[:2])
     fill(store, NAMES)
     assert store.finish(IDENTITY).digest == projectors_digest(finished(tmp_path / "whole"))
+
+
+@pytest.mark.parametrize("parts_left", [0, 2])
+def test_what_was_assembled_before_a_kill_is_not_solved_again(tmp_path, parts_left):
+    whole = finished(tmp_path)
+    fill(ProjectorStore(tmp_path / "more", IDENTITY), NAMES[:parts_left])
+    shutil.copytree(
+        tmp_path / "more" / "parts", tmp_path / "parts", dirs_exist_ok=True
+    ) if parts_left else None
+    store = ProjectorStore(tmp_path, IDENTITY)
+    assert store.finished() == set(NAMES)
+    assert store.finish(IDENTITY, NAMES).digest == projectors_digest(whole)
+    assert not (tmp_path / "parts").exists()
 
 
 def test_unfinished_is_refused(tmp_path):

@@ -184,3 +184,17 @@ def test_kill_at_random_points_loses_and_repeats_nothing(tmp_path):
     assert set(numbers) <= set(kept), "an announced sample was lost"
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     assert list(read_samples(path)) == numbered(total)
+
+
+def test_a_kept_sample_with_half_a_surrogate_pair_blocks_nothing(tmp_path):
+    """As an earlier version wrote it: its bytes are no UTF-8, and logging them failed at every resume."""
+    line = SAMPLE.to_line().replace("monkey", "half \ud83d").replace("🐒", "\ud83d\ude00")
+    (tmp_path / "s.jsonl").write_bytes(line.encode("utf-8", "surrogatepass"))
+    with SampleStore(tmp_path / "s.jsonl") as store:
+        assert store.finished() == {SAMPLE.key}
+        store.append(replace(SAMPLE, sample_index=1, completion="\udfff"))
+    kept = list(read_samples(tmp_path / "s.jsonl"))
+    assert kept[0].completion.endswith("half \ufffd. \U0001f600")
+    assert kept[1].completion == "\ufffd"
+    for sample in kept:
+        assert sample.to_line().encode("utf-8")

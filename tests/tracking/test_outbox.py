@@ -213,6 +213,32 @@ def test_a_store_that_is_well_and_refuses_is_told_at_once(tracker, faults):
     assert not runs[0].outbox.folder.exists()
 
 
+def test_points_that_are_refused_are_kept_and_the_run_says_where(tracker, monkeypatch):
+    write, runs = tracker.client.log_batch, []
+
+    def refuse_points(run_id, metrics=(), params=(), tags=()):
+        if metrics:
+            raise MlflowException("no EDIT", PERMISSION_DENIED)
+        return write(run_id, metrics=metrics, params=params, tags=tags)
+
+    def work():
+        with tracker.stage("train", name="t", note="n", config={}) as run:
+            runs.append(run)
+            run.log_metrics({"reward": 1.0}, step=1)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tracker.client, "log_batch", refuse_points)
+        with pytest.raises(TrackingError, match="refused"):
+            work()
+    (run,) = runs
+    record = tracker.runs.read(run.run_id)
+    assert record.status == "FAILED"
+    assert str(run.outbox.folder) in record.tags["skippy.error"]
+    assert run.outbox.deliver_kept()
+    assert curve(tracker, run.run_id) == [(1, 1.0)]
+    assert tracker.runs.read(run.run_id).status == "FAILED", "its work was cut short"
+
+
 def test_a_database_that_is_locked_meanwhile_loses_nothing(project, tmp_path, monkeypatch):
     """A real lock; MLflow waits 20 s for one by itself, so its patience is cut for the test."""
     tracker = open_tracker(project)

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import socket
 import sqlite3
 import subprocess
@@ -18,17 +19,18 @@ import pytest
 from transformers import AutoModelForCausalLM
 
 from skippy.errors import MissingRunError, RegistryError, TrackingError
-from skippy.tracking import exclusion
+from skippy.tracking import exclusion, outbox
 from skippy.tracking.exclusion import exclusive
 from skippy.tracking.orphans import find_orphans, sweep_orphans
 from skippy.tracking.store import open_tracker
+from skippy.tracking.tags import CLAIM_PREFIX
 from skippy.tracking.tracker import Tracker
 
 START_SECONDS = 480
 
 
 @pytest.fixture(scope="module")
-def server(template, tmp_path_factory):
+def running(template, tmp_path_factory):
     """URI of a server on loopback that keeps artifacts itself (proxied), ended with the module."""
     folder = tmp_path_factory.mktemp("server")
     shutil.copy(template / "mlflow.db", folder / "mlflow.db")
@@ -56,7 +58,7 @@ def server(template, tmp_path_factory):
     uri = f"http://127.0.0.1:{port}"
     try:
         wait_until_healthy(uri, process, folder)
-        yield uri
+        yield uri, process
     finally:
         os.killpg(process.pid, 15)
         process.wait(30)
@@ -71,6 +73,11 @@ def wait_until_healthy(uri, process, folder):
         except OSError:
             time.sleep(0.3)
     pytest.fail((folder / "log").read_text())
+
+
+@pytest.fixture
+def server(running):
+    return running[0]
 
 
 @pytest.fixture
@@ -222,7 +229,7 @@ def test_two_promotions_at_once_one_wins(remote, checkpoint):
 
 def claims_of(tracker):
     tags = tracker.client.get_experiment(tracker.store.experiment_id).tags
-    return {key: value for key, value in tags.items() if key.startswith(exclusion.PREFIX)}
+    return {key: value for key, value in tags.items() if key.startswith(CLAIM_PREFIX)}
 
 
 def test_eight_at_once_hold_a_claim_one_after_the_other(remote):
@@ -257,7 +264,7 @@ def test_a_claim_of_a_dead_process_blocks_nobody_and_one_that_lives_is_told(remo
 
     def claim(key, process):
         text = json.dumps({"number": 1, "process": process})
-        remote.client.set_experiment_tag(remote.store.experiment_id, exclusion.PREFIX + key, text)
+        remote.client.set_experiment_tag(remote.store.experiment_id, CLAIM_PREFIX + key, text)
 
     claim("left.1", f"{os.uname().nodename}:{ended.pid}:1.0")
     began = time.monotonic()
@@ -311,3 +318,47 @@ def test_orphaned_weights_on_a_server_are_found_and_swept(remote, checkpoint, tm
     sweep_orphans(remote.store, mine)
     assert remote.client.list_logged_model_artifacts(logged.model_id) == []
     assert remote.models.resolve("models:/kept/1").path.is_dir(), "the twin: a registered one stays"
+
+
+@pytest.mark.parametrize("gone_for_good", [False, True])
+def test_training_goes_on_while_the_server_hangs(remote, running, tmp_path, monkeypatch, gone_for_good):
+    """Stopped, not ended: its port is open and nothing answers, which is the harder of the two."""
+    monkeypatch.setattr(outbox, "PAUSE_SECONDS", 0.5)
+    monkeypatch.setattr(outbox, "PATIENCE_SECONDS", 2.0 if gone_for_good else 60.0)
+    monkeypatch.setattr("skippy.tracking.connection.PROBE_TIMEOUT_SECONDS", 0.5)
+    monkeypatch.setattr("skippy.tracking.stage_run.BATCH_SECONDS", -1.0)
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / "weights").write_text("w")
+    slowest, runs = [], []
+
+    def train():
+        with remote.stage("train", name="t", note="n", config={}) as run:
+            runs.append(run)
+            for step in range(1, 9):
+                if step == 3:
+                    os.killpg(running[1].pid, signal.SIGSTOP)
+                if step == 6 and not gone_for_good:
+                    os.killpg(running[1].pid, signal.SIGCONT)
+                time.sleep(0.6)
+                began = time.monotonic()
+                run.log_metrics({"reward": step / 4}, step=step)
+                run.log_folder(tmp_path / "adapter", f"adapters/step_{step:06d}")
+                slowest.append(time.monotonic() - began)
+
+    try:
+        if gone_for_good:
+            began = time.monotonic()
+            with pytest.raises(TrackingError, match="did not take everything"):
+                train()
+            assert time.monotonic() - began < 60
+        else:
+            train()
+    finally:
+        os.killpg(running[1].pid, signal.SIGCONT)
+    assert max(slowest) < 30
+    if gone_for_good:
+        assert outbox.deliver_left_behind(remote.store) == [], "this process might still deliver it"
+        assert runs[0].outbox.deliver_kept()
+    record = remote.runs.get(runs[0].run_id)
+    assert [point.step for point in remote.runs.metric_history(record.run_id, "reward")] == list(range(1, 9))
+    assert len(remote.artifacts.files(record.run_id, "adapters")) == 8

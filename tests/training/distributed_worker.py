@@ -9,8 +9,9 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
+from skippy.presets.reading import PRESETS
 from skippy.training import grpo
-from skippy.training.plan import PRESETS, TrainRequest
+from skippy.training.plan import TrainRequest
 from skippy.training.trainer import process_count
 from tests.training.tiny_run import (
     FIXED_SETTINGS,

@@ -15,9 +15,9 @@ from skippy.errors import TrainingError
 from skippy.models.activations import mean_hidden, plan_hooks
 from skippy.models.loading import load_model, load_tokenizer
 from skippy.models.targets import find_targets
+from skippy.presets.reading import PRESETS
 from skippy.stores.checkpoints import Checkpoint
 from skippy.training.grpo import train_grpo
-from skippy.training.plan import PRESETS
 from tests.training.tiny_run import BASE_DIGEST, RecordingRun, Trained, make_request
 
 PROBES = (("hm", "well then"), ("a cat", "no"))

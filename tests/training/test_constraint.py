@@ -16,10 +16,11 @@ from skippy.core.spectral.lora import LoraFactors
 from skippy.core.variants import find_variant
 from skippy.errors import TrainingError
 from skippy.models.targets import find_targets
+from skippy.presets.reading import PRESETS
 from skippy.stores.checkpoints import Checkpoint
 from skippy.training.constraint_callback import ConstraintCallback, protected_bases
 from skippy.training.layers import factors_of
-from skippy.training.plan import PRESETS, TrainRequest
+from skippy.training.plan import TrainRequest
 from skippy.training.setup import BuiltRun, build_run
 from skippy.training.trainer import ConstrainedTrainer
 from tests.training.tiny_run import RecordingRun, make_request

@@ -18,10 +18,10 @@ from skippy.core.problem import Problem
 from skippy.core.spectral.constraints import pooled_leakage
 from skippy.errors import TrainingError
 from skippy.models.loading import load_model
+from skippy.presets.reading import PRESETS
 from skippy.stores.adapters import read_adapter
 from skippy.training.adapters import adapter_card
 from skippy.training.grpo import train_grpo
-from skippy.training.plan import PRESETS
 from skippy.training.trainer import ConstrainedTrainer
 from tests.training.tiny_run import BASE_DIGEST, PROMPTS, RecordingRun, Trained, make_request, read_json
 

@@ -12,10 +12,10 @@ from peft import LoraConfig, get_peft_model
 from skippy.core.spectral.constraints import random_basis
 from skippy.errors import AdapterError, ProjectorError, TrainingError
 from skippy.models.loading import load_model
+from skippy.presets.reading import PRESETS
 from skippy.training import guards, setup
 from skippy.training.grpo import train_grpo
 from skippy.training.layers import adapted_layers, all_factors, base_weight, target_layers
-from skippy.training.plan import PRESETS
 from tests.training.tiny_run import RecordingRun, make_request
 
 

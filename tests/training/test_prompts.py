@@ -10,7 +10,7 @@ import pytest
 from skippy.core.problem import Problem
 from skippy.errors import TrainingError
 from skippy.models.prompts import prompt_ids
-from skippy.training.plan import PRESETS
+from skippy.presets.reading import PRESETS
 from skippy.training.prompts import MATH, TrainingPrompt, gather_prompts, schedule
 from tests.training.tiny_run import PROMPTS, make_tokenizer
 

@@ -13,8 +13,9 @@ from safetensors.torch import load_file, save_file
 
 from skippy.core.problem import Problem
 from skippy.errors import RewardError, TrainingError
+from skippy.presets.reading import PRESETS
 from skippy.training.grpo import train_grpo
-from skippy.training.plan import PRESETS, TrainRequest
+from skippy.training.plan import TrainRequest
 from skippy.training.resume import claim_output, finished_checkpoints
 from skippy.training.trainer import FINISHED_FILE
 from tests.training.tiny_run import (
@@ -91,11 +92,17 @@ def test_another_seed_is_seen(whole: Trained, trained: dict[str, Trained]) -> No
     assert not all(torch.equal(expected[name], found[name]) for name in expected)
 
 
-def test_curves_go_on(whole: Trained, killed: Trained) -> None:
-    resumed = killed.run.curve("train/reward")
-    assert list(resumed) == [5, 6, 7]
-    everything = whole.run.curve("train/reward")
-    assert all(everything[step] == value for step, value in resumed.items())
+def test_the_resumed_run_holds_everything_once(whole: Trained, killed: Trained) -> None:
+    """The steps before the kill too, in order: a walk over it, and so a matched merge, sees the same steps."""
+
+    def logged(trained: Trained) -> list:
+        measured = lambda values: {k: v for k, v in values.items() if not k.endswith("seconds")}  # noqa: E731
+        return [(step, measured(values)) for step, values in trained.run.metrics]
+
+    assert list(killed.run.curve("train/reward")) == list(range(1, 8))
+    assert logged(killed) == logged(whole)
+    assert killed.run.folders == whole.run.folders
+    assert killed.run.tables.keys() == whole.run.tables.keys()
     assert killed.outcome.steps == 7
     assert killed.outcome.reward_first == whole.outcome.reward_first
 

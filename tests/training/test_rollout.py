@@ -12,9 +12,10 @@ from skippy.models import captured
 from skippy.models.captured import FixedBatch
 from skippy.models.loading import hash_parameters
 from skippy.models.targets import find_targets
+from skippy.presets.reading import PRESETS
+from skippy.presets.settings import GrpoSettings
 from skippy.stores.checkpoints import Checkpoint
 from skippy.training import trainer
-from skippy.training.plan import PRESETS, GrpoSettings
 from skippy.training.rollout import Rollout
 from skippy.training.setup import BuiltRun, build_run
 from skippy.training.weight_sync import merged_forward

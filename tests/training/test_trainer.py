@@ -12,10 +12,10 @@ from trl import GRPOConfig, GRPOTrainer
 
 from skippy.core.problem import Problem
 from skippy.models.targets import find_targets
+from skippy.presets.reading import PRESETS
 from skippy.stores.checkpoints import Checkpoint
 from skippy.training import trainer
 from skippy.training.layers import base_weight
-from skippy.training.plan import PRESETS
 from skippy.training.resume import finished_checkpoints
 from skippy.training.setup import build_run
 from skippy.training.trainer import FINISHED_FILE, grpo_config, lora_config

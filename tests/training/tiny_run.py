@@ -13,8 +13,10 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
 from skippy.core.basis import Basis
+from skippy.presets.reading import PRESETS
+from skippy.presets.settings import GrpoSettings
 from skippy.stores.projectors import Projectors
-from skippy.training.plan import PRESETS, GrpoSettings, TrainOutcome, TrainRequest
+from skippy.training.plan import TrainOutcome, TrainRequest
 from skippy.training.trainer import ConstrainedTrainer
 
 TEMPLATE = (

@@ -33,6 +33,8 @@ class CollapseCount:
         lower: Clopper–Pearson bound of the share, one-sided at 95 %.
         upper: the other one.
         scores: avg_at_k of each run as trained, ascending.
+        median_loss: score of the base less the median of theirs.
+        persona: mean persona score of the runs.
     """
 
     arm: str
@@ -42,6 +44,8 @@ class CollapseCount:
     lower: float
     upper: float
     scores: tuple[float, ...]
+    median_loss: float
+    persona: float
 
 
 def has_collapsed(cell: Cell, base: Cell) -> bool:
@@ -71,7 +75,8 @@ def count_collapses(cells: Sequence[Cell], base: Cell) -> list[CollapseCount]:
         lower = float(stats.beta.ppf(0.05, x, n - x + 1)) if x else 0.0
         upper = float(stats.beta.ppf(0.95, x + 1, n - x)) if x < n else 1.0
         scores = tuple(sorted(cell.score for cell in members))
-        counts.append(CollapseCount(arm, training, x, n, lower, upper, scores))
+        lost, persona = base.score - float(np.median(scores)), float(np.mean([c.persona for c in members]))
+        counts.append(CollapseCount(arm, training, x, n, lower, upper, scores, lost, persona))
     return counts
 
 

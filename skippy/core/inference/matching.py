@@ -1,6 +1,6 @@
-"""Which checkpoints of two trainings to compare: by persona alone, blind to mathematics.
+"""Which checkpoints of several trainings to compare: by persona alone, blind to mathematics.
 
-A variant that learns its character more slowly keeps more mathematics for that reason alone. So two arms are
+A variant that learns its character more slowly keeps more mathematics for that reason alone. So arms are
 compared where their persona is alike, and the choice never sees a problem.
 """
 
@@ -11,16 +11,15 @@ from collections.abc import Mapping
 from skippy.errors import ConfigError
 
 
-def match_steps(first: Mapping[int, float], second: Mapping[int, float]) -> tuple[int, int]:
-    """The pair of steps at the highest persona that both arms reach.
+def match_steps(*arms: Mapping[int, float]) -> tuple[int, ...]:
+    """The step of each arm at the highest persona that all of them reach.
 
-    With m = min(max persona of the first, max persona of the second), each arm gives the step whose persona is
-    nearest to m, the later one where two are equally near. For the arm that sets m this is its best step. Whether
-    the two are then equal is for a test on held-out prompts to say, not for this choice.
+    With m the smallest of the arms' largest personas, each arm gives the step whose persona is nearest to m, the
+    later one where two are equally near. For the arm that sets m this is its best step. Whether they are then equal
+    is for a test on held-out prompts to say, not for this choice.
 
     Args:
-        first: step → mean persona score of one arm.
-        second: the same of the other.
+        arms: step → mean persona score, of each arm.
 
     Raises:
         ConfigError: an arm has no checkpoint.
@@ -28,18 +27,18 @@ def match_steps(first: Mapping[int, float], second: Mapping[int, float]) -> tupl
     >>> match_steps({20: 0.2, 40: 0.5, 60: 0.9}, {20: 0.1, 40: 0.3, 60: 0.55})
     (40, 60)
 
-    Source: MATH §7. Departure: none.
+    Source: MATH §7. Departure: any number of arms in place of two.
     """
-    if not first or not second:
+    if not all(arms):
         raise ConfigError(
             "There are no checkpoints to match.",
             where="match",
-            expected="evaluated checkpoints of both arms",
-            found=f"{len(first)} and {len(second)}",
+            expected="evaluated checkpoints of every arm",
+            found=" and ".join(str(len(arm)) for arm in arms),
             next_step="evaluate them with mlflow run . -e eval --env-manager local -P model=checkpoints",
         )
-    level = min(max(first.values()), max(second.values()))
-    return _nearest(first, level), _nearest(second, level)
+    level = min(max(arm.values()) for arm in arms)
+    return tuple(_nearest(arm, level) for arm in arms)
 
 
 def _nearest(arm: Mapping[int, float], level: float) -> int:

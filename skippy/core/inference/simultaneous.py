@@ -6,8 +6,9 @@ go together: how far the largest of all t statistics strays is found by drawing 
 draw for every point.
 
 Source: Owen 2007 (the pigeonhole bootstrap, problems and seeds drawn independently), §3; Romano and Wolf 2005,
-§3 (the maximum of studentised statistics). Departure: studentised with the crossed error; a draw in which one seed
-is left counts by problems alone; the critical value is at least that of a single point.
+§3 (the maximum of studentised statistics). Departure: studentised with the crossed error, but by no less than a
+quarter of the data's own, since with few seeds many draws repeat one seed or one problem and have next to no spread; a
+draw in which one seed is left counts by problems alone; the critical value is at least that of a single point.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from skippy.errors import ReportError
 RESAMPLES = 2000
 CHUNK = 250
 """Draws worked on at once: a few tens of megabytes."""
-FAR = 1e9
+LEAST_ERROR = 0.25
+"""Share of the data's own error below which a draw's error is not believed."""
 
 
 @dataclass(frozen=True)
@@ -146,7 +148,7 @@ def simultaneous_bounds(
         )
     found = crossed_moments(tables, np.ones((1, seeds)), np.ones((1, problems)))
     mean, error = found.mean[0], found.error[0]
-    highest, lowest = _extremes(tables, mean, generator, resamples)
+    highest, lowest = _extremes(tables, mean, error, generator, resamples)
     single = float(stats.t.ppf(confidence, found.df[0]).max())
     below = max(single, float(np.quantile(highest, confidence)))
     above = max(single, float(-np.quantile(lowest, 1 - confidence)))
@@ -166,9 +168,13 @@ def draw_counts(size: int, draws: int, generator: np.random.Generator) -> Float[
 
 
 def _extremes(
-    tables: np.ndarray, mean: np.ndarray, generator: np.random.Generator, resamples: int
+    tables: np.ndarray,
+    mean: np.ndarray,
+    error: np.ndarray,
+    generator: np.random.Generator,
+    resamples: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The largest and the smallest t of all points in every draw; without spread, far out on its side."""
+    """The largest and the smallest t of all points in every draw; a point without any spread has none."""
     highest, lowest = [], []
     for start in range(0, resamples, CHUNK):
         draws = min(CHUNK, resamples - start)
@@ -177,9 +183,8 @@ def _extremes(
         moved = crossed_moments(tables, seeds, problems)
         shift = moved.mean - mean
         is_empty = (seeds[:, None, :] * np.isfinite(tables).all(axis=2)).sum(axis=2) == 0
-        t = np.where(
-            moved.error > 0, shift / np.where(moved.error > 0, moved.error, 1.0), FAR * np.sign(shift)
-        )
+        against = np.maximum(moved.error, LEAST_ERROR * error)
+        t = np.where(against > 0, shift / np.where(against > 0, against, 1.0), 0.0)
         t = np.where(is_empty | (np.abs(shift) < 1e-12), 0.0, t)
         highest.append(t.max(axis=1))
         lowest.append(t.min(axis=1))

@@ -8,8 +8,8 @@ Source: MATH §5.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -81,6 +81,10 @@ class CharacterReference:
     targets: tuple[MeasuredTarget, ...]
     hooks: Mapping[str, HookReference]
     traits: TraitReference
+
+    def of_targets(self, names: Collection[str]) -> CharacterReference:
+        """The same reference for an adapter on some of its targets only."""
+        return replace(self, targets=tuple(target for target in self.targets if target.name in names))
 
 
 @dataclass(frozen=True)

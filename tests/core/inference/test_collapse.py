@@ -29,6 +29,8 @@ def test_counts_and_their_bounds() -> None:
     base, cells = fallen(told=True)
     v3, v4 = count_collapses(cells, base)
     assert (v3.collapsed, v3.runs, v4.collapsed) == (4, 8, 0)
+    assert v3.median_loss == pytest.approx(base.score - np.median(v3.scores))
+    assert v3.persona == pytest.approx(0.95, abs=0.05)
     assert v3.lower == pytest.approx(0.193, abs=0.001)
     assert v4.upper == pytest.approx(1 - 0.05 ** (1 / 8))
     assert v3.scores == tuple(sorted(v3.scores))

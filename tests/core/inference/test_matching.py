@@ -1,4 +1,4 @@
-"""Checkpoints are matched at the highest persona both arms reach, and nothing else matters."""
+"""Checkpoints are matched at the highest persona all arms reach, and nothing else matters."""
 
 import pytest
 
@@ -21,6 +21,12 @@ def test_equal_arms_give_their_best_step():
 
 def test_of_equally_near_steps_the_later_is_taken():
     assert match_steps({10: 0.5, 20: 0.5}, {10: 0.5}) == (20, 10)
+
+
+def test_of_three_arms_the_slowest_sets_the_level():
+    fast, slow, slowest = {10: 0.4, 20: 0.9}, {10: 0.2, 20: 0.6}, {10: 0.1, 20: 0.35}
+    assert match_steps(fast, slow) == (10, 20)
+    assert match_steps(fast, slow, slowest) == (10, 10, 20)
 
 
 def test_last_checkpoints_are_not_simply_taken():

@@ -98,3 +98,15 @@ def test_no_spread_is_no_certainty() -> None:
 def test_a_point_that_nobody_reached_is_refused() -> None:
     with pytest.raises(ReportError, match=r"leave out the points that no training reached"):
         simultaneous_bounds(np.full((1, 2, 5), np.nan), np.random.default_rng(0))
+
+
+def test_few_seeds_and_rare_changes_keep_bounds_of_a_readable_size() -> None:
+    """At a small dose hardly a problem changes: draws of one seed have no spread, and t would be without bound."""
+    generator = np.random.default_rng(5)
+    tables = np.zeros((4, 4, 240))
+    for point in range(4):
+        for seed in range(4):
+            changed = generator.choice(240, 3, replace=False)
+            tables[point, seed, changed] = generator.choice([-1.0, 1.0], 3)
+    for bound in simultaneous_bounds(tables, np.random.default_rng(0)):
+        assert -0.1 < bound.lower < bound.mean < bound.upper < 0.1

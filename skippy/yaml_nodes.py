@@ -11,12 +11,22 @@ from pathlib import Path
 import yaml
 from yaml.reader import Reader
 
-from skippy.characters.patterns import find_hazard
-from skippy.errors import CharacterError, PlanError, SkippyError
+from skippy.errors import CharacterError, ConfigError, PlanError, SkippyError
+from skippy.patterns import find_hazard
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-ERRORS: dict[str, type[SkippyError]] = {"character": CharacterError, "plan": PlanError}
-EXAMPLES = {"character": "skippy/characters/skippy.yaml", "plan": "studies/lab.yaml"}
+ERRORS: dict[str, type[SkippyError]] = {
+    "character": CharacterError,
+    "plan": PlanError,
+    "preset": ConfigError,
+    "prompts": CharacterError,
+}
+EXAMPLES = {
+    "character": "skippy/characters/skippy.yaml",
+    "plan": "studies/lab.yaml",
+    "preset": "skippy/presets/recipe.yaml",
+    "prompts": "skippy/characters/prompts/train.yaml",
+}
 
 
 @dataclass(frozen=True)
@@ -129,6 +139,14 @@ class Node:
             raise self.fail("Not a whole number", expected=f"a whole number {low}–{high}", found=f"{value:g}")
         return int(value)
 
+    def flag(self) -> bool:
+        """True or false."""
+        words = {"true": True, "false": False}
+        text = self.raw.value.lower() if isinstance(self.raw, yaml.ScalarNode) else ""
+        if text not in words:
+            raise self.fail("Neither true nor false", expected="true or false", found=self._kind())
+        return words[text]
+
     def pattern(self) -> re.Pattern[str]:
         """A regular expression, compiled without regard to case; it must not match nothing, nor run away."""
         try:
@@ -147,7 +165,7 @@ class Node:
         if hazard:
             raise self.fail(
                 "A pattern can take for ever on some text",
-                expected="one way only to read a text (skippy/characters/patterns.py)",
+                expected="one way only to read a text (skippy/patterns.py)",
                 found=f"{self.raw.value!r}: {hazard}",
             )
         return compiled
@@ -166,7 +184,7 @@ def read_nodes(path: Path, subject: str = "character") -> Node:
         subject: what it describes, for messages; a key of `ERRORS`.
 
     Raises:
-        CharacterError, PlanError: no such file, not UTF-8 text, not YAML, or empty.
+        CharacterError, ConfigError, PlanError: no such file, not UTF-8 text, not YAML, or empty.
     """
     try:
         text = path.read_text(encoding="utf-8")

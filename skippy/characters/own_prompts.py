@@ -1,0 +1,112 @@
+"""Prompts of a person's own in place of a character's: to train on, and to ask in an evaluation."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from skippy.characters.schema import Character, Prompt, parse_prompts, prompt_key
+from skippy.errors import CharacterError
+from skippy.yaml_nodes import read_nodes
+
+YAML_SUFFIXES = (".yaml", ".yml")
+FEWEST = 2
+OWN_KIND = "own"
+
+
+@dataclass(frozen=True)
+class OwnPrompts:
+    """Prompts of one file.
+
+    Attributes:
+        file: where they were read.
+        train: to train on; empty where the file gives none.
+        banal: held out, to be asked; empty where the file gives none.
+        digest: of all of them.
+    """
+
+    file: Path
+    train: tuple[Prompt, ...]
+    banal: tuple[Prompt, ...]
+    digest: str
+
+    def replace_in(self, character: Character) -> Character:
+        """The character with these prompts in place of its own.
+
+        Raises:
+            CharacterError: a prompt would be trained on and asked.
+        """
+        train, banal = self.train or character.train_prompts, self.banal or character.banal_prompts
+        trained = {prompt_key(prompt.text) for prompt in train}
+        for prompt in banal:
+            if prompt_key(prompt.text) in trained:
+                raise CharacterError(
+                    "A held-out prompt is also a training prompt",
+                    where=str(self.file),
+                    expected="prompts to train on that are none of those that are asked",
+                    found=prompt.text,
+                    next_step="remove it from one of the two",
+                )
+        return replace(character, train_prompts=train, banal_prompts=banal)
+
+
+def read_own_prompts(path: str | Path) -> OwnPrompts:
+    """Read a file: YAML with `train` and `banal`, each kinds with lists of prompts; any other, one prompt a line.
+
+    Raises:
+        CharacterError: no such file, no prompts, or one twice; file and line are named.
+    """
+    file = Path(path)
+    if file.suffix.lower() in YAML_SUFFIXES:
+        fields = read_nodes(file, "prompts").mapping((), ("train", "banal"))
+        train, banal = (parse_prompts(fields[name]) if name in fields else () for name in ("train", "banal"))
+    else:
+        train, banal = _read_lines(file), ()
+    words = [
+        f"{use}\t{prompt.text}" for use, group in (("train", train), ("banal", banal)) for prompt in group
+    ]
+    return OwnPrompts(file, train, banal, hashlib.sha256("\n".join(words).encode()).hexdigest())
+
+
+def own_prompts(character: Character, path: str) -> tuple[Character, str]:
+    """The character with the prompts of a file, and their digest; as it is, and no digest, without a file."""
+    if not path:
+        return character, ""
+    own = read_own_prompts(path)
+    return own.replace_in(character), own.digest
+
+
+def _read_lines(file: Path) -> tuple[Prompt, ...]:
+    try:
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise CharacterError(
+            "A prompts file cannot be read",
+            where=str(file),
+            expected="a UTF-8 text file, one prompt a line, or YAML with train and banal",
+            found=str(error),
+            next_step="check the path and the encoding",
+        ) from error
+    found: dict[str, Prompt] = {}
+    for number, line in enumerate(lines, 1):
+        key = prompt_key(line)
+        if key and key in found:
+            raise CharacterError(
+                "A prompt is given twice",
+                where=f"{file}, line {number}",
+                expected="each prompt once",
+                found=line.strip(),
+                next_step=f"remove line {number}",
+            )
+        if key:
+            found[key] = Prompt(line.strip(), OWN_KIND)
+    if len(found) < FEWEST:
+        raise CharacterError(
+            "There are too few prompts to train on",
+            where=str(file),
+            expected=f"at least {FEWEST} lines with a prompt",
+            found=str(len(found)),
+            next_step="add prompts, one a line",
+        )
+    return tuple(found.values())

@@ -1,0 +1,53 @@
+"""Stored evaluations that may serve as positive controls: of the same base, problems, samples and sampling."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from skippy.errors import ReportError
+from skippy.evaluation.equality import read_facts, unlike
+from skippy.resolve.bases import Base
+from skippy.resolve.runs import SUBJECT, find_run
+from skippy.tracking.records import RunRecord
+from skippy.tracking.tracker import Tracker
+
+MOST = 20
+"""Controls tried besides the one named: those with the lowest scores."""
+SCORE = "aime/avg_at_k"
+
+
+def find_controls(
+    control: str, tracker: Tracker, base: Base, reference: RunRecord, taken: Collection[str]
+) -> list[RunRecord]:
+    """The control that a person names, and the most damaging evaluations there are, whatever their character.
+
+    Args:
+        control: run id of one; empty: none is named.
+        tracker: where they are.
+        base: the base of the comparison.
+        reference: the base's evaluation; a control was asked exactly like it.
+        taken: run ids that are in the comparison anyway.
+
+    Raises:
+        ReportError: the one named was asked otherwise, or is of another base.
+    """
+    asked = read_facts(tracker, reference).asked
+    named = [find_run(tracker, "eval", control)] if control else []
+    for record in named:
+        wrong = unlike(read_facts(tracker, record).asked, asked)
+        if record.base_digest != base.digest:
+            wrong = [f"base {record.base_digest[:16]} and not {base.digest[:16]}", *wrong]
+        if wrong:
+            raise ReportError(
+                "The control was not asked like the base.",
+                where=f"control={record.run_id} {record.name!r}",
+                expected=f"base, problems, samples and sampling of eval run {reference.run_id}",
+                found="; ".join(wrong),
+                next_step="evaluate the control on the same problems with the same samples and sampling",
+            )
+    used = {*taken, *(record.run_id for record in named)}
+    stored = tracker.runs.find_all("eval", base_digest=base.digest, extra_tags={SUBJECT: "model"})
+    found = [r for r in stored if r.run_id not in used and r.variant != "base" and SCORE in r.metrics]
+    found = [record for record in found if record.metrics[SCORE] < reference.metrics.get(SCORE, 1.0)]
+    alike = [r for r in found if not unlike(read_facts(tracker, r).asked, asked)]
+    return named + sorted(alike, key=lambda record: record.metrics[SCORE])[:MOST]

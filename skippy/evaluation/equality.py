@@ -1,0 +1,138 @@
+"""What must be equal between evaluations before a difference says anything about the variant.
+
+Two layers: how the samples were drawn (from the evaluation's tags) and how the model was trained (from the
+training run's parameters, its resolved settings and the code it ran). The variant and the training seed are what a
+comparison is about; everything else is a rival explanation.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from skippy.core.variants import VARIANTS, label_of
+from skippy.errors import MissingRunError
+from skippy.resolve.code import EVALUATION_CODE, TRAINING_CODE
+from skippy.tracking.records import RunRecord
+from skippy.tracking.tags import Tag
+from skippy.tracking.tracker import Tracker
+
+SETTINGS_FILE = "settings.json"
+
+ASKED = {
+    "problems": Tag.PROBLEMS_DIGEST,
+    "sampling": Tag.SAMPLING,
+    "samples": Tag.SAMPLES,
+    "sampling seed": Tag.SAMPLING_SEED,
+    "prompt style": Tag.PROMPT_STYLE,
+    "backend": Tag.BACKEND,
+    "token limit": Tag.MAX_TOKENS,
+    "code of the evaluation": EVALUATION_CODE,
+}
+"""What decides the samples besides the model → the tag that says it."""
+
+ASIDE = frozenset(
+    {
+        *("variant", "seed", "svd_run", "subspace_run", "device", "resume", "threads"),
+        # Told by settings.json as resolved, and by digests: the same thing may be spelled in two ways.
+        *("base_model", "character", "preset", "profile", "steps", "logging_steps"),
+    }
+)
+"""Parameters and settings of a training that may differ, or that something else tells better."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """An evaluation with what decides its comparability.
+
+    Attributes:
+        record: the evaluation.
+        asked: how its samples were drawn, by name.
+        trained: how its model was trained, by name; empty for the base and where the run does not say.
+        seed: training seed, empty for the base.
+        margin: δ that it was planned with, a share of problems; None where it does not say.
+    """
+
+    record: RunRecord
+    asked: Mapping[str, str]
+    trained: Mapping[str, str]
+    seed: str
+    margin: float | None
+
+    @property
+    def arm(self) -> str:
+        """The base or a variant."""
+        return self.record.variant
+
+
+def read_facts(tracker: Tracker, record: RunRecord) -> Facts:
+    """The facts of one evaluation; what an earlier version did not record is left out."""
+    asked = {name: record.tags.get(tag, "") for name, tag in ASKED.items()}
+    # Before there was this tag, a seed named the work and drew nothing.
+    asked["sampling seed"] = asked["sampling seed"] or "0"
+    margin = _config(tracker, record.run_id).get("margin")
+    train = record.link("train")
+    return Facts(
+        record,
+        {name: value for name, value in asked.items() if value},
+        training_settings(tracker, train, record.variant) if train else {},
+        record.tags.get(Tag.SEED, ""),
+        float(margin) if isinstance(margin, int | float) else None,
+    )
+
+
+def training_settings(tracker: Tracker, run_id: str, variant: str) -> dict[str, str]:
+    """Every setting of a training that its rivals must share; k only where the variant protects directions."""
+    record = tracker.runs.read(run_id)
+    told = _config(tracker, run_id) | _json(tracker, run_id, SETTINGS_FILE)
+    settings = {name: str(value) for name, value in told.items() if name not in ASIDE}
+    settings["character"] = record.tags.get(Tag.CHARACTER_DIGEST, "")[:16]
+    settings["code of the training"] = record.tags.get(TRAINING_CODE, "")
+    if variant in VARIANTS and VARIANTS[variant].basis == "none":
+        settings.pop("k", None)
+    return {name: value for name, value in settings.items() if value}
+
+
+def differences(facts: Sequence[Facts]) -> list[str]:
+    """In what the trainings of several arms differ besides the variant, a sentence each; none where they agree.
+
+    What only some of them record is not compared: an earlier version may not have told it.
+    """
+    arms = [fact for fact in facts if fact.trained]
+    sentences = []
+    for name in dict.fromkeys(name for fact in arms for name in fact.trained):
+        values = [(fact, fact.trained[name]) for fact in arms if name in fact.trained]
+        if len({value for _, value in values}) > 1:
+            told = dict.fromkeys(f"{label_of(fact.arm)} {value[:24]}" for fact, value in values)
+            sentences.append(f"{name}: {', '.join(told)}")
+    seeds: dict[str, set[str]] = {}
+    for fact in facts:
+        if fact.seed:
+            seeds.setdefault(fact.arm, set()).add(fact.seed)
+    if len({frozenset(found) for found in seeds.values()}) > 1:
+        by_arm = [f"{label_of(arm)} {' '.join(sorted(found))}" for arm, found in seeds.items()]
+        sentences.append(f"training seeds: {', '.join(by_arm)}")
+    return sentences
+
+
+def unlike(one: Mapping[str, str], other: Mapping[str, str]) -> list[str]:
+    """Names under which two evaluations or trainings differ, with both values; what one lacks is not compared."""
+    return [
+        f"{name} {one[name][:24]} and not {other[name][:24]}"
+        for name in one
+        if name in other and one[name] != other[name]
+    ]
+
+
+def _config(tracker: Tracker, run_id: str) -> dict[str, Any]:
+    return _json(tracker, run_id, "config.json")
+
+
+def _json(tracker: Tracker, run_id: str, path: str) -> dict[str, Any]:
+    """A JSON artifact; empty where the run has none."""
+    try:
+        return dict(json.loads(tracker.artifacts.path(run_id, path).read_text()))
+    except MissingRunError:
+        return {}

@@ -1,0 +1,1 @@
+"""Training presets: YAML files, their schema and their reader."""

@@ -1,0 +1,51 @@
+"""The card of a registered version: what it is, how well it kept its mathematics, how to use it; digests last."""
+
+from __future__ import annotations
+
+import jinja2
+
+from skippy.core.variants import find_variant, label_of
+from skippy.report.conclusions import Verdicts
+from skippy.report.headline import headline
+from skippy.report.numerals import bounds, signed
+from skippy.report.palette import read_template
+from skippy.report.personality import judge_character
+from skippy.report.wording import limits, verdict_words
+from skippy.results import Comparison
+
+MODEL_URI = "models:/"
+
+
+def render_cards(comparison: Comparison, verdicts: Verdicts) -> dict[str, str]:
+    """Model URI → Markdown, for every registered version of the comparison; pure and deterministic."""
+    environment = jinja2.Environment(
+        autoescape=False, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    environment.filters |= {"signed": signed, "bounds": bounds}
+    template = environment.from_string(read_template("model_card.md.j2"))
+    cards = {}
+    for arm in comparison.variants:
+        verdict = verdicts.variant(arm.name)
+        assert verdict is not None
+        for item in arm.evaluations:
+            if not item.model_uri.startswith(MODEL_URI):
+                continue
+            cards[item.model_uri] = template.render(
+                comparison=comparison,
+                facts=comparison.provenance,
+                arm=arm,
+                item=item,
+                verdict=verdict,
+                words=verdict_words(verdict),
+                character=judge_character(comparison.arms[0], arm, comparison),
+                pairs=[
+                    (label_of(pair.first), label_of(pair.second), pair.reason)
+                    for pair in verdicts.pairs
+                    if arm.name in (pair.first, pair.second)
+                ],
+                control=verdicts.sensitivity.reason,
+                headline=headline(comparison, verdicts),
+                limits=limits(comparison, verdicts),
+                question=find_variant(arm.name).question,
+            )
+    return cards

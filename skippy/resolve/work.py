@@ -1,0 +1,54 @@
+"""The same work, told by one digest: what a restarted pipeline need not do again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable
+
+from skippy.errors import MissingRunError, SkippyError
+from skippy.resolve.runs import REUSES, find_run
+from skippy.tracking.runs import RunRecord
+from skippy.tracking.stage_run import StageRun
+from skippy.tracking.tags import Tag
+from skippy.tracking.tracker import Tracker
+
+logger = logging.getLogger(__name__)
+
+WORK: str = Tag.WORK
+"""Tag of a run: digest of everything that decides its result."""
+
+
+def work_digest(*parts: object) -> str:
+    """One digest for what makes two runs interchangeable: digests of inputs, settings."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:32]
+
+
+def find_equal_run(
+    tracker: Tracker, stage: str, work: str, check: Callable[[RunRecord], object]
+) -> RunRecord | None:
+    """The newest finished run that did this very work, if what it made is still there.
+
+    Args:
+        tracker: where it is looked for.
+        stage: of which stage.
+        work: from `work_digest`; the digest of the code that decides it is one of its parts.
+        check: raises `SkippyError` where what the run made is gone or damaged; then the work is done again.
+    """
+    try:
+        found = find_run(tracker, stage, extra_tags={WORK: work})
+        check(found)
+    except MissingRunError:
+        return None
+    except SkippyError as error:
+        logger.warning("%s: an earlier run cannot be used, so the work is done again. %s", stage, error)
+        return None
+    return found
+
+
+def take_over(found: RunRecord, stage: StageRun) -> None:
+    """Let a run say that an earlier one did its work; whoever is given it is led there."""
+    logger.info("%s: run %s has done exactly this already", found.stage, found.run_id)
+    stage.set_tags({REUSES: found.run_id})
+    stage.describe(note=f"Nothing to do: run {found.run_id} did exactly this.")

@@ -1,0 +1,138 @@
+"""Killed at any call, the next one leaves the store as if nothing had happened.
+
+A few kills of each kind run in the suite; `make faults` (SKIPPY_FAULTS=all) kills at every call and at random moments.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from skippy.tracking.store import open_tracker
+from tests.faults.harness import arm, kill_within, run_forked
+from tests.faults.scenarios import CHECKPOINT, SCENARIOS
+from tests.stages.tiny_checkpoint import write_checkpoint
+
+IS_LONG = os.environ.get("SKIPPY_FAULTS") == "all"
+RANDOM_KILLS = 15 if IS_LONG else 1
+SHORT_KILLS = 2
+
+
+@pytest.fixture(scope="module")
+def projects(tmp_path_factory, template):
+    """A prepared project for each scenario, to copy for each kill."""
+    made = {}
+    for name, scenario in SCENARIOS.items():
+        folder = tmp_path_factory.mktemp(name) / "project"
+        folder.mkdir()
+        shutil.copy(template / "mlflow.db", folder / "mlflow.db")
+        write_checkpoint(folder / CHECKPOINT)
+        settle(folder)
+        assert run_forked(scenario.prepare, folder) == 0, told(folder)
+        made[name] = folder
+    return made
+
+
+def settle(folder: Path) -> None:
+    """Let the store's artifacts lie in this very directory."""
+    with closing(sqlite3.connect(folder / "mlflow.db")) as database, database:
+        place = str(folder / "mlartifacts")
+        old = database.execute("SELECT artifact_location FROM experiments WHERE name = 'skippy'").fetchone()[
+            0
+        ]
+        database.execute("UPDATE experiments SET artifact_location = ? WHERE name = 'skippy'", (place,))
+        for table, column in (("runs", "artifact_uri"), ("logged_models", "artifact_location")):
+            database.execute(f"UPDATE {table} SET {column} = replace({column}, ?, ?)", (old, place))
+
+
+def told(folder: Path) -> str:
+    path = folder / "traceback"
+    return path.read_text() if path.exists() else ""
+
+
+def copy(source: Path, folder: Path) -> Path:
+    shutil.copytree(source, folder)
+    settle(folder)
+    return folder
+
+
+def check(name: str, folder: Path) -> None:
+    """After one more try, run to its end in a process of its own."""
+    scenario = SCENARIOS[name]
+    assert run_forked(scenario.work, folder) == 0, told(folder)
+
+    def examine(root: Path) -> None:
+        tracker = open_tracker(root)
+        left = [run.info.run_id for run in tracker.client.search_runs(
+            [tracker.store.experiment_id], "attributes.status = 'RUNNING'")]  # fmt: skip
+        assert left == [], "runs that say RUNNING"
+        scenario.check(tracker)
+        assert not list((root / ".skippy").rglob("*.partial")), "half-written"
+
+    assert run_forked(examine, folder) == 0, told(folder)
+
+
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_killed_at_a_call_the_next_one_ends_as_if_nothing_had_happened(projects, tmp_path, name):
+    log = tmp_path / "calls"
+    whole = copy(projects[name], tmp_path / "whole")
+    assert run_forked(SCENARIOS[name].work, whole, before=arm(0, after=False, log=log)) == 0, told(whole)
+    calls = log.read_text().split()
+    assert len(calls) > 3
+    every = range(1, len(calls) + 1)
+    chosen = (
+        every if IS_LONG else sorted({1 + len(calls) * part // SHORT_KILLS for part in range(SHORT_KILLS)})
+    )
+    for number in chosen:
+        for after in (False, True) if IS_LONG else (number % 2 == 0,):
+            folder = copy(projects[name], tmp_path / f"{number}-{after}")
+            ended = run_forked(SCENARIOS[name].work, folder, before=arm(number, after=after))
+            assert ended == -9, f"{calls[number - 1]}: {told(folder)}"
+            try:
+                check(name, folder)
+            except AssertionError as error:
+                when = "after" if after else "before"
+                raise AssertionError(f"killed {when} call {number}, {calls[number - 1]}: {error}") from error
+            shutil.rmtree(folder)
+
+
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("seed", range(RANDOM_KILLS))
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_killed_at_any_moment_too(projects, tmp_path, name, seed):
+    folder = copy(projects[name], tmp_path / "project")
+    run_forked(SCENARIOS[name].work, folder, before=kill_within(2.0, seed))
+    check(name, folder)
+
+
+def test_a_disk_that_is_full_leaves_nothing_half_written(projects, tmp_path):
+    """A limit on a file's size stands for the disk: the database still fits, the weights do not."""
+    folder = copy(projects["merge"], tmp_path / "project")
+    (folder / CHECKPOINT / "more.safetensors").write_bytes(bytes(8 << 20))
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4 << 20, 4 << 20))
+
+    assert run_forked(SCENARIOS["merge"].work, folder, before=limit) == 1
+    assert "File too large" in told(folder)
+    assert not list((folder / "mlartifacts").rglob("more.safetensors"))
+    check("merge", folder)
+
+
+def test_the_check_sees_what_is_left_undone(projects, tmp_path):
+    """The twin: without another try, a killed merge leaves a run that says RUNNING."""
+    folder = copy(projects["merge"], tmp_path / "project")
+    assert run_forked(SCENARIOS["merge"].work, folder, before=arm(6, after=True)) == -9
+
+    def examine(root: Path) -> None:
+        tracker = open_tracker(root)
+        assert tracker.client.search_runs([tracker.store.experiment_id], "attributes.status = 'RUNNING'")
+
+    assert run_forked(examine, folder) == 0, told(folder)

@@ -1,0 +1,144 @@
+"""Whatever the store, a driver or the disk refuses is one of our messages, through `mlflow run` as through `skippy`."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+import time
+import tomllib
+from pathlib import Path
+
+import pytest
+from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import OperationalError
+
+from skippy.errors import CheckpointError, SystemRefused, TrackingError, as_ours
+from skippy.stages import runner
+from skippy.tracking.connection import open_store, translate
+from skippy.tracking.plugin import is_run_of_this_project
+
+ROOT = Path(__file__).parents[2]
+GROUP = "mlflow.tracking_store"
+PATIENCE_SECONDS = 30.0
+
+STORES = {
+    "server down": ("http://127.0.0.1:9", "The tracking server does not answer."),
+    "directory": ("file:///tmp/mlruns", "A plain directory is not a tracking store"),
+    "no driver": (
+        "postgresql://nobody@127.0.0.1:9/skippy",
+        "driver of the tracking database is not installed",
+    ),
+    "not writable": ("sqlite:////proc/nowhere/mlflow.db", "The tracking store cannot be opened."),
+    "no store": ("sqlite:////etc/passwd", "The tracking store cannot be opened."),
+}
+
+
+@pytest.fixture
+def plugin(tmp_path: Path) -> str:
+    """A path on which this checkout's entry points are installed, as pip would."""
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"][GROUP]
+    folder = tmp_path / "site" / "skippy_boundaries-0.dist-info"
+    folder.mkdir(parents=True)
+    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: skippy-boundaries\nVersion: 0\n")
+    lines = "".join(f"{scheme} = {target}\n" for scheme, target in declared.items())
+    (folder / "entry_points.txt").write_text(f"[{GROUP}]\n{lines}")
+    return os.pathsep.join([str(folder.parent), str(ROOT)])
+
+
+def run(*words: str, uri: str, path: str) -> tuple[subprocess.CompletedProcess[str], float]:
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": uri, "PYTHONPATH": path}
+    environment.pop("MLFLOW_RUN_ID", None)
+    began = time.monotonic()
+    result = subprocess.run(
+        [sys.executable, "-m", *words], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300,
+        check=False,
+    )  # fmt: skip
+    return result, time.monotonic() - began
+
+
+@pytest.mark.parametrize("case", STORES)
+def test_mlflow_run_and_skippy_refuse_a_store_in_the_same_words(case: str, plugin: str) -> None:
+    uri, message = STORES[case]
+    words = ("run", ".", "-e", "svd", "--env-manager", "local")
+    for result, seconds in (
+        run("mlflow", *words, uri=uri, path=plugin),
+        run("entrypoints", "svd", uri=uri, path=str(ROOT)),
+    ):
+        assert result.returncode == 1, result.stderr[-2000:]
+        assert message in result.stderr
+        assert "next: " in result.stderr
+        assert "Traceback" not in result.stderr
+        assert seconds < PATIENCE_SECONDS * (1 + os.getloadavg()[0] / (os.cpu_count() or 1))
+
+
+def test_the_plugin_leaves_everybody_else_alone(plugin: str) -> None:
+    """The twin: any other use of MLflow in this environment meets MLflow's own words."""
+    result, _ = run(
+        "mlflow", "runs", "list", "--experiment-id", "0", uri="sqlite:////etc/passwd", path=plugin
+    )
+    assert result.returncode != 0
+    assert "mlflow run failed" not in result.stderr
+
+
+def test_only_a_run_of_this_project_is_one_of_ours(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(ROOT)
+    assert is_run_of_this_project(["/venv/bin/mlflow", "run", ".", "-e", "svd"])
+    assert is_run_of_this_project(["/lib/mlflow/__main__.py", "run", str(ROOT)])
+    assert not is_run_of_this_project(["/venv/bin/mlflow", "server"])
+    assert not is_run_of_this_project(["/venv/bin/python", "run", "."])
+    assert not is_run_of_this_project([""])
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "MLproject").write_text("name: another\n")
+    assert not is_run_of_this_project(["/venv/bin/mlflow", "run", "."])
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "said"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "/data/x"), SystemRefused, "free some space"),
+        (PermissionError(errno.EACCES, "Permission denied", "/data/x"), SystemRefused, "permission"),
+        (MlflowException("database is locked\nmore"), TrackingError, "database is locked"),
+        (OperationalError("INSERT", {}, Exception("disk I/O error")), TrackingError, "disk I/O error"),
+    ],
+)
+def test_errors_of_the_system_and_the_store_are_ours(error: Exception, kind: type, said: str) -> None:
+    ours = translate(error)
+    assert isinstance(ours, kind)
+    assert said in str(ours)
+    assert ours.next_step
+
+
+def test_a_fault_of_our_own_is_not_dressed_up() -> None:
+    assert translate(KeyError("k")) is None
+    own = CheckpointError("The checkpoint does not exist.")
+    assert as_ours(own) is own
+
+
+def test_a_full_disk_in_the_middle_of_a_stage_fails_its_run_with_the_message(
+    tracker, monkeypatch, caplog
+) -> None:
+    def full(config, given) -> None:
+        with given.stage("svd", name="s", note="", config={}):
+            raise OSError(errno.ENOSPC, "No space left on device", "/data/projectors")
+
+    monkeypatch.setattr("skippy.tracking.store.open_tracker", lambda: tracker)
+    monkeypatch.setitem(runner.MODULES, "svd", "stage_on_a_full_disk")
+    monkeypatch.setitem(sys.modules, "stage_on_a_full_disk", type(sys)("stage_on_a_full_disk"))
+    sys.modules["stage_on_a_full_disk"].run = full
+    with pytest.raises(SystemExit) as ended:
+        runner.run_stage("svd", {})
+    assert ended.value.code == 1
+    assert "svd failed. The operating system refused." in caplog.text
+    (record,) = tracker.runs.find_all("svd", finished=False)
+    assert record.status == "FAILED"
+    assert "free some space" in record.tags["skippy.error"]
+
+
+def test_a_store_in_a_place_that_cannot_be_made_is_refused(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/file/mlflow.db")
+    with pytest.raises(TrackingError, match="cannot be opened") as refusal:
+        open_store(tmp_path)
+    assert "\n" not in refusal.value.found

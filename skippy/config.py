@@ -23,6 +23,8 @@ SUITES = ("banal", "aime", "all")
 COMPARABLE_SUITES = ("aime", "all")
 BACKENDS = ("transformers", "openai")
 DEVICES = ("auto", "cpu", "cuda")
+MERGE_DTYPES = ("same", "float32")
+ROUNDINGS = ("nearest", "stochastic")
 SAMPLING_PRESETS = ("auto", *PRESETS)
 MODEL_PROFILES = (
     *(
@@ -55,6 +57,14 @@ def problems_field() -> Any:
     """The mathematics that is asked."""
     text = "lab, a local file, or Hugging Face dataset ids, comma-separated"
     return option("lab", text, names="problems")
+
+
+def answers_field() -> Any:
+    """The kind of the reference answers."""
+    text = (
+        "kind of answers: auto (integers 0–999), integer, number, number:TOLERANCE, or math (extra `verify`)"
+    )
+    return option("auto", text)
 
 
 def reuse_field() -> Any:
@@ -291,11 +301,21 @@ class MergeConfig:
     )
     adapter: str = option(
         "",
-        "directory of a PEFT adapter to merge instead of a train run's (`lab`: the lab's)",
+        "PEFT adapter to merge instead of a train run's: a directory, a Hugging Face id, or `lab`; several with commas",
         names="adapter",
         excludes=("variant", "train_run", "step", "match"),
     )
+    adapter_weights: str = option("", "factors on several adapters, comma-separated; empty: 1 each")
     alpha: float = option(1.0, "scale of the whole update; 0.7 makes a delta base", above=0)
+    dtype: str = option(
+        "same", "type of the merged weights: the base's own, or float32", choices=MERGE_DTYPES
+    )
+    rounding: str = option(
+        "nearest",
+        "rounding of sums to that type; stochastic keeps a small update on average",
+        choices=ROUNDINGS,
+    )
+    seed: int = option(0, "seed of stochastic rounding", minimum=0)
     registered_model: str = registered_model_field()
     threads: int = threads_field()
     reuse: bool = reuse_field()
@@ -316,6 +336,7 @@ class EvalConfig:
     prompts: str = prompts_field()
     suite: str = option("all", "which suites to run", choices=SUITES)
     problems: str = problems_field()
+    answers: str = answers_field()
     limit: int = option(0, "use only the first so many problems; 0: all", minimum=0)
     samples: int = option(4, "samples a problem", minimum=1)
     sampling: str = sampling_field()
@@ -408,6 +429,7 @@ class MainParameters:
         "all", "which suites to run; the comparison cannot do without problems", choices=COMPARABLE_SUITES
     )
     problems: str = problems_field()
+    answers: str = answers_field()
     limit: int = option(0, "use only the first so many problems; 0: all", minimum=0)
     samples: int = option(4, "samples a problem", minimum=1)
     sampling: str = sampling_field()

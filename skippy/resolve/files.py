@@ -14,15 +14,16 @@ from typing import Any
 
 from skippy.characters.loader import load_character
 from skippy.characters.own_prompts import read_own_prompts
+from skippy.core.problem import parse_rule
 from skippy.core.spectral.rank import parse_rank
 from skippy.core.variants import VARIANTS, parse_arms
 from skippy.errors import CheckpointError, nearest
 from skippy.lab.paths import LAB
-from skippy.models.hub import HUB_ID, find_local, require_reachable
+from skippy.models.hub import HUB_ID, adapter_names, find_local, find_local_adapter, require_reachable
 from skippy.models.profiles import AUTO
 from skippy.presets.reading import read_preset
-from skippy.stores.presence import require_adapter, require_checkpoint
-from skippy.stores.problems import READERS, read_problems
+from skippy.stores.presence import ADAPTER_CONFIG_FILE, require_adapter, require_checkpoint
+from skippy.stores.problems import READERS, is_there, read_problems, split_sources
 
 BASE = "base"
 CHECKPOINTS = "checkpoints"
@@ -39,7 +40,9 @@ def check_files(config: Any) -> None:
     for item in fields(config):
         value, kind = getattr(config, item.name), item.metadata["names"]
         is_asked = kind != "problems" or getattr(config, "suite", "") != "banal"
-        if value and kind and is_asked:
+        if kind == "problems" and is_asked:
+            check_problems(value, getattr(config, "answers", "auto"))
+        elif value and kind and is_asked:
             CHECKS[kind](value)
 
 
@@ -74,18 +77,22 @@ def check_model(name: str) -> None:
         ) from error
 
 
-def check_problems(sources: str) -> None:
-    """Every local source is read; ids of data sets are left to the stage."""
-    for name in [] if sources == LAB else sources.split(","):
-        is_id = HUB_ID.fullmatch(name.strip()) and Path(name.strip()).suffix.lower() not in READERS
-        if not is_id:
-            read_problems(name)
+def check_problems(sources: str, answers: str = "auto") -> None:
+    """Every local source is read, with answers of the kind asked for; ids of data sets are left to the stage."""
+    for name in [] if sources == LAB else split_sources(sources):
+        is_id = HUB_ID.fullmatch(name) and Path(name).suffix.lower() not in READERS
+        if is_there(Path(name)) or not is_id:
+            read_problems(name, rule=parse_rule(answers))
 
 
-def check_adapter(name: str) -> None:
-    """`lab`, or a directory that PEFT wrote."""
-    if name != LAB:
-        require_adapter(Path(name))
+def check_adapter(text: str) -> None:
+    """Each of them `lab`, a directory that PEFT wrote, or the id of a hub."""
+    for name in adapter_names(text):
+        path = find_local_adapter(name)
+        if path is None:
+            require_reachable(name, ADAPTER_CONFIG_FILE)
+        elif name != LAB:
+            require_adapter(path)
 
 
 def check_preset(name: str) -> None:
@@ -101,7 +108,6 @@ CHECKS: Mapping[str, Callable[[str], object]] = {
     "character": load_character,
     "model": check_model,
     "preset": check_preset,
-    "problems": check_problems,
     "prompts": read_own_prompts,
     "rank": parse_rank,
 }

@@ -10,14 +10,14 @@ from functools import partial
 from typing import Any
 
 from skippy.characters.loader import load_character
-from skippy.characters.own_prompts import own_prompts
+from skippy.characters.own_prompts import OF_CHARACTER, own_prompts
 from skippy.characters.schema import Character
 from skippy.commands import next_command
 from skippy.config import EvalConfig, config_dict
 from skippy.core.inference.power import achievable_margin, minimum_detectable_effect
 from skippy.core.inference.wilson import FEWEST_PROBLEMS, wilson_interval
 from skippy.errors import ConfigError, SamplesError
-from skippy.evaluation.asking import Plan, choose_sampling, generate, identify_asking
+from skippy.evaluation.asking import Plan, choose_sampling, generate, identify_asking, rule_of
 from skippy.evaluation.generator import Generator
 from skippy.evaluation.metrics import FRONTIER, banal_metrics, family_rows, problem_metrics, problem_scores
 from skippy.evaluation.opinions import (
@@ -74,7 +74,7 @@ class EvalPlan:
         base: what the model was made from.
         asked: questions, model and sampling.
         opinions: of others, opened.
-        prompts_digest: of the person's own prompts; empty without.
+        prompts_digest: of the person's own prompts; `character` without.
         samples: those of an earlier evaluation, scored anew; None: they are to be generated.
         finished: an earlier evaluation of the same, if it is to be taken.
     """
@@ -83,7 +83,7 @@ class EvalPlan:
     base: Base
     asked: Plan
     opinions: Opinions
-    prompts_digest: str = ""
+    prompts_digest: str = OF_CHARACTER
     samples: tuple[Sample, ...] | None = None
     finished: RunRecord | None = None
 
@@ -170,7 +170,8 @@ def resolve(config: EvalConfig, tracker: Tracker) -> EvalPlan:
         train = find_run(tracker, "train", config.train_run, base=base, extra_tags=own)
         require_all_checkpoints(train, tracker)
         asked = plan_walk(
-            *(train, base, character), problems=config.problems, limit=config.limit, sampling=config.sampling,
+            *(train, base, character), problems=config.problems, answers=config.answers,
+            limit=config.limit, sampling=config.sampling,
             seed=config.seed, generator=generator,
         )  # fmt: skip
         return EvalPlan(config, base, asked, opinions, prompts_digest)
@@ -200,7 +201,7 @@ def _open_opinions(config: EvalConfig, *, is_walk: bool) -> Opinions:
     many = "model=checkpoints is many models" if is_walk else ""
     conflicts = {
         "judge_url": many or ("suite=aime has no everyday answers" if config.suite == AIME else ""),
-        "cross_check": many or ("suite=banal has no problems" if config.suite == BANAL else ""),
+        "cross_check": many or _unchecked(config),
         "lm_eval": many or (f"regrade={config.regrade} loads no model" if config.regrade else ""),
     }
     require_something_to_judge({name: getattr(config, name) for name in conflicts}, conflicts)
@@ -210,6 +211,13 @@ def _open_opinions(config: EvalConfig, *, is_walk: bool) -> Opinions:
         cross_check=config.cross_check,
         lm_eval=config.lm_eval,
     )
+
+
+def _unchecked(config: EvalConfig) -> str:
+    """Why math-verify's reading could not stand beside ours."""
+    if config.suite == BANAL:
+        return "suite=banal has no problems"
+    return "" if config.answers == "auto" else f"answers={config.answers}: both read integers 0–999"
 
 
 def _ask(asked: Plan, plan: EvalPlan, tracker: Tracker, stage: StageRun) -> dict[str, float]:
@@ -226,14 +234,16 @@ def record(samples: Sequence[Sample], asked: Plan, plan: EvalPlan, stage: StageR
     """Keep the samples, log our figures, then those of others."""
     for suite in (AIME, BANAL):
         _keep([sample for sample in samples if sample.suite == suite], suite, stage)
-    ours = _account(samples, asked, stage, plan.prompts_digest or asked.character.digest)
+    ours = _account(samples, asked, stage, _banal_digest(plan))
     return ours | add_opinions(plan.opinions, samples, asked, plan.config.limit, stage)
 
 
 def _plan(
     config: EvalConfig, base: Base, subject: Subject, character: Character, generator: Generator
 ) -> Plan:
-    problems = load_problem_set(config.problems, config.limit) if config.suite != BANAL else None
+    problems = (
+        load_problem_set(config.problems, config.limit, config.answers) if config.suite != BANAL else None
+    )
     style = base.profile.prompt_style
     questions = problem_questions(problems, style) if problems else []
     if config.suite != AIME:
@@ -250,6 +260,11 @@ def _with_logged_model(asked: Plan, base: Base, tracker: Tracker) -> Plan:
     stored = tracker.models.resolve(base.name).model_id if base.name.startswith("models:/") else None
     model_id = stored or tracker.models.external(f"base {base.public_name}", base.digest)
     return replace(asked, subject=replace(asked.subject, model_id=model_id))
+
+
+def _banal_digest(plan: EvalPlan) -> str:
+    own = plan.prompts_digest
+    return plan.asked.character.digest if own == OF_CHARACTER else own
 
 
 def _tags(plan: EvalPlan) -> dict[str, str]:
@@ -283,6 +298,8 @@ def _announce(plan: Plan, margin: float) -> None:
     logger.info("eval: %s, %d problems × %d samples", suite_label(plan.problems), n, plan.samples)
     if plan.problems.duplicates:
         logger.info("eval: %d duplicate problems dropped", plan.problems.duplicates)
+    if plan.problems.replaced:
+        logger.warning("eval: %d half surrogate pairs in the problems became U+FFFD", plan.problems.replaced)
     if n < FEWEST_PROBLEMS:
         logger.warning("eval: %d problems are too few to say anything, at least %d are", n, FEWEST_PROBLEMS)
         return
@@ -316,6 +333,7 @@ def _as_recorded(config: EvalConfig, record: RunRecord, tracker: Tracker) -> Eva
     recorded: dict[str, Any] = dict(
         suite=record.tags[Tag.SUITE],
         problems=record.tags[Tag.PROBLEMS],
+        answers=str(then.get("answers", "auto")),
         limit=int(then["limit"]),
         samples=int(then["samples"]),
         sampling=record.tags[Tag.SAMPLING],
@@ -372,7 +390,7 @@ def _regrade(record: RunRecord, plan: Plan, tracker: Tracker) -> list[Sample]:
             found=f"digest {today}; {len(lost)} questions are missing, {min(lost)} among them",
             next_step="restore the problem source and the character's prompts of that run",
         )
-    return list(rescore(samples, gold, plan.character.rules))
+    return list(rescore(samples, gold, plan.character.rules, rule_of(plan)))
 
 
 def _keep(samples: Sequence[Sample], name: str, stage: StageRun) -> None:

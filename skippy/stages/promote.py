@@ -13,7 +13,7 @@ from skippy.errors import MissingRunError, PromotionRefused, RegistryError
 from skippy.report.record import REPORT_FILE, ReportRecord
 from skippy.resolve.bases import Base, open_base
 from skippy.resolve.runs import MODEL_URI, find_run
-from skippy.stores.merging import verify_checkpoint
+from skippy.stores.cards import verify_checkpoint
 from skippy.tracking.promotions import CHAMPION
 from skippy.tracking.records import RunRecord
 from skippy.tracking.registry import ModelVersionRecord, parse_model_uri

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from skippy.characters.loader import Character, load_character
-from skippy.characters.own_prompts import own_prompts
+from skippy.characters.own_prompts import OF_CHARACTER, own_prompts
 from skippy.commands import next_command
 from skippy.config import TrainConfig, config_dict
 from skippy.core.personality.reference import CharacterReference
@@ -43,7 +43,6 @@ from skippy.tracking.tracker import Tracker
 from skippy.training.grpo import train_grpo
 from skippy.training.own_rewards import OwnReward, load_own_rewards
 from skippy.training.plan import (
-    MathPrompt,
     RewardFunction,
     TrainOutcome,
     TrainRequest,
@@ -77,7 +76,7 @@ class TrainPlan:
         subspace_run: where the character reference is from; empty without.
         work: what makes two trainings the same, curves and all.
         finished: an earlier run of the same, if it is to be taken.
-        prompts_digest: of the person's own prompts; empty without.
+        prompts_digest: of the person's own prompts; `character` without.
     """
 
     request: TrainRequest
@@ -87,7 +86,7 @@ class TrainPlan:
     subspace_run: str
     work: str
     finished: RunRecord | None
-    prompts_digest: str = ""
+    prompts_digest: str = OF_CHARACTER
 
 
 def run(config: TrainConfig, tracker: Tracker) -> TrainResult | None:
@@ -123,6 +122,7 @@ def run(config: TrainConfig, tracker: Tracker) -> TrainResult | None:
                 Tag.K: plan.k,
                 CHARACTER_DIGEST: plan.character.digest,
                 PROMPTS_DIGEST: plan.prompts_digest,
+                Tag.REWARDS_DIGEST: plan.request.rewards_digest,
                 WORK: plan.work,
                 TRAINING_CODE: code_digest(TRAINING),
             }
@@ -172,9 +172,7 @@ def resolve(config: TrainConfig, tracker: Tracker) -> TrainPlan:
         rewards_digest=_digest_of_rewards(config, character, own),
         settings=settings,
         reference=reference,
-        math_problems=[
-            MathPrompt(problem.question + style, problem.answer, problem.solution) for problem in problems
-        ],
+        math_problems=[replace(problem, question=problem.question + style) for problem in problems],
         device=config.device,
     )
     work = work_digest(identify(request), bool(reference), code_digest(TRAINING))

@@ -80,6 +80,9 @@ def test_models_show_aliases_figures_and_the_verdict_on_them(tracker, finished, 
     tracker.client.set_registered_model_alias("skippy", "champion", str(version.version))
     evaluation = finished("eval", {"aime/avg_at_k": 0.5, "banal/score": 0.9})
     tracker.client.set_tag(evaluation, MODEL_URI, version.uri)
+    later = finished("eval")
+    tracker.client.set_tag(later, MODEL_URI, version.uri)
+    tracker.client.set_tag(later, "skippy.reuses", evaluation)
     report = {
         "verdicts": {"v4": {"verdict": "preserved"}},
         "arms": {"v4": {"evaluations": [{"runs": {"eval": evaluation}}]}},

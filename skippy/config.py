@@ -23,6 +23,8 @@ SUITES = ("banal", "aime", "all")
 COMPARABLE_SUITES = ("aime", "all")
 BACKENDS = ("transformers", "openai")
 DEVICES = ("auto", "cpu", "cuda")
+MERGE_DTYPES = ("same", "float32")
+ROUNDINGS = ("nearest", "stochastic")
 SAMPLING_PRESETS = ("auto", *PRESETS)
 MODEL_PROFILES = (
     *(
@@ -291,11 +293,21 @@ class MergeConfig:
     )
     adapter: str = option(
         "",
-        "directory of a PEFT adapter to merge instead of a train run's (`lab`: the lab's)",
+        "PEFT adapter to merge instead of a train run's: a directory, a Hugging Face id, or `lab`; several with commas",
         names="adapter",
         excludes=("variant", "train_run", "step", "match"),
     )
+    adapter_weights: str = option("", "factors on several adapters, comma-separated; empty: 1 each")
     alpha: float = option(1.0, "scale of the whole update; 0.7 makes a delta base", above=0)
+    dtype: str = option(
+        "same", "type of the merged weights: the base's own, or float32", choices=MERGE_DTYPES
+    )
+    rounding: str = option(
+        "nearest",
+        "rounding of sums to that type; stochastic keeps a small update on average",
+        choices=ROUNDINGS,
+    )
+    seed: int = option(0, "seed of stochastic rounding", minimum=0)
     registered_model: str = registered_model_field()
     threads: int = threads_field()
     reuse: bool = reuse_field()
@@ -379,7 +391,13 @@ class PromoteConfig:
         "fail", "where the gate stays shut: fail, or leave the alias and finish", choices=("fail", "leave")
     )
     rollback: bool = option(
-        False, "give champion back to the version it was taken from", excludes=("compare_run",)
+        False,
+        "give champion back to the version it was taken from",
+        excludes=("compare_run", "override", "version"),
+    )
+    version: int = option(0, "with override: the version to promote", minimum=0, needs="override")
+    override: str = option(
+        "", "promote against the gate, for this reason; marked as such for ever", needs="version"
     )
 
 

@@ -25,6 +25,7 @@ def option(
     below: float | None = None,
     names: str = "",
     excludes: tuple[str, ...] = (),
+    needs: str = "",
 ) -> Any:
     """A config field: default, line of help, and the values that make sense.
 
@@ -37,10 +38,11 @@ def option(
         below: what a number must be below.
         names: what kind of thing the text names, for checks and completion.
         excludes: parameters that cannot be given beside this one: obeying both is impossible.
+        needs: parameter without which this one means nothing.
     """
     limits = {
         **{"choices": choices, "minimum": minimum, "above": above, "below": below},
-        **{"names": names, "excludes": excludes},
+        **{"names": names, "excludes": excludes, "needs": needs},
     }
     return field(default=default, metadata={"help": text, **limits})
 
@@ -85,6 +87,15 @@ def parse_config(config_class: type[Config], values: Mapping[str, str]) -> Confi
         name: getattr(config, name) for name, item in known.items() if getattr(config, name) != item.default
     }
     for name in given:
+        needed = known[name].metadata["needs"]
+        if needed and needed not in given:
+            raise ConfigError(
+                f"Parameter {name} means nothing without {needed}.",
+                where=name,
+                expected=f"{name} and {needed}, or neither",
+                found=f"{name}={given[name]}",
+                next_step=f"pass {needed} as well, or leave {name} out",
+            )
         clashing = [other for other in known[name].metadata["excludes"] if other in given]
         if clashing:
             raise ConfigError(

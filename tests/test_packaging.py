@@ -157,10 +157,18 @@ def test_parameters_that_contradict_one_another_are_refused(
     assert parse_config(CONFIGS[stage], {first: values[first]}), "each alone is obeyed"
 
 
+@pytest.mark.parametrize("values", [{"override": "because"}, {"version": "3"}])
+def test_a_parameter_that_means_nothing_alone_is_refused(values: dict[str, str]) -> None:
+    with pytest.raises(ConfigError, match="means nothing without"):
+        parse_config(CONFIGS["promote"], values)
+    assert parse_config(CONFIGS["promote"], {"override": "because", "version": "3"}).version == 3
+
+
 def test_what_a_parameter_excludes_is_a_parameter() -> None:
     for config in CONFIGS.values():
         names = {item.name for item in fields(config)}
         assert all(set(item.metadata["excludes"]) <= names for item in fields(config))
+        assert all(item.metadata["needs"] in names | {""} for item in fields(config))
 
 
 def test_an_unknown_parameter_is_refused() -> None:

@@ -22,8 +22,8 @@ from skippy.evaluation.metrics import problem_scores
 from skippy.evaluation.suites import load_problem_set
 from skippy.lab.paths import LAB_CHECKPOINT
 from skippy.stores.adapters import read_adapter
+from skippy.stores.cards import verify_checkpoint
 from skippy.stores.checkpoints import Checkpoint
-from skippy.stores.merging import verify_checkpoint
 from skippy.stores.projectors import read_projectors
 from skippy.stores.samples import Sample, read_samples
 from skippy.tracking.runs import RunRecord

@@ -13,6 +13,8 @@ from skippy.yaml_nodes import read_nodes
 YAML_SUFFIXES = (".yaml", ".yml")
 FEWEST = 2
 OWN_KIND = "own"
+OF_CHARACTER = "character"
+"""In place of a digest: the prompts are the character's, whose digest tells them."""
 
 
 @dataclass(frozen=True)
@@ -70,9 +72,9 @@ def read_own_prompts(path: str | Path) -> OwnPrompts:
 
 
 def own_prompts(character: Character, path: str) -> tuple[Character, str]:
-    """The character with the prompts of a file, and their digest; as it is, and no digest, without a file."""
+    """The character with the prompts of a file, and their digest; as it is, and `OF_CHARACTER`, without a file."""
     if not path:
-        return character, ""
+        return character, OF_CHARACTER
     own = read_own_prompts(path)
     return own.replace_in(character), own.digest
 

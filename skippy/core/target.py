@@ -1,4 +1,4 @@
-"""The noun *target*: one frozen linear weight that LoRA adapts, and the seven projections of a decoder layer."""
+"""The noun *target*: one frozen linear weight that LoRA adapts, and the projections of a decoder layer."""
 
 from __future__ import annotations
 
@@ -16,8 +16,11 @@ PROJECTIONS: dict[str, str] = {
     "down_proj": "mlp",
 }
 """Projection → the block of a decoder layer that holds it."""
+FUSED: dict[str, str] = {"qkv_proj": "self_attn", "gate_up_proj": "mlp"}
+"""Several projections in one weight, as Phi-3 has them: one target each."""
+BLOCKS: dict[str, str] = PROJECTIONS | FUSED
 WRITES, READS = "writes", "reads"
-SIDES: dict[str, str] = {kind: WRITES if kind in ("o_proj", "down_proj") else READS for kind in PROJECTIONS}
+SIDES: dict[str, str] = {kind: WRITES if kind in ("o_proj", "down_proj") else READS for kind in BLOCKS}
 """Whether a projection writes the residual stream or reads it; by name, never by comparing shapes (MATH §5)."""
 
 

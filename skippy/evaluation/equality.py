@@ -29,6 +29,7 @@ ASKED = {
     "prompt style": Tag.PROMPT_STYLE,
     "backend": Tag.BACKEND,
     "token limit": Tag.MAX_TOKENS,
+    "everyday prompts": Tag.PROMPTS_DIGEST,
     "code of the evaluation": EVALUATION_CODE,
 }
 """What decides the samples besides the model → the tag that says it."""
@@ -89,6 +90,8 @@ def training_settings(tracker: Tracker, run_id: str, variant: str) -> dict[str, 
     told = _config(tracker, run_id) | _json(tracker, run_id, SETTINGS_FILE)
     settings = {name: str(value) for name, value in told.items() if name not in ASIDE}
     settings["character"] = record.tags.get(Tag.CHARACTER_DIGEST, "")[:16]
+    settings["prompts"] = record.tags.get(Tag.PROMPTS_DIGEST, "")
+    settings["rewards"] = record.tags.get(Tag.REWARDS_DIGEST, "")
     settings["code of the training"] = record.tags.get(TRAINING_CODE, "")
     if variant in VARIANTS and VARIANTS[variant].basis == "none":
         settings.pop("k", None)

@@ -13,7 +13,13 @@ from skippy.errors import CheckpointError
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 HUB_TIMEOUT_SECONDS = 10.0
-HUB_PATTERNS = ("*.json", "*.safetensors", "*.txt", "*.jinja", "*.model")
+HUB_PATTERNS = (
+    *("*.json", "*.safetensors", "*.txt", "*.jinja", "*.model", "*.tiktoken", "*.spm"),
+    *("LICENSE*", "LICENCE*", "NOTICE*", "USE_POLICY*"),
+)
+# The same weights once more, in other formats or for other tools.
+NOT_NEEDED = ("*/*.safetensors", "consolidated*.safetensors", "original/*")
+ADAPTER_PATTERNS = ("adapter_config.json", "adapter_model.safetensors", "skippy.json")
 
 
 def find_local(name_or_path: str | Path) -> Path | None:
@@ -47,16 +53,49 @@ def fetch_checkpoint(name_or_path: str | Path) -> Path:
     if path is not None:
         return path
     with _hub_errors(str(name_or_path)):
-        return Path(snapshot_download(str(name_or_path), allow_patterns=list(HUB_PATTERNS)))
+        return Path(
+            snapshot_download(
+                str(name_or_path), allow_patterns=list(HUB_PATTERNS), ignore_patterns=list(NOT_NEEDED)
+            )
+        )
 
 
-def require_reachable(hub_id: str) -> None:
-    """Ask the hub whether it has a checkpoint that is not in the cache: a wrong id or a dead network shows at once.
+def adapter_names(text: str) -> list[str]:
+    """What a person names as adapters: one path, commas and all, or several names with commas between."""
+    return [text] if Path(text).expanduser().exists() else [name.strip() for name in text.split(",")]
+
+
+def find_local_adapter(name: str) -> Path | None:
+    """The path that is meant, whether anything is there or not; None where it can only be an id of the hub."""
+    path = Path(name).expanduser()
+    is_id = HUB_ID.fullmatch(name) and not name.startswith(".") and not path.exists()
+    return None if is_id else path
+
+
+def fetch_adapter(name: str) -> Path:
+    """Find an adapter directory: a path, or a Hugging Face id that is in the local cache or can be fetched.
+
+    Raises:
+        CheckpointError: it is an id that is not to be had from the hub.
+    """
+    path = find_local_adapter(name)
+    if path is not None:
+        return path
+    with _hub_errors(name):
+        return Path(snapshot_download(name, allow_patterns=list(ADAPTER_PATTERNS)))
+
+
+def require_reachable(hub_id: str, file: str = "config.json") -> None:
+    """Ask the hub for what is not in the cache: a wrong id or a dead network shows at once.
+
+    Args:
+        hub_id: of a checkpoint, or of an adapter.
+        file: that says whether it is in the cache.
 
     Raises:
         CheckpointError: it is not to be had from the hub.
     """
-    if isinstance(try_to_load_from_cache(hub_id, "config.json"), str):
+    if isinstance(try_to_load_from_cache(hub_id, file), str):
         return
     with _hub_errors(hub_id):
         model_info(hub_id, timeout=HUB_TIMEOUT_SECONDS)

@@ -1,8 +1,8 @@
 """Where the adapted weights of a model family are: names, shapes, and which side of the residual stream.
 
-A target is one linear weight that LoRA adapts. Families differ only in the prefix of their layers, so a
-family is one row of `FAMILIES`; supporting another one is adding a row. Vision towers, embeddings and
-`lm_head` are never targets: nothing here can name them.
+A target is one linear weight that LoRA adapts. Families differ in the prefix of their layers and in whether they
+fuse projections, so a family is one row of `FAMILIES`; supporting another one is adding a row. Vision towers,
+embeddings and `lm_head` are never targets: nothing here can name them.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from skippy.core.target import PROJECTIONS, Target, side_of
+from skippy.core.target import BLOCKS, PROJECTIONS, Target, side_of
 from skippy.errors import TargetError
 
 # Names under which other projects store several of the seven in one matrix.
@@ -22,12 +22,13 @@ NAMED_IN_ERRORS = 4
 
 @dataclass(frozen=True)
 class Family:
-    """One architecture: what its config calls itself, and where its decoder layers are."""
+    """One architecture: what its config calls itself, where its decoder layers are, and what projects in them."""
 
     model_type: str
     architecture: str
     layers: str
     text_config: str | None = None
+    kinds: tuple[str, ...] = tuple(PROJECTIONS)
 
 
 FAMILIES: dict[str, Family] = {
@@ -38,7 +39,25 @@ FAMILIES: dict[str, Family] = {
         Family("qwen2", "Qwen2ForCausalLM", "model.layers"),
         Family("llama", "LlamaForCausalLM", "model.layers"),
         Family("mistral", "MistralForCausalLM", "model.layers"),
+        Family("gemma", "GemmaForCausalLM", "model.layers"),
+        Family("gemma2", "Gemma2ForCausalLM", "model.layers"),
+        Family("gemma3_text", "Gemma3ForCausalLM", "model.layers"),
+        Family(
+            "phi3",
+            "Phi3ForCausalLM",
+            "model.layers",
+            kinds=("qkv_proj", "o_proj", "gate_up_proj", "down_proj"),
+        ),
     )
+}
+EXPERTS = "its experts are stacked into one tensor in memory and stored apart on disk, so they are no linear targets"
+# Asked for, and why not.
+NOT_SUPPORTED = {
+    "mixtral": EXPERTS,
+    "qwen3_moe": EXPERTS,
+    "qwen2_moe": EXPERTS,
+    "qwen3_vl_moe": EXPERTS,
+    "gemma3": "its vision model is not handled; save its language model alone, as gemma3_text",
 }
 
 
@@ -48,13 +67,22 @@ def family_of(config: Mapping[str, Any]) -> Family:
     Raises:
         TargetError: the family is not in the table.
     """
-    model_type = config.get("model_type")
+    model_type = str(config.get("model_type"))
     if model_type in FAMILIES:
         return FAMILIES[model_type]
-    architectures = config.get("architectures") or []
+    named = config.get("architectures")
+    architectures = named if isinstance(named, list) else []
     for family in FAMILIES.values():
         if family.architecture in architectures:
             return family
+    if model_type in NOT_SUPPORTED:
+        raise TargetError(
+            f"Models of the family {model_type} are not supported: {NOT_SUPPORTED[model_type]}.",
+            where="config.json, model_type",
+            expected="one of " + ", ".join(sorted(FAMILIES)),
+            found=f"model_type {model_type!r}",
+            next_step="use a dense model of a known family",
+        )
     raise TargetError(
         "The model is of a family whose targets are not known.",
         where="config.json, model_type and architectures",
@@ -65,7 +93,7 @@ def family_of(config: Mapping[str, Any]) -> Family:
 
 
 def find_targets(config: Mapping[str, Any], shapes: Mapping[str, Sequence[int]]) -> tuple[Target, ...]:
-    """List the seven projections of every decoder layer, ordered by layer and then as in `PROJECTIONS`.
+    """List the projections of every decoder layer, ordered by layer and then as the family has them.
 
     Args:
         config: the checkpoint's `config.json`.
@@ -75,7 +103,8 @@ def find_targets(config: Mapping[str, Any], shapes: Mapping[str, Sequence[int]])
         TargetError: the family is unknown, or a target is missing, fused or of an unexpected shape.
     """
     family = family_of(config)
-    text = config.get(family.text_config, {}) if family.text_config else config
+    text = config.get(family.text_config) if family.text_config else config
+    text = text if isinstance(text, Mapping) else {}
     layers = text.get("num_hidden_layers")
     if not isinstance(layers, int) or layers < 1:
         raise TargetError(
@@ -86,9 +115,9 @@ def find_targets(config: Mapping[str, Any], shapes: Mapping[str, Sequence[int]])
             next_step="check that config.json belongs to this checkpoint",
         )
     names = [
-        (f"{family.layers}.{layer}.{block}.{kind}", layer, kind)
+        (f"{family.layers}.{layer}.{BLOCKS[kind]}.{kind}", layer, kind)
         for layer in range(layers)
-        for kind, block in PROJECTIONS.items()
+        for kind in family.kinds
     ]
     _require_present([name for name, _, _ in names], shapes, family)
     targets = tuple(_target(name, layer, kind, shapes[f"{name}.weight"]) for name, layer, kind in names)
@@ -99,7 +128,7 @@ def find_targets(config: Mapping[str, Any], shapes: Mapping[str, Sequence[int]])
 def select_targets(targets: Iterable[Target], which: str) -> tuple[Target, ...]:
     """The targets of one block of every layer: `attention`, `mlp`, or `all` of them."""
     blocks = {"attention": "self_attn", "mlp": "mlp"}
-    return tuple(target for target in targets if which == "all" or PROJECTIONS[target.kind] == blocks[which])
+    return tuple(target for target in targets if which == "all" or BLOCKS[target.kind] == blocks[which])
 
 
 def target_pattern(targets: Iterable[Target]) -> str:
@@ -118,7 +147,7 @@ def target_pattern(targets: Iterable[Target]) -> str:
         )
     prefixes = sorted({target.name.rsplit(".", 3)[0] for target in listed})
     layers = sorted({target.layer for target in listed})
-    modules = sorted({f"{PROJECTIONS[target.kind]}.{target.kind}" for target in listed})
+    modules = sorted({f"{BLOCKS[target.kind]}.{target.kind}" for target in listed})
     if len(listed) != len(prefixes) * len(layers) * len(modules):
         return "(?:" + "|".join(re.escape(target.name) for target in listed) + ")"
     alternatives = ("|".join(map(re.escape, group)) for group in (prefixes, map(str, layers), modules))
@@ -156,7 +185,7 @@ def _require_present(names: Sequence[str], shapes: Mapping[str, Sequence[int]], 
     raise TargetError(
         f"{len(missing)} of {len(names)} targets are not in the checkpoint.",
         where=shown,
-        expected=f"the seven projections in every layer under {family.layers} (family {family.model_type})",
+        expected=f"{len(family.kinds)} projections in every layer under {family.layers} (family {family.model_type})",
         found=", ".join(near) if near else f"no tensor under {layer}",
         next_step="check that config.json and the safetensors files belong together",
     )

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import matplotlib
 from matplotlib.figure import Figure
 
-from skippy.core.target import PROJECTIONS
+from skippy.core.target import BLOCKS
 
-KINDS = tuple(PROJECTIONS)
+KINDS = tuple(BLOCKS)
 
 
 @dataclass(frozen=True)

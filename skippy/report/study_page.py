@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib import resources
 from typing import Any
 
 import jinja2
@@ -16,6 +15,7 @@ from skippy.core.inference.study import Analysis
 from skippy.core.variants import label_of
 from skippy.report.canvas import NARROW, WIDE
 from skippy.report.numerals import plain, signed
+from skippy.report.palette import figure_style, read_template
 from skippy.report.record import finite
 from skippy.report.study_figures import (
     describe_difference,
@@ -116,7 +116,7 @@ def render_study(analysis: Analysis, facts: StudyFacts, cells: Sequence[Cell]) -
     drawings = _drawings(analysis, cells)
     wide = {name: draw(WIDE) for name, draw in drawings.items()}
     narrow = {name: draw(NARROW) for name, draw in drawings.items()}
-    style = _read("figures.css")
+    style = figure_style(facts.arms)
     figures = {
         name: Markup(f'<div class="wide">{wide[name]}</div><div class="narrow">{narrow[name]}</div>')
         for name in drawings
@@ -126,7 +126,7 @@ def render_study(analysis: Analysis, facts: StudyFacts, cells: Sequence[Cell]) -
         **_view(analysis, facts),
         figures=figures,
         figure_style=Markup(style),
-        page_style=Markup(_read("page.css")),
+        page_style=Markup(read_template("page.css")),
     )
     files = {"index.html": page}
     for name, drawing in wide.items():
@@ -135,16 +135,12 @@ def render_study(analysis: Analysis, facts: StudyFacts, cells: Sequence[Cell]) -
     return files
 
 
-def _read(name: str) -> str:
-    return (resources.files("skippy.report") / "templates" / name).read_text(encoding="utf-8")
-
-
 def _template() -> jinja2.Template:
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
     environment.filters["plain"] = plain
-    return environment.from_string(_read("study.html.j2"))
+    return environment.from_string(read_template("study.html.j2"))
 
 
 def _drawings(analysis: Analysis, cells: Sequence[Cell]) -> dict[str, Callable[[int], str | None]]:

@@ -14,8 +14,8 @@ from skippy.lab.paths import LAB, LAB_CHECKPOINT
 from skippy.models.hub import fetch_checkpoint
 from skippy.models.profiles import AUTO, LAB_LINEAGE, ModelProfile, choose_profile
 from skippy.models.targets import find_targets
+from skippy.stores.cards import CARD_FILE
 from skippy.stores.checkpoints import Checkpoint
-from skippy.stores.merging import CARD_FILE
 from skippy.stores.projectors import Projectors, read_projectors
 from skippy.tracking.tracker import Tracker
 
@@ -85,6 +85,10 @@ def open_base(name: str, tracker: Tracker, profile: str = AUTO) -> Base:
     lineage = find_lineage(checkpoint)
     chosen = _choose(name, checkpoint, lineage, profile)
     targets = find_targets(checkpoint.config, checkpoint.shapes)
+    if checkpoint.has_idle_head:
+        logger.warning(
+            "base: %s ties lm_head to the embeddings and stores one all the same: nobody reads it", name
+        )
     if checkpoint.nbytes > LARGE_BYTES:
         logger.info("base: hashing %.0f GB of %s", checkpoint.nbytes / 1e9, name)
     hasher = ThreadPoolExecutor(1)

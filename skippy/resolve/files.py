@@ -18,10 +18,10 @@ from skippy.core.spectral.rank import parse_rank
 from skippy.core.variants import VARIANTS, parse_arms
 from skippy.errors import CheckpointError, nearest
 from skippy.lab.paths import LAB
-from skippy.models.hub import HUB_ID, find_local, require_reachable
+from skippy.models.hub import HUB_ID, adapter_names, find_local, find_local_adapter, require_reachable
 from skippy.models.profiles import AUTO
 from skippy.presets.reading import read_preset
-from skippy.stores.presence import require_adapter, require_checkpoint
+from skippy.stores.presence import ADAPTER_CONFIG_FILE, require_adapter, require_checkpoint
 from skippy.stores.problems import READERS, read_problems
 
 BASE = "base"
@@ -82,10 +82,14 @@ def check_problems(sources: str) -> None:
             read_problems(name)
 
 
-def check_adapter(name: str) -> None:
-    """`lab`, or a directory that PEFT wrote."""
-    if name != LAB:
-        require_adapter(Path(name))
+def check_adapter(text: str) -> None:
+    """Each of them `lab`, a directory that PEFT wrote, or the id of a hub."""
+    for name in adapter_names(text):
+        path = find_local_adapter(name)
+        if path is None:
+            require_reachable(name, ADAPTER_CONFIG_FILE)
+        elif name != LAB:
+            require_adapter(path)
 
 
 def check_preset(name: str) -> None:

@@ -12,8 +12,8 @@ from skippy.models.hub import fetch_checkpoint
 from skippy.resolve.bases import Base
 from skippy.resolve.files import RUN_ID
 from skippy.resolve.runs import CHARACTER_DIGEST, MODEL_URI, find_run
+from skippy.stores.cards import CARD_FILE, verify_checkpoint
 from skippy.stores.checkpoints import Checkpoint
-from skippy.stores.merging import CARD_FILE, verify_checkpoint
 from skippy.tracking.runs import NOTHING
 from skippy.tracking.tracker import Tracker
 

@@ -27,7 +27,7 @@ from skippy.report.wording import commands_it_takes, what_it_takes
 from skippy.resolve.bases import Base, open_base
 from skippy.resolve.runs import MODEL_URI
 from skippy.results import Comparison
-from skippy.stores.merging import verify_checkpoint
+from skippy.stores.cards import verify_checkpoint
 from skippy.tracking.records import RunRecord
 from skippy.tracking.stage_run import StageRun
 from skippy.tracking.tags import Tag

@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
+from typing import Any
 
 from skippy.characters.loader import load_character
-from skippy.characters.own_prompts import own_prompts
+from skippy.characters.own_prompts import OF_CHARACTER, own_prompts
 from skippy.characters.schema import Character
 from skippy.commands import next_command
 from skippy.config import EvalConfig, config_dict
@@ -73,7 +74,7 @@ class EvalPlan:
         base: what the model was made from.
         asked: questions, model and sampling.
         opinions: of others, opened.
-        prompts_digest: of the person's own prompts; empty without.
+        prompts_digest: of the person's own prompts; `character` without.
         samples: those of an earlier evaluation, scored anew; None: they are to be generated.
         finished: an earlier evaluation of the same, if it is to be taken.
     """
@@ -82,7 +83,7 @@ class EvalPlan:
     base: Base
     asked: Plan
     opinions: Opinions
-    prompts_digest: str = ""
+    prompts_digest: str = OF_CHARACTER
     samples: tuple[Sample, ...] | None = None
     finished: RunRecord | None = None
 
@@ -143,6 +144,14 @@ def resolve(config: EvalConfig, tracker: Tracker) -> EvalPlan:
     is_walk = config.model == CHECKPOINTS
     if is_walk:
         require_local(config.backend)
+    elif config.train_run:
+        raise ConfigError(
+            "A training is named, and none of its checkpoints is asked.",
+            where="train_run",
+            expected=f"train_run with model={CHECKPOINTS} alone",
+            found=f"model={config.model}, train_run={config.train_run}",
+            next_step=f"pass model={CHECKPOINTS}, or leave train_run out",
+        )
     opinions = _open_opinions(config, is_walk=is_walk)
     regraded = find_run(tracker, "eval", config.regrade) if config.regrade else None
     if regraded:
@@ -217,7 +226,7 @@ def record(samples: Sequence[Sample], asked: Plan, plan: EvalPlan, stage: StageR
     """Keep the samples, log our figures, then those of others."""
     for suite in (AIME, BANAL):
         _keep([sample for sample in samples if sample.suite == suite], suite, stage)
-    ours = _account(samples, asked, stage, plan.prompts_digest or asked.character.digest)
+    ours = _account(samples, asked, stage, _banal_digest(plan))
     return ours | add_opinions(plan.opinions, samples, asked, plan.config.limit, stage)
 
 
@@ -241,6 +250,11 @@ def _with_logged_model(asked: Plan, base: Base, tracker: Tracker) -> Plan:
     stored = tracker.models.resolve(base.name).model_id if base.name.startswith("models:/") else None
     model_id = stored or tracker.models.external(f"base {base.public_name}", base.digest)
     return replace(asked, subject=replace(asked.subject, model_id=model_id))
+
+
+def _banal_digest(plan: EvalPlan) -> str:
+    own = plan.prompts_digest
+    return plan.asked.character.digest if own == OF_CHARACTER else own
 
 
 def _tags(plan: EvalPlan) -> dict[str, str]:
@@ -293,7 +307,7 @@ def _as_recorded(config: EvalConfig, record: RunRecord, tracker: Tracker) -> Eva
     """The parameters under which the samples of `record` were made; who is asked and who judges are today's.
 
     Raises:
-        ConfigError: the samples are of many models.
+        ConfigError: the samples are of many models, or made with other parameters than the person names.
     """
     if CHECKPOINTS in (config.model, record.tags.get(SUBJECT)):
         raise ConfigError(
@@ -304,8 +318,7 @@ def _as_recorded(config: EvalConfig, record: RunRecord, tracker: Tracker) -> Eva
             next_step="pass the run id of an evaluation of one model, or walk again with -P model=checkpoints",
         )
     then = tracker.runs.config(record.run_id)
-    return replace(
-        config,
+    recorded: dict[str, Any] = dict(
         suite=record.tags[Tag.SUITE],
         problems=record.tags[Tag.PROBLEMS],
         limit=int(then["limit"]),
@@ -316,6 +329,20 @@ def _as_recorded(config: EvalConfig, record: RunRecord, tracker: Tracker) -> Eva
         # Not the parameter of then: before there was this tag, a seed named the work and drew nothing.
         seed=int(record.tags.get(SAMPLING_SEED, "0")),
     )
+    wrong = {
+        item.name: getattr(config, item.name)
+        for item in fields(EvalConfig)
+        if item.name in recorded and getattr(config, item.name) not in (item.default, recorded[item.name])
+    }
+    if wrong:
+        raise ConfigError(
+            "Samples are scored again under the parameters they were made with.",
+            where=f"regrade={record.run_id}",
+            expected=", ".join(f"{name}={recorded[name]}" for name in wrong),
+            found=", ".join(f"{name}={value}" for name, value in wrong.items()),
+            next_step=f"leave {', '.join(wrong)} out, or evaluate anew without regrade",
+        )
+    return replace(config, **recorded)
 
 
 def _regrade(record: RunRecord, plan: Plan, tracker: Tracker) -> list[Sample]:

@@ -13,7 +13,7 @@ from skippy.config import MergeConfig, config_dict
 from skippy.core.inference.matching import match_steps
 from skippy.errors import AdapterError, ConfigError, MissingRunError
 from skippy.evaluation.metrics import FRONTIER, persona_by_step
-from skippy.lab.paths import LAB, LAB_ADAPTER
+from skippy.resolve.adapters import find_adapters, foreign_bases
 from skippy.resolve.bases import Base, load_projectors, open_base
 from skippy.resolve.code import MERGING, code_digest
 from skippy.resolve.runs import (
@@ -23,8 +23,10 @@ from skippy.resolve.runs import (
     find_run,
 )
 from skippy.resolve.work import WORK, find_equal_run, take_over, work_digest
+from skippy.stores.accounting import MergeAccount
 from skippy.stores.adapters import Adapter, read_adapter
-from skippy.stores.merging import MergeAccount, merge_checkpoint, verify_checkpoint
+from skippy.stores.cards import verify_checkpoint
+from skippy.stores.merging import combined_digest, merge_checkpoint
 from skippy.stores.projectors import Projectors
 from skippy.stores.samples import read_samples
 from skippy.tracking.records import RunRecord
@@ -50,9 +52,9 @@ class MergeResult:
 
 @dataclass(frozen=True)
 class Source:
-    """Where an adapter comes from: its directory, what it is called, and the runs behind it."""
+    """Where adapters come from: their directories and weights, what they are called, and the runs behind them."""
 
-    folder: Path
+    adapters: tuple[tuple[Path, float], ...]
     variant: str
     description: str
     train_run: str = ""
@@ -66,9 +68,9 @@ class MergePlan:
     """What is merged into what, found or refused before a run is opened.
 
     Attributes:
-        base: what the adapter is added to.
-        source: where the adapter comes from.
-        adapter: it, read and checked.
+        base: what adapters are added to.
+        source: where they come from.
+        notes: what they say of another base than this one.
         projectors: those its training protected or was measured against; None without.
         tags: what the version will say of itself.
         work: what makes two merges the same.
@@ -77,7 +79,7 @@ class MergePlan:
 
     base: Base
     source: Source
-    adapter: Adapter
+    notes: tuple[str, ...]
     projectors: Projectors | None
     tags: Mapping[str, str]
     work: str
@@ -85,7 +87,7 @@ class MergePlan:
 
 
 def run(config: MergeConfig, tracker: Tracker) -> MergeResult:
-    """Merge one adapter in float32 and register the result."""
+    """Merge adapters in float32 and register the result."""
     plan = resolve(config, tracker)
     source = plan.source
     with tracker.stage(
@@ -114,16 +116,18 @@ def resolve(config: MergeConfig, tracker: Tracker) -> MergePlan:
     """
     check_model_name(config.registered_model)
     base = open_base(config.base_model, tracker)
-    source = _from_directory(config) if config.adapter else _from_run(config, tracker, base)
-    adapter = read_adapter(source.folder)
-    _require_base(adapter, base)
+    source = _from_outside(config) if config.adapter else _from_run(config, tracker, base)
+    read = [(read_adapter(folder), weight) for folder, weight in source.adapters]
+    for adapter, _ in read:
+        _require_base(adapter, base)
     tags = {
         "variant": source.variant,
         "base_digest": base.digest,
-        "adapter_digest": adapter.digest(),
+        "adapter_digest": combined_digest(read),
         "alpha": f"{config.alpha:g}",
         "train_run": source.train_run,
         **(source.tags or {}),
+        **_storage_tags(config),
     }
     work = work_digest(tags, config.registered_model, source.walk_runs, code_digest(MERGING))
 
@@ -131,7 +135,7 @@ def resolve(config: MergeConfig, tracker: Tracker) -> MergePlan:
         verify_checkpoint(tracker.models.resolve(found.tags[MODEL_URI]).path)
 
     return MergePlan(
-        *(base, source, adapter),
+        *(base, source, foreign_bases((adapter for adapter, _ in read), base)),
         projectors=load_projectors(tracker, source.svd_run, base) if source.svd_run else None,
         tags=tags,
         work=work,
@@ -151,13 +155,19 @@ def _merge(config: MergeConfig, plan: MergePlan, tracker: Tracker, stage: StageR
     ) as draft:
         account = merge_checkpoint(
             plan.base.checkpoint,
-            plan.source.folder,
+            plan.source.adapters,
             draft.weights_dir,
             alpha=config.alpha,
+            dtype=config.dtype,
+            rounding=config.rounding,
+            seed=config.seed,
             base_digest=plan.base.digest,
             bases=plan.projectors.bases if plan.projectors else None,
+            notes=plan.notes,
             lineage=plan.base.lineage,
         )
+        for note in account.notes:
+            logger.warning("merge: %s", note)
         stage.log_metrics(account.metrics(), model_id=draft.model_id)
         version = draft.register(config.registered_model, plan.tags)
     return record(account, version.uri, draft.model_id, plan, stage)
@@ -177,15 +187,29 @@ def record(account: MergeAccount, uri: str, model_id: str, plan: MergePlan, stag
     traits: dict[str, str] = {tag_named(name): value for name, value in (source.tags or {}).items()}
     stage.set_tags(traits | walks)
     logger.info(
-        "merge: %s is %s; bf16 kept the delta with relative error %.1f %%, cosine %.4f",
-        *(source.description, uri, 100 * account.delta_error, account.delta_cosine),
+        "merge: %s is %s; %s, %s rounding, kept the delta with relative error %.1f %%, cosine %.4f",
+        *(source.description, uri, _written_type(account, plan.base), account.rounding),
+        *(100 * account.delta_error, account.delta_cosine),
     )
     return MergeResult(stage.run_id, uri, account)
 
 
-def _from_directory(config: MergeConfig) -> Source:
-    folder = LAB_ADAPTER if config.adapter == LAB else Path(config.adapter)
-    return Source(folder, DELTA_BASE, f"adapter {config.adapter} as a delta base")
+def _storage_tags(config: MergeConfig) -> dict[str, str]:
+    """How sums are stored, where not as they usually are."""
+    tags = {} if config.dtype == "same" else {"dtype": config.dtype}
+    return tags | ({} if config.rounding == "nearest" else {"rounding": f"{config.rounding} {config.seed}"})
+
+
+def _written_type(account: MergeAccount, base: Base) -> str:
+    if account.dtype != "same":
+        return account.dtype
+    return str(base.checkpoint.tensors[base.targets[0].weight_key].dtype).removeprefix("torch.")
+
+
+def _from_outside(config: MergeConfig) -> Source:
+    adapters = find_adapters(config.adapter, config.adapter_weights)
+    called = "adapter" if len(adapters) == 1 else "adapters"
+    return Source(adapters, DELTA_BASE, f"{called} {config.adapter} as a delta base")
 
 
 def _from_run(config: MergeConfig, tracker: Tracker, base: Base) -> Source:
@@ -216,7 +240,7 @@ def _from_run(config: MergeConfig, tracker: Tracker, base: Base) -> Source:
     }
     return Source(
         *(
-            folder,
+            ((folder, 1.0),),
             record.variant,
             f"{record.variant} seed {seed}{at}",
             record.run_id,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from skippy.config import PromoteConfig, config_dict
@@ -12,7 +13,7 @@ from skippy.errors import MissingRunError, PromotionRefused, RegistryError
 from skippy.report.record import REPORT_FILE, ReportRecord
 from skippy.resolve.bases import Base, open_base
 from skippy.resolve.runs import MODEL_URI, find_run
-from skippy.stores.merging import verify_checkpoint
+from skippy.stores.cards import verify_checkpoint
 from skippy.tracking.promotions import CHAMPION
 from skippy.tracking.records import RunRecord
 from skippy.tracking.registry import ModelVersionRecord, parse_model_uri
@@ -35,37 +36,101 @@ class PromoteResult:
     champion: int | None
 
 
+@dataclass(frozen=True)
+class PromotePlan:
+    """What is decided, and on what, found or refused before a run is opened.
+
+    Attributes:
+        base_digest: of the base compared; empty for a rollback.
+        comparison: the run whose report decides; None for a rollback.
+        before: the champion until now, if any.
+        version: what becomes champion; None: the gate is shut, or this is a rollback.
+        reason: why, in a sentence.
+        figures: what the decision rests on.
+    """
+
+    base_digest: str = ""
+    comparison: RunRecord | None = None
+    before: ModelVersionRecord | None = None
+    version: ModelVersionRecord | None = None
+    reason: str = ""
+    figures: Mapping[str, object] = field(default_factory=dict)
+
+
 def run(config: PromoteConfig, tracker: Tracker) -> PromoteResult:
     """Promote the winner of a comparison, leave the alias where it is with the reason, or roll back."""
+    plan = PromotePlan() if config.rollback else resolve(config, tracker)
+    comparison = plan.comparison
     with tracker.stage(
         "promote",
         name="rollback" if config.rollback else "promote",
         note=f"The alias {CHAMPION} of {config.registered_model}.",
+        base_digest=plan.base_digest,
+        character=comparison.character if comparison else "",
+        links={"compare": comparison.run_id} if comparison else {},
         config=config_dict(config),
     ) as stage:
-        if config.rollback:
-            return _roll_back(config, tracker, stage)
-        base = open_base(config.base_model, tracker)
-        record = find_run(tracker, "compare", config.compare_run, base=base)
-        stage.describe(base_digest=base.digest, character=record.character,
-                       links={"compare": record.run_id})  # fmt: skip
-        report = _read_report(tracker, record)
-        before = _champion(tracker, config.registered_model)
-        if not report.winner.variant:
-            return _leave(config, stage, record, report, before)
-        version = _require_together(config, tracker, base, record, report)
+        if comparison is None:
+            moved = tracker.promotions.rollback(
+                config.registered_model, reason="rollback asked for", by=config.by
+            )
+            return record("rolled back", moved, f"{moved.uri} is {CHAMPION} again", stage)
+        if plan.version is None:
+            return _leave(config, plan, comparison, stage)
         moved = tracker.promotions.promote(
             config.registered_model,
-            version.version,
-            reason=report.winner.reason,
+            plan.version.version,
+            reason=plan.reason,
             by=config.by,
-            report_uri=f"runs:/{record.run_id}/report/index.html",
-            figures=_figures(report, version.tags["variant"]),
-            expected_champion=before.version if before else None,
+            report_uri=f"runs:/{comparison.run_id}/report/index.html",
+            figures=plan.figures,
+            expected_champion=plan.before.version if plan.before else None,
         )
-        _say(stage, f"{moved.uri} ({version.tags['variant']}) is {CHAMPION}: {report.winner.reason}")
+        sentence = f"{moved.uri} ({plan.version.tags['variant']}) is {CHAMPION}: {plan.reason}"
         logger.info("next: load models:/%s@%s", config.registered_model, CHAMPION)
-        return PromoteResult(stage.run_id, "promoted", moved.version)
+        return record("promoted", moved, sentence, stage)
+
+
+def resolve(config: PromoteConfig, tracker: Tracker) -> PromotePlan:
+    """Read the report, and check that everything behind it still holds.
+
+    Raises:
+        SkippyError: something is missing, was altered, or is not what the report says.
+    """
+    base = open_base(config.base_model, tracker)
+    comparison = find_run(tracker, "compare", config.compare_run, base=base)
+    report = _read_report(tracker, comparison)
+    before = _champion(tracker, config.registered_model)
+    plan = PromotePlan(base.digest, comparison, before, reason=report.winner.reason)
+    if config.override:
+        version = _version_by_hand(config, tracker, base)
+        reason = f"override, by hand and not by the gate: {config.override}"
+        return replace(
+            plan, version=version, reason=reason, figures={"override": config.override, "gate": plan.reason}
+        )
+    if not report.winner.variant:
+        return plan
+    version = _require_together(config, tracker, base, comparison, report)
+    return replace(plan, version=version, figures=_figures(report, version.tags["variant"]))
+
+
+def _version_by_hand(config: PromoteConfig, tracker: Tracker, base: Base) -> ModelVersionRecord:
+    """The version that a person promotes against the gate: of this base, and as it was written."""
+    uri = f"models:/{config.registered_model}/{config.version}"
+    version = tracker.registry.lookup(parse_model_uri(uri))
+    verify_checkpoint(tracker.models.resolve(uri).path)
+    _require_equal(
+        "The version is of another base.", uri, base.digest, version.tags.get("base_digest", "unknown")
+    )
+    return version
+
+
+def record(state: str, champion: ModelVersionRecord | None, sentence: str, stage: StageRun) -> PromoteResult:
+    """Say what became of the alias, in the run and on the terminal."""
+    stage.set_tags({PROMOTION: sentence})
+    stage.describe(note=sentence)
+    logger.info("promote: %s", sentence)
+    return PromoteResult(stage.run_id, state, champion.version if champion else None)
 
 
 def _read_report(tracker: Tracker, record: RunRecord) -> ReportRecord:
@@ -100,26 +165,20 @@ def _champion(tracker: Tracker, name: str) -> ModelVersionRecord | None:
     return tracker.registry.alias(name, CHAMPION)
 
 
-def _leave(
-    config: PromoteConfig,
-    stage: StageRun,
-    record: RunRecord,
-    report: ReportRecord,
-    before: ModelVersionRecord | None,
-) -> PromoteResult:
+def _leave(config: PromoteConfig, plan: PromotePlan, comparison: RunRecord, stage: StageRun) -> PromoteResult:
     """The gate is shut: refused when asked for by hand, a result under `main`."""
-    stays = f"the alias stays at version {before.version}" if before else "no alias is set"
-    reason = report.winner.reason
-    _say(stage, f"unresolved, {stays}: {reason}")
+    stays = f"the alias stays at version {plan.before.version}" if plan.before else "no alias is set"
+    result = record("unresolved", plan.before, f"unresolved, {stays}: {plan.reason}", stage)
     if config.unresolved == "fail":
         raise PromotionRefused(
             "The gate did not open; " + stays + ".",
-            where=f"compare run {record.run_id}",
+            where=f"compare run {comparison.run_id}",
             expected="persona, then the treatment non-inferior to base, then the treatment better than its rivals",
-            found=reason,
-            next_step="read the report; more problems, samples or seeds narrow the interval",
+            found=plan.reason,
+            next_step="read the report; more problems, samples or seeds narrow the interval. By hand, marked as such "
+            'for ever: version=N override="WHY"',
         )
-    return PromoteResult(stage.run_id, "unresolved", before.version if before else None)
+    return result
 
 
 def _require_together(
@@ -186,15 +245,3 @@ def _require_equal(what: str, where: str, expected: str, found: str) -> None:
 
 def _figures(report: ReportRecord, variant: str) -> dict[str, Any]:
     return {variant: asdict(report.verdicts[variant]), "personality": asdict(report.personality)}
-
-
-def _roll_back(config: PromoteConfig, tracker: Tracker, stage: StageRun) -> PromoteResult:
-    moved = tracker.promotions.rollback(config.registered_model, reason="rollback asked for", by=config.by)
-    _say(stage, f"{moved.uri} is {CHAMPION} again")
-    return PromoteResult(stage.run_id, "rolled back", moved.version)
-
-
-def _say(stage: StageRun, sentence: str) -> None:
-    stage.set_tags({PROMOTION: sentence})
-    stage.describe(note=sentence)
-    logger.info("promote: %s", sentence)

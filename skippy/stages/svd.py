@@ -28,7 +28,7 @@ from skippy.resolve.bases import Base, load_projectors, open_base
 from skippy.resolve.devices import pick_device, process_rank
 from skippy.resolve.runs import REUSES, find_run
 from skippy.resolve.workspaces import claim_workspace, discard_workspace, workspace
-from skippy.stores.projectors import Projectors, ProjectorStore
+from skippy.stores.projectors import MANIFEST_FILE, PROJECTORS_FILE, Projectors, ProjectorStore
 from skippy.stores.solving import Solver, SubspaceTask
 from skippy.tracking.records import RunRecord
 from skippy.tracking.stage_run import StageRun
@@ -111,7 +111,8 @@ def run(config: SvdConfig, tracker: Tracker) -> SvdResult | None:
             return _reuse(finished, stage, tracker)
         with claim_workspace(tracker, *plan.work) as folder:
             projectors = _run(solver, ProjectorStore(folder, plan.identity), plan)
-            stage.log_folder(folder, "projectors")
+            for name in (PROJECTORS_FILE, MANIFEST_FILE):  # and nothing that a killed process left there
+                stage.log_file(folder / name, "projectors")
             result = record(projectors, plan, stage, time.monotonic() - started)
             stage.when_finished(partial(discard_workspace, folder))
         logger.info("next: %s", next_command("train", config, stage.manager, variant="v4"))

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from skippy.characters.loader import Character, load_character
-from skippy.characters.own_prompts import own_prompts
+from skippy.characters.own_prompts import OF_CHARACTER, own_prompts
 from skippy.commands import next_command
 from skippy.config import TrainConfig, config_dict
 from skippy.core.personality.reference import CharacterReference
@@ -77,7 +77,7 @@ class TrainPlan:
         subspace_run: where the character reference is from; empty without.
         work: what makes two trainings the same, curves and all.
         finished: an earlier run of the same, if it is to be taken.
-        prompts_digest: of the person's own prompts; empty without.
+        prompts_digest: of the person's own prompts; `character` without.
     """
 
     request: TrainRequest
@@ -87,7 +87,7 @@ class TrainPlan:
     subspace_run: str
     work: str
     finished: RunRecord | None
-    prompts_digest: str = ""
+    prompts_digest: str = OF_CHARACTER
 
 
 def run(config: TrainConfig, tracker: Tracker) -> TrainResult | None:
@@ -123,6 +123,7 @@ def run(config: TrainConfig, tracker: Tracker) -> TrainResult | None:
                 Tag.K: plan.k,
                 CHARACTER_DIGEST: plan.character.digest,
                 PROMPTS_DIGEST: plan.prompts_digest,
+                Tag.REWARDS_DIGEST: plan.request.rewards_digest,
                 WORK: plan.work,
                 TRAINING_CODE: code_digest(TRAINING),
             }

@@ -1,20 +1,21 @@
 """What a merge did, against what it was to do: relative error, cosine and leakage of the stored delta.
 
-Source: MATH §6. Everything is pooled over targets, with float64 accumulation.
+Source: MATH §6. Everything is pooled over targets: norms of rows in float32, sums of their squares in float64.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from skippy.core.basis import Basis
 from skippy.core.spectral.constraints import Leakage
-
-ROWS = 1024  # of a target at a time in float64
 
 
 @dataclass(frozen=True)
@@ -24,24 +25,30 @@ class MergeAccount:
     Attributes:
         path: the new checkpoint.
         alpha: factor on ΔW.
-        targets: number of weights changed.
+        targets: number of weights that LoRA changed.
+        dtype: of the weights written: same as the base's, or float32.
+        rounding: how sums were rounded to it: nearest or stochastic.
         delta_error: ‖(W'−W) − ΔW‖ / ‖ΔW‖ over all targets; 0 where ΔW is 0.
         delta_cosine: cosine between W'−W and ΔW over all targets; 1 where both are 0.
         leakage: of what was stored, W'−W; None without bases.
         base_digest: of the base that was read.
-        adapter_digest: of the adapter that was added.
+        adapter_digest: of the adapter that was added, or of all of them with their weights.
         digest: of the merged tensors.
+        notes: what a person should know about the inputs, a sentence each.
     """
 
     path: Path
     alpha: float
     targets: int
+    dtype: str
+    rounding: str
     delta_error: float
     delta_cosine: float
     leakage: Leakage | None
     base_digest: str
     adapter_digest: str
     digest: str
+    notes: tuple[str, ...] = ()
 
     def metrics(self) -> dict[str, float]:
         """The figures under their names in the tracker."""
@@ -62,22 +69,36 @@ class DeltaLedger:
 
     def __init__(self, bases: Mapping[str, Basis] | None) -> None:
         self._bases = bases
-        self._wanted = self._stored = self._error = self._inner = self._left = self._right = 0.0
+        self._basis: Basis | None = None
+        self._left: Tensor | None = None
+        self._wanted = self._stored = self._error = 0.0
+        self._leaked_left = self._leaked_right = self._leakable = 0.0
 
-    def enter(self, name: str, stored: Tensor, wanted: Tensor) -> None:
-        """Add one target, `ROWS` rows at a time."""
-        basis = self._bases[name] if self._bases is not None else None
-        left: Tensor | float = 0.0
-        for start in range(0, stored.shape[0], ROWS):
-            rows, exact = stored[start : start + ROWS].double(), wanted[start : start + ROWS].double()
-            self._stored += float(rows.square().sum())
-            self._wanted += float(exact.square().sum())
-            self._inner += float((rows * exact).sum())
-            self._error += float((rows - exact).square().sum())
-            if basis is not None:
-                left = left + basis.U[start : start + ROWS].double().mT @ rows
-                self._right += float((rows @ basis.V.double()).square().sum())
-        self._left += float(left.square().sum()) if isinstance(left, Tensor) else 0.0
+    @contextmanager
+    def target(self, name: str) -> Iterator[None]:
+        """Within, rows of this target are entered."""
+        self._basis = self._bases.get(name) if self._bases is not None else None
+        self._left = None
+        yield
+        if self._left is not None:
+            self._leaked_left += float(self._left.square().sum())
+
+    def enter(self, rows: slice, stored: Tensor, wanted: Tensor) -> bool:
+        """Add some rows of a target: what was stored and what was to be, both float32; `wanted` is used up.
+
+        Returns:
+            Whether all of it is finite.
+        """
+        energy = _energy(stored)
+        self._stored += energy
+        self._wanted += _energy(wanted)
+        if self._basis is not None:
+            written = (self._basis.U[rows].mT @ stored).double()
+            self._left = written if self._left is None else self._left.add_(written)
+            self._leaked_right += _energy(stored @ self._basis.V)
+            self._leakable += energy
+        self._error += _energy(torch.sub(stored, wanted, out=wanted))
+        return math.isfinite(energy)
 
     def delta_error(self) -> float:
         """‖(W'−W) − ΔW‖ / ‖ΔW‖; 0 where nothing was to be added and nothing was."""
@@ -86,11 +107,18 @@ class DeltaLedger:
     def delta_cosine(self) -> float:
         """Cosine between W'−W and ΔW; 1 where both are 0, 0 where one is."""
         product = (self._wanted * self._stored) ** 0.5
-        return self._inner / product if product else float(self._wanted == self._stored)
+        inner = (self._wanted + self._stored - self._error) / 2
+        return inner / product if product else float(self._wanted == self._stored)
 
     def leakage(self) -> Leakage | None:
         """Leakage of W'−W, pooled over targets; None without bases."""
         if self._bases is None:
             return None
-        total = self._stored or 1.0
-        return Leakage(rho_left=self._left / total, rho_right=self._right / total)
+        total = self._leakable or 1.0
+        return Leakage(rho_left=self._leaked_left / total, rho_right=self._leaked_right / total)
+
+
+def _energy(matrix: Tensor) -> float:
+    """‖·‖_F²: rows in float32, their sum in float64; relative error about 1e-8 for rows of thousands."""
+    energy = float(torch.linalg.vector_norm(matrix, dim=1).double().square().sum())
+    return energy if math.isfinite(energy) else float(matrix.double().square().sum())

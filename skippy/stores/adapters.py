@@ -1,64 +1,95 @@
 """A LoRA adapter in PEFT's own format, read into factors by target name, or written.
 
 PEFT names a factor `base_model.model.<target>.lora_A.weight`; a target is the weight `<target>.weight` of the
-base checkpoint. Only plain LoRA is read. Whatever would make ΔW something else than s·B·A (DoRA, biases,
-further trained modules, ranks by pattern) is refused by name: merging it as if it were plain would be wrong.
+base checkpoint. What its config may say stands in `adapter_options`; every tensor of its file is used, or refused
+by name: merging an adapter as if it were plain LoRA when it is not would be wrong.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+import torch
+from safetensors.torch import save
 from torch import Tensor
 
 from skippy.core.spectral.lora import LoraFactors
-from skippy.errors import AdapterError
+from skippy.errors import AdapterError, CheckpointError
+from skippy.stores.adapter_options import (
+    is_saved_whole,
+    rank_and_scale,
+    require_known,
+)
 from skippy.stores.atomic import new_directory, write_bytes, write_json
+from skippy.stores.documents import parse_object
 from skippy.stores.presence import ADAPTER_CONFIG_FILE as CONFIG_FILE
 from skippy.stores.presence import ADAPTER_WEIGHTS_FILE as WEIGHTS_FILE
 from skippy.stores.presence import require_adapter
+from skippy.stores.tensors import TensorInfo, hash_tensor, read_header, read_tensor
 
+PICKLE_FILE = "adapter_model.bin"
 CARD_FILE = "skippy.json"
 PREFIX = "base_model.model."
-# Options of PEFT that change what the adapter adds; each must be off.
-UNSUPPORTED = (
-    "use_dora",
-    "lora_bias",
-    "modules_to_save",
-    "rank_pattern",
-    "alpha_pattern",
-    "fan_in_fan_out",
-    "layer_replication",
-    "target_parameters",
-    "trainable_token_indices",
-)
+MAGNITUDE = "magnitude"
+ENDINGS = {
+    ".lora_A.weight": "A",
+    ".lora_B.weight": "B",
+    ".lora_magnitude_vector": MAGNITUDE,
+    ".lora_magnitude_vector.weight": MAGNITUDE,
+}
 
 
 @dataclass(frozen=True)
 class Adapter:
-    """Plain LoRA: factors by target name, all of one rank and scale; `card` is its `skippy.json`, if any."""
+    """What an adapter changes.
+
+    Attributes:
+        path: its directory.
+        config: PEFT's config.
+        factors: LoRA by target name; rank and scale may differ from target to target.
+        magnitudes: of DoRA, (out,) by target name; a target in it is W' = m ⊙ (W + ΔW) / ‖W + ΔW‖ by rows.
+        saved: tensors that replace the base's, by key of the base (`modules_to_save`); not in memory.
+        card: its `skippy.json`, if any.
+    """
 
     path: Path
     config: Mapping[str, Any]
     factors: Mapping[str, LoraFactors]
-    rank: int
-    scale: float
+    magnitudes: Mapping[str, Tensor] = field(default_factory=dict)
+    saved: Mapping[str, TensorInfo] = field(default_factory=dict)
     card: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Keys of the base's tensors that it changes."""
+        return (*(f"{name}.weight" for name in self.factors), *self.saved)
+
+    @property
+    def is_zero(self) -> bool:
+        """Whether it says nothing: every ΔW is zero, without magnitudes or saved modules."""
+        return not (self.magnitudes or self.saved) and not any(
+            each.scale and bool(each.A.any()) and bool(each.B.any()) for each in self.factors.values()
+        )
+
     def digest(self) -> str:
-        """Hash what the adapter adds: the scale, and every factor's name, type, shape and bytes."""
-        lines = [f"scale {self.scale!r}\n"]
-        for name in sorted(self.factors):
-            for letter, tensor in (("A", self.factors[name].A), ("B", self.factors[name].B)):
-                lines.append(f"{name}.{letter} {tensor.dtype} {tuple(tensor.shape)} {_sha256(tensor)}\n")
+        """Hash what the adapter adds: the scales, and every tensor's name, type, shape and bytes."""
+        scales = {each.scale for each in self.factors.values()}
+        common = scales.pop() if len(scales) == 1 else None
+        lines = [f"scale {common!r}\n"]
+        for name, factors in sorted(self.factors.items()):
+            if common is None:
+                lines.append(f"{name} scale {factors.scale!r}\n")
+            lines.append(_line(f"{name}.A", factors.A))
+            lines.append(_line(f"{name}.B", factors.B))
+        lines += [_line(f"{name}.magnitude", tensor) for name, tensor in sorted(self.magnitudes.items())]
+        lines += [
+            f"{key} saved {info.dtype} {info.shape} {hash_tensor(info)}\n"
+            for key, info in sorted(self.saved.items())
+        ]
         return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
@@ -66,48 +97,38 @@ def read_adapter(path: str | Path) -> Adapter:
     """Read and check an adapter directory.
 
     Raises:
-        AdapterError: it is no plain LoRA adapter, or its factors do not fit together.
+        AdapterError: it is no LoRA adapter that a merge honours in full, or its tensors do not fit together.
     """
     directory = Path(path)
     config = _read_config(directory)
-    _require_plain(directory, config)
-    rank, alpha = config.get("r"), config.get("lora_alpha")
-    if not isinstance(rank, int) or rank < 1 or not isinstance(alpha, int | float):
+    require_known(config, str(directory / CONFIG_FILE))
+    rank_and_scale(config, "", str(directory / CONFIG_FILE))
+    parts: dict[str, dict[str, Tensor]] = {}
+    saved: dict[str, TensorInfo] = {}
+    for key, info in _headers(directory).items():
+        _require_floating(info)
+        stem, letter = _split(key)
+        if letter:
+            if letter in parts.setdefault(stem, {}):
+                raise _unfit(directory, stem, f"{letter} once", f"{letter} twice")
+            parts[stem][letter] = _read_finite(info)
+        elif key.startswith(PREFIX) and is_saved_whole(config, stem):
+            saved[key.removeprefix(PREFIX)] = info
+        else:
+            raise _foreign_tensor(directory, key)
+    factors = {stem: _pair(directory, config, stem, halves) for stem, halves in sorted(parts.items())}
+    magnitudes = {stem: halves[MAGNITUDE] for stem, halves in parts.items() if MAGNITUDE in halves}
+    if config.get("modules_to_save") and not saved:
         raise AdapterError(
-            "The rank or alpha of the adapter is unusable.",
-            where=str(directory / CONFIG_FILE),
-            expected="an integer r of at least 1 and a number lora_alpha",
-            found=f"r {rank!r}, lora_alpha {alpha!r}",
+            "The adapter lacks the modules that its config says were saved whole.",
+            where=str(directory / WEIGHTS_FILE),
+            expected=f"modules_to_save={config['modules_to_save']!r}",
+            found="LoRA factors only",
             next_step="save the adapter again with PEFT",
         )
-    scale = alpha / math.sqrt(rank) if config.get("use_rslora") else alpha / rank
-    factors = _pair(directory, _read_weights(directory), rank, scale)
     card_path = directory / CARD_FILE
     card = _read_object(card_path) if card_path.is_file() else {}
-    return Adapter(directory, config, factors, rank, scale, card)
-
-
-def require_fit(adapter: Adapter, shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Check every factor against the weight it is to be added to.
-
-    Args:
-        adapter: the adapter.
-        shapes: shape by tensor key of the base checkpoint.
-
-    Raises:
-        AdapterError: a target is not in the base, or has another shape there.
-    """
-    for name, factors in adapter.factors.items():
-        added = (factors.B.shape[0], factors.A.shape[1])
-        found = shapes.get(f"{name}.weight")
-        if found != added:
-            raise AdapterError(
-                "The adapter does not fit the base.",
-                where=f"{name}.weight, adapter {adapter.path}",
-                expected=f"a weight of shape {added} in the base",
-                found="no such weight" if found is None else f"shape {found}",
-                next_step="merge the adapter into the base that it was trained on",
-            )
+    return Adapter(directory, config, factors, magnitudes, saved, card)
 
 
 def write_adapter(
@@ -161,51 +182,77 @@ def write_adapter(
     return Path(destination)
 
 
-def _pair(directory: Path, weights: dict[str, Tensor], rank: int, scale: float) -> dict[str, LoraFactors]:
-    halves: dict[str, dict[str, Tensor]] = {}
-    for key, tensor in weights.items():
-        stem, letter = _split(directory, key)
-        halves.setdefault(stem, {})[letter] = tensor
-    factors = {}
-    for name, half in sorted(halves.items()):
-        shapes = {letter: tuple(tensor.shape) for letter, tensor in half.items()}
-        if (
-            set(half) != {"A", "B"}
-            or any(tensor.ndim != 2 for tensor in half.values())
-            or half["A"].shape[0] != rank
-            or half["B"].shape[1] != rank
-        ):
-            raise AdapterError(
-                "The factors of a target do not fit together.",
-                where=f"{name} in {directory / WEIGHTS_FILE}",
-                expected=f"lora_A of shape ({rank}, in) and lora_B of shape (out, {rank})",
-                found=", ".join(f"lora_{letter} {shape}" for letter, shape in sorted(shapes.items())),
-                next_step="save the adapter again with PEFT",
-            )
-        if not all(bool(tensor.isfinite().all()) for tensor in half.values()):
-            raise AdapterError(
-                "The adapter holds a value that is not finite.",
-                where=f"{name} in {directory / WEIGHTS_FILE}",
-                expected="finite factors",
-                found="NaN or infinity",
-                next_step="use an earlier checkpoint of the training run",
-            )
-        factors[name] = LoraFactors(A=half["A"], B=half["B"], scale=scale)
-    return factors
-
-
-def _split(directory: Path, key: str) -> tuple[str, str]:
-    for letter in ("A", "B"):
-        ending = f".lora_{letter}.weight"
-        if key.startswith(PREFIX) and key.endswith(ending):
-            return key[len(PREFIX) : -len(ending)], letter
-    raise AdapterError(
-        "The adapter holds something else than plain LoRA factors.",
-        where=f"{key} in {directory / WEIGHTS_FILE}",
-        expected=f"{PREFIX}<target>.lora_A.weight or .lora_B.weight",
-        found=key,
-        next_step="train the adapter on linear targets only, without DoRA, biases or saved modules",
+def _pair(directory: Path, config: Mapping[str, Any], name: str, parts: Mapping[str, Tensor]) -> LoraFactors:
+    rank, scale = rank_and_scale(config, name, str(directory / CONFIG_FILE))
+    wanted = {"A", "B", MAGNITUDE} if config.get("use_dora") else {"A", "B"}
+    shapes = {letter: tuple(tensor.shape) for letter, tensor in parts.items()}
+    fits = (
+        set(parts) == wanted
+        and len(shapes["A"]) == len(shapes["B"]) == 2
+        and shapes["A"][0] == shapes["B"][1] == rank
+        and shapes.get(MAGNITUDE, shapes["B"][:1]) == shapes["B"][:1]
     )
+    if not fits:
+        expected = f"lora_A of shape ({rank}, in) and lora_B of shape (out, {rank})"
+        if MAGNITUDE in wanted:
+            expected += ", and lora_magnitude_vector of shape (out,)"
+        found = ", ".join(f"lora_{letter} {shape}" for letter, shape in sorted(shapes.items()))
+        raise _unfit(directory, name, expected, found)
+    return LoraFactors(A=parts["A"], B=parts["B"], scale=scale)
+
+
+def _unfit(directory: Path, name: str, expected: str, found: str) -> AdapterError:
+    return AdapterError(
+        "The factors of a target do not fit together.",
+        where=f"{name} in {directory / WEIGHTS_FILE}",
+        expected=expected,
+        found=found,
+        next_step="save the adapter again with PEFT",
+    )
+
+
+def _split(key: str) -> tuple[str, str]:
+    """Target or module name of a key, and which part of LoRA it is: A, B, magnitude, or none of them."""
+    stem = key.removeprefix(PREFIX)
+    if stem != key:
+        for ending, letter in ENDINGS.items():
+            if stem.endswith(ending):
+                return stem.removesuffix(ending), letter
+    return stem.rpartition(".")[0], ""
+
+
+def _foreign_tensor(directory: Path, key: str) -> AdapterError:
+    return AdapterError(
+        "The adapter holds something else than LoRA of linear layers.",
+        where=f"{key} in {directory / WEIGHTS_FILE}",
+        expected=f"{PREFIX}<target>.lora_A.weight, .lora_B.weight, or a module of modules_to_save",
+        found=key,
+        next_step="train the adapter on linear targets only, without biases or embeddings",
+    )
+
+
+def _require_floating(info: TensorInfo) -> None:
+    if not info.dtype.is_floating_point or info.dtype.itemsize < 2:
+        raise AdapterError(
+            "A tensor of the adapter is stored in a type that cannot be added.",
+            where=f"{info.key} in {info.file}",
+            expected="float32, bfloat16 or float16",
+            found=str(info.dtype),
+            next_step="save the adapter again with PEFT, unquantised",
+        )
+
+
+def _read_finite(info: TensorInfo) -> Tensor:
+    tensor = read_tensor(info)
+    if not bool(tensor.isfinite().all()):
+        raise AdapterError(
+            "The adapter holds a value that is not finite.",
+            where=f"{info.key} in {info.file}",
+            expected="finite factors",
+            found="NaN or infinity",
+            next_step="use an earlier checkpoint of the training run",
+        )
+    return tensor
 
 
 def _read_config(directory: Path) -> dict[str, Any]:
@@ -214,8 +261,8 @@ def _read_config(directory: Path) -> dict[str, Any]:
 
 def _read_object(path: Path) -> dict[str, Any]:
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
+        return parse_object(path.read_bytes())
+    except ValueError as error:
         raise AdapterError(
             "A file of the adapter cannot be read.",
             where=str(path),
@@ -225,35 +272,20 @@ def _read_object(path: Path) -> dict[str, Any]:
         ) from error
 
 
-def _require_plain(directory: Path, config: Mapping[str, Any]) -> None:
-    on = [f"{name}={config[name]!r}" for name in UNSUPPORTED if config.get(name)]
-    if config.get("peft_type", "LORA") != "LORA":
-        on.append(f"peft_type={config['peft_type']!r}")
-    if config.get("bias", "none") != "none":
-        on.append(f"bias={config['bias']!r}")
-    if on:
-        raise AdapterError(
-            "The adapter is not plain LoRA.",
-            where=str(directory / CONFIG_FILE),
-            expected="peft_type LORA, bias none, and off: " + ", ".join(UNSUPPORTED),
-            found=", ".join(on),
-            next_step="train the adapter without these options",
-        )
-
-
-def _read_weights(directory: Path) -> dict[str, Tensor]:
+def _headers(directory: Path) -> dict[str, TensorInfo]:
     path = directory / WEIGHTS_FILE
     try:
-        weights: dict[str, Tensor] = load_file(path)
-    except (OSError, SafetensorError) as error:
+        infos = read_header(path)
+    except (OSError, CheckpointError) as error:
+        is_pickle = not path.exists() and (directory / PICKLE_FILE).is_file()
         raise AdapterError(
             "The adapter's weights cannot be read.",
             where=str(path),
             expected="a complete safetensors file",
-            found=str(error) or type(error).__name__,
-            next_step="save the adapter again with PEFT",
+            found=f"{PICKLE_FILE}, a pickle, which is never opened" if is_pickle else str(error),
+            next_step="load it with PEFT and save it again with save_pretrained, which writes safetensors",
         ) from error
-    if not weights:
+    if not infos:
         raise AdapterError(
             "The adapter is empty.",
             where=str(path),
@@ -261,10 +293,9 @@ def _read_weights(directory: Path) -> dict[str, Tensor]:
             found="no tensors",
             next_step="check the target_modules it was trained with",
         )
-    return weights
+    return infos
 
 
-def _sha256(tensor: Tensor) -> str:
-    raw = save({"": tensor.contiguous()})
-    length = int.from_bytes(raw[:8], "little")
-    return hashlib.sha256(memoryview(raw)[8 + length :]).hexdigest()
+def _line(name: str, tensor: Tensor) -> str:
+    raw = tensor.contiguous().flatten().view(torch.uint8).numpy().data
+    return f"{name} {tensor.dtype} {tuple(tensor.shape)} {hashlib.sha256(raw).hexdigest()}\n"

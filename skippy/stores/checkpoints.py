@@ -7,41 +7,26 @@ checks that every tensor promised is really there; reading touches the bytes of 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
-import shutil
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from skippy.errors import CheckpointError
-from skippy.stores.presence import names_in, require_checkpoint
+from skippy.stores.companions import copy_companions
+from skippy.stores.documents import parse_object
+from skippy.stores.presence import ADAPTER_CONFIG_FILE, names_in, require_checkpoint
+from skippy.stores.quantisation import require_unquantised
 from skippy.stores.tensors import DTYPE_NAMES, TensorInfo, damaged, hash_tensor, read_header, read_tensor
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
-# Everything besides weights that `from_pretrained` or a server may want beside them.
-COMPANIONS = (
-    "config.json",
-    "generation_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "tokenizer.model",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "chat_template.jinja",
-    "chat_template.json",
-    "preprocessor_config.json",
-    "video_preprocessor_config.json",
-    "processor_config.json",
-    "skippy_lab.json",  # what a model tuned to the lab's problems says of itself
-)
+HEAD_KEY = "lm_head.weight"
 DIGEST_THREADS = min(16, os.cpu_count() or 1)
 
 
@@ -59,10 +44,12 @@ class Checkpoint:
         """Parse config, index and headers, and check that they agree.
 
         Raises:
-            CheckpointError: the path is no complete safetensors checkpoint.
+            CheckpointError: the path is no complete safetensors checkpoint of plain weights, or one that two readers
+                would read differently.
         """
         directory = Path(path)
         config = _read_config(directory)
+        _require_one_reading(directory)
         files, listed = _weight_files(directory)
         tensors: dict[str, TensorInfo] = {}
         for file in files:
@@ -77,6 +64,7 @@ class Checkpoint:
                     )
                 tensors[key] = info
         _require_listed(directory, listed, tensors)
+        require_unquantised(directory, config, tensors)
         return cls(path=directory, config=config, tensors=tensors, files=files)
 
     @property
@@ -118,26 +106,41 @@ class Checkpoint:
         return digest_of_hashes(self.tensors, hashes)
 
     def copy_companions(self, destination: Path) -> tuple[str, ...]:
-        """Copy config, tokenizer, templates and processors; return the names copied."""
-        names = tuple(name for name in COMPANIONS if (self.path / name).is_file())
-        for name in names:
-            shutil.copyfile(self.path / name, destination / name)
-        return names
+        """Copy config, tokenizer, templates, processors, licence; return the names copied."""
+        return copy_companions(self.path, destination)
+
+    @property
+    def is_tied(self) -> bool:
+        """Whether `lm_head` is the embeddings: as config.json says, or because none is stored."""
+        text = self.config.get("text_config")
+        for part in (self.config, text if isinstance(text, Mapping) else {}):
+            if isinstance(part.get("tie_word_embeddings"), bool):
+                return bool(part["tie_word_embeddings"])
+        return HEAD_KEY not in self.tensors
+
+    @property
+    def has_idle_head(self) -> bool:
+        """Whether it stores an `lm_head` although its config ties that to the embeddings: nobody reads it."""
+        return self.is_tied and HEAD_KEY in self.tensors
 
 
-def digest_of_hashes(tensors: Mapping[str, TensorInfo], hashes: Mapping[str, str]) -> str:
-    """Combine the sha256 of each tensor's bytes into the digest of the whole."""
-    lines = (
-        f"{key} {DTYPE_NAMES[tensors[key].dtype]} {'x'.join(map(str, tensors[key].shape))} {hashes[key]}\n"
-        for key in sorted(tensors)
-    )
+def digest_of_hashes(
+    tensors: Mapping[str, TensorInfo],
+    hashes: Mapping[str, str],
+    types: Mapping[str, torch.dtype] | None = None,
+) -> str:
+    """Combine the sha256 of each tensor's bytes into the digest of the whole; `types` where not the tensors' own."""
+    lines = []
+    for key in sorted(tensors):
+        dtype = types[key] if types is not None else tensors[key].dtype
+        lines.append(f"{key} {DTYPE_NAMES[dtype]} {'x'.join(map(str, tensors[key].shape))} {hashes[key]}\n")
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def _read_config(directory: Path) -> dict[str, Any]:
     path = require_checkpoint(directory)
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        return parse_object(path.read_bytes())
     except ValueError as error:
         raise CheckpointError(
             "config.json cannot be read.",
@@ -146,24 +149,34 @@ def _read_config(directory: Path) -> dict[str, Any]:
             found=str(error),
             next_step="fetch the checkpoint again",
         ) from error
-    if not isinstance(config, dict):
+
+
+def _require_one_reading(directory: Path) -> None:
+    """Refuse a directory that one reader takes for these weights and another for those."""
+    if (directory / SINGLE_FILE).is_file() and (directory / INDEX_FILE).is_file():
+        listed = _listed(directory / INDEX_FILE)
+        if set(listed.values()) != {SINGLE_FILE}:
+            raise CheckpointError(
+                "The directory holds two sets of weights, and readers differ in which they take.",
+                where=str(directory),
+                expected=f"{SINGLE_FILE}, or {INDEX_FILE} and its shards",
+                found="both",
+                next_step="remove the one that is not meant",
+            )
+    if (directory / ADAPTER_CONFIG_FILE).is_file():
         raise CheckpointError(
-            "config.json is not an object.",
-            where=str(path),
-            expected="a JSON object",
-            found=type(config).__name__,
-            next_step="fetch the checkpoint again",
+            "The directory holds a checkpoint and an adapter, and readers differ in whether they apply it.",
+            where=str(directory),
+            expected="a checkpoint alone",
+            found=ADAPTER_CONFIG_FILE,
+            next_step="move the adapter into a directory of its own and merge it, or remove it",
         )
-    return config
 
 
 def _weight_files(directory: Path) -> tuple[tuple[Path, ...], dict[str, str]]:
     index = directory / INDEX_FILE
     if index.is_file():
-        try:
-            listed = dict(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise damaged(index, "a JSON object with weight_map", repr(error)) from error
+        listed = _listed(index)
         files = tuple(directory / name for name in sorted(set(listed.values())))
         absent = [file.name for file in files if not file.is_file()]
         if absent:
@@ -184,6 +197,20 @@ def _weight_files(directory: Path) -> tuple[tuple[Path, ...], dict[str, str]]:
         found=names_in(directory),
         next_step="save the model with save_pretrained, which writes safetensors",
     )
+
+
+def _listed(index: Path) -> dict[str, str]:
+    """File by tensor key, as the index has it; files are names in the same directory."""
+    try:
+        listed = parse_object(index.read_bytes())["weight_map"]
+    except (ValueError, KeyError) as error:
+        raise damaged(index, "a JSON object with weight_map", repr(error)) from error
+    if not isinstance(listed, dict) or not listed:
+        raise damaged(index, "a weight_map of tensors to files", repr(listed)[:80])
+    for key, name in listed.items():
+        if not isinstance(name, str) or not name.endswith(".safetensors") or Path(name).name != name:
+            raise damaged(index, "names of safetensors files beside the index", f"{key}: {name!r}")
+    return listed
 
 
 def _require_listed(directory: Path, listed: Mapping[str, str], tensors: Mapping[str, TensorInfo]) -> None:

@@ -1,8 +1,11 @@
-"""Merge an adapter into a base: inventory, plan, validate, apply, account, one tensor at a time.
+"""Merge adapters into a base: inventory, plan, validate, apply, account, a few rows at a time.
 
 W' = round_dtype(fp32(W) + s·fp32(B)·fp32(A)·α). Rounding to the stored type eats small updates, so the merge
 reports what it really stored, W' − W, against what it was to store, ΔW: relative error, cosine, and leakage.
-The result has the base's shard layout to the byte, except for the bytes of the targets.
+In the base's own type the result has its shard layout to the byte, except for the bytes of what was changed.
+
+Every byte passes once: read, hashed, added to, hashed, written (`lanes`). Memory is that of some rows, whatever
+the size of the model or of a tensor.
 
 Source: MATH §6.
 """
@@ -10,38 +13,47 @@ Source: MATH §6.
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO
 
 import torch
 from torch import Tensor
 
 from skippy.core.basis import Basis
-from skippy.core.spectral.lora import LoraFactors, dense_delta
+from skippy.core.spectral.rounding import round_stochastically
+from skippy.core.spectral.subspaces import seed_of
 from skippy.errors import AdapterError, CheckpointError, ProjectorError
 from skippy.stores.accounting import DeltaLedger, MergeAccount
-from skippy.stores.adapters import Adapter, read_adapter, require_fit
-from skippy.stores.atomic import new_directory, write_bytes, write_json
-from skippy.stores.checkpoints import INDEX_FILE, Checkpoint, digest_of_hashes
-from skippy.stores.tensors import CHUNK_BYTES, TensorInfo, read_tensor
+from skippy.stores.adapter_fit import fit_to_base
+from skippy.stores.adapters import Adapter, read_adapter
+from skippy.stores.atomic import new_directory
+from skippy.stores.cards import write_card
+from skippy.stores.checkpoints import Checkpoint, digest_of_hashes
+from skippy.stores.lanes import Hash, Lanes, Stream, one_torch_thread, write_all
+from skippy.stores.layout import FileLayout, lay_out, write_companions
+from skippy.stores.peft_check import Part, require_peft_agrees
+from skippy.stores.tensors import TensorInfo, require_finite
+from skippy.stores.updates import Rooms, Update, plan_updates
 
-CARD_FILE = "skippy.json"
-HASH_THREADS = 4
-ROOM = 1.02  # of the base's bytes: headers, companions and file system overhead
+CHUNK_ELEMENTS = 1 << 19  # a few megabytes of buffers, used again and again
+COPY_BYTES = 4 << 20
+ROOM = 1.02  # of the bytes written: headers, companions and file system overhead
+
+Adapters = str | Path | Sequence[tuple[str | Path, float]]
 
 
 def merge_checkpoint(
     base: Checkpoint,
-    adapter_dir: str | Path,
+    adapters: Adapters,
     destination: str | Path,
     *,
     alpha: float = 1.0,
+    dtype: str = "same",
+    rounding: str = "nearest",
+    seed: int = 0,
     base_digest: str | None = None,
     bases: Mapping[str, Basis] | None = None,
+    notes: Sequence[str] = (),
     lineage: str = "",
     progress: Callable[[int], object] | None = None,
 ) -> MergeAccount:
@@ -49,215 +61,215 @@ def merge_checkpoint(
 
     Args:
         base: the opened base.
-        adapter_dir: a PEFT adapter.
+        adapters: a PEFT adapter, or several with their weights.
         destination: must not exist, or be an empty directory.
         alpha: factor on ΔW; 1 for a trained variant, 0.7 for the delta base.
+        dtype: of what is written: the base's own, or float32 throughout.
+        rounding: to the nearest value, or by chance to a neighbour, which keeps a small ΔW on average.
+        seed: of stochastic rounding.
         base_digest: what the base is known to hash to; checked against the bytes really read.
         bases: projectors by target, to measure the leakage of what is stored.
+        notes: sentences for the card, beside those that the merge itself finds.
         lineage: what the base descends from; the card hands it on.
         progress: called with 1 after each of the `len(base.tensors)` tensors.
 
     Raises:
-        AdapterError: the adapter does not fit the base, or a target of it went unused.
-        CheckpointError: the destination is taken, the disk too full, or the base changed.
+        AdapterError: an adapter does not fit the base, or a target of it went unused.
+        CheckpointError: the destination is taken, the disk too full, the base changed or holds NaN.
         ProjectorError: `bases` lacks a target of the adapter.
     """
-    adapter = read_adapter(adapter_dir)
-    require_fit(adapter, base.shapes)
-    _require_mergeable(base, adapter, bases)
-    with new_directory(Path(destination), needed_bytes=int(base.nbytes * ROOM)) as directory:
-        work = _Work(adapter.factors, alpha, DeltaLedger(bases))
-        for file in base.files:
-            work.write_file(base, file, directory / file.name, progress)
+    weighted = [(adapters, 1.0)] if isinstance(adapters, str | Path) else list(adapters)
+    read = [(read_adapter(path), weight) for path, weight in weighted]
+    fitted = [(fit_to_base(adapter, base.shapes), weight * alpha) for adapter, weight in read]
+    updates = plan_updates(fitted)
+    _require_mergeable(base, updates, bases)
+    targets = sum(update.is_target for update in updates.values())
+    layouts = [lay_out(base, file, dtype) for file in base.files]
+    room = int(sum(layout.nbytes for layout in layouts) * ROOM)
+    with new_directory(Path(destination), needed_bytes=room) as directory:
+        work = _Work(updates, DeltaLedger(bases), rounding, seed)
+        with one_torch_thread():
+            for layout in layouts:
+                work.write_file(layout, directory / layout.source.name, progress)
         found = digest_of_hashes(base.tensors, work.base_hashes)
-        _require_accounted(base, adapter, work.unused, base_digest, found)
-        if (base.path / INDEX_FILE).is_file():
-            write_bytes(directory / INDEX_FILE, (base.path / INDEX_FILE).read_bytes())
-        base.copy_companions(directory)
+        _require_accounted(base, work.unused, base_digest, found)
+        write_companions(base, directory, dtype)
+        _require_peft_agrees(base, directory, read, fitted, 0.5 if rounding == "nearest" else 1.0)
+        types = {info.key: kind for layout in layouts for info, kind in layout.entries}
         account = MergeAccount(
             path=Path(destination),
             alpha=alpha,
-            targets=len(adapter.factors),
+            targets=targets,
+            dtype=dtype,
+            rounding=rounding,
             delta_error=work.ledger.delta_error(),
             delta_cosine=work.ledger.delta_cosine(),
             leakage=work.ledger.leakage(),
             base_digest=found,
-            adapter_digest=adapter.digest(),
-            digest=digest_of_hashes(base.tensors, work.merged_hashes),
+            adapter_digest=combined_digest(read),
+            digest=digest_of_hashes(base.tensors, work.merged_hashes, types),
+            notes=(*notes, *_notes(base, read, fitted)),
         )
-        _write_card(directory, account, lineage)
+        write_card(directory, account, work.file_hashes, lineage)
     return account
+
+
+def combined_digest(adapters: Sequence[tuple[Adapter, float]]) -> str:
+    """The digest of one adapter; of several, or of one at another weight than 1, one of digests and weights."""
+    if [weight for _, weight in adapters] == [1.0]:
+        return adapters[0][0].digest()
+    lines = (f"{weight!r} {adapter.digest()}\n" for adapter, weight in adapters)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 class _Work:
     """The merge in progress: what is still to be added, what was read, what was written."""
 
-    def __init__(self, factors: Mapping[str, LoraFactors], alpha: float, ledger: DeltaLedger) -> None:
-        self.unused = dict(factors)
+    def __init__(self, updates: Mapping[str, Update], ledger: DeltaLedger, rounding: str, seed: int) -> None:
+        self.unused = dict(updates)
         self.ledger = ledger
         self.base_hashes: dict[str, str] = {}
         self.merged_hashes: dict[str, str] = {}
-        self._alpha = alpha
+        self.file_hashes: dict[str, str] = {}
+        self._rounding = rounding
+        self._seed = seed
+        self._rooms = Rooms()
 
     def write_file(
-        self, base: Checkpoint, source: Path, destination: Path, progress: Callable[[int], object] | None
+        self, layout: FileLayout, destination: Path, progress: Callable[[int], object] | None
     ) -> None:
-        """Write one file of the base with its targets merged; hashing runs beside adding and writing."""
-        with destination.open("wb") as out, ThreadPoolExecutor(1) as pool:
-            for info in _copy_header(base, source, out):
-                name = info.key.removesuffix(".weight")
-                if name in self.unused:
-                    weight = read_tensor(info)
-                    base_hash = pool.submit(_sha256, weight)
-                    merged = _add(weight, self.unused.pop(name), self._alpha, self.ledger, name)
-                    merged_hash = pool.submit(_sha256, merged)
-                    out.write(_bytes(merged))
-                    self.base_hashes[info.key] = base_hash.result()
-                    self.merged_hashes[info.key] = merged_hash.result()
-                else:
-                    self.base_hashes[info.key] = self.merged_hashes[info.key] = _copy_tensor(info, out)
+        """Write one file of the base with its targets merged; hashing and writing run beside adding."""
+        file_sha = hashlib.sha256(layout.header)
+        hashes: dict[str, tuple[Hash, Hash]] = {}
+        with (
+            layout.source.open("rb", buffering=0) as source,
+            destination.open("wb", buffering=0) as out,
+            Lanes() as lanes,
+        ):
+            write_all(out, layout.header, "the header")
+            source.seek(layout.data_start)
+            for info, dtype in layout.entries:
+                update = self.unused.pop(info.key, None)
+                stream = Stream(source, out, file_sha, lanes, info, dtype)
+                hashes[info.key] = self._merge(stream, update) if update else _copy(stream)
                 if progress is not None:
                     progress(1)
+            lanes.drain()
+        for key, (read, made) in hashes.items():
+            self.base_hashes[key], self.merged_hashes[key] = read.hexdigest(), made.hexdigest()
+        self.file_hashes[destination.name] = file_sha.hexdigest()
+
+    def _merge(self, stream: Stream, update: Update) -> tuple[Hash, Hash]:
+        info = stream.info
+        rows = info.shape[0] if info.shape else 1
+        columns = info.nbytes // (info.dtype.itemsize * max(rows, 1))
+        step = max(1, CHUNK_ELEMENTS // max(columns, 1))
+        generator = torch.Generator().manual_seed(seed_of(f"{self._seed} {info.key}"))
+        with self.ledger.target(info.key.removesuffix(".weight")):
+            for start in range(0, rows, step):
+                part = slice(start, min(start + step, rows))
+                slot, raw = stream.read((part.stop - start) * columns * info.dtype.itemsize)
+                base = self._rooms.widened(raw.view(info.dtype).view(-1, columns))
+                new, wanted = update.apply(base, part, self._rooms)
+                made = stream.room(slot, new)
+                self._round(new, made, generator)
+                stored = new.copy_(made).sub_(base)
+                if not self.ledger.enter(part, stored, wanted):
+                    _blame(info, base, update)
+                stream.write(slot, made)
+        return stream.hashes
+
+    def _round(self, exact: Tensor, made: Tensor, generator: torch.Generator) -> None:
+        if self._rounding == "stochastic" and made.dtype in (torch.bfloat16, torch.float16):
+            made.copy_(round_stochastically(exact, made.dtype, generator))
+        else:
+            made.copy_(exact)
 
 
-def verify_checkpoint(directory: str | Path) -> dict[str, object]:
-    """Hash every file again and compare with `skippy.json`.
-
-    Returns:
-        The content of `skippy.json`.
-
-    Raises:
-        CheckpointError: a file is missing, altered or not on the card.
-    """
-    folder = Path(directory)
-    path = folder / CARD_FILE
-    try:
-        card: dict[str, object] = json.loads(path.read_text(encoding="utf-8"))
-        listed: Mapping[str, str] = dict(card["files"])  # type: ignore[call-overload]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(
-            "The merged checkpoint has no readable card.",
-            where=str(path),
-            expected="a JSON object with the sha256 of every file",
-            found=repr(error),
-            next_step="merge again",
-        ) from error
-    present = {file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()} - {
-        CARD_FILE
-    }
-    wrong = sorted(present ^ set(listed))
-    both = sorted(present & set(listed))
-    with ThreadPoolExecutor(HASH_THREADS) as pool:
-        hashes = pool.map(hash_file, (folder / name for name in both))
-        wrong += [name for name, found in zip(both, hashes, strict=True) if found != listed[name]]
-    if wrong:
-        raise CheckpointError(
-            "The merged checkpoint is not what was written.",
-            where=str(folder),
-            expected=f"the {len(listed)} files of {CARD_FILE}, unaltered",
-            found="missing, added or altered: " + ", ".join(wrong[:4]),
-            next_step="merge again, or restore the files",
-        )
-    return card
+def _copy(stream: Stream) -> tuple[Hash, Hash]:
+    info = stream.info
+    for start in range(0, info.nbytes, COPY_BYTES):
+        slot, raw = stream.read(min(COPY_BYTES, info.nbytes - start))
+        values = raw.view(info.dtype)
+        require_finite(values, info)
+        if stream.dtype == info.dtype:
+            stream.pass_on(slot, raw)
+        else:
+            stream.write(slot, stream.room(slot, values).copy_(values))
+    return stream.hashes
 
 
-def hash_file(path: Path) -> str:
-    """Hash one file (sha256, hexadecimal), a chunk at a time."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _add(weight: Tensor, factors: LoraFactors, alpha: float, ledger: DeltaLedger, name: str) -> Tensor:
-    delta = dense_delta(factors).mul_(alpha)
-    merged = (weight.float() + delta).to(weight.dtype)
-    if not bool(merged.isfinite().all()):
-        raise AdapterError(
-            "The sum is not finite in the type of the base.",
-            where=f"{name}.weight",
-            expected=f"values that {weight.dtype} can hold",
-            found="overflow or NaN",
-            next_step="check the adapter, or merge with a smaller alpha",
-        )
-    ledger.enter(name, merged.float() - weight.float(), delta)
-    return merged
-
-
-def _copy_header(base: Checkpoint, file: Path, out: BinaryIO) -> list[TensorInfo]:
-    """Copy everything before the first tensor; return the tensors in the order of their bytes."""
-    infos = sorted(
-        (info for info in base.tensors.values() if info.file == file),
-        key=lambda info: (info.start, info.stop),
+def _blame(info: TensorInfo, base: Tensor, update: Update) -> None:
+    require_finite(base, info)
+    for saved in update.whole:
+        require_finite(torch.cat([saved.rows(slice(0, info.shape[0]))]).flatten(), saved.info)
+    raise AdapterError(
+        "The sum is not finite in the type of the base.",
+        where=info.key,
+        expected=f"values that {info.dtype} can hold",
+        found="overflow or NaN",
+        next_step="check the adapter, or merge with a smaller alpha",
     )
-    with file.open("rb") as source:
-        length = int.from_bytes(source.read(8), "little")
-        source.seek(0)
-        out.write(source.read(8 + length))
-    position = 8 + length
-    for info in infos:
-        if info.start != position:
-            raise CheckpointError(
-                "The tensors of a weight file overlap or leave gaps.",
-                where=f"{info.key} in {file}",
-                expected=f"data from byte {position}",
-                found=f"from byte {info.start}",
-                next_step="save the base again with save_pretrained",
-            )
-        position = info.stop
-    return infos
 
 
-def _copy_tensor(info: TensorInfo, out: BinaryIO) -> str:
-    sha = hashlib.sha256()
-    with info.file.open("rb") as source:
-        source.seek(info.start)
-        for start in range(0, info.nbytes, CHUNK_BYTES):
-            chunk = source.read(min(CHUNK_BYTES, info.nbytes - start))
-            sha.update(chunk)
-            out.write(chunk)
-    return sha.hexdigest()
-
-
-def _sha256(tensor: Tensor) -> str:
-    return hashlib.sha256(_bytes(tensor)).hexdigest()
-
-
-def _bytes(tensor: Tensor) -> memoryview:
-    return tensor.contiguous().flatten().view(torch.uint8).numpy().data
-
-
-def _require_mergeable(base: Checkpoint, adapter: Adapter, bases: Mapping[str, Basis] | None) -> None:
-    for name in adapter.factors:
-        info = base.tensors[f"{name}.weight"]
+def _require_mergeable(
+    base: Checkpoint, updates: Mapping[str, Update], bases: Mapping[str, Basis] | None
+) -> None:
+    targets = [key.removesuffix(".weight") for key, update in updates.items() if update.is_target]
+    for key in updates:
+        info = base.tensors[key]
         if not info.dtype.is_floating_point or info.dtype.itemsize < 2:
             raise CheckpointError(
                 "A target is stored in a type that cannot be added to.",
-                where=f"{info.key} in {info.file}",
+                where=f"{key} in {info.file}",
                 expected="float32, bfloat16 or float16",
                 found=str(info.dtype),
                 next_step="use an unquantised base",
             )
-        if bases is not None and name not in bases:
-            raise ProjectorError(
-                "The projectors lack a target of the adapter.",
-                where=name,
-                expected=f"{len(adapter.factors)} targets",
-                found=f"{len(bases)} in the projectors",
-                next_step="run the svd stage for this base",
-            )
+    embedded = [
+        key for key in updates if base.is_tied and ("embed_tokens" in key or key.startswith("lm_head"))
+    ]
+    if embedded:
+        raise AdapterError(
+            "The adapter changes one of two weights that the base ties to each other.",
+            where=", ".join(embedded),
+            expected="embeddings and lm_head as they are, where tie_word_embeddings is true",
+            found="a change of " + ", ".join(embedded),
+            next_step="untie the base first, or train the adapter without them",
+        )
+    lacking = [name for name in targets if bases is not None and name not in bases]
+    if lacking:
+        raise ProjectorError(
+            "The projectors lack a target of the adapter.",
+            where=lacking[0],
+            expected=f"{len(targets)} targets",
+            found=f"{len(bases or {})} in the projectors",
+            next_step="run the svd stage for this base",
+        )
+
+
+def _require_peft_agrees(
+    base: Checkpoint,
+    directory: Path,
+    read: Sequence[tuple[Adapter, float]],
+    fitted: Sequence[tuple[Adapter, float]],
+    steps: float,
+) -> None:
+    parts = [
+        Part(adapter, dict(zip(adapter.factors, renamed.factors, strict=True)), weight)
+        for (adapter, _), (renamed, weight) in zip(read, fitted, strict=True)
+    ]
+    require_peft_agrees(parts, base.tensors, Checkpoint.open(directory).tensors, steps=steps)
 
 
 def _require_accounted(
-    base: Checkpoint,
-    adapter: Adapter,
-    unused: Mapping[str, LoraFactors],
-    expected_digest: str | None,
-    found_digest: str,
+    base: Checkpoint, unused: Collection[str], expected_digest: str | None, found_digest: str
 ) -> None:
     if unused:
         raise AdapterError(
             "Targets of the adapter were not used.",
-            where=str(adapter.path),
-            expected=f"all {len(adapter.factors)} targets added to the base",
+            where=str(base.path),
+            expected="every tensor of the adapter added to the base once",
             found=f"unused: {', '.join(sorted(unused)[:4])}",
             next_step="merge the adapter into the base that it was trained on",
         )
@@ -271,20 +283,15 @@ def _require_accounted(
         )
 
 
-def _write_card(directory: Path, account: MergeAccount, lineage: str) -> None:
-    paths = sorted(file for file in directory.iterdir() if file.is_file())
-    with ThreadPoolExecutor(HASH_THREADS) as pool:
-        files = dict(zip((path.name for path in paths), pool.map(hash_file, paths), strict=True))
-    card = {
-        "alpha": account.alpha,
-        "targets": account.targets,
-        "delta_error": account.delta_error,
-        "delta_cosine": account.delta_cosine,
-        "leakage": asdict(account.leakage) if account.leakage is not None else None,
-        "base_digest": account.base_digest,
-        "adapter_digest": account.adapter_digest,
-        "digest": account.digest,
-        "lineage": lineage,
-        "files": files,
-    }
-    write_json(directory / CARD_FILE, card)
+def _notes(
+    base: Checkpoint, read: Sequence[tuple[Adapter, float]], fitted: Sequence[tuple[Adapter, float]]
+) -> list[str]:
+    """What the inputs are that a person may not expect."""
+    notes = [f"ΔW of the adapter {adapter.path.name} is zero" for adapter, _ in read if adapter.is_zero]
+    for (adapter, _), (renamed, _) in zip(read, fitted, strict=True):
+        if adapter.keys != renamed.keys:
+            old, new = adapter.keys[0], renamed.keys[0]
+            notes.append(f"names of the adapter were those of another release: {old} is {new} here")
+    if base.has_idle_head:
+        notes.append("the base ties lm_head to the embeddings and stores one all the same: readers ignore it")
+    return notes

@@ -243,10 +243,15 @@ class Models(StoreAccess):
         version = self._registry.lookup(parse_model_uri(uri))
         with translated_errors(uri):
             self.store.client.update_model_version(version.name, str(version.version), text[:MAX_DESCRIPTION])
-            if version.model_id is not None:
-                with tempfile.TemporaryDirectory() as scratch:
-                    (Path(scratch) / CARD).write_text(text, encoding="utf-8")
-                    self.store.client.log_model_artifacts(version.model_id, scratch)
+        if version.model_id is None:
+            return
+        folder = local_path(require_ready(self.store, version.model_id, uri).artifact_location)
+        if folder is not None:
+            (folder / CARD).write_text(text, encoding="utf-8")
+            return
+        with translated_errors(uri), tempfile.TemporaryDirectory() as scratch:
+            (Path(scratch) / CARD).write_text(text, encoding="utf-8")
+            self.store.client.log_model_artifacts(version.model_id, scratch)
 
     def _resolve_logged(self, uri: str, model_id: str, version: ModelVersionRecord | None) -> ResolvedModel:
         logged = require_ready(self.store, model_id, uri)

@@ -52,8 +52,10 @@ class Tag(StrEnum):
     REUSES = "skippy.reuses"
     SEED = "skippy.seed"
     CHARACTER_DIGEST = "skippy.character_digest"
-    # Of prompts of the person's own, in a training or an evaluation; empty with the character's.
+    # In a training or an evaluation: digest of the person's own prompts, or `character` for the character's.
     PROMPTS_DIGEST = "skippy.prompts_digest"
+    # Of all that decides a training's rewards: character, hardening, judge, and the source of own ones.
+    REWARDS_DIGEST = "skippy.rewards_digest"
     # svd and subspace.
     K = "skippy.k"
     TOLERANCE = "skippy.tolerance", float

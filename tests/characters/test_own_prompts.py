@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from skippy.characters.loader import load_character
-from skippy.characters.own_prompts import own_prompts, read_own_prompts
+from skippy.characters.own_prompts import OF_CHARACTER, own_prompts, read_own_prompts
 from skippy.errors import CharacterError
 
 
@@ -21,7 +21,7 @@ def test_a_line_a_prompt_is_trained_on(tmp_path, keeper) -> None:
     assert [prompt.text for prompt in changed.train_prompts] == ["How is the tea?", "Tell me of moss."]
     assert changed.banal_prompts == keeper.banal_prompts
     assert (changed.digest, len(digest)) == (keeper.digest, 64)
-    assert own_prompts(keeper, "") == (keeper, "")
+    assert own_prompts(keeper, "") == (keeper, OF_CHARACTER)
 
 
 def test_yaml_may_give_both(tmp_path, keeper) -> None:

@@ -5,63 +5,11 @@ import re
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import (
-    AutoModelForCausalLM,
-    AutoModelForImageTextToText,
-    LlamaConfig,
-    MistralConfig,
-    Qwen2Config,
-    Qwen3Config,
-    Qwen3VLConfig,
-)
 
 from skippy.core.target import Target
 from skippy.errors import TargetError
-from skippy.models.targets import FAMILIES, find_targets, target_pattern
-
-TEXT = {
-    "vocab_size": 64,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 8,
-    "max_position_embeddings": 64,
-}
-
-
-def _tiny_qwen3_vl() -> Qwen3VLConfig:
-    vision = {
-        "depth": 1,
-        "hidden_size": 32,
-        "intermediate_size": 32,
-        "num_heads": 2,
-        "out_hidden_size": 32,
-        "deepstack_visual_indexes": [0],
-        "num_position_embeddings": 16,
-    }
-    rope = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 1, 1], "mrope_interleaved": True}
-    return Qwen3VLConfig(text_config={**TEXT, "rope_parameters": rope}, vision_config=vision)
-
-
-CONFIGS = {
-    "qwen3_vl": _tiny_qwen3_vl,
-    "qwen3": lambda: Qwen3Config(**TEXT),
-    "qwen2": lambda: Qwen2Config(**{key: value for key, value in TEXT.items() if key != "head_dim"}),
-    "llama": lambda: LlamaConfig(**TEXT),
-    "mistral": lambda: MistralConfig(**TEXT),
-}
-
-
-def build(family: str) -> tuple[torch.nn.Module, dict, dict]:
-    config = CONFIGS[family]()
-    auto = AutoModelForImageTextToText if family == "qwen3_vl" else AutoModelForCausalLM
-    torch.manual_seed(0)
-    model = auto.from_config(config)
-    assert sum(parameter.numel() for parameter in model.parameters()) < 200_000
-    shapes = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
-    return model, config.to_dict(), shapes
+from skippy.models.targets import FAMILIES, NOT_SUPPORTED, find_targets, target_pattern
+from tests.models.families import CONFIGS, build
 
 
 def test_every_family_is_tested():
@@ -72,7 +20,7 @@ def test_every_family_is_tested():
 def test_targets_of_a_live_model(family):
     model, config, shapes = build(family)
     targets = find_targets(config, shapes)
-    assert len(targets) == 14
+    assert len(targets) == 2 * len(FAMILIES[family].kinds)
     modules = dict(model.named_modules())
     for target in targets:
         module = modules[target.name]
@@ -106,7 +54,7 @@ def test_pattern_matches_targets_and_nothing_else(family):
     model, config, shapes = build(family)
     targets = find_targets(config, shapes)
     names = {target.name for target in targets}
-    for chosen in (targets, targets[:7], targets[3:4], targets[2:9]):
+    for chosen in (targets, targets[:7], targets[3:4], targets[1:6]):
         pattern = re.compile(target_pattern(chosen))
         matched = {name for name, _ in model.named_modules() if pattern.fullmatch(name)}
         assert matched == {target.name for target in chosen} <= names
@@ -130,6 +78,24 @@ def test_unknown_family_lists_the_known():
     with pytest.raises(TargetError) as caught:
         find_targets({"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"]}, {})
     assert all(name in str(caught.value) for name in [*FAMILIES, "gpt2", "GPT2LMHeadModel"])
+
+
+@pytest.mark.parametrize("family", sorted(NOT_SUPPORTED))
+def test_a_family_that_is_not_supported_is_refused_with_the_reason(family):
+    with pytest.raises(TargetError, match=f"{family} are not supported: its "):
+        find_targets({"model_type": family, "architectures": ["Any"]}, {})
+
+
+def test_fused_weights_are_targets_where_the_family_has_them_and_read_the_stream():
+    _, config, shapes = build("phi3")
+    sides = {target.kind: target.side for target in find_targets(config, shapes)}
+    assert sides == {"qkv_proj": "reads", "o_proj": "writes", "gate_up_proj": "reads", "down_proj": "writes"}
+
+
+@pytest.mark.parametrize("config", [{"model_type": ["qwen3"]}, {"model_type": None, "architectures": 3}, {}])
+def test_a_senseless_config_is_refused(config):
+    with pytest.raises(TargetError, match="not known"):
+        find_targets(config, {})
 
 
 def test_missing_targets_are_named():

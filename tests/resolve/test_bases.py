@@ -18,8 +18,9 @@ from skippy.models.targets import FAMILIES, Family
 from skippy.resolve.bases import TUNED_CARD_FILE, Base, find_profile, open_base
 from skippy.stores.adapters import CARD_FILE as ADAPTER_CARD_FILE
 from skippy.stores.adapters import read_adapter
+from skippy.stores.cards import CARD_FILE
 from skippy.stores.checkpoints import Checkpoint
-from skippy.stores.merging import CARD_FILE, merge_checkpoint
+from skippy.stores.merging import merge_checkpoint
 from tests.stages.tiny_checkpoint import HIDDEN, LAYERS, SHAPES
 
 EXPECTED = {

@@ -13,7 +13,7 @@ import pytest
 from skippy.config import CompareConfig, PromoteConfig
 from skippy.report.record import ReportRecord
 from skippy.stages import compare, promote
-from skippy.stores.merging import verify_checkpoint
+from skippy.stores.cards import verify_checkpoint
 from skippy.tracking.store import open_tracker
 from skippy.tracking.tracker import Tracker
 

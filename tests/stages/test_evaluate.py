@@ -397,3 +397,19 @@ def test_what_can_be_refused_is_refused_before_a_run_is_opened(tracker, model, t
         with pytest.raises(SkippyError):
             evaluated(tracker, problems, **wrong)
     assert tracker.runs.find_all("eval", finished=False) == []
+
+
+def test_a_regrade_takes_no_other_parameters_than_those_of_then(tracker, model, tmp_path):
+    """They were silently replaced; the same ones may be repeated."""
+    problems = write_problems(tmp_path / "p.jsonl", [0, 1, 2])
+    before = evaluated(tracker, problems, samples=2)
+    for wrong in ({"samples": 3}, {"seed": 7}, {"problems": write_problems(tmp_path / "q.jsonl", [0])}):
+        with pytest.raises(ConfigError, match="under the parameters they were made with") as refusal:
+            evaluate.run(EvalConfig(regrade=before.run_id, **wrong), tracker)
+        assert next(iter(wrong)) in refusal.value.found
+    assert evaluate.run(EvalConfig(regrade=before.run_id, samples=2), tracker).metrics == before.metrics
+
+
+def test_a_training_named_without_its_checkpoints_is_refused(tracker):
+    with pytest.raises(ConfigError, match="none of its checkpoints is asked"):
+        evaluate.run(EvalConfig(model="base", train_run="abcd"), tracker)

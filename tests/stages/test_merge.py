@@ -11,14 +11,16 @@ import torch
 
 from skippy.characters.loader import load_character
 from skippy.config import MergeConfig, SvdConfig
-from skippy.core.spectral.lora import LoraFactors
+from skippy.core.spectral.lora import LoraFactors, dense_delta
 from skippy.errors import AdapterError, ConfigError, MissingRunError
+from skippy.models import hub
 from skippy.models.targets import find_targets
 from skippy.resolve.bases import load_projectors, open_base
 from skippy.resolve.runs import CHARACTER_DIGEST
 from skippy.resolve.subjects import find_subject
 from skippy.stages import merge, svd
-from skippy.stores.adapters import write_adapter
+from skippy.stores.adapters import read_adapter, write_adapter
+from skippy.stores.cards import verify_checkpoint
 from skippy.stores.checkpoints import Checkpoint
 from skippy.stores.samples import Sample
 from tests.stages.tiny_checkpoint import write_checkpoint
@@ -192,3 +194,59 @@ def test_the_step_merged_is_the_one_of_this_training_that_matches_the_other(
         with pytest.raises(ConfigError, match="not this training's and others'") as refusal:
             matched(wrong, "t4")
         assert "model=checkpoints" in refusal.value.next_step
+
+
+def outside(scene: Scene, name: str, size: float = 0.1, base_model: str = "") -> Path:
+    """An adapter that somebody brings, on the same base."""
+    generator = torch.Generator().manual_seed(len(name))
+    factors = {
+        t.name: LoraFactors(
+            torch.randn(2, t.in_, generator=generator) * size, torch.randn(t.out, 2, generator=generator), 1.0
+        )
+        for t in scene.base.targets
+    }
+    return write_adapter(scene.folder / name, factors, base_model=base_model)
+
+
+def test_what_is_odd_about_an_adapter_is_logged_and_written_beside_the_weights(
+    scene: Scene, caplog: pytest.LogCaptureFixture
+) -> None:
+    brought = outside(scene, "brought", size=0.0, base_model="somebody/another-8b")
+    result = merge.run(MergeConfig(base_model=str(scene.path), adapter=str(brought)), scene.tracker)
+    notes = verify_checkpoint(scene.tracker.models.resolve(result.model_uri).path)["notes"]
+    assert notes == [
+        f"the adapter names somebody/another-8b as its base, and was merged into {scene.path}",
+        "ΔW of the adapter brought is zero",
+    ]
+    assert all(f"merge: {note}" in caplog.text for note in notes)
+    same = outside(scene, "same", base_model=f"somebody/{scene.path.name}")
+    quiet = merge.run(MergeConfig(base_model=str(scene.path), adapter=str(same)), scene.tracker)
+    assert quiet.account.notes == ()
+
+
+def test_several_adapters_are_merged_with_their_weights(scene: Scene) -> None:
+    one, two = outside(scene, "a1"), outside(scene, "b22")
+    config = {"base_model": str(scene.path), "adapter": f"{one}, {two}"}
+    result = merge.run(MergeConfig(**config, adapter_weights="0.5,-1", dtype="float32"), scene.tracker)
+    merged = Checkpoint.open(scene.tracker.models.resolve(result.model_uri).path)
+    deltas = [read_adapter(path).factors for path in (one, two)]
+    for target in scene.base.targets:
+        before = scene.base.checkpoint.read(target.weight_key).float()
+        wanted = 0.5 * dense_delta(deltas[0][target.name]) - dense_delta(deltas[1][target.name])
+        torch.testing.assert_close(merged.read(target.weight_key), before + wanted)
+    for weights in ("1", "1,2,3", "1,x", "1,nan"):
+        with pytest.raises(ConfigError, match=r"weights are not those(.*\n)*.*2 numbers"):
+            merge.run(MergeConfig(**config, adapter_weights=weights), scene.tracker)
+
+
+def test_an_adapter_may_be_an_id_of_the_hub(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    brought, asked = outside(scene, "brought"), []
+
+    def download(name: str, **patterns: object) -> str:
+        asked.append((name, patterns["allow_patterns"]))
+        return str(brought)
+
+    monkeypatch.setattr(hub, "snapshot_download", download)
+    merge.run(MergeConfig(base_model=str(scene.path), adapter="somebody/an-adapter"), scene.tracker)
+    assert asked == [("somebody/an-adapter", list(hub.ADAPTER_PATTERNS))]
+    assert not [pattern for pattern in hub.ADAPTER_PATTERNS if pattern.endswith((".bin", "*"))]

@@ -141,6 +141,24 @@ def test_a_shut_gate_is_refused_and_leaves_the_alias(scene):
     assert scene.champion() == champion
 
 
+def test_a_promotion_by_hand_is_marked_as_such_for_ever(scene):
+    scene.report(scene.version(1), winner=None)
+    newest = scene.tracker.registry.versions("skippy")[0].version
+    with pytest.raises(PromotionRefused, match="gate did not open") as refusal:
+        scene.promote()
+    assert 'override="WHY"' in refusal.value.next_step
+    result = scene.promote(version=newest, override="the demo needs one")
+    assert (result.state, result.champion) == ("promoted", newest)
+    (event,) = scene.tracker.promotions.history("skippy")
+    assert event.figures["override"] == "the demo needs one"
+    assert event.reason == "override, by hand and not by the gate: the demo needs one"
+    tags = scene.tracker.registry.alias("skippy", "champion").tags
+    assert tags["promotion_reason"].startswith("override")
+    assert "override" in scene.tracker.runs.get(result.run_id).tags["skippy.promotion"]
+    with pytest.raises(MissingRunError, match="version 99"):
+        scene.promote(version=99, override="why not")
+
+
 def test_weights_other_than_those_evaluated_are_refused(scene):
     scene.report(scene.version(1), digest="0" * 64)
     assert promotion_state("skippy", scene.tracker) == PromotionState(), "no champion, nobody to name"
@@ -274,26 +292,26 @@ class Interrupted(Exception):
 
 @pytest.mark.parametrize("alias", ["champion", "previous"])
 @pytest.mark.parametrize("is_rollback", [False, True])
-def test_a_move_cut_in_half_loses_no_version(scene, monkeypatch, alias, is_rollback):
-    """Whichever alias was not set any more, the history names the version that was replaced."""
-    for seed in (1, 2, 3) if is_rollback else (1, 2):
+def test_a_move_cut_in_half_is_whole_after_the_next_one(scene, monkeypatch, alias, is_rollback):
+    """Whichever alias was not set any more, asking again ends with both, and with one line of history."""
+    for seed in (1, 2) if is_rollback else (1, 2, 3):
         scene.report(scene.version(seed))
         if seed < 3:
-            champion = scene.promote().champion
-    if not is_rollback:
-        scene.report(scene.version(3))
-    set_alias = scene.tracker.client.set_registered_model_alias
+            scene.promote()
+    with monkeypatch.context() as patch:
+        client = scene.tracker.store.client
+        set_alias = client.set_registered_model_alias
 
-    def set_or_die(name, found, version):
-        if found == alias:
-            raise Interrupted
-        set_alias(name, found, version)
+        def set_or_die(name, found, version):
+            if found == alias:
+                raise Interrupted
+            set_alias(name, found, version)
 
-    monkeypatch.setattr(scene.tracker.store.client, "set_registered_model_alias", set_or_die)
-    with pytest.raises(Interrupted):
-        scene.promote(rollback=is_rollback)
-    assert scene.tracker.promotions.history("skippy")[-1].replaced == champion
-    if is_rollback and alias == "previous":
-        with pytest.raises(RegistryError, match="no champion to go back to"):
-            scene.promote(rollback=True)
-        assert scene.tracker.promotions.history("skippy")[-1].replaced == champion
+        patch.setattr(client, "set_registered_model_alias", set_or_die)
+        with pytest.raises(Interrupted):
+            scene.promote(rollback=is_rollback)
+    champion, previous = (1, 2) if is_rollback else (3, 2)
+    assert scene.promote(rollback=is_rollback).champion == champion
+    assert scene.tracker.registry.alias("skippy", "previous").version == previous
+    moves = [(event.version, event.replaced) for event in scene.tracker.promotions.history("skippy")]
+    assert moves == [(1, None), (2, 1), (champion, previous)]

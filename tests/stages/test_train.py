@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from skippy.characters.loader import load_character
+from skippy.characters.own_prompts import OF_CHARACTER
 from skippy.config import SvdConfig, TrainConfig
 from skippy.core.spectral.lora import LoraFactors
 from skippy.errors import BackendError, ConfigError, MissingRunError, ProjectorError, SkippyError
@@ -22,6 +23,7 @@ from skippy.resolve.work import WORK, find_equal_run, work_digest
 from skippy.stages import svd, train
 from skippy.stores.adapters import write_adapter
 from skippy.stores.projectors import read_projectors
+from skippy.tracking.tags import Tag
 from skippy.training.resume import name_work
 from skippy.training.trainer import FINISHED_FILE
 from tests.stages.tiny_checkpoint import write_checkpoint
@@ -186,7 +188,8 @@ def test_prompts_of_ones_own_are_trained_on_and_told_by_their_digest(tracker, co
     assert name_work(seen[0]) != name_work(seen[1])
     tags = [run.tags for run in tracker.runs.find_all("train", finished=False)]
     assert {each[CHARACTER_DIGEST] for each in tags} == {load_character("keeper").digest}
-    assert sorted(len(each.get(PROMPTS_DIGEST, "")) for each in tags) == [0, 64]
+    assert sorted(len(each[PROMPTS_DIGEST]) for each in tags) == [len(OF_CHARACTER), 64]
+    assert len({each[Tag.REWARDS_DIGEST] for each in tags}) == 1
 
 
 def test_a_finished_training_of_the_same_work_is_taken_while_its_adapter_can_be_read(

@@ -1,8 +1,10 @@
 """A merge adds exactly ΔW, says what rounding took of it, and lands whole or not at all."""
 
 import json
+import resource
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,10 +17,11 @@ from skippy.core.basis import Basis
 from skippy.core.spectral.lora import LoraFactors, dense_delta
 from skippy.errors import AdapterError, CheckpointError, ProjectorError
 from skippy.lab.paths import LAB_CHECKPOINT
-from skippy.stores import accounting, merging
+from skippy.stores import merging
 from skippy.stores.adapters import read_adapter, write_adapter
+from skippy.stores.cards import verify_checkpoint
 from skippy.stores.checkpoints import Checkpoint
-from skippy.stores.merging import merge_checkpoint, verify_checkpoint
+from skippy.stores.merging import merge_checkpoint
 
 CONFIG = Qwen3Config(
     vocab_size=64,
@@ -100,10 +103,10 @@ def test_rounds_once_to_the_type_of_the_base(tmp_path, dtype):
         assert torch.equal(merged.read(f"{name}.weight"), exact.to(dtype))
 
 
-@pytest.mark.parametrize("rows", [accounting.ROWS, 7])
-def test_account_of_what_bf16_keeps(tmp_path, monkeypatch, rows):
+@pytest.mark.parametrize("elements", [merging.CHUNK_ELEMENTS, 19 * 32])
+def test_account_of_what_bf16_keeps(tmp_path, monkeypatch, elements):
     """The smaller the delta, the more of it rounding eats; the figures are those of the dense tensors."""
-    monkeypatch.setattr(accounting, "ROWS", rows)
+    monkeypatch.setattr(merging, "CHUNK_ELEMENTS", elements)
     errors = []
     for size in (3e-1, 3e-4):
         base = make(tmp_path / str(size), torch.bfloat16, size=size)
@@ -119,13 +122,13 @@ def test_account_of_what_bf16_keeps(tmp_path, monkeypatch, rows):
             left += float((bases[name].U.double().mT @ delta).square().sum())
             right += float((delta @ bases[name].V.double()).square().sum())
         kept, exact = torch.cat(stored), torch.cat(wanted)
-        assert account.delta_error == pytest.approx(float((kept - exact).norm() / exact.norm()), rel=1e-9)
+        assert account.delta_error == pytest.approx(float((kept - exact).norm() / exact.norm()), rel=1e-6)
         assert account.delta_cosine == pytest.approx(
-            float(kept @ exact / kept.norm() / exact.norm()), rel=1e-9
+            float(kept @ exact / kept.norm() / exact.norm()), rel=1e-6
         )
         energy = float(kept.square().sum())
-        assert account.leakage.rho_left == pytest.approx(left / energy, rel=1e-9)
-        assert account.leakage.rho_right == pytest.approx(right / energy, rel=1e-9)
+        assert account.leakage.rho_left == pytest.approx(left / energy, rel=1e-6)
+        assert account.leakage.rho_right == pytest.approx(right / energy, rel=1e-6)
         assert account.metrics() == {
             "merge/alpha": 1.0,
             "merge/targets": 14.0,
@@ -161,7 +164,7 @@ def test_leakage_of_a_constrained_delta_is_zero_in_float32_and_not_after_roundin
 
 
 def test_layout_companions_and_card(tmp_path, monkeypatch):
-    monkeypatch.setattr(merging, "CHUNK_BYTES", 1000)  # most tensors are copied in several
+    monkeypatch.setattr(merging, "COPY_BYTES", 1000)  # most tensors are copied in several
     base = make(tmp_path, shard="40KB")
     steps = []
     account = merge_checkpoint(base, tmp_path / "adapter", tmp_path / "merged", progress=steps.append)
@@ -235,6 +238,21 @@ def test_failure_midway_writes_nothing(tmp_path, monkeypatch):
     assert_nothing_written(tmp_path)
 
 
+def test_a_full_disk_is_named_and_nothing_is_kept(tmp_path):
+    """A limit on the size of a file stands for the disk: the kernel takes part of a write and refuses the rest."""
+    base = make(tmp_path)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    try:
+        with pytest.raises(
+            CheckpointError, match=r"cannot be written.*\n.*model.*\.weight into .*safetensors"
+        ):
+            merge_checkpoint(base, tmp_path / "adapter", tmp_path / "merged")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert_nothing_written(tmp_path)
+
+
 def test_taken_destination_is_left_alone(tmp_path):
     base = make(tmp_path)
     (tmp_path / "merged").mkdir()
@@ -247,12 +265,14 @@ def test_taken_destination_is_left_alone(tmp_path):
 def test_unused_target_is_an_error(tmp_path, monkeypatch):
     """The inventory is checked first; this is the second lock, for a plan that forgets a target."""
     base = make(tmp_path)
-    read = merging._copy_header
-    monkeypatch.setattr(
-        merging,
-        "_copy_header",
-        lambda *args: [info for info in read(*args) if "layers.1.mlp.up" not in info.key],
-    )
+    plan = merging.lay_out
+
+    def forgetful(*args):
+        layout = plan(*args)
+        kept = tuple(entry for entry in layout.entries if "layers.1.mlp.up" not in entry[0].key)
+        return replace(layout, entries=kept)
+
+    monkeypatch.setattr(merging, "lay_out", forgetful)
     monkeypatch.setattr(merging, "digest_of_hashes", lambda *_: "")
     with pytest.raises(AdapterError, match=r"not used.*\n(.*\n)*.*layers\.1\.mlp\.up_proj"):
         merge_checkpoint(base, tmp_path / "adapter", tmp_path / "merged")
@@ -283,7 +303,7 @@ def test_a_base_of_integers_or_with_gaps_is_refused(tmp_path):
     (tmp_path / "base" / "config.json").write_text("{}")
     file = tmp_path / "base" / "model.safetensors"
     save_file({key: torch.ones(2, 2, dtype=torch.int8)}, file)
-    with pytest.raises(CheckpointError, match="cannot be added to"):
+    with pytest.raises(CheckpointError, match="quantised"):
         merge_checkpoint(Checkpoint.open(tmp_path / "base"), adapter, tmp_path / "merged")
     header = json.dumps({key: {"dtype": "F32", "shape": [2, 2], "data_offsets": [8, 24]}}).encode()
     file.write_bytes(len(header).to_bytes(8, "little") + header + bytes(24))

@@ -1,0 +1,47 @@
+"""The small files beside the weights that a reader of the checkpoint may want: they travel with it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+SUFFIXES = (".json", ".jinja", ".model", ".tiktoken", ".spm")
+TEXTS = ("merges.txt", "vocab.txt")
+NAMES = ("LICENSE", "LICENCE", "NOTICE", "COPYING", "USE_POLICY")
+FOLDERS = ("additional_chat_templates",)
+# What speaks of these weights alone, not of those made from them.
+OF_THE_ORIGINAL = ("skippy.json", "trainer_state.json", "all_results.json", "train_results.json")
+INDEX_ENDING = ".index.json"
+LARGEST_BYTES = 200 << 20
+
+
+def find_companions(directory: Path) -> tuple[str, ...]:
+    """Names, relative to the directory, of config, tokenizer, templates, processors and licence, sorted.
+
+    Never weights, programs, pickles or hidden files.
+    """
+    found = [*_plain_files(directory), *(file for name in FOLDERS for file in _plain_files(directory / name))]
+    return tuple(sorted(file.relative_to(directory).as_posix() for file in found if _travels(file)))
+
+
+def copy_companions(directory: Path, destination: Path) -> tuple[str, ...]:
+    """Copy them; return the names copied."""
+    names = find_companions(directory)
+    for name in names:
+        (destination / name).parent.mkdir(exist_ok=True)
+        shutil.copyfile(directory / name, destination / name)
+    return names
+
+
+def _plain_files(directory: Path) -> Iterator[Path]:
+    if directory.is_dir():
+        yield from (file for file in directory.iterdir() if file.is_file())
+
+
+def _travels(file: Path) -> bool:
+    name = file.name
+    if name.startswith((".", "adapter_")) or name in OF_THE_ORIGINAL or name.endswith(INDEX_ENDING):
+        return False
+    is_wanted = name.endswith(SUFFIXES) or name in TEXTS or name.upper().startswith(NAMES)
+    return is_wanted and file.stat().st_size <= LARGEST_BYTES

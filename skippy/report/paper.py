@@ -31,6 +31,7 @@ SETUP = (
     ("number of problems", "number", ("study", "problems")),
     ("samples a problem", "number", ("study", "samples")),
     ("everyday prompts", "number", ("study", "prompts")),
+    (r"protected directions a target, $k$", "number", ("study", "k")),
     ("arms", "length", ("study", "arms")),
     ("training doses", "length", ("study", "training")),
     ("training seeds", "length", ("study", "seeds")),
@@ -74,10 +75,7 @@ def render_paper(contents: Sequence[Mapping[str, Any]]) -> dict[str, str | bytes
         views.append(_view(study, tuple(figures)))
     files["main.tex"] = tex_template("paper/main.tex.j2").render(
         studies=views,
-        setup=[
-            Row(name, tuple(_setup_cell(study, style, path) for study in studies))
-            for name, style, path in SETUP
-        ],
+        setup=[row for row in _setup(studies) if any(cell != "--" for cell in row.cells)],
         arms=_arms(studies),
         agreement=wording.agreement_claim(studies),
         confidence=numbers.derive("Confidence", "95", "one-sided confidence of every bound, in per cent"),
@@ -100,8 +98,17 @@ def _require_whole(data: Mapping[str, Any]) -> None:
         )
 
 
+def _setup(studies: Sequence[Study]) -> list[Row]:
+    """The table of designs, a column a study."""
+    return [
+        Row(name, tuple(_setup_cell(study, style, path) for study in studies)) for name, style, path in SETUP
+    ]
+
+
 def _setup_cell(study: Study, style: str, path: tuple[str, ...]) -> str:
-    """A base that has no name but its digest is called by the start of it."""
+    """A base that has no name but its digest is called by the start of it; older studies lack a field."""
+    if study.get(*path[:-1]).get(path[-1]) is None:
+        return "--"
     is_digest = study.get(*path) == study.get("study", "base_digest")
     return study.cite("digest" if is_digest else style, *path)
 

@@ -135,17 +135,17 @@ def loss_order_claim(study: Study, first: str, second: str) -> str:
 
     total = study.count(f"{first} {second} doses", len(doses), "lost: training doses of both arms")
     parts = [
-        f"{words} in {counted(order)}"
+        f"{words} at {counted(order)}"
         for order, words in (
             ("later", f"{arms[0]} loses them at a higher persona"),
             ("earlier", f"{arms[0]} loses them at a lower persona"),
-            ("not told", "the arms were not told apart"),
-            ("neither", "neither arm loses them"),
+            ("not told", "not told apart"),
+            ("neither", "lost by neither"),
         )
         if order in orders
     ]
     return (
-        f"The persona at which {margin} points are lost, {arms[0]} against {arms[1]}, training doses tried: "
+        f"{arms[0]} and {arms[1]} were compared by the persona at which {margin} points are lost. Training doses: "
         f"{total}; {', '.join(parts)}."
     )
 

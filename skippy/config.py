@@ -462,7 +462,9 @@ class StudyConfig:
 class PaperConfig:
     """A study as a paper: LaTeX with figures, typeset where a TeX is installed."""
 
-    study: str = option("", "run id of a study, or of several, comma-separated; empty: the newest finished one")
+    study: str = option(
+        "", "run id of a study, or of several, comma-separated; empty: the newest finished one"
+    )
 
 
 CONFIGS: dict[str, type] = {

@@ -62,7 +62,9 @@ def render_paper(contents: Sequence[Mapping[str, Any]]) -> dict[str, str | bytes
         ReportError: there is none, more than the alphabet has letters, or one lacks what a study holds.
     """
     if not 1 <= len(contents) <= len(ascii_uppercase):
-        raise ReportError("A paper tells of one study or a few.", where="study", found=f"{len(contents)} studies")
+        raise ReportError(
+            "A paper tells of one study or a few.", where="study", found=f"{len(contents)} studies"
+        )
     for data in contents:
         _require_whole(data)
     numbers = Numbers()

@@ -20,7 +20,7 @@ from skippy.report.palette import BASE_COLOURS
 
 WIDTH = 6.5
 """Inches: the text of the page."""
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.size": 8,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -44,7 +44,10 @@ def draw_figures(data: Data) -> dict[str, bytes]:
         "divergence": _divergence,
     }
     figures = {}
-    with mpl.rc_context(STYLE):
+    with mpl.rc_context():
+        # A reader's own matplotlibrc must not change a figure.
+        mpl.rcdefaults()
+        mpl.rcParams.update(STYLE)
         for name, draw in drawings.items():
             figure = draw(data)
             if figure is not None:
@@ -72,9 +75,7 @@ def _marker(data: Data, arm: str) -> str:
     return MARKERS[list(data["study"]["arms"]).index(arm) % len(MARKERS)]
 
 
-def _panels(
-    count: int, height: float, columns: int, *, same_x: bool = True
-) -> tuple[Figure, list[Axes]]:
+def _panels(count: int, height: float, columns: int, *, same_x: bool = True) -> tuple[Figure, list[Axes]]:
     """So many axes in rows of `columns`, on one vertical scale, and on one horizontal unless told otherwise."""
     across = min(count, columns)
     down = math.ceil(count / across)
@@ -177,7 +178,9 @@ def _draw_difference(axes: Axes, one: Mapping[str, Any], row: int) -> None:
     colour = _colour(one["second"])
     axes.plot([100 * bound["lower"], 100 * bound["upper"]], [row, row], color=colour, linewidth=1)
     axes.plot(100 * bound["mean"], row, "o", color=colour, markersize=3.5)
-    axes.text(100 * bound["mean"], row - 0.14, signed(100 * bound["mean"]), fontsize=5, ha="center", va="bottom")
+    axes.text(
+        100 * bound["mean"], row - 0.14, signed(100 * bound["mean"]), fontsize=5, ha="center", va="bottom"
+    )
 
 
 def difference_name(one: Mapping[str, Any]) -> str:
@@ -192,9 +195,7 @@ def _divergence(data: Data) -> Figure | None:
         "everyday prompts": "kl_base_arm_everyday",
         "problems": "kl_base_arm_problems",
     }
-    measured = {
-        words: [cell for cell in data["cells"] if _has(cell, name)] for words, name in panels.items()
-    }
+    measured = {words: [cell for cell in data["cells"] if _has(cell, name)] for words, name in panels.items()}
     shown = {words: cells for words, cells in measured.items() if cells}
     if not shown:
         return None

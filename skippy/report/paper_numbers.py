@@ -1,7 +1,7 @@
-"""Every number of the paper as a macro, looked up in the study's JSON and never typed.
+r"""Every number of the paper as a macro, looked up in the study's JSON and never typed.
 
 A macro's name is the path of its value, with its unit: `kept/3/loss/mean` in points is
-`\\AKeptThreeLossMeanSignedPoints`. `numbers.tex` names the path behind each, so that any figure can be traced.
+`\AKeptThreeLossMeanSignedPoints`. `numbers.tex` names the path behind each, so that any figure can be traced.
 """
 
 from __future__ import annotations
@@ -48,11 +48,11 @@ def printable(text: str) -> str:
 
 
 class Numbers:
-    """The macros of a paper, in the order in which they were asked for.
+    r"""The macros of a paper, in the order in which they were asked for.
 
     >>> numbers = Numbers()
     >>> numbers.derive("Confidence", "95", "level of every bound")
-    '\\\\Confidence{}'
+    '\\Confidence{}'
     """
 
     def __init__(self) -> None:

@@ -54,7 +54,10 @@ def read_study(folder: Path) -> Mapping[str, Any]:
         ) from error
     if not isinstance(content, dict):
         raise ReportError(
-            "The study's JSON is not a study.", where=str(path), expected="a mapping", found=type(content).__name__
+            "The study's JSON is not a study.",
+            where=str(path),
+            expected="a mapping",
+            found=type(content).__name__,
         )
     return content
 

@@ -131,7 +131,9 @@ def test_without_a_control_nothing_is_claimed(content) -> None:
     assert wording.control_claim(blind).startswith("Nothing was tested")
     assert wording.loss_order_claim(blind, "v4", "v3") == ""
     assert wording.agreement_claim([seen, blind]) == []
-    empty = study(changed(content, "sensitivity", to={**content["sensitivity"], "is_shown": False, "bound": None}))
+    empty = study(
+        changed(content, "sensitivity", to={**content["sensitivity"], "is_shown": False, "bound": None})
+    )
     assert "no cell finished" in wording.control_claim(empty)
 
 
@@ -162,7 +164,11 @@ def test_predictors_and_collapses_are_said_as_their_intervals_allow(content) -> 
         return read(" ".join(wording.predictor_claims(told)), told.numbers)
 
     path = ("correlations", "kl_base_arm_everyday")
-    for low, high, words in ((0.1, 0.9, "rises with"), (-0.9, -0.1, "falls with"), (-0.1, 0.9, "was not seen to go")):
+    for low, high, words in (
+        (0.1, 0.9, "rises with"),
+        (-0.9, -0.1, "falls with"),
+        (-0.1, 0.9, "was not seen to go"),
+    ):
         assert words in predicted({"value": 0.3, "lower": low, "upper": high}, *path)
     for low, high, words in (
         (0.01, 0.1, "Leakage predicts the loss beyond"),
@@ -223,7 +229,9 @@ def test_what_is_not_a_study_is_refused(content, tmp_path) -> None:
 
 
 def test_every_work_cited_is_in_the_references(content, files) -> None:
-    cited = {name for names in re.findall(r"\\citep{([^}]*)}", files["main.tex"]) for name in names.split(",")}
+    cited = {
+        name for names in re.findall(r"\\citep{([^}]*)}", files["main.tex"]) for name in names.split(",")
+    }
     known = set(re.findall(r"@\w+{(\w+),", files["refs.bib"]))
     assert cited == known - {"smollm"}
     named = render_paper([changed(content, "study", "name", to="smollm2")])
@@ -252,7 +260,9 @@ def test_it_compiles_to_what_the_json_says(content, tmp_path) -> None:
     manuscript.typeset(out)
     assert (out / "main.pdf").read_bytes() == pdf
     if shutil.which("pdftotext"):
-        told = subprocess.run(["pdftotext", out / "main.pdf", "-"], capture_output=True, text=True, check=True)
+        told = subprocess.run(
+            ["pdftotext", out / "main.pdf", "-"], capture_output=True, text=True, check=True
+        )
         text = " ".join(told.stdout.split())
         assert "V4 keeps more of the score than V3" in text
         assert "Nothing was tested" in text

@@ -142,7 +142,8 @@ def _view(study: Study, figures: tuple[str, ...]) -> dict[str, Any]:
         "fates": wording.fates_claim(study),
         "levels": [study.cite("number", "kept", index, "persona") for index in _level_places(study)],
         "kept": _kept(study),
-        "matched": _matched(study),
+        "matched": _differences(study, "matched"),
+        "unmatched": _differences(study, "unmatched"),
         "lost": _lost(study),
         "collapses": _collapses(study),
         "telling": [
@@ -206,12 +207,12 @@ def _grouped(study: Study, found: Sequence[tuple[tuple[Any, str], Sequence[str]]
     return rows
 
 
-def _matched(study: Study) -> list[Row]:
-    """One row a pair and training dose, a cell a level."""
+def _differences(study: Study, kind: str) -> list[Row]:
+    """One row a pair and training dose; a cell a level of persona, or one for arms as trained."""
     cells: dict[tuple[str, str, str], list[str]] = {}
-    for index, one in enumerate(study.get("matched")):
+    for index, one in enumerate(study.get(kind)):
         key = (one["first"], one["second"], _dose(study, one["training"]))
-        cells.setdefault(key, []).append(_bound(study, "matched", index, "bound"))
+        cells.setdefault(key, []).append(_bound(study, kind, index, "bound"))
     rows, before = [], ""
     for (first, second, dose), texts in cells.items():
         name = f"{study.numbers.arm(first)} $-$ {study.numbers.arm(second)}, {dose}"

@@ -71,7 +71,15 @@ def broadest(study: Study, pair: tuple[str, str]) -> int | None:
 
 def direction(bound: Mapping[str, Any]) -> Literal["more", "less", "not told"]:
     """What an interval says of a difference: only one that leaves zero outside says anything."""
-    return "more" if bound["lower"] > 0 else "less" if bound["upper"] < 0 else "not told"
+    return _side(bound, 0.0)
+
+
+def _side(bound: Mapping[str, Any], of: float | int) -> Literal["more", "less", "not told"]:
+    """On which side of a value an interval lies; one without an end lies on none."""
+    lower, upper = bound["lower"], bound["upper"]
+    if lower is None or upper is None:
+        return "not told"
+    return "more" if lower > of else "less" if upper < of else "not told"
 
 
 def difference_claim(study: Study, index: int) -> str:
@@ -177,7 +185,7 @@ def predictor_claims(study: Study) -> list[str]:
             f"{words}: it adds {study.cite('fine', 'leakage_gain', 'value')} "
             f"({study.interval('fine', 'leakage_gain')}) to the \\rsquared{{}} on seeds left out."
         )
-    return found
+    return found or ["No divergence was measured."]
 
 
 def collapse_claim(study: Study) -> str:
@@ -201,7 +209,7 @@ def telling(study: Study) -> list[str]:
     found = [
         (-abs(one["value"] - 0.5), name)
         for name, one in study.get("separations").items()
-        if one["lower"] > 0.5 or one["upper"] < 0.5
+        if _side(one, 0.5) != "not told"
     ]
     return [name for _, name in sorted(found)]
 

@@ -19,6 +19,8 @@ from skippy.tracking.tracker import Tracker
 logger = logging.getLogger(__name__)
 
 PAPER_FOLDER, STUDY_FOLDER = "paper", "study"
+LEFT_BY_TEX = ("main.aux", "main.blg", "main.log", "main.out")
+"""Of no use beside a PDF; `main.bbl` stays, since some archives ask for it."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,8 @@ def run(config: PaperConfig, tracker: Tracker) -> PaperResult:
             is_typeset = _typeset(folder)
             stage.log_folder(folder, PAPER_FOLDER)
         stage.settle()
-        logger.info("paper: %s", tracker.artifacts.path(stage.run_id, PAPER_FOLDER))
+        made = f"{PAPER_FOLDER}/main.pdf" if is_typeset else PAPER_FOLDER
+        logger.info("paper: %s", tracker.artifacts.path(stage.run_id, made))
     return PaperResult(stage.run_id, is_typeset)
 
 
@@ -109,4 +112,6 @@ def _typeset(folder: Path) -> bool:
     except ReportError as error:
         logger.warning("paper: %s", error)
         return False
+    for name in LEFT_BY_TEX:
+        (folder / name).unlink(missing_ok=True)
     return True

@@ -173,6 +173,7 @@ def test_predictors_and_collapses_are_said_as_their_intervals_allow(content) -> 
     for low, high, words in (
         (0.01, 0.1, "Leakage predicts the loss beyond"),
         (-0.1, 0.1, "Leakage was not seen to predict"),
+        (None, None, "Leakage was not seen to predict"),
         (-0.1, -0.01, "predicted worse"),
     ):
         assert words in predicted({"value": 0.0, "lower": low, "upper": high}, "leakage_gain")
@@ -268,6 +269,24 @@ def test_it_compiles_to_what_the_json_says(content, tmp_path) -> None:
         assert "Nothing was tested" in text
         assert "Xiong and Xie" in text
         assert "??" not in text
+
+
+@NEEDS_TEX
+def test_a_study_of_one_arm_has_no_comparison_and_no_hole(content, tmp_path) -> None:
+    bare = {
+        **content,
+        **{name: [] for name in ("matched", "unmatched", "predictions", "failed")},
+        **{name: {} for name in ("correlations", "regressions", "separations")},
+        "leakage_gain": None,
+        "cells": [{**cell, "predictors": {}} for cell in content["cells"]],
+    }
+    manuscript.write_paper([bare], tmp_path)
+    text = (tmp_path / "main.tex").read_text()
+    assert "No two arms were compared" in text
+    assert "The plan stated no predictions" in text
+    assert "No divergence was measured" in text
+    manuscript.typeset(tmp_path)
+    assert "undefined" not in (tmp_path / "main.log").read_text(errors="replace")
 
 
 @NEEDS_TEX

@@ -64,6 +64,7 @@ def test_two_studies_side_by_side_with_their_pdf(tracker, studies) -> None:
     assert result.is_typeset
     folder = tracker.artifacts.path(result.run_id, "paper")
     assert (folder / "main.pdf").read_bytes().startswith(b"%PDF")
+    assert not {path.name for path in folder.iterdir()} & {"main.log", "main.aux"}
     macros = (folder / "numbers.tex").read_text()
     assert r"\AStudyNameText}{first}" in macros
     assert r"\BStudyNameText}{second}" in macros

@@ -122,6 +122,7 @@ def test_unfinished_work_is_of_one_model_one_character_and_one_asking(tracker, m
         replace(PLAN, questions=QUESTIONS[1:]),
     )
     for plan in (PLAN, replace(PLAN, samples=9), *others):
-        evaluate._ask(plan, EvalPlan(EvalConfig(), None, plan, Opinions()), tracker, None)
+        stage = SimpleNamespace(when_finished=lambda action: action())
+        evaluate._ask(plan, EvalPlan(EvalConfig(), None, plan, Opinions()), tracker, stage)
     assert folders[0] == folders[1]
     assert len(set(folders)) == 1 + len(others)

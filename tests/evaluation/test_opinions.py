@@ -64,6 +64,9 @@ class RecordedStage:
     tags: dict[str, str] = field(default_factory=dict)
     run_id: str = "r"
 
+    def when_finished(self, action):
+        action()
+
     def log_metrics(self, metrics, model_id=None):
         self.metrics |= {check_metric_name(name): check_metric_value(name, metrics[name]) for name in metrics}
         self.models.add(model_id)

@@ -209,6 +209,7 @@ def _log_conclusion(inputs: StudyInputs, cells: Sequence[Cell], base: Cell, stag
         training=tuple(dose.label for dose in plan.training),
         alphas=plan.alphas,
         seeds=plan.seeds,
+        k=plan.k,
     )
     analysis = conclude(plan, base, cells)
     stage.log_table(cell_rows([base, *cells]), f"{STUDY_FOLDER}/{TABLE_FILE}")

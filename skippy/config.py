@@ -59,6 +59,14 @@ def problems_field() -> Any:
     return option("lab", text, names="problems")
 
 
+def answers_field() -> Any:
+    """The kind of the reference answers."""
+    text = (
+        "kind of answers: auto (integers 0–999), integer, number, number:TOLERANCE, or math (extra `verify`)"
+    )
+    return option("auto", text)
+
+
 def reuse_field() -> Any:
     """Whether finished work is taken."""
     text = (
@@ -328,6 +336,7 @@ class EvalConfig:
     prompts: str = prompts_field()
     suite: str = option("all", "which suites to run", choices=SUITES)
     problems: str = problems_field()
+    answers: str = answers_field()
     limit: int = option(0, "use only the first so many problems; 0: all", minimum=0)
     samples: int = option(4, "samples a problem", minimum=1)
     sampling: str = sampling_field()
@@ -420,6 +429,7 @@ class MainParameters:
         "all", "which suites to run; the comparison cannot do without problems", choices=COMPARABLE_SUITES
     )
     problems: str = problems_field()
+    answers: str = answers_field()
     limit: int = option(0, "use only the first so many problems; 0: all", minimum=0)
     samples: int = option(4, "samples a problem", minimum=1)
     sampling: str = sampling_field()

@@ -11,28 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from skippy.core.personality.measurement import TargetDelta
+from skippy.core.problem import Gold, Problem
 from skippy.core.variants import label_of
-
-
-@dataclass(frozen=True)
-class Problem:
-    """One problem of the suite, the same for all arms.
-
-    Attributes:
-        key: problem hash; arms are paired by it.
-        label: short name for figures, such as `2025-I-7` or `digits 3.12`.
-        family: kind of problem.
-        level: difficulty within the family.
-        gold: reference answer.
-        question: its text, for the flips shown in the report; may be empty.
-    """
-
-    key: str
-    label: str
-    family: str = ""
-    level: str = ""
-    gold: int = 0
-    question: str = ""
 
 
 @dataclass(frozen=True)
@@ -43,7 +23,7 @@ class Excerpt:
         index: sample index.
         line: its line in the samples file, from 1.
         text: the completion; the report cuts it.
-        value: extracted integer.
+        value: extracted answer.
         status: extraction status.
         is_correct: whether it scored.
     """
@@ -51,7 +31,7 @@ class Excerpt:
     index: int
     line: int
     text: str
-    value: int | None
+    value: Gold | None
     status: str
     is_correct: bool
 
@@ -76,7 +56,7 @@ class ProblemScore:
     correct: int
     k: int
     lenient_correct: int | None = None
-    answers: tuple[int | None, ...] = ()
+    answers: tuple[Gold | None, ...] = ()
     mean_tokens: float = 0.0
     truncated: int = 0
     no_answer: int = 0

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from skippy.core.inference.answer_gold import parse_gold
 from skippy.core.inference.answer_reading import (
     LARGEST_ANSWER,
     Extraction,
     Status,
     extract_integer,
     extract_integer_lenient,
-    parse_gold,
 )
 from skippy.core.inference.answer_reasons import Reason
-from skippy.core.inference.thought_tags import THOUGHT_TAGS, ThoughtTag, opened_thought
+from skippy.core.inference.thought_tags import THOUGHT_TAGS, ThoughtTag, is_thought_tag, opened_thought
 
 __all__ = [
     "LARGEST_ANSWER",
@@ -22,6 +22,7 @@ __all__ = [
     "ThoughtTag",
     "extract_integer",
     "extract_integer_lenient",
+    "is_thought_tag",
     "opened_thought",
     "parse_gold",
 ]

@@ -17,6 +17,7 @@ from statistics import fmean
 
 from skippy.characters.schema import Character
 from skippy.core.inference.wilson import wilson_interval
+from skippy.core.problem import AIME_RULE, AnswerRule
 from skippy.core.sampling import PRESETS, Sampling
 from skippy.errors import ConfigError
 from skippy.evaluation.generator import HERE, Generator, open_backend
@@ -122,7 +123,12 @@ def identify_asking(plan: Plan) -> str:
 def read_finished(path: Path, plan: Plan) -> list[Sample]:
     """The samples in the file, in its order, scored by today's rules and gold."""
     gold = {question.hash: question.gold for question in plan.questions}
-    return list(rescore(read_samples(path), gold, plan.character.rules))
+    return list(rescore(read_samples(path), gold, plan.character.rules, rule_of(plan)))
+
+
+def rule_of(plan: Plan) -> AnswerRule:
+    """What counts as a right answer to the problems of a plan."""
+    return plan.problems.rule if plan.problems else AIME_RULE
 
 
 def generate(plan: Plan, path: Path) -> list[Sample]:

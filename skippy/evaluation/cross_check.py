@@ -40,8 +40,8 @@ class Disagreement:
     problem_id: str
     problem_hash: str
     sample_index: int
-    gold: int | None
-    ours: int | None
+    gold: int | str | None
+    ours: int | str | None
     status: str
     theirs: int | None
     read: str
@@ -50,7 +50,7 @@ class Disagreement:
 
 
 def find_disagreements(
-    samples: Sequence[Sample], gold: Mapping[str, int], parse: Parser
+    samples: Sequence[Sample], gold: Mapping[str, int | str], parse: Parser
 ) -> tuple[Disagreement, ...]:
     """Read every answer with both; `gold` maps problem hashes to reference answers."""
     found = []

@@ -22,10 +22,15 @@ def import_extra(module: str, *, extra: str, parameter: str) -> Any:
     try:
         return import_module(module)
     except ImportError as error:
-        raise ConfigError(
-            "An optional package is needed and cannot be imported.",
-            where=f"parameter {parameter}",
-            expected=f"module {module}",
-            found=f"{type(error).__name__}: {error}",
-            next_step=f"python -m pip install -e '.[{extra}]', or leave {parameter} out",
-        ) from error
+        raise missing_extra(error, module, extra=extra, parameter=parameter) from error
+
+
+def missing_extra(error: ImportError, module: str, *, extra: str, parameter: str) -> ConfigError:
+    """The message about an optional package that cannot be imported, or lacks one that it needs itself."""
+    return ConfigError(
+        "An optional package is needed and cannot be imported.",
+        where=f"parameter {parameter}",
+        expected=f"module {module}",
+        found=f"{type(error).__name__}: {error}",
+        next_step=f"python -m pip install -e '.[{extra}]', or leave {parameter} out",
+    )

@@ -35,7 +35,6 @@ from skippy.results import (
     Evaluation,
     FrontierPoint,
     LeakageFacts,
-    Problem,
     ProblemScore,
 )
 from skippy.stores.problems import ProblemSet
@@ -89,7 +88,7 @@ def gather_comparison(
         arms.append(Arm(name, sentence, evaluations))
     return Comparison(
         suite_label=suite_label(problems) if problems else "no problems",
-        problems=_described(problems) if problems else (),
+        problems=problems.problems if problems else (),
         arms=tuple(arms),
         provenance=gather_provenance(
             tracker, tracker.runs.read(run_id), base, character, problems, records, command
@@ -242,7 +241,8 @@ def _problems_of(record: RunRecord, tracker: Tracker) -> ProblemSet | None:
     source, digest = record.tags.get(Tag.PROBLEMS, ""), record.tags.get(Tag.PROBLEMS_DIGEST, "")
     if not digest:
         return None
-    problems = load_problem_set(source, int(tracker.runs.config(record.run_id)["limit"]))
+    then = tracker.runs.config(record.run_id)
+    problems = load_problem_set(source, int(then["limit"]), str(then.get("answers", "auto")))
     if problems.digest != digest:
         raise ReportError(
             "The problems are not the ones that were asked.",
@@ -252,13 +252,6 @@ def _problems_of(record: RunRecord, tracker: Tracker) -> ProblemSet | None:
             next_step="restore the source, or evaluate again",
         )
     return problems
-
-
-def _described(problems: ProblemSet) -> tuple[Problem, ...]:
-    return tuple(
-        Problem(p.hash, p.id, p.family, str(p.level) if p.level else "", p.gold, p.question)
-        for p in problems.problems
-    )
 
 
 def _leakage(train: RunRecord | None, merge: RunRecord | None) -> LeakageFacts | None:

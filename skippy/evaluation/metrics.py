@@ -14,6 +14,7 @@ from statistics import fmean, stdev
 from skippy.characters.schema import Character
 from skippy.core.answers import extract_integer_lenient
 from skippy.core.inference.accuracy import avg_at_k, maj_at_k, pass_at_k
+from skippy.core.problem import AIME_RULE, Problem
 from skippy.core.style import rewards
 from skippy.evaluation.suites import AIME, MODES, PLAIN
 from skippy.results import Answer, BanalScores, Excerpt, FrontierPoint, ProblemScore
@@ -37,7 +38,7 @@ def problem_scores(samples: Iterable[Sample], problems: ProblemSet) -> tuple[Pro
     ordered = sorted(enumerate(samples, start=1), key=lambda entry: _order(entry[1]))
     by_hash = {key: list(group) for key, group in groupby(ordered, lambda entry: entry[1].problem_hash)}
     return tuple(
-        _problem_score(by_hash[problem.hash], problem.gold)
+        _problem_score(by_hash[problem.hash], problem)
         for problem in problems.problems
         if problem.hash in by_hash
     )
@@ -47,14 +48,17 @@ def _order(sample: Sample) -> tuple[str, int]:
     return sample.problem_hash, sample.sample_index
 
 
-def _problem_score(entries: Sequence[tuple[int, Sample]], gold: int) -> ProblemScore:
+def _problem_score(entries: Sequence[tuple[int, Sample]], problem: Problem) -> ProblemScore:
     """`entries` are one problem's samples with their lines, by index."""
     samples = [sample for _, sample in entries]
+    right = [sample.score == 1.0 for sample in samples]
+    # The lenient reading is one of integers 0–999; for other answers there is none but the strict one.
+    lenient = [extract_integer_lenient(s.completion).value == problem.gold for s in samples]
     return ProblemScore(
         key=samples[0].problem_hash,
-        correct=sum(sample.score == 1.0 for sample in samples),
+        correct=sum(right),
         k=len(samples),
-        lenient_correct=sum(extract_integer_lenient(sample.completion).value == gold for sample in samples),
+        lenient_correct=sum(lenient if problem.rule == AIME_RULE else right),
         answers=tuple(sample.extracted for sample in samples),
         mean_tokens=fmean(sample.tokens for sample in samples),
         truncated=sum(sample.finish_reason == TRUNCATED for sample in samples),

@@ -11,14 +11,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from skippy.characters.schema import Character
-from skippy.core.answers import extract_integer
+from skippy.core.problem import AIME_RULE, AnswerRule, Gold, parse_rule
 from skippy.core.sampling import Sampling
 from skippy.core.style.reward_rules import RewardRules
 from skippy.core.style.rewards import persona_score
+from skippy.evaluation.scoring import require_reader, score_answer
 from skippy.lab import problems as lab_problems
 from skippy.lab.paths import LAB
 from skippy.models.generation import Completion, Request
-from skippy.stores.problems import MathProblem, ProblemSet, combine, read_problems
+from skippy.stores.problems import ProblemSet, combine, read_problems
 from skippy.stores.samples import Sample, SampleKey
 
 AIME, BANAL = "aime", "banal"
@@ -48,13 +49,15 @@ class Question:
         hash: sixteen hexadecimal digits; arms are paired by it.
         messages: the conversation.
         gold: reference answer, None where there is none.
+        rule: what counts as right.
     """
 
     suite: str
     id: str
     hash: str
     messages: tuple[Mapping[str, str], ...]
-    gold: int | None = None
+    gold: Gold | None = None
+    rule: AnswerRule = AIME_RULE
 
     @property
     def prompt(self) -> str:
@@ -67,29 +70,36 @@ class Question:
         return self.id.split("/")[0] if self.suite == BANAL else ""
 
 
-def load_problem_set(sources: str, limit: int) -> ProblemSet:
-    """The lab's evaluation set for `lab`, else what the sources name."""
+def load_problem_set(sources: str, limit: int, answers: str = "auto") -> ProblemSet:
+    """The lab's evaluation set for `lab`, else what the sources name.
+
+    Args:
+        sources: `lab`, or as `read_problems` takes them.
+        limit: how many to keep, 0: all.
+        answers: kind of the reference answers, as `parse_rule` takes it; the lab's are integers 0–999 anyway.
+    """
+    rule = parse_rule(answers)
     if sources != LAB:
-        return read_problems(sources, limit=limit)
+        return read_problems(sources, limit=limit, rule=rule)
     drawn = lab_problems.evaluation_set()
-    problems = (
-        MathProblem(
-            f"{problem.family}/{index}", problem.question, problem.answer, problem.family, problem.level
-        )
-        for index, problem in enumerate(drawn)
-    )
+    problems = (replace(problem, id=f"{problem.family}/{index}") for index, problem in enumerate(drawn))
     return combine(LAB, problems, limit=limit)
 
 
 def suite_label(problems: ProblemSet) -> str:
-    """What a report may call the suite: only AIME's own problems are AIME."""
+    """What a report may call the suite: only AIME's own problems are AIME, a person's set has its own name."""
     if problems.name == LAB:
         return LAB_LABEL
-    return f"AIME ({problems.name})" if problems.is_aime else f"AIME-style ({problems.name})"
+    return f"AIME ({problems.name})" if problems.is_aime else problems.label
 
 
 def problem_questions(problems: ProblemSet, style: str) -> list[Question]:
-    """One question a problem, in one of the `PROMPT_STYLES`."""
+    """One question a problem, in one of the `PROMPT_STYLES`.
+
+    Raises:
+        ConfigError: nothing here can score answers of this kind.
+    """
+    require_reader(problems.rule)
     return [
         Question(
             suite=AIME,
@@ -97,6 +107,7 @@ def problem_questions(problems: ProblemSet, style: str) -> list[Question]:
             hash=problem.hash,
             messages=({"role": "user", "content": problem.question + PROMPT_STYLES[style]},),
             gold=problem.gold,
+            rule=problem.rule,
         )
         for problem in problems.problems
     ]
@@ -168,7 +179,7 @@ def grade(
     """One finished sample with its score: 1 or 0 for a problem, persona score for an everyday prompt."""
     index = int(completion.id.rsplit("/", 1)[1])
     extracted, status, score = score_text(
-        question.suite, completion.text, question.prompt, question.gold, rules
+        question.suite, completion.text, question.prompt, question.gold, rules, question.rule
     )
     return Sample(
         model_digest=model_digest,
@@ -189,21 +200,24 @@ def grade(
 
 
 def score_text(
-    suite: str, text: str, prompt: str, gold: int | None, rules: RewardRules
-) -> tuple[int | None, str, float | None]:
+    suite: str, text: str, prompt: str, gold: Gold | None, rules: RewardRules, rule: AnswerRule = AIME_RULE
+) -> tuple[Gold | None, str, float | None]:
     """Extracted value, status and score of one completion."""
     if suite == BANAL:
         return None, "scored", persona_score(text, rules, prompt)
-    found = extract_integer(text)
-    return found.value, found.status, float(found.value is not None and found.value == gold)
+    found = score_answer(text, gold, rule)
+    return found.extracted, found.status, float(found.is_right)
 
 
 def rescore(
-    samples: Iterable[Sample], gold: Mapping[str, int | None], rules: RewardRules
+    samples: Iterable[Sample],
+    gold: Mapping[str, Gold | None],
+    rules: RewardRules,
+    rule: AnswerRule = AIME_RULE,
 ) -> Iterator[Sample]:
-    """The same answers under today's rules and gold; `gold` is by problem hash."""
+    """The same answers under today's rules and gold; `gold` is by problem hash, `rule` that of the problem set."""
     for sample in samples:
         extracted, status, score = score_text(
-            sample.suite, sample.completion, sample.prompt, gold.get(sample.problem_hash), rules
+            sample.suite, sample.completion, sample.prompt, gold.get(sample.problem_hash), rules, rule
         )
         yield replace(sample, extracted=extracted, status=status, score=score)

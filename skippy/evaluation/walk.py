@@ -52,6 +52,7 @@ def plan_walk(
     sampling: str,
     seed: int,
     generator: Generator,
+    answers: str = "auto",
 ) -> Plan:
     """One sample a problem, on a smaller set, and everyday prompts as they come.
 
@@ -64,6 +65,7 @@ def plan_walk(
         sampling: preset.
         seed: of the evaluation.
         generator: who answers; no server has the checkpoints.
+        answers: kind of the reference answers.
 
     Raises:
         ConfigError: the preset does not fit into the base's context.
@@ -71,7 +73,7 @@ def plan_walk(
     """
     subject = Subject(f"checkpoints of {train.name}", train.variant, base.path, base.digest, CHECKPOINTS,
                       seed=train.tags.get(Tag.SEED, ""), train_run=train.run_id)  # fmt: skip
-    asked = load_problem_set(problems, limit or FRONTIER_PROBLEMS)
+    asked = load_problem_set(problems, limit or FRONTIER_PROBLEMS, answers)
     style = base.profile.prompt_style
     questions = [*problem_questions(asked, style), *banal_questions(character, ("plain",))]
     chosen = choose_sampling(sampling, base, questions)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from skippy.core.answers import extract_integer
+from skippy.core.problem import Problem
 from skippy.core.sampling import PRESETS, Sampling
 from skippy.lab.families.exercise import LEVELS
 from skippy.lab.families.table import FAMILIES
-from skippy.lab.problems import Problem, distinct_held_out
+from skippy.lab.problems import distinct_held_out
 from skippy.models.generation import Backend, Request
 from skippy.progress import Progress
 
@@ -32,16 +33,16 @@ def answer_problems(
         seed: of the draws, together with a problem's place in the list.
     """
     requests = [
-        Request(problem.key, ({"role": "user", "content": problem.question},), seed * len(problems) + place)
+        Request(problem.id, ({"role": "user", "content": problem.question},), seed * len(problems) + place)
         for place, problem in enumerate(problems)
     ]
-    answers = {problem.key: problem.answer for problem in problems}
+    answers = {problem.id: problem.gold for problem in problems}
     right: dict[str, bool] = {}
     with Progress("answer problems", len(problems)) as bar:
         for completion in backend.generate(requests, sampling):
             right[completion.id] = extract_integer(completion.text).value == answers[completion.id]
             bar.advance(1, right=f"{sum(right.values()) / len(right):.2f}")
-    return [right[problem.key] for problem in problems]
+    return [right[problem.id] for problem in problems]
 
 
 def measure_accuracies(backend: Backend, *, count: int = 64, seed: int = 0) -> Accuracies:

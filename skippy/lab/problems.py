@@ -10,10 +10,10 @@ import hashlib
 import json
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from itertools import zip_longest
 
+from skippy.core.problem import Problem
 from skippy.errors import ProblemError
 from skippy.lab.families.exercise import LARGEST_ANSWER, LEVELS, TRAINED_LEVELS
 from skippy.lab.families.table import FAMILIES
@@ -24,27 +24,6 @@ HELD_OUT_SHARE = 10  # one key in so many is held out
 LEVEL_WEIGHTS = {1: 0.3, 2: 0.3, 3: 0.25, 4: 0.15, 5: 0.15}
 DEFAULT_LEVEL = 2
 FRUITLESS_DRAWS = 200  # draws in a row without a new key: the family is taken to be exhausted
-
-
-@dataclass(frozen=True)
-class Problem:
-    """One problem.
-
-    Attributes:
-        family: name of its family.
-        level: 1 (easy) to 5 (harder than trained on).
-        question: what is asked.
-        solution: worked lines, the last one the boxed answer.
-        answer: integer, 0–999.
-        key: family and parameters; equal keys are the same problem in perhaps other words.
-    """
-
-    family: str
-    level: int
-    question: str
-    solution: str
-    answer: int
-    key: str
 
 
 def is_held_out(key: str) -> bool:
@@ -103,7 +82,7 @@ def _draw(name: str, level: int, split: str, random_source: random.Random) -> Pr
         exercise = FAMILIES[name].draw(random_source, level)
         key = f"{name}:{','.join(str(number) for number in exercise.parameters)}"
         if 0 <= exercise.answer <= LARGEST_ANSWER and is_held_out(key) == (split == "heldout"):
-            return Problem(name, level, exercise.question, exercise.solution, exercise.answer, key)
+            return Problem(key, exercise.question, exercise.answer, name, level, exercise.solution)
 
 
 @cache
@@ -148,8 +127,8 @@ def distinct_held_out(family: str, levels: Sequence[int], count: int, seed: int)
     found: dict[str, Problem] = {}
     dry = 0
     for problem in generate(count * FRUITLESS_DRAWS, seed, "heldout", families=[family], levels=levels):
-        dry = dry + 1 if problem.key in found else 0
+        dry = dry + 1 if problem.id in found else 0
         if dry == FRUITLESS_DRAWS or len(found) == count:
             break
-        found.setdefault(problem.key, problem)
+        found.setdefault(problem.id, problem)
     return list(found.values())

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import torch
 from torch import nn
 
+from skippy.core.answers import is_thought_tag
 from skippy.core.sampling import Sampling
 from skippy.errors import BackendError
 from skippy.models.captured import FixedBatch, gains_from_recording
@@ -150,7 +151,7 @@ class TransformersBackend:
 
     def _decode(self, row: Row, opening: str) -> Completion:
         kept = row.tokens[:-1] if row.is_stopped else row.tokens
-        text = opening + self._tokenizer.decode(kept, skip_special_tokens=True)
+        text = opening + decode_answer(self._tokenizer, kept)
         return Completion(row.id, text, len(row.tokens), "stop" if row.is_stopped else "length")
 
     def _require_context(self, longest: Row, sampling: Sampling) -> None:
@@ -163,6 +164,23 @@ class TransformersBackend:
                 found=f"{len(longest.prompt)} in the prompt, up to {sampling.max_tokens} in the completion",
                 next_step="use a preset with a smaller max_tokens",
             )
+
+
+def decode_answer(tokenizer: Any, tokens: Sequence[int]) -> str:
+    """Text without special tokens, but with those that mark a thought: a cut-off one must not read as an answer."""
+    added = getattr(tokenizer, "added_tokens_decoder", {})
+    marks = {
+        index: str(token.content)
+        for index, token in added.items()
+        if token.special and is_thought_tag(str(token.content))
+    }
+    pieces: list[str] = []
+    start = 0
+    for place, token in enumerate(tokens):
+        if int(token) in marks:
+            pieces += [tokenizer.decode(tokens[start:place], skip_special_tokens=True), marks[int(token)]]
+            start = place + 1
+    return "".join([*pieces, tokenizer.decode(tokens[start:], skip_special_tokens=True)])
 
 
 def _text_config(model: nn.Module) -> Any:

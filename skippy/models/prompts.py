@@ -18,7 +18,7 @@ from typing import Any
 import jinja2
 from jinja2 import meta
 
-from skippy.core.inference.thought_tags import THOUGHT_TAGS
+from skippy.core import answers
 from skippy.errors import CheckpointError
 from skippy.models import template_probe
 from skippy.models.profiles import THINKING_SWITCHES
@@ -28,7 +28,6 @@ logger = logging.getLogger(__name__)
 Messages = Sequence[Mapping[str, str]]
 DEFAULT_TEMPLATE = "default"
 PATIENCE_SECONDS = 30.0  # on a busy machine; the probe's own limit is processor time
-OPENINGS = tuple(dict.fromkeys(tag.opening for tag in THOUGHT_TAGS))
 _SYSTEM, _USER = "One system text.", "One user text."
 
 
@@ -89,7 +88,8 @@ def prompt_ids(tokenizer: Any, messages: Messages) -> tuple[int, ...]:
 
 def opened_thought(prompt: str) -> str:
     """The tag with which the template left the answer to begin inside a thought; empty where it did not."""
-    return next((tag for tag in OPENINGS if prompt.rstrip().endswith(tag)), "")
+    tag = answers.opened_thought(prompt)
+    return tag.opening if tag else ""
 
 
 def takes_system(tokenizer: Any) -> bool:

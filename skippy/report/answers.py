@@ -65,7 +65,7 @@ def flip_rows(comparison: Comparison) -> list[dict[str, str | float | int]]:
         base, variant = sides_of(comparison, flip)
         rows.append(
             {
-                "problem": flip.problem.question or flip.problem.label,
+                "problem": flip.problem.question,
                 "gold": flip.problem.gold,
                 "arm": label_of(flip.variant),
                 "flip": "lost" if flip.is_lost else "gained",

@@ -20,6 +20,8 @@ MEANING = {
     "unbalanced_box": "a box was opened and never closed",
     "unclosed_think": "the text ends inside its thought",
     "no_answer": "neither a box nor an Answer: line",
+    "not_a_number": "what decides is not one number",
+    "not_mathematics": "what decides holds no expression",
 }
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from skippy.results import Arm, Comparison, Excerpt, Problem, ProblemScore
+from skippy.core.problem import Problem
+from skippy.results import Arm, Comparison, Excerpt, ProblemScore
 
 FLIP_CHANGE = 0.25
 
@@ -26,7 +27,7 @@ class Flip:
     @property
     def anchor(self) -> str:
         """Where the page shows its samples."""
-        return f"flip-{self.variant}-{self.problem.key}"
+        return f"flip-{self.variant}-{self.problem.hash}"
 
 
 @dataclass(frozen=True)
@@ -74,9 +75,9 @@ def find_flips(comparison: Comparison) -> list[Flip]:
     for arm in comparison.variants:
         shares = mean_shares(arm)
         for problem in comparison.problems:
-            if problem.key not in reference or problem.key not in shares:
+            if problem.hash not in reference or problem.hash not in shares:
                 continue
-            before, after = reference[problem.key], shares[problem.key]
+            before, after = reference[problem.hash], shares[problem.hash]
             if (before >= 0.5) != (after >= 0.5) and abs(after - before) >= FLIP_CHANGE:
                 flips.append(Flip(problem, arm.name, before, after))
     return sorted(flips, key=lambda flip: -abs(flip.variant_share - flip.base_share))
@@ -86,7 +87,7 @@ def sides_of(comparison: Comparison, flip: Flip) -> tuple[FlipSide, ...]:
     """Base and variant, one of them right and the other wrong."""
     wanted = {"base": flip.is_lost, flip.variant: not flip.is_lost}
     arms = ((comparison.arm(name), is_right) for name, is_right in wanted.items())
-    return tuple(_side(arm, flip.problem.key, is_right) for arm, is_right in arms if arm)
+    return tuple(_side(arm, flip.problem.hash, is_right) for arm, is_right in arms if arm)
 
 
 def _side(arm: Arm, key: str, is_right: bool) -> FlipSide:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from skippy.core.problem import Problem
 from skippy.core.variants import label_of
 from skippy.report.canvas import Canvas, name_room
 from skippy.report.flips import Flip, mean_shares
 from skippy.report.numerals import percent
-from skippy.results import Comparison, Problem
+from skippy.results import Comparison
 
 ROW_PIXELS, LARGEST_CELL_PIXELS = 20, 34
 
@@ -32,10 +33,10 @@ def draw_heatmap(comparison: Comparison, flips: Sequence[Flip], linked: Sequence
     minimum = 9.0 if canvas.is_narrow else 8.0
     columns = max(1, min(largest, int((width - label_width) / minimum)))
     cell = min(LARGEST_CELL_PIXELS, (width - label_width) / columns)
-    marked = {(flip.variant, flip.problem.key): flip for flip in flips}
+    marked = {(flip.variant, flip.problem.hash): flip for flip in flips}
     y = 14.0
     for family, members in families.items():
-        ordered = sorted(members, key=lambda p: (-shares["base"].get(p.key, 0.0), p.label))
+        ordered = sorted(members, key=lambda p: (-shares["base"].get(p.hash, 0.0), p.id))
         canvas.text(0, y, f"{family or 'all problems'} · {len(members)}", "strong")
         y += 10
         for start in range(0, len(ordered), columns):
@@ -62,15 +63,15 @@ def _draw_row(
     canvas.text(left - 8, y + 14, label_of(name), f"row-name arm-{name}", "end")
     for index, problem in enumerate(problems):
         x = left + index * cell
-        share = shares.get(problem.key)
-        flip = marked.get((name, problem.key))
+        share = shares.get(problem.hash)
+        flip = marked.get((name, problem.hash))
         if share is None:
-            canvas.rect(x, y, cell - 1, ROW_PIXELS - 2, "cell-missing", hint=f"{problem.label}: not scored")
+            canvas.rect(x, y, cell - 1, ROW_PIXELS - 2, "cell-missing", hint=f"{problem.id}: not scored")
             continue
         is_link = flip is not None and flip.anchor in linked
         if is_link and flip:
             canvas.open_link(f"#{flip.anchor}")
-        hint = f"{problem.label}, {label_of(name)}: {percent(share, 0)} of samples right"
+        hint = f"{problem.id}, {label_of(name)}: {percent(share, 0)} of samples right"
         canvas.rect(x, y, cell - 1, ROW_PIXELS - 2, "cell", opacity=0.07 + 0.93 * share, hint=hint)
         if flip:
             _draw_mark(canvas, flip, x, y, cell)

@@ -14,6 +14,7 @@ from typing import Any
 
 from skippy.characters.loader import load_character
 from skippy.characters.own_prompts import read_own_prompts
+from skippy.core.problem import parse_rule
 from skippy.core.spectral.rank import parse_rank
 from skippy.core.variants import VARIANTS, parse_arms
 from skippy.errors import CheckpointError, nearest
@@ -22,7 +23,7 @@ from skippy.models.hub import HUB_ID, adapter_names, find_local, find_local_adap
 from skippy.models.profiles import AUTO
 from skippy.presets.reading import read_preset
 from skippy.stores.presence import ADAPTER_CONFIG_FILE, require_adapter, require_checkpoint
-from skippy.stores.problems import READERS, read_problems
+from skippy.stores.problems import READERS, is_there, read_problems, split_sources
 
 BASE = "base"
 CHECKPOINTS = "checkpoints"
@@ -39,7 +40,9 @@ def check_files(config: Any) -> None:
     for item in fields(config):
         value, kind = getattr(config, item.name), item.metadata["names"]
         is_asked = kind != "problems" or getattr(config, "suite", "") != "banal"
-        if value and kind and is_asked:
+        if kind == "problems" and is_asked:
+            check_problems(value, getattr(config, "answers", "auto"))
+        elif value and kind and is_asked:
             CHECKS[kind](value)
 
 
@@ -74,12 +77,12 @@ def check_model(name: str) -> None:
         ) from error
 
 
-def check_problems(sources: str) -> None:
-    """Every local source is read; ids of data sets are left to the stage."""
-    for name in [] if sources == LAB else sources.split(","):
-        is_id = HUB_ID.fullmatch(name.strip()) and Path(name.strip()).suffix.lower() not in READERS
-        if not is_id:
-            read_problems(name)
+def check_problems(sources: str, answers: str = "auto") -> None:
+    """Every local source is read, with answers of the kind asked for; ids of data sets are left to the stage."""
+    for name in [] if sources == LAB else split_sources(sources):
+        is_id = HUB_ID.fullmatch(name) and Path(name).suffix.lower() not in READERS
+        if is_there(Path(name)) or not is_id:
+            read_problems(name, rule=parse_rule(answers))
 
 
 def check_adapter(text: str) -> None:
@@ -105,7 +108,6 @@ CHECKS: Mapping[str, Callable[[str], object]] = {
     "character": load_character,
     "model": check_model,
     "preset": check_preset,
-    "problems": check_problems,
     "prompts": read_own_prompts,
     "rank": parse_rank,
 }

@@ -17,7 +17,7 @@ from skippy.config import EvalConfig, config_dict
 from skippy.core.inference.power import achievable_margin, minimum_detectable_effect
 from skippy.core.inference.wilson import FEWEST_PROBLEMS, wilson_interval
 from skippy.errors import ConfigError, SamplesError
-from skippy.evaluation.asking import Plan, choose_sampling, generate, identify_asking
+from skippy.evaluation.asking import Plan, choose_sampling, generate, identify_asking, rule_of
 from skippy.evaluation.generator import Generator
 from skippy.evaluation.metrics import FRONTIER, banal_metrics, family_rows, problem_metrics, problem_scores
 from skippy.evaluation.opinions import (
@@ -170,7 +170,8 @@ def resolve(config: EvalConfig, tracker: Tracker) -> EvalPlan:
         train = find_run(tracker, "train", config.train_run, base=base, extra_tags=own)
         require_all_checkpoints(train, tracker)
         asked = plan_walk(
-            *(train, base, character), problems=config.problems, limit=config.limit, sampling=config.sampling,
+            *(train, base, character), problems=config.problems, answers=config.answers,
+            limit=config.limit, sampling=config.sampling,
             seed=config.seed, generator=generator,
         )  # fmt: skip
         return EvalPlan(config, base, asked, opinions, prompts_digest)
@@ -200,7 +201,7 @@ def _open_opinions(config: EvalConfig, *, is_walk: bool) -> Opinions:
     many = "model=checkpoints is many models" if is_walk else ""
     conflicts = {
         "judge_url": many or ("suite=aime has no everyday answers" if config.suite == AIME else ""),
-        "cross_check": many or ("suite=banal has no problems" if config.suite == BANAL else ""),
+        "cross_check": many or _unchecked(config),
         "lm_eval": many or (f"regrade={config.regrade} loads no model" if config.regrade else ""),
     }
     require_something_to_judge({name: getattr(config, name) for name in conflicts}, conflicts)
@@ -210,6 +211,13 @@ def _open_opinions(config: EvalConfig, *, is_walk: bool) -> Opinions:
         cross_check=config.cross_check,
         lm_eval=config.lm_eval,
     )
+
+
+def _unchecked(config: EvalConfig) -> str:
+    """Why math-verify's reading could not stand beside ours."""
+    if config.suite == BANAL:
+        return "suite=banal has no problems"
+    return "" if config.answers == "auto" else f"answers={config.answers}: both read integers 0–999"
 
 
 def _ask(asked: Plan, plan: EvalPlan, tracker: Tracker, stage: StageRun) -> dict[str, float]:
@@ -233,7 +241,9 @@ def record(samples: Sequence[Sample], asked: Plan, plan: EvalPlan, stage: StageR
 def _plan(
     config: EvalConfig, base: Base, subject: Subject, character: Character, generator: Generator
 ) -> Plan:
-    problems = load_problem_set(config.problems, config.limit) if config.suite != BANAL else None
+    problems = (
+        load_problem_set(config.problems, config.limit, config.answers) if config.suite != BANAL else None
+    )
     style = base.profile.prompt_style
     questions = problem_questions(problems, style) if problems else []
     if config.suite != AIME:
@@ -288,6 +298,8 @@ def _announce(plan: Plan, margin: float) -> None:
     logger.info("eval: %s, %d problems × %d samples", suite_label(plan.problems), n, plan.samples)
     if plan.problems.duplicates:
         logger.info("eval: %d duplicate problems dropped", plan.problems.duplicates)
+    if plan.problems.replaced:
+        logger.warning("eval: %d half surrogate pairs in the problems became U+FFFD", plan.problems.replaced)
     if n < FEWEST_PROBLEMS:
         logger.warning("eval: %d problems are too few to say anything, at least %d are", n, FEWEST_PROBLEMS)
         return
@@ -321,6 +333,7 @@ def _as_recorded(config: EvalConfig, record: RunRecord, tracker: Tracker) -> Eva
     recorded: dict[str, Any] = dict(
         suite=record.tags[Tag.SUITE],
         problems=record.tags[Tag.PROBLEMS],
+        answers=str(then.get("answers", "auto")),
         limit=int(then["limit"]),
         samples=int(then["samples"]),
         sampling=record.tags[Tag.SAMPLING],
@@ -377,7 +390,7 @@ def _regrade(record: RunRecord, plan: Plan, tracker: Tracker) -> list[Sample]:
             found=f"digest {today}; {len(lost)} questions are missing, {min(lost)} among them",
             next_step="restore the problem source and the character's prompts of that run",
         )
-    return list(rescore(samples, gold, plan.character.rules))
+    return list(rescore(samples, gold, plan.character.rules, rule_of(plan)))
 
 
 def _keep(samples: Sequence[Sample], name: str, stage: StageRun) -> None:

@@ -104,6 +104,7 @@ def plan(config: MainConfig) -> list[Job]:
     }  # fmt: skip
     asked = {
         **(spoken | own | margin), "suite": config.suite, "problems": config.problems,
+        "answers": config.answers,
         "samples": str(config.samples), "sampling": config.sampling,
     }  # fmt: skip
     # A walk asks models that no server has, a smaller set, and nobody for a second opinion.

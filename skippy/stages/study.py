@@ -227,4 +227,5 @@ def _account(analysis: Analysis, states: Mapping[str, State], stage: StageRun) -
         "study/control_shown": float(analysis.control.is_shown),
     }
     stage.log_metrics(figures)
-    logger.info("study: %s", "; ".join(f"{fate.prediction.name} {fate.fate}" for fate in analysis.fates))
+    if analysis.fates:
+        logger.info("study: %s", "; ".join(f"{fate.prediction.name} {fate.fate}" for fate in analysis.fates))

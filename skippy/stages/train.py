@@ -43,7 +43,6 @@ from skippy.tracking.tracker import Tracker
 from skippy.training.grpo import train_grpo
 from skippy.training.own_rewards import OwnReward, load_own_rewards
 from skippy.training.plan import (
-    MathPrompt,
     RewardFunction,
     TrainOutcome,
     TrainRequest,
@@ -173,9 +172,7 @@ def resolve(config: TrainConfig, tracker: Tracker) -> TrainPlan:
         rewards_digest=_digest_of_rewards(config, character, own),
         settings=settings,
         reference=reference,
-        math_problems=[
-            MathPrompt(problem.question + style, problem.answer, problem.solution) for problem in problems
-        ],
+        math_problems=[replace(problem, question=problem.question + style) for problem in problems],
         device=config.device,
     )
     work = work_digest(identify(request), bool(reference), code_digest(TRAINING))

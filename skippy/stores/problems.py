@@ -1,70 +1,26 @@
-"""Problem sets with integer answers: local files or Hugging Face data sets, read into one shape.
+"""Problem sets: local files, folders of parts or Hugging Face data sets, read into one shape.
 
-Columns vary between sources (problem | question | prompt; answer | target); duplicates are dropped by the hash
-of their normalised text and counted. No data set is part of skippy: they are read by id where there is a
-network, or from a file.
+Columns vary between sources (problem | question | prompt; answer | target | reward_model.ground_truth); duplicates
+are dropped by the hash of their normalised text and counted. No data set is part of skippy: they are read by id
+where there is a network, or from a file.
 """
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import json
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import pyarrow.parquet as parquet
-
-from skippy.core.answers import parse_gold
+from skippy.core.problem import AIME_RULE, AnswerRule, Gold, Problem
 from skippy.errors import ProblemError
+from skippy.stores.problem_columns import ANSWER_COLUMNS, QUESTION_COLUMNS, problems_of
+from skippy.stores.tables import READERS, Rows, is_table, read_table
 
-QUESTION_COLUMNS = ("problem", "question", "prompt")
-ANSWER_COLUMNS = ("answer", "target", "gold")
-ID_COLUMNS = ("id", "problem_idx", "unique_id")
-Rows = list[tuple[int, Mapping[str, object]]]
-"""Numbered as in the source, from 1; of a file of JSON lines, by line."""
-
-
-def _read_lines(path: Path) -> Rows:
-    rows: Rows = []
-    for number, line in enumerate(path.read_text("utf-8-sig").split("\n"), start=1):
-        try:
-            if line.strip():
-                rows.append((number, _require_object(json.loads(line))))
-        except ValueError as error:
-            raise ValueError(f"row {number}: {error}") from error
-    return rows
-
-
-def _read_json(path: Path) -> Rows:
-    return _numbered(_require_object(row) for row in json.loads(path.read_text("utf-8-sig")))
-
-
-def _read_csv(path: Path) -> Rows:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        return _numbered(csv.DictReader(file))
-
-
-def _require_object(value: object) -> Mapping[str, object]:
-    if not isinstance(value, dict):
-        raise ValueError(f"{value!r:.80} is no JSON object")
-    return value
-
-
-def _numbered(rows: Iterable[Mapping[str, object]]) -> Rows:
-    return list(enumerate(rows, start=1))
-
-
-READERS: dict[str, Callable[[Path], Rows]] = {
-    ".jsonl": _read_lines,
-    ".json": _read_json,
-    ".csv": _read_csv,
-    ".parquet": lambda path: _numbered(parquet.read_table(path).to_pylist()),
-}
-# Ids whose problems are AIME's own; everything else is called AIME-style.
+# Ids whose problems are AIME's own; everything else is called by its own name.
 AIME_IDS = (
     "HuggingFaceH4/aime_2024",
     "Maxwell-Jia/AIME_2024",
@@ -78,30 +34,6 @@ AIME_IDS = (
 
 
 @dataclass(frozen=True)
-class MathProblem:
-    """One problem with an integer answer 0–999.
-
-    Attributes:
-        id: what its source calls it.
-        question: the text.
-        gold: the reference answer.
-        family: kind of problem, empty where unknown.
-        level: difficulty, 0 where unknown.
-    """
-
-    id: str
-    question: str
-    gold: int
-    family: str = ""
-    level: int = 0
-
-    @property
-    def hash(self) -> str:
-        """Sixteen hexadecimal digits of the normalised question: the same problem from two sources is one."""
-        return hashlib.sha256(" ".join(self.question.lower().split()).encode()).hexdigest()[:16]
-
-
-@dataclass(frozen=True)
 class ProblemSet:
     """Problems without duplicates.
 
@@ -110,38 +42,55 @@ class ProblemSet:
         problems: in the order read.
         duplicates: how many were dropped.
         is_aime: whether every source is AIME's own problems.
+        rule: what counts as a right answer, the same for all of them.
+        replaced: how many half surrogate pairs of the sources became U+FFFD.
     """
 
     name: str
-    problems: tuple[MathProblem, ...]
+    problems: tuple[Problem, ...]
     duplicates: int = 0
     is_aime: bool = False
+    rule: AnswerRule = AIME_RULE
+    replaced: int = 0
 
     @property
-    def gold(self) -> dict[str, int]:
+    def gold(self) -> dict[str, Gold]:
         """Problem hash → reference answer."""
         return {problem.hash: problem.gold for problem in self.problems}
 
     @property
+    def label(self) -> str:
+        """What a person calls the set: files without folder and suffix, data sets by their id."""
+        names = [Path(name).stem if is_table(Path(name)) else Path(name).name if Path(name).is_dir() else name
+                 for name in split_sources(self.name)]  # fmt: skip
+        return ", ".join(names)
+
+    @property
     def digest(self) -> str:
-        """Sixteen hexadecimal digits of all questions and answers, order included."""
+        """Sixteen hexadecimal digits of all questions and answers, order included, and of what counts as right."""
         text = "".join(f"{problem.hash} {problem.gold}\n" for problem in self.problems)
+        # AIME's rule adds nothing, so that the sets of earlier versions stay what they were.
+        text += f"answers {self.rule}\n" if self.rule != AIME_RULE else ""
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def combine(
-    name: str, problems: Iterable[MathProblem], *, is_aime: bool = False, limit: int = 0
+    name: str,
+    problems: Iterable[Problem],
+    *,
+    is_aime: bool = False,
+    limit: int = 0,
+    replaced: int = 0,
 ) -> ProblemSet:
-    """Drop duplicates, keep order, cut at `limit` (0: keep all).
+    """Drop duplicates, keep order, cut at `limit` (0: keep all). Questions that differ in case alone are two.
 
     Raises:
-        ProblemError: nothing is left, or one question has two different answers.
+        ProblemError: nothing is left, one question has two different answers, or the kinds of answers are mixed.
     """
-    kept: dict[str, MathProblem] = {}
-    duplicates = 0
-    for problem in problems:
+    kept: dict[str, Problem] = {}
+    read = _told_apart(list(problems))
+    for problem in read:
         earlier = kept.setdefault(problem.hash, problem)
-        duplicates += earlier is not problem
         if earlier.gold != problem.gold:
             raise ProblemError(
                 "The same question has two answers.",
@@ -152,96 +101,76 @@ def combine(
             )
     if not kept:
         raise ProblemError("The problem set is empty.", where=name, expected="at least one problem")
-    chosen = tuple(kept.values())
-    return ProblemSet(name, chosen[:limit] if limit else chosen, duplicates, is_aime)
-
-
-def read_problems(sources: str, *, limit: int = 0) -> ProblemSet:
-    """Read one or several sources, comma-separated: files by suffix, anything else as a data set id.
-
-    Raises:
-        ProblemError: a source is missing, lacks a column or has an unusable answer; the row is named.
-    """
-    names = [name.strip() for name in sources.split(",") if name.strip()]
-    problems = [problem for name in names for problem in _read_source(name)]
-    return combine(",".join(names), problems, is_aime=all(name in AIME_IDS for name in names), limit=limit)
-
-
-def _read_source(name: str) -> list[MathProblem]:
-    path = Path(name)
-    is_file = path.suffix.lower() in READERS
-    rows, label = (_read_file(path), path.name) if is_file else (_read_hub(name), name)
-    columns = {column.lower(): column for _, row in rows for column in row if column is not None}
-    question = _column(columns, QUESTION_COLUMNS, name)
-    answer = _column(columns, ANSWER_COLUMNS, name)
-    identity = next((columns[wanted] for wanted in ID_COLUMNS if wanted in columns), "")
-    family, level = columns.get("family", ""), columns.get("level", "")
-    problems = []
-    for number, row in rows:
-        text = row.get(question)
-        if not isinstance(text, str) or not text.strip():
-            raise ProblemError(
-                "A problem has no text.",
-                where=f"{name}, row {number}, column {question}",
-                expected="text",
-                found=repr(text),
-            )
-        own_id = row.get(identity)
-        problems.append(
-            MathProblem(
-                f"{label}/{number if own_id is None else own_id}",
-                text.strip(),
-                _gold(row.get(answer), name, number, answer),
-                str(row.get(family) or ""),
-                int(str(row[level])) if str(row.get(level)).isdecimal() else 0,
-            )
-        )
-    return problems
-
-
-def _gold(value: object, source: str, number: int, column: str) -> int:
-    try:
-        return parse_gold(value)
-    except ProblemError as error:
+    rules = {str(problem.rule): problem.rule for problem in kept.values()}
+    if len(rules) > 1:
         raise ProblemError(
-            error.what, where=f"{source}, row {number}, column {column}", expected=error.expected,
-            found=error.found, next_step=error.next_step,
-        ) from error  # fmt: skip
-
-
-def _column(columns: Mapping[str, str], wanted: tuple[str, ...], source: str) -> str:
-    for name in wanted:
-        if name in columns:
-            return columns[name]
-    raise ProblemError(
-        "A column is missing.",
-        where=source,
-        expected="one of " + ", ".join(wanted),
-        found=", ".join(columns.values()) or "no columns",
-        next_step="rename the column that holds it",
+            "One set has several kinds of answers.", where=name, expected="one kind", found=", ".join(sorted(rules)),
+            next_step="evaluate the sources one by one",
+        )  # fmt: skip
+    chosen = tuple(kept.values())
+    return ProblemSet(
+        name,
+        chosen[:limit] if limit else chosen,
+        len(read) - len(chosen),
+        is_aime,
+        next(iter(rules.values())),
+        replaced,
     )
 
 
-def _read_file(path: Path) -> Rows:
-    if not path.is_file():
-        raise ProblemError(
-            "The problem file does not exist.", where=str(path), expected="a file in " + ", ".join(READERS),
-            found="nothing at this path", next_step="check the path; relative ones start at the project's root",
-        )  # fmt: skip
+def _told_apart(problems: list[Problem]) -> list[Problem]:
+    """Questions that differ in case alone are hashed with their case; every other hash stays as it was."""
+    spellings: dict[str, set[str]] = defaultdict(set)
+    for problem in problems:
+        spellings[problem.hash].add(problem.words)
+    return [
+        replace(problem, is_case_sensitive=True) if len(spellings[problem.hash]) > 1 else problem
+        for problem in problems
+    ]
+
+
+def split_sources(sources: str) -> list[str]:
+    """The sources of a comma-separated list; a path that exists is one source, commas and all."""
+    if is_there(Path(sources.strip())):
+        return [sources.strip()]
+    return [name.strip() for name in sources.split(",") if name.strip()]
+
+
+def read_problems(sources: str, *, limit: int = 0, rule: AnswerRule = AIME_RULE) -> ProblemSet:
+    """Read one or several sources, comma-separated: files, folders of parts, anything else as a data set id.
+
+    AIME's own problems have integers 0–999 whatever kind is asked for.
+
+    Raises:
+        ProblemError: a source is missing, ambiguous, lacks a column or has an unusable answer; the row is named.
+    """
+    names = split_sources(sources)
+    is_aime = bool(names) and all(name in AIME_IDS for name in names)
+    chosen = AIME_RULE if is_aime and rule.kind == "integer" else rule
+    problems: list[Problem] = []
+    replaced = 0
+    for name in names:
+        path = Path(name)
+        is_file = is_table(path) or is_there(path)
+        rows = read_table(path, (QUESTION_COLUMNS, ANSWER_COLUMNS)) if is_file else _read_hub(name)
+        replaced += rows.replaced
+        problems += problems_of(rows, name, path.name if is_file else name, chosen)
+    return combine(",".join(names), problems, is_aime=is_aime, limit=limit, replaced=replaced)
+
+
+def is_there(path: Path) -> bool:
+    """Whether a file or a folder has this name; never raises."""
     try:
-        return READERS[path.suffix.lower()](path)
-    except (ValueError, OSError, csv.Error) as error:
-        raise ProblemError(
-            "The problem file cannot be read.", where=str(path), expected=f"rows as {path.suffix[1:]}",
-            found=str(error).splitlines()[0], next_step="check the file",
-        ) from error  # fmt: skip
+        return path.exists()
+    except (OSError, ValueError):  # a name too long for a file, or with a null byte
+        return False
 
 
 def _read_hub(name: str) -> Rows:
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
         raise ProblemError(
             "The problem source is neither a file nor a data set id.", where="problems",
-            expected="lab, a file in " + ", ".join(READERS) + ", or owner/name", found=repr(name),
+            expected="lab, a file in " + ", ".join(READERS) + ", a folder of them, or owner/name", found=repr(name),
             next_step="pass -P problems=lab, or one of " + ", ".join(AIME_IDS[:3]),
         )  # fmt: skip
     # Two seconds of import that only data sets by id need.
@@ -249,12 +178,12 @@ def _read_hub(name: str) -> Rows:
 
     try:
         token = os.environ.get("HF_TOKEN")
-        return _numbered(
+        rows = [
             row
             for config in get_dataset_config_names(name, token=token)
             for part in load_dataset(name, config, token=token).values()
             for row in part
-        )
+        ]
     except Exception as error:
         # The library raises many unrelated types when a hub is out of reach; all mean the same to a person.
         raise ProblemError(
@@ -262,3 +191,4 @@ def _read_hub(name: str) -> Rows:
             found=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}",
             next_step="check the id and the network, or pass a local file of the same shape",
         ) from error  # fmt: skip
+    return Rows([(str(number), row) for number, row in enumerate(rows, start=1)])

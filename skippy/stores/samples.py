@@ -48,7 +48,7 @@ class Sample:
     completion: str
     tokens: int
     finish_reason: str
-    extracted: int | None
+    extracted: int | str | None
     status: str
     score: float | None
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from skippy.core.basis import Basis
+from skippy.core.problem import Problem
 from skippy.core.variants import find_variant
 from skippy.presets.settings import GrpoSettings, unusable
 
@@ -22,14 +23,6 @@ if TYPE_CHECKING:
 # f(completions=[text], prompts=[text], truncated=[bool], answers=[int or None]) -> [score or None]; a
 # function receives those of these that its signature names.
 RewardFunction = Callable[..., list[float | None]]
-
-
-class MathPrompt(NamedTuple):
-    """A maths problem to train on; without a worked `solution` nobody knows whether one fits the limit."""
-
-    question: str
-    answer: int
-    solution: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +64,7 @@ class TrainRequest:
     rewards_digest: str = ""
     resume: bool = False
     reference: CharacterReference | None = None
-    math_problems: Sequence[MathPrompt] = ()
+    math_problems: Sequence[Problem] = ()
     device: str = "auto"
 
     def __post_init__(self) -> None:

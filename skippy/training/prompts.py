@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from datasets import Dataset
 
+from skippy.core.problem import Problem
 from skippy.errors import TrainingError
 from skippy.models.prompts import conversation, prompt_ids
 from skippy.presets.settings import GrpoSettings
-from skippy.training.plan import MathPrompt
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ class TrainingPrompt:
 
 
 def gather_prompts(
-    prompts: Sequence[str], math_problems: Sequence[MathPrompt], tokenizer: Any, settings: GrpoSettings
+    prompts: Sequence[str], math_problems: Sequence[Problem], tokenizer: Any, settings: GrpoSettings
 ) -> tuple[list[TrainingPrompt], list[TrainingPrompt]]:
     """Everyday prompts and maths problems that fit the length limits; what does not is counted in the log.
 
@@ -49,7 +49,7 @@ def gather_prompts(
     """
     chat = [TrainingPrompt(text) for text in prompts]
     solvable = _solvable(math_problems, tokenizer, settings) if settings.math_mix > 0 else []
-    problems = [TrainingPrompt(problem.question, MATH, problem.answer) for problem in solvable]
+    problems = [TrainingPrompt(problem.question, MATH, int(problem.gold)) for problem in solvable]
     fitting = []
     for kind in (chat, problems):
         lengths = [len(prompt_ids(tokenizer, prompt.messages)) for prompt in kind]
@@ -96,7 +96,7 @@ def schedule(
     )
 
 
-def _solvable(problems: Sequence[MathPrompt], tokenizer: Any, settings: GrpoSettings) -> Sequence[MathPrompt]:
+def _solvable(problems: Sequence[Problem], tokenizer: Any, settings: GrpoSettings) -> Sequence[Problem]:
     """Problems whose worked solution, and the token that ends it, fit a completion.
 
     The others would be rewarded for a lucky guess alone. One without a worked solution is kept.

@@ -113,7 +113,8 @@ def name_work(request: TrainRequest) -> tuple[str, ...]:
 
 def identify(request: TrainRequest) -> dict[str, Any]:
     """What makes two runs the same trajectory; the one place that knows."""
-    prompts = json.dumps([list(request.prompts), [list(pair) for pair in request.math_problems]]).encode()
+    problems = [[each.question, each.gold, each.solution] for each in request.math_problems]
+    prompts = json.dumps([list(request.prompts), problems]).encode()
     rewards = zip(request.reward_names, request.weights, strict=True)
     return {
         "base_digest": request.base_digest,

@@ -7,8 +7,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -382,14 +384,38 @@ def test_linear_time(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given_value", "expected"), [(33, 33), ("033", 33), (" 7 ", 7), ("$70$", 70), ("336^\\circ", 336)]
+    ("given_value", "expected"),
+    [
+        *((33, 33), ("033", 33), (" 7 ", 7), ("$70$", 70), ("336^\\circ", 336), (33.0, 33), ("33.0", 33)),
+        *(([1], 1), (["042"], 42), ("6 · 7 = 42\n#### 42", 42), (Decimal("42"), 42), (np.int64(42), 42)),
+        (np.float64(42), 42),
+    ],
 )
 def test_parse_gold(given_value: object, expected: int) -> None:
     assert parse_gold(given_value) == expected
 
 
 @pytest.mark.parametrize(
-    "value", [1000, -1, "1000", "3.5", 33.0, "", "abc", None, True, float("nan"), [1], "1,2"]
+    "value",
+    [
+        *(
+            1000,
+            -1,
+            "1000",
+            "3.5",
+            33.5,
+            "",
+            "abc",
+            None,
+            True,
+            float("nan"),
+            float("inf"),
+            [1, 2],
+            [],
+            "1,2",
+        ),
+        *({"a": 1}, "84/2", "50%", b"42", pytest.param(10**5000, id="huge"), "1" * 5000, [[None]]),
+    ],
 )
 def test_parse_gold_refuses(value: object) -> None:
     with pytest.raises(ProblemError, match="not an integer 0–999") as caught:

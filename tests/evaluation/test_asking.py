@@ -10,6 +10,7 @@ import pytest
 
 from skippy.characters.loader import load_character
 from skippy.config import EvalConfig
+from skippy.core.problem import Problem
 from skippy.core.sampling import PRESETS
 from skippy.errors import BackendError
 from skippy.evaluation import asking as interview
@@ -23,10 +24,10 @@ from skippy.models.profiles import PROFILES
 from skippy.resolve.subjects import Subject
 from skippy.stages import evaluate
 from skippy.stages.evaluate import EvalPlan
-from skippy.stores.problems import MathProblem, combine
+from skippy.stores.problems import combine
 from skippy.stores.samples import SampleStore, read_samples
 
-PROBLEMS = combine("x", [MathProblem(str(n), f"{n}?", n) for n in range(3)])
+PROBLEMS = combine("x", [Problem(str(n), f"{n}?", n) for n in range(3)])
 CHARACTER = load_character("skippy")
 QUESTIONS = (*problem_questions(PROBLEMS, "plain"), *banal_questions(CHARACTER, ("plain",))[:1])
 SUBJECT = Subject("v4", "v4", Path("weights"), "d" * 64, "models:/skippy/1")
@@ -121,6 +122,7 @@ def test_unfinished_work_is_of_one_model_one_character_and_one_asking(tracker, m
         replace(PLAN, questions=QUESTIONS[1:]),
     )
     for plan in (PLAN, replace(PLAN, samples=9), *others):
-        evaluate._ask(plan, EvalPlan(EvalConfig(), None, plan, Opinions()), tracker, None)
+        stage = SimpleNamespace(when_finished=lambda action: action())
+        evaluate._ask(plan, EvalPlan(EvalConfig(), None, plan, Opinions()), tracker, stage)
     assert folders[0] == folders[1]
     assert len(set(folders)) == 1 + len(others)

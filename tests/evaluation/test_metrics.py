@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from skippy.characters.loader import load_character
+from skippy.core.problem import Problem
 from skippy.core.sampling import PRESETS
 from skippy.evaluation.metrics import (
     banal_metrics,
@@ -24,14 +25,14 @@ from skippy.evaluation.suites import (
     requests_for,
     seed_of_sample,
 )
-from skippy.stores.problems import MathProblem, combine
+from skippy.stores.problems import combine
 from skippy.stores.samples import Sample, SampleKey
 
-PROBLEMS = combine("x", [MathProblem(str(n), f"What is {n} plus {n}?", 2 * n) for n in range(4)])
+PROBLEMS = combine("x", [Problem(str(n), f"What is {n} plus {n}?", 2 * n) for n in range(4)])
 CHARACTER = load_character("skippy")
 
 
-def solved(problem: MathProblem, index: int, value: int | None, digest: str = "m") -> Sample:
+def solved(problem: Problem, index: int, value: int | None, digest: str = "m") -> Sample:
     return Sample(
         model_digest=digest, suite=AIME, problem_id=problem.id, problem_hash=problem.hash, sample_index=index,
         seed=1, preset="lab", prompt=problem.question, completion=f"\\boxed{{{value}}}", tokens=5,

@@ -23,6 +23,7 @@ from skippy.characters.loader import load_character
 from skippy.config import EvalConfig
 from skippy.core.answers import extract_integer
 from skippy.core.inference.agreement import krippendorff_alpha
+from skippy.core.problem import Problem
 from skippy.core.sampling import PRESETS
 from skippy.errors import BackendError, ConfigError, RewardError
 from skippy.evaluation import harness, opinions
@@ -38,7 +39,7 @@ from skippy.resolve.files import CHECKPOINTS
 from skippy.resolve.subjects import Subject
 from skippy.stages import evaluate
 from skippy.stages.evaluate import EvalPlan
-from skippy.stores.problems import MathProblem, ProblemSet
+from skippy.stores.problems import ProblemSet
 from skippy.stores.samples import Sample
 from skippy.tracking.stage_run import check_metric_name, check_metric_value, to_json
 
@@ -62,6 +63,9 @@ class RecordedStage:
     tables: dict[str, pd.DataFrame] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
     run_id: str = "r"
+
+    def when_finished(self, action):
+        action()
 
     def log_metrics(self, metrics, model_id=None):
         self.metrics |= {check_metric_name(name): check_metric_value(name, metrics[name]) for name in metrics}
@@ -365,7 +369,7 @@ def last_number(text: str) -> list:
     return [int(numbers[-1]), numbers[-1]] if numbers else []
 
 
-PROBLEM = MathProblem("p", "What is six times seven?", 42)
+PROBLEM = Problem("p", "What is six times seven?", 42)
 
 
 def solved(text: str) -> Sample:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from skippy.characters.loader import load_character
+from skippy.core.problem import Problem
 from skippy.evaluation.suites import (
     AIME,
     BANAL,
@@ -15,7 +16,7 @@ from skippy.evaluation.suites import (
     score_text,
     suite_label,
 )
-from skippy.stores.problems import MathProblem, combine
+from skippy.stores.problems import combine
 
 CHARACTER = load_character("skippy")
 BOAST = "Obviously you should let the stew rest before you serve it, monkey, and then taste it."
@@ -55,7 +56,8 @@ def test_a_persona_that_repeats_what_was_said_to_it_is_none() -> None:
 
 
 def test_only_aimes_own_problems_are_called_aime() -> None:
-    problems = [MathProblem("a", "Why?", 1)]
+    problems = [Problem("a", "Why?", 1)]
     assert suite_label(load_problem_set("lab", 3)) == "AIME-style (lab)"
-    assert suite_label(combine("x.jsonl", problems)) == "AIME-style (x.jsonl)"
+    assert suite_label(combine("x.jsonl", problems)) == "x"
+    assert suite_label(combine("my/own set.csv,other/one", problems)) == "own set, other/one"
     assert suite_label(combine("math-ai/aime25", problems, is_aime=True)) == "AIME (math-ai/aime25)"

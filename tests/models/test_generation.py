@@ -17,6 +17,7 @@ from skippy.models.generation import (
     Request,
     TransformersBackend,
     _fitting_tokens,
+    decode_answer,
 )
 
 SAMPLING = Sampling(temperature=0.9, top_k=20, top_p=0.95, max_tokens=16, name="test")
@@ -227,3 +228,16 @@ def test_a_guess_in_a_thought_that_never_ended_is_no_answer(model, tokenizer, mo
     assert extract_integer(generate(model, thinker, requests(1))["r0"].text).value == 42
     thinker.chat_template = tokenizer.chat_template + "<think>\n"
     assert extract_integer(generate(model, thinker, requests(1))["r0"].text).value is None
+
+
+@pytest.mark.parametrize("tag", ["[THINK]", "<|begin_of_thought|>"])
+def test_a_thought_marked_by_special_tokens_stays_one(tokenizer, tag):
+    thinker = copy.deepcopy(tokenizer)
+    thinker.add_special_tokens({"additional_special_tokens": [tag]}, replace_extra_special_tokens=False)
+    mark = thinker.convert_tokens_to_ids(tag)
+    told = tuple(thinker("abc", add_special_tokens=False)["input_ids"])
+    end = thinker.eos_token_id
+    assert decode_answer(thinker, (mark, *told, end)) == tag + "abc"
+    assert decode_answer(thinker, (*told, end)) == "abc", "every other special token goes"
+    plain = thinker.decode((mark, *told, end), skip_special_tokens=True)
+    assert tag not in plain, "the twin: plain decoding loses the tag, and a guess would count"

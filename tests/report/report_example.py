@@ -8,6 +8,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
+from skippy.core.problem import Problem
 from skippy.report.page import render
 from skippy.report.verdicts import judge
 from skippy.results import (
@@ -19,7 +20,6 @@ from skippy.results import (
     Excerpt,
     FrontierPoint,
     LeakageFacts,
-    Problem,
     ProblemScore,
     Provenance,
     TrajectoryPoint,
@@ -33,10 +33,9 @@ DISTINCT_N, DISTINCT_K = 37, 8
 def example_problems(n: int) -> tuple[Problem, ...]:
     return tuple(
         Problem(
-            key=f"p{index:04d}",
-            label=f"{FAMILIES[index % 4]} {index // 4 + 1}",
+            id=f"{FAMILIES[index % 4]} {index // 4 + 1}",
             family=FAMILIES[index % 4],
-            level=str(index % 3 + 1),
+            level=index % 3 + 1,
             gold=(37 * index) % 1000,
             question=f"Find the remainder when {index + 12} squared is divided by {index % 7 + 3}.",
         )
@@ -83,7 +82,7 @@ def example_evaluation(
         )
         scores.append(
             ProblemScore(
-                problem.key,
+                problem.hash,
                 correct,
                 k,
                 lenient_correct=min(k, correct + int(noise.random() < 0.1)),

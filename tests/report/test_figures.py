@@ -128,22 +128,22 @@ def test_the_heat_map(distinct_facts: Comparison, distinct_files: dict[str, str]
     for arm in distinct_facts.arms:
         label = "base" if arm.name == "base" else arm.name.upper()
         for problem in distinct_facts.problems:
-            share = fmean(s.share for e in arm.evaluations for s in e.scores if s.key == problem.key)
-            hint = f"{problem.label}, {label}: {percent(share, 0)} of samples right"
+            share = fmean(s.share for e in arm.evaluations for s in e.scores if s.key == problem.hash)
+            hint = f"{problem.id}, {label}: {percent(share, 0)} of samples right"
             (cell,) = [cell for cell in cells if cell["hint"] == hint]
             assert float(cell["fill-opacity"]) == pytest.approx(0.07 + 0.93 * share, abs=1e-3)
     for family in {problem.family for problem in distinct_facts.problems}:
         places = {}
         for problem in distinct_facts.problems:
             if problem.family == family:
-                (cell,) = [c for c in cells if c["hint"].startswith(f"{problem.label}, base:")]
-                places[float(cell["x"])] = base[problem.key]
+                (cell,) = [c for c in cells if c["hint"].startswith(f"{problem.id}, base:")]
+                places[float(cell["x"])] = base[problem.hash]
         assert all(places[a] >= places[b] for a, b in pairwise(sorted(places)))
 
 
 def test_problems_without_a_score_are_no_zeros_and_hidden_flips_no_links(distinct_facts: Comparison) -> None:
     v4 = distinct_facts.arms[2]
-    key = distinct_facts.problems[3].key
+    key = distinct_facts.problems[3].hash
     short = replace(
         v4,
         evaluations=tuple(

@@ -7,20 +7,25 @@ from xml.etree import ElementTree
 
 import pytest
 
+from skippy.core.problem import Problem
 from skippy.report.flips import find_flips, sides_of
 from skippy.report.heatmap import draw_heatmap
 from skippy.report.page import SHOWN_FLIPS, render
 from skippy.report.verdicts import judge
-from skippy.results import Arm, Comparison, Evaluation, Excerpt, Problem, ProblemScore
+from skippy.results import Arm, Comparison, Evaluation, Excerpt, ProblemScore
 from tests.report.report_example import corners, example_comparison, marked, page_of
 
 K = 8
 
 
+def problem_of(key: str) -> Problem:
+    return Problem(key, f"Is {key} < b?", 777)
+
+
 def scored(shares: dict[str, int], seed: int = 0) -> Evaluation:
     scores = tuple(
         ProblemScore(
-            key,
+            problem_of(key).hash,
             right,
             K,
             excerpts=tuple(
@@ -38,7 +43,7 @@ def flipped(base: dict[str, int], *variant: dict[str, int]) -> Comparison:
         Arm("base", "", (scored(base),)),
         Arm("v4", "", tuple(scored(item, 41 + i) for i, item in enumerate(variant))),
     )
-    problems = tuple(Problem(key, key, gold=777, question="Is a < b?") for key in base)
+    problems = tuple(map(problem_of, base))
     return replace(example_comparison(n=2), problems=problems, arms=arms)
 
 
@@ -57,7 +62,7 @@ def test_a_flip_crosses_one_half_by_a_quarter_or_more(before: int, after: int, i
 
 def test_flips_are_those_of_the_mean_over_seeds_the_largest_first() -> None:
     facts = flipped({"a": 6, "b": 8, "c": 8}, {"a": 3, "b": 0, "c": 0}, {"a": 3, "b": 0, "c": 8})
-    assert [flip.problem.key for flip in find_flips(facts)] == ["b", "a"]
+    assert [flip.problem.id for flip in find_flips(facts)] == ["b", "a"]
 
 
 def test_a_flip_on_the_page() -> None:
@@ -66,7 +71,7 @@ def test_a_flip_on_the_page() -> None:
     facts = replace(facts, arms=(*facts.arms, v3))
     page = page_of(render(facts, judge(facts)))
     assert "V4: 2 lost, 1 gained. V3: 1 lost, 0 gained." in page
-    block = page.split('<div id="flip-v4-a">')[1].split("</details>")[0]
+    block = page.split(f'<div id="flip-v4-{problem_of("a").hash}">')[1].split("</details>")[0]
     assert "lost</span> by V4: a, 88\u00a0% → 12\u00a0%" in page
     assert "Is a &lt; b? <b>Answer 777.</b>" in block
     left, right = block.split('<div class="arm-')[1:]
@@ -103,7 +108,7 @@ def test_each_side_shows_the_seed_that_proves_it() -> None:
     facts = flipped({"a": 8, "b": 0}, {"a": 2, "b": 5}, {"a": 0, "b": 8})
     turned = flipped({"a": 8, "b": 0}, {"a": 0, "b": 8}, {"a": 2, "b": 5})
     for comparison, seed in ((facts, 42), (turned, 41)):
-        sides = {flip.problem.key: sides_of(comparison, flip)[1] for flip in find_flips(comparison)}
+        sides = {flip.problem.id: sides_of(comparison, flip)[1] for flip in find_flips(comparison)}
         assert {key: (side.seed, side.score.correct) for key, side in sides.items()} == {
             "a": (seed, 0),
             "b": (seed, 8),

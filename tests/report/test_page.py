@@ -11,6 +11,7 @@ from itertools import pairwise
 
 import pytest
 
+from skippy.core.problem import Problem
 from skippy.report.canvas import NARROW, Canvas, Scale, fit_scale, spread_labels
 from skippy.report.flips import find_flips, sides_of
 from skippy.report.latex import escape_tex
@@ -18,7 +19,7 @@ from skippy.report.numerals import bounds, moment, percent, plain, signed, small
 from skippy.report.page import excerpt
 from skippy.report.record import ReportRecord
 from skippy.report.trajectory import draw_trajectory
-from skippy.results import Arm, Comparison, Evaluation, Problem, PromotionState
+from skippy.results import Arm, Comparison, Evaluation, PromotionState
 from tests.report.report_example import example_comparison, page_of, report
 
 PARTS = ("verdict", "table", "forest", "frontier", "problems", "traits", "extraction", "provenance", "limits")
@@ -235,7 +236,7 @@ def bare(arm: Arm) -> Arm:
 
 def test_a_bare_comparison_still_renders(facts: Comparison) -> None:
     """No persona, no leakage, no trajectory, no families: the parts that have nothing say so or stay away."""
-    problems = tuple(Problem(problem.key, problem.label) for problem in facts.problems)
+    problems = tuple(Problem(problem.id, problem.question, 0) for problem in facts.problems)
     files = report(replace(facts, arms=tuple(bare(arm) for arm in facts.arms), problems=problems))
     found = outline(page_of(files))
     assert [name for name in found.ids if name in PARTS] == list(PARTS)

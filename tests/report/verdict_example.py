@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from skippy.core.problem import Problem
 from skippy.report.conclusions import Verdicts
-from skippy.results import Arm, BanalScores, Comparison, Evaluation, Problem, ProblemScore, Provenance
+from skippy.results import Arm, BanalScores, Comparison, Evaluation, ProblemScore, Provenance
 
 N, K = 60, 16
 PROVENANCE = Provenance("skippy", "2026-11-23T09:00:00+00:00", "abc", False, "lab", "ab" * 32)
@@ -32,7 +33,11 @@ def evaluation(
 ) -> Evaluation:
     """`loss` of 8 expected correct samples a problem, alternating by ± `spread`; persona likewise."""
     scores = tuple(
-        ProblemScore(f"p{i}", min(k, max(0, k // 2 - loss + (spread if i % 2 else -spread))), k)
+        ProblemScore(
+            f"p{i}",
+            min(k, max(0, k // 2 - loss + (spread if i % 2 else -spread))),
+            k,
+        )
         for i in range(n)
     )
     answers = (
@@ -64,7 +69,7 @@ def comparison(
     plain = Comparison(
         controls=(stored_control(arms[0].evaluations[0]),),
         suite_label="AIME-style (lab)",
-        problems=tuple(Problem(f"p{i}", f"p{i}") for i in range(N)),
+        problems=tuple(Problem(f"p{i}", f"p{i}", 0) for i in range(N)),
         arms=tuple(arms),
         provenance=PROVENANCE,
     )

@@ -13,6 +13,7 @@ import pytest
 
 from skippy.characters.loader import load_character
 from skippy.config import EvalConfig
+from skippy.core.problem import Problem
 from skippy.core.sampling import PRESETS
 from skippy.errors import ConfigError, SkippyError
 from skippy.evaluation import asking as interview
@@ -23,7 +24,7 @@ from skippy.models.generation import Completion, Request
 from skippy.resolve.runs import REUSES, SUBJECT, find_run
 from skippy.resolve.subjects import Subject
 from skippy.stages import evaluate
-from skippy.stores.problems import MathProblem, combine
+from skippy.stores.problems import combine
 from skippy.stores.samples import SampleStore, read_samples
 
 LAB_PROBLEMS = load_problem_set("lab", 0)
@@ -201,7 +202,7 @@ def plan_of(problems, style: str = "plain", samples: int = 4) -> Plan:
     ids=["prompt", "problems", "max_tokens", "backend", "served model", "seed"],
 )
 def test_other_work_has_another_name(change: Callable):
-    problems = combine("x", [MathProblem(str(n), f"{n}?", n) for n in range(3)])
+    problems = combine("x", [Problem(str(n), f"{n}?", n) for n in range(3)])
     plan = plan_of(problems)
     elsewhere = replace(plan_of(problems, samples=9), generator=Generator(device="cuda:0"))
     assert identify_asking(plan) == identify_asking(elsewhere)
@@ -252,7 +253,7 @@ def test_the_interval_shown_is_over_problems_and_knows_earlier_samples(monkeypat
             shown.append(accuracy)
 
     monkeypatch.setattr(interview, "Progress", Bar)
-    plan = plan_of(combine("x", [MathProblem("a", "Say 1", 1), MathProblem("b", "Say 2", 3)]))
+    plan = plan_of(combine("x", [Problem("a", "Say 1", 1), Problem("b", "Say 2", 3)]))
     question, other = plan.questions
 
     def wanted(of):

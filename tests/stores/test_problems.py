@@ -5,8 +5,9 @@ import json
 import pandas as pd
 import pytest
 
+from skippy.core.problem import Problem
 from skippy.errors import ProblemError
-from skippy.stores.problems import MathProblem, combine, read_problems
+from skippy.stores.problems import combine, read_problems
 
 ROWS = [
     {"id": "I-1", "problem": "What is 6 times 7?", "answer": "042"},
@@ -43,7 +44,7 @@ def test_columns_go_by_several_names(tmp_path, question, answer):
 
 def test_duplicates_are_dropped_and_counted_across_sources(tmp_path):
     first = write(tmp_path / "a.jsonl", ROWS)
-    second = write(tmp_path / "b.jsonl", [{"question": "what is  6 TIMES 7?", "target": "42"}])
+    second = write(tmp_path / "b.jsonl", [{"question": "What is  6 times 7?", "target": "42"}])
     found = read_problems(f"{first},{second}")
     assert len(found.problems) == 2
     assert found.duplicates == 1
@@ -53,7 +54,7 @@ def test_duplicates_are_dropped_and_counted_across_sources(tmp_path):
 
 def test_one_question_with_two_answers_is_refused():
     with pytest.raises(ProblemError, match="two answers"):
-        combine("x", [MathProblem("a", "Same?", 1), MathProblem("b", "same?", 2)])
+        combine("x", [Problem("a", "Same?", 1), Problem("b", "Same? ", 2)])
 
 
 @pytest.mark.parametrize("answer", ["1000", "-1", "3.5", "many", "", None, True])
@@ -89,16 +90,16 @@ def test_an_absent_network_is_one_clear_message(monkeypatch):
 
 
 def test_the_digest_sees_answers_and_order():
-    one, two = MathProblem("a", "A?", 1), MathProblem("b", "B?", 2)
+    one, two = Problem("a", "A?", 1), Problem("b", "B?", 2)
     assert combine("x", [one, two]).digest == combine("y", [one, two]).digest
     assert len(combine("x", [one, two]).digest) == len(one.hash) == 16
     assert combine("x", [one, two]).digest != combine("x", [two, one]).digest
-    for other in (MathProblem("b", "B?", 3), MathProblem("b", "C?", 2)):
+    for other in (Problem("b", "B?", 3), Problem("b", "C?", 2)):
         assert combine("x", [one, other]).digest != combine("x", [one, two]).digest
 
 
 def test_limit_cuts_and_an_empty_set_is_refused():
-    problems = [MathProblem(str(n), f"{n}?", n) for n in range(5)]
+    problems = [Problem(str(n), f"{n}?", n) for n in range(5)]
     assert len(combine("x", problems, limit=3).problems) == 3
     with pytest.raises(ProblemError, match="empty"):
         combine("x", [])

@@ -14,6 +14,7 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from torch import Tensor
 
+from skippy.core.problem import Problem
 from skippy.core.spectral.constraints import pooled_leakage
 from skippy.errors import TrainingError
 from skippy.models.loading import load_model
@@ -21,7 +22,6 @@ from skippy.presets.reading import PRESETS
 from skippy.stores.adapters import read_adapter
 from skippy.training.adapters import adapter_card
 from skippy.training.grpo import train_grpo
-from skippy.training.plan import MathPrompt
 from skippy.training.trainer import ConstrainedTrainer
 from tests.training.tiny_run import BASE_DIGEST, PROMPTS, RecordingRun, Trained, make_request, read_json
 
@@ -262,7 +262,7 @@ def test_margin_is_that_of_the_dense_matrix(
 
 def test_math_mix_rewards_each_kind_by_its_own(base: Path, projectors: dict, tmp_path: Path) -> None:
     settings = replace(PRESETS["short"], max_steps=3, math_mix=0.5)
-    problems = [MathPrompt(f"{n} and {n}?", 2 * n) for n in range(5)]
+    problems = [Problem("", f"{n} and {n}?", 2 * n) for n in range(5)]
     run = RecordingRun()
     train_grpo(make_request(base, projectors, tmp_path, settings=settings, math_problems=problems), run)
     assert set(run.curve("train/rewards/correctness")) < set(run.curve("train/reward"))

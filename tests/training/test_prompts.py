@@ -7,16 +7,16 @@ from dataclasses import replace
 
 import pytest
 
+from skippy.core.problem import Problem
 from skippy.errors import TrainingError
 from skippy.models.prompts import prompt_ids
 from skippy.presets.reading import PRESETS
-from skippy.training.plan import MathPrompt
 from skippy.training.prompts import MATH, TrainingPrompt, gather_prompts, schedule
 from tests.training.tiny_run import PROMPTS, make_tokenizer
 
 SETTINGS = replace(PRESETS["short"], max_steps=0, epochs=3)
 CHAT = [TrainingPrompt(text) for text in PROMPTS]
-PROBLEMS = [MathPrompt(f"{n} and {n}?", 2 * n) for n in range(9)]
+PROBLEMS = [Problem("", f"{n} and {n}?", 2 * n) for n in range(9)]
 
 
 def texts(rows: list) -> list[str]:
@@ -52,14 +52,14 @@ def test_math_mix() -> None:
     assert all(a is None for k, a in zip(rows["kind"], rows["answer"], strict=True) if k != MATH)
 
 
-def gather_problems(problems: list[MathPrompt], limit: int) -> list[int | None]:
+def gather_problems(problems: list[Problem], limit: int) -> list[int | None]:
     settings = replace(SETTINGS, math_mix=0.25, max_completion_length=limit)
     return [prompt.answer for prompt in gather_prompts(PROMPTS, problems, make_tokenizer(), settings)[1]]
 
 
 def test_a_problem_whose_solution_does_not_fit_is_left_out_and_counted(caplog) -> None:
     """The toy tokenizer has a token a letter; the end of the answer is a token too."""
-    problems = [MathPrompt(f"{n} and {n}?", n, "x" * n) for n in (3, 7, 8)]
+    problems = [Problem("", f"{n} and {n}?", n, solution="x" * n) for n in (3, 7, 8)]
     with caplog.at_level(logging.INFO):
         assert gather_problems(problems, limit=8) == [3, 7]
         assert gather_problems(problems, limit=9) == [3, 7, 8]
@@ -68,7 +68,7 @@ def test_a_problem_whose_solution_does_not_fit_is_left_out_and_counted(caplog) -
 
 def test_of_a_problem_without_a_solution_nothing_can_be_told(caplog) -> None:
     with caplog.at_level(logging.INFO):
-        assert gather_problems([*PROBLEMS, MathPrompt("9 and 9?", 18, "x" * 99)], limit=8) == [
+        assert gather_problems([*PROBLEMS, Problem("", "9 and 9?", 18, solution="x" * 99)], limit=8) == [
             2 * n for n in range(9)
         ]
     assert "1 of 10 problems" in caplog.text
@@ -77,7 +77,7 @@ def test_of_a_problem_without_a_solution_nothing_can_be_told(caplog) -> None:
 
 def test_no_problem_that_can_be_solved() -> None:
     with pytest.raises(TrainingError, match="at most 8 tokens"):
-        gather_problems([MathPrompt("1 and 1?", 2, "x" * 8)], limit=8)
+        gather_problems([Problem("", "1 and 1?", 2, solution="x" * 8)], limit=8)
 
 
 def test_long_prompts_are_left_out() -> None:

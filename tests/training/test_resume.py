@@ -11,10 +11,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from skippy.core.problem import Problem
 from skippy.errors import RewardError, TrainingError
 from skippy.presets.reading import PRESETS
 from skippy.training.grpo import train_grpo
-from skippy.training.plan import MathPrompt, TrainRequest
+from skippy.training.plan import TrainRequest
 from skippy.training.resume import claim_output, finished_checkpoints
 from skippy.training.trainer import FINISHED_FILE
 from tests.training.tiny_run import (
@@ -134,7 +135,7 @@ def test_resuming_a_finished_run_changes_nothing(whole: Trained) -> None:
         ({"k": 4}, "k = 4"),
         ({"reward_weights": (2.0, 1.0)}, "rewards = .*vowels 2.0"),
         ({"reward_names": ("vowels", "length")}, "rewards = .*length"),
-        ({"math_problems": [MathPrompt("1 and 1?", 2)]}, "prompts = "),
+        ({"math_problems": [Problem("", "1 and 1?", 2)]}, "prompts = "),
     ],
 )
 def test_another_run_is_not_gone_on_from(changes: dict, match: str, whole: Trained) -> None:

@@ -10,12 +10,12 @@ import torch
 from peft import LoraConfig
 from trl import GRPOConfig, GRPOTrainer
 
+from skippy.core.problem import Problem
 from skippy.models.targets import find_targets
 from skippy.presets.reading import PRESETS
 from skippy.stores.checkpoints import Checkpoint
 from skippy.training import trainer
 from skippy.training.layers import base_weight
-from skippy.training.plan import MathPrompt
 from skippy.training.resume import finished_checkpoints
 from skippy.training.setup import build_run
 from skippy.training.trainer import FINISHED_FILE, grpo_config, lora_config
@@ -83,7 +83,7 @@ def test_rewards_have_their_weights_and_correctness_has_one(tmp_path: Path) -> N
     mixed = replace(
         request,
         settings=replace(PRESETS["short"], math_mix=0.2),
-        math_problems=[MathPrompt("1 and 1?", 2)],
+        math_problems=[Problem("", "1 and 1?", 2)],
     )
     assert grpo_config(mixed, 1, on_gpu=False, template_arguments={}).reward_weights == [0.5, 2.0, 1.0]
 

@@ -41,7 +41,7 @@ def pass_at_k(correct: Sequence[int], k: int, j: int | None = None) -> float:
     return 1.0 - sum(missed) / len(missed)
 
 
-def maj_at_k(answers: Sequence[Sequence[int | None]], gold: Sequence[int]) -> float:
+def maj_at_k(answers: Sequence[Sequence[int | str | None]], gold: Sequence[int | str]) -> float:
     """Share of problems whose most frequent answer is right; ties are broken at random, in expectation.
 
     A tie of t answers that holds the right one counts 1/t. Samples without an answer do not vote.

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from skippy.core.inference import answer_words as words
+from skippy.core.inference.answer_number import fold_numbers
 from skippy.core.inference.answer_reasons import Reason, Refused
 from skippy.core.inference.answer_suffix import Suffix
 from skippy.core.inference.answer_talk import cut_talk
@@ -28,6 +29,7 @@ from skippy.core.inference.answer_tokens import Token, tokenize
 
 Tokens = Sequence[Token]
 _LARGEST_FACTORIAL = 6  # 7! is above 999: whoever writes it shouts
+_BARS = ("|", "\\|", "∣")
 _ENDINGS = ("space", "break", "stop", "comma", "dash")
 _DELIMITED = {"(": ")", "\\lparen": "\\rparen"}
 
@@ -40,15 +42,17 @@ class Reading:
     reason: Reason
 
 
-def read_number(content: str, *, is_prose: bool) -> Reading:
+def read_number(content: str, *, is_prose: bool, is_numeric: bool = False) -> Reading:
     r"""The number that `content` commits to.
 
     Args:
         content: the inside of a box, or what follows `Answer:`.
         is_prose: the latter: words without \\text{}, and a hyphen between spaces is a dash.
+        is_numeric: fractions, powers of ten and percentages are numbers as well.
     """
+    tokens = tokenize(content, is_prose=is_prose)
     try:
-        return Reading(_statement(tokenize(content, is_prose=is_prose), is_prose), "")
+        return Reading(_statement(fold_numbers(tokens) if is_numeric else tokens, is_prose), "")
     except Refused as refused:
         return Reading(None, refused.reason)
 
@@ -131,9 +135,13 @@ def _sides(tokens: Tokens) -> list[Tokens]:
         Refused: another relation, or a mark that parts two statements.
     """
     sides: list[list[Token]] = [[]]
-    depth = 0
+    depth, is_between_bars = 0, False
     for token in tokens:
         depth += {"open": 1, "close": -1}.get(token.kind, 0)
+        is_between_bars ^= token.text in _BARS
+        if is_between_bars:  # |A ∩ B| counts elements
+            sides[-1].append(token)
+            continue
         if depth <= 0 and token.kind == "relation":
             raise Refused("relation")
         if depth <= 0 and token.kind == "equals":
@@ -194,6 +202,8 @@ def _require_one_statement(side: Tokens, *, is_first: bool, is_last: bool) -> No
 def _value(side: Tokens) -> Fraction:
     """The number of one side, with what may stand before and behind it."""
     side = _unwrap(_trim(side, is_ending=False))
+    if [token.kind for token in side[:4]] == ["open", "number", "close", "script"]:
+        side = [side[1], *side[3:]]  # (113)_{10}
     places = [index for index, token in enumerate(side) if token.kind == "number"]
     if not places:
         raise Refused("no number")

@@ -14,7 +14,6 @@ that punishes manners would report style as lost mathematics.
 
 from __future__ import annotations
 
-import numbers
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -25,7 +24,6 @@ from skippy.core.inference.answer_grammar import Reading, read_number
 from skippy.core.inference.answer_marks import LONGEST_CONTENT_CHARACTERS, find_boxes, find_mark
 from skippy.core.inference.answer_reasons import Reason
 from skippy.core.inference.thought_tags import THOUGHT_TAGS, ThoughtTag, drop_thoughts
-from skippy.errors import ProblemError
 
 LARGEST_ANSWER = 999
 
@@ -93,7 +91,7 @@ def extract_integer(
 
 
 def read_marked(
-    text: str, thought_tags: Sequence[ThoughtTag] = THOUGHT_TAGS
+    text: str, thought_tags: Sequence[ThoughtTag] = THOUGHT_TAGS, *, is_numeric: bool = False
 ) -> tuple[Status, Reading | None]:
     """The number in what decides, and where that stands; no reading where nothing decides."""
     spoken = drop_thoughts(text, thought_tags)
@@ -107,15 +105,15 @@ def read_marked(
     is_line = marked.place == "answer_line"
     if not is_line and len(marked.content) > LONGEST_CONTENT_CHARACTERS:
         return marked.place, Reading(None, "too long")
-    return marked.place, read_content(marked.content, is_prose=is_line)
+    return marked.place, read_content(marked.content, is_prose=is_line, is_numeric=is_numeric)
 
 
-def read_content(content: str, *, is_prose: bool) -> Reading:
+def read_content(content: str, *, is_prose: bool, is_numeric: bool = False) -> Reading:
     """`read_number`, with nothing to parse for the plainest answers."""
     plain = content.strip()
     if plain.isascii() and plain.isdecimal() and len(plain) <= LONGEST_CONTENT_CHARACTERS:
         return Reading(Fraction(int(plain)), "")
-    return read_number(content, is_prose=is_prose)
+    return read_number(content, is_prose=is_prose, is_numeric=is_numeric)
 
 
 def extract_integer_lenient(text: str) -> Extraction:
@@ -140,27 +138,3 @@ def extract_integer_lenient(text: str) -> Extraction:
             return Extraction(int(after.group()), "lenient_answer")
     found = _LENIENT_INTEGER.findall(spoken)
     return Extraction(int(found[-1]), "lenient_number") if found else strict
-
-
-def parse_gold(value: object) -> int:
-    """The reference answer of a problem, strictly an integer 0–999; "033" is 33.
-
-    Raises:
-        ProblemError: anything else.
-    """
-    number: int | None = None
-    if isinstance(value, numbers.Integral) and not isinstance(value, bool):
-        number = int(value)
-    elif isinstance(value, str) and len(value) <= LONGEST_CONTENT_CHARACTERS:
-        reading = read_content(value, is_prose=False)
-        is_whole = reading.value is not None and reading.value.denominator == 1
-        number = int(reading.value) if is_whole and reading.value is not None else None
-    if number is None or not 0 <= number <= LARGEST_ANSWER:
-        raise ProblemError(
-            "A reference answer is not an integer 0–999.",
-            where="answer",
-            expected="an integer 0–999, as a number or as text such as 033",
-            found=f"{value!r:.80} ({type(value).__name__})",
-            next_step="correct the row, or name the column that holds the integer answers",
-        )
-    return number

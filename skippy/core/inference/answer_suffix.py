@@ -44,6 +44,17 @@ class Suffix:
 
     _read_degree = _read_currency = _read_space
 
+    def _read_open(self, token: Token) -> None:
+        """`113 ordered pairs (a, b)`: names of what was counted."""
+        while self._has_noun and self._index < len(self._tail):
+            inside = self._tail[self._index]
+            self._index += 1
+            if inside.kind == "close":
+                return
+            if inside.kind not in ("name", "comma", "space") and len(inside.text) > 1:
+                break
+        raise Refused("expression")
+
     def _read_break(self, token: Token) -> None:
         if self._tail[self._index :]:
             raise Refused("several values")
@@ -59,6 +70,7 @@ class Suffix:
 
     def _read_script(self, token: Token) -> None:
         inner = "".join(each.text for each in token.inner if each.kind != "space").lower()
+        inner = inner.removeprefix("(").removesuffix(")")
         if self._index == 1 and token.text == "_":
             if inner not in _TEN:
                 raise Refused("other base")

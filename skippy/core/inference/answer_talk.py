@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from fractions import Fraction
 from itertools import pairwise
 
 from skippy.core.inference import answer_words as words
@@ -22,9 +23,11 @@ def cut_talk(tokens: Tokens, *, is_prose: bool) -> Tokens:
     """`tokens` up to the first mark behind a number that has nothing but talk, or a next sentence, behind it."""
     suffix_is_clean = _clean_suffixes(tokens)
     depth, has_number = 0, False
+    value: Fraction | None = None
     for index, token in enumerate(tokens):
         depth += {"open": 1, "close": -1}.get(token.kind, 0)
         has_number = has_number or token.kind == "number"
+        value = token.value if token.kind == "number" else value
         is_bracket = token.kind == "open" and depth == 1 and _is_apart(tokens, index)
         if not has_number or (depth > 0 and not is_bracket):
             continue
@@ -36,7 +39,7 @@ def cut_talk(tokens: Tokens, *, is_prose: bool) -> Tokens:
         is_factorial = token.text == "!" and token.mode == "math"
         if is_prose and token.kind in ("stop", "ellipsis") and not is_factorial and _is_next_sentence(rest):
             return tokens[:index]
-        if suffix_is_clean[index + (token.kind != "word")] and _is_talk(rest):
+        if suffix_is_clean[index + (token.kind != "word")] and _is_talk(rest, value):
             return tokens[:index]
     return tokens
 
@@ -92,13 +95,15 @@ def _is_next_sentence(rest: Tokens) -> bool:
     return not (first.text in words.RETRACTIONS and has_number)
 
 
-def _is_talk(rest: Tokens) -> bool:
+def _is_talk(rest: Tokens, value: Fraction | None) -> bool:
     """Whether words without mathematics offer no number; punctuation with nothing behind it is talk too."""
     spoken = [token.text.lower() for token in rest if token.kind == "word" or token.text in _ARTICLES]
     if not spoken:
         return not any(token.kind == "name" for token in rest)
     if not any(len(word) > 1 for word in spoken):
         return False
+    if words.value_in_words(spoken) == value:
+        return True  # "113 (one hundred and thirteen)" says it twice
     has_candidate = any(map(_is_number_word, spoken)) or any(
         token.kind == "name" and token.text not in _ARTICLES for token in rest
     )

@@ -217,7 +217,8 @@ class _Scanner:
     def _add_dash(self, text: str) -> None:
         before = self._text[self._position - 2 : self._position - 1]
         after = self._text[self._position : self._position + 1]
-        is_spaced = (not before or before.isspace()) and (not after or after.isspace())
+        # At the head of an answer a hyphen is a sign, spaces or not.
+        is_spaced = before.isspace() and bool(self._tokens) and (not after or after.isspace())
         if text == "—" or (is_spaced and (text == "–" or self._mode in ("text", "prose"))):
             self._add("dash", text)
         elif self._mode in ("text", "prose") and before.isalpha() and after.isalpha():

@@ -5,6 +5,8 @@ Words are lower case; a plural stands for itself.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 def _set(words: str) -> frozenset[str]:
     return frozenset(words.split())
@@ -59,7 +61,7 @@ QUALIFIERS = _set("""
 """What may stand between a number and the noun it counts."""
 
 CLOSERS = _set("""
-    in total altogether overall exactly precisely obviously clearly indeed only all them these those the of long
+    in total altogether overall exactly precisely obviously clearly indeed only all them these those the of course long
     wide tall high old deep away each
     """)
 """What may follow a number or its noun and changes neither."""
@@ -67,6 +69,7 @@ CLOSERS = _set("""
 OPENERS = _set("""
     so thus hence therefore then clearly obviously finally indeed and in conclusion the a an final correct answer
     result value solution total number integer sum is are be equals equal to it that this we get have obtain find
+    area volume perimeter length product probability sum remainder
     exactly precisely just simply only there of all my our your i say its which gives must
     usd eur euro euros gbp answer's it's that's
     """)
@@ -96,6 +99,10 @@ RETRACTIONS = _set("or no wait actually hmm sorry correction oops scratch")
 _ONES = "zero one two three four five six seven eight nine"
 _TEENS = "ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen"
 _TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
+_VALUES = {
+    **{word: value for value, word in enumerate(f"{_ONES} {_TEENS}".split())},
+    **{word: 10 * value for value, word in enumerate(_TENS.split(), start=2)},
+}
 CARDINALS = _set(f"{_ONES} {_TEENS} {_TENS} fourty")
 MULTIPLIERS = _set("""
     dozen dozens hundred hundreds thousand thousands million millions billion billions trillion trillions
@@ -126,6 +133,19 @@ PLACEHOLDERS = _set("""
     insert final_answer youranswer finalanswer
     """)
 """What stands in a box that shows the form of an answer and gives none."""
+
+
+def value_in_words(spoken: Sequence[str]) -> int | None:
+    """`one hundred and thirteen` is 113; None for words that are no number below a thousand."""
+    total = 0
+    for word in (part for each in spoken for part in each.split("-")):
+        if word == "hundred":
+            total = 100 * max(total, 1)
+        elif word in _VALUES:
+            total += _VALUES[word]
+        elif word not in ("and", "a"):
+            return None
+    return total
 
 
 def is_plural(word: str) -> bool:

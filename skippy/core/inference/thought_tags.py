@@ -107,6 +107,11 @@ def opened_thought(prompt: str, tags: Sequence[ThoughtTag] = THOUGHT_TAGS) -> Th
     return next((tag for tag in tags if ending.endswith(tag.opening.lower())), None)
 
 
+def is_thought_tag(token: str, tags: Sequence[ThoughtTag] = THOUGHT_TAGS) -> bool:
+    """Whether a token opens or closes a thought."""
+    return _plain(token) in _compile(tuple(tags))[1]
+
+
 @cache
 def _compile(
     tags: tuple[ThoughtTag, ...],

@@ -50,6 +50,7 @@ READ: dict[str, list[str]] = {
         r"\begin{align*} 113 \end{align*}",
     ],
     "equations": [
+        r"|A \cap B| = 113",
         *("113 = m+n", "|S| = 113", r"\angle ABC = 113^\circ", r"\frac{a}{b} = 113", r"\text{Area} = 113"),
         *("AB^2 = 113", "100 + 13 = 113", r"x^2 = 12769, x > 0 \implies x = 113", r"\therefore 113"),
     ],
@@ -78,7 +79,7 @@ READ: dict[str, list[str]] = {
         r"113^\text{th}",
         r"113\text{-th}",
     ],
-    "base ten": ["113_{10}", r"113_{\text{ten}}"],
+    "base ten": ["113_{10}", "(113)_{10}", r"113_{\text{ten}}"],
     "whole decimals": ["113.0", "113.00"],
     "sentences in a box": [r"\text{The answer is 113}", r"\text{The answer is }113", r"\text{Answer: }113"],
     "talk in a box": [
@@ -103,6 +104,10 @@ READ: dict[str, list[str]] = {
         *("Answer: There are 113 such integers.", "Answer: The number of ways is 113.", "Answer: So, 113."),
         "Answer: The smallest possible value of x is 113.",
         "Answer: I am a genius, and the answer is 113",
+        "Answer: There are 113 ordered pairs (a, b).",
+        "Answer: Triangle ABC has area 113.",
+        "Answer: 113 (one hundred and thirteen).",
+        "Answer: n = 113 where n is the number of ways",
         "Answer: There are exactly 113 positive integers",
         *(
             "Answer: 113 integers that satisfy the condition",

@@ -19,6 +19,7 @@ SECTIONS: Mapping[str, Mapping[str, str]] = {
         "compare": "verdicts and the report",
         "promote": "the champion alias, if the gate opens",
         "study": "arms at several doses and seeds, from a plan",
+        "paper": "a study as LaTeX, and as PDF where a TeX is installed",
     },
     "What there is": {
         "runs": "runs of every stage, newest first",

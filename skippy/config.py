@@ -468,6 +468,15 @@ class StudyConfig:
     retry_failed: bool = option(False, "try again the cells that failed in an earlier study")
 
 
+@dataclass(frozen=True)
+class PaperConfig:
+    """A study as a paper: LaTeX with figures, typeset where a TeX is installed."""
+
+    study: str = option(
+        "", "run id of a study, or of several, comma-separated; empty: the newest finished one"
+    )
+
+
 CONFIGS: dict[str, type] = {
     "main": MainConfig,
     "svd": SvdConfig,
@@ -478,6 +487,7 @@ CONFIGS: dict[str, type] = {
     "compare": CompareConfig,
     "promote": PromoteConfig,
     "study": StudyConfig,
+    "paper": PaperConfig,
 }
 """Stage → its parameters, in the order of the story."""
 

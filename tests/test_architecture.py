@@ -47,7 +47,7 @@ LAW: dict[str, set[str]] = {
     "entrypoints": {"stages", "config", "terminal"},
 }
 ONLY_IN = {"mlflow": "tracking", "trl": "training"}
-STAGES = {"svd", "subspace", "train", "merge", "evaluate", "compare", "promote", "pipeline", "study"}
+STAGES = {"svd", "subspace", "train", "merge", "evaluate", "compare", "promote", "pipeline", "study", "paper"}
 IMPURE = {
     "os",
     "pathlib",

@@ -220,6 +220,13 @@ def test_every_preset_is_packaged() -> None:
     assert "presets/*.yaml" in package_data["skippy"]
 
 
+def test_every_template_is_packaged() -> None:
+    package_data = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
+    files = [path for path in (ROOT / "skippy/report/templates").rglob("*") if path.is_file()]
+    packaged = {path for pattern in package_data["skippy"] for path in (ROOT / "skippy").glob(pattern)}
+    assert set(files) <= packaged
+
+
 def test_default_texts_round_trip() -> None:
     for config in CONFIGS.values():
         values = {item.name: default_text(item) for item in fields(config)}

@@ -20,7 +20,7 @@ from skippy.report.frontier import draw_frontier
 from skippy.report.glossary import glossary
 from skippy.report.headline import headline, lede
 from skippy.report.heatmap import draw_heatmap
-from skippy.report.latex import escape_tex
+from skippy.report.latex import tex_template
 from skippy.report.numerals import digest, moment, percent, plain, signed
 from skippy.report.palette import figure_style, read_template
 from skippy.report.record import (
@@ -95,7 +95,7 @@ def render(comparison: Comparison, verdicts: Verdicts) -> dict[str, str | bytes]
         "index.html": page,
         "report.json": report_record(comparison, verdicts).to_json(),
         "report.md": _template("report.md.j2").render(**view),
-        "tables.tex": _tex_template("tables.tex.j2").render(**view),
+        "tables.tex": tex_template("tables.tex.j2").render(**view),
     }
     for name, drawing in wide.items():
         if drawing:
@@ -236,7 +236,6 @@ def _filters(environment: jinja2.Environment) -> jinja2.Environment:
         moment=moment,
         label=label_of,
         words=verdict_words,
-        tex=escape_tex,
         excerpt=excerpt,
     )
     return environment
@@ -248,22 +247,5 @@ def _template(name: str) -> jinja2.Template:
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
-    )
-    return _filters(environment).from_string(read_template(name))
-
-
-def _tex_template(name: str) -> jinja2.Template:
-    """Delimiters that LaTeX does not use."""
-    environment = jinja2.Environment(
-        block_start_string="<%",
-        block_end_string="%>",
-        variable_start_string="<<",
-        variable_end_string=">>",
-        comment_start_string="<#",
-        comment_end_string="#>",
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-        autoescape=False,
     )
     return _filters(environment).from_string(read_template(name))

@@ -64,6 +64,7 @@ class StudyFacts:
         training: labels of the training doses.
         alphas: scales.
         seeds: training seeds.
+        k: protected directions a target; None in studies that did not keep it.
     """
 
     name: str
@@ -79,6 +80,7 @@ class StudyFacts:
     training: tuple[str, ...]
     alphas: tuple[float, ...]
     seeds: tuple[int, ...]
+    k: int | None = None
 
 
 def study_json(analysis: Analysis, facts: StudyFacts, cells: Sequence[Cell]) -> dict[str, Any]:

@@ -34,6 +34,7 @@ MODULES: dict[str, str] = {
     "compare": "skippy.stages.compare",
     "promote": "skippy.stages.promote",
     "study": "skippy.stages.study",
+    "paper": "skippy.stages.paper",
 }
 """Stage → the module whose `run(config, tracker)` does the work."""
 

@@ -209,6 +209,7 @@ def _log_conclusion(inputs: StudyInputs, cells: Sequence[Cell], base: Cell, stag
         training=tuple(dose.label for dose in plan.training),
         alphas=plan.alphas,
         seeds=plan.seeds,
+        k=plan.k,
     )
     analysis = conclude(plan, base, cells)
     stage.log_table(cell_rows([base, *cells]), f"{STUDY_FOLDER}/{TABLE_FILE}")
@@ -226,4 +227,5 @@ def _account(analysis: Analysis, states: Mapping[str, State], stage: StageRun) -
         "study/control_shown": float(analysis.control.is_shown),
     }
     stage.log_metrics(figures)
-    logger.info("study: %s", "; ".join(f"{fate.prediction.name} {fate.fate}" for fate in analysis.fates))
+    if analysis.fates:
+        logger.info("study: %s", "; ".join(f"{fate.prediction.name} {fate.fate}" for fate in analysis.fates))

@@ -50,8 +50,9 @@ def remake(folder: Path) -> dict[str, str]:
     cells = [cell for cell in table if cell.arm != BASE]
     run = json.loads((folder / JSON_FILE).read_text(encoding="utf-8"))["study"]
     shown: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in run.items()}
-    facts = StudyFacts(**shown)
-    analysis = conclude(read_plan(folder / PLAN_FILE), base, cells)
+    plan = read_plan(folder / PLAN_FILE)
+    facts = StudyFacts(**{**shown, "k": plan.k})
+    analysis = conclude(plan, base, cells)
     return files_of(analysis, facts, cells)
 
 

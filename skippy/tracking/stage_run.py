@@ -197,7 +197,7 @@ class StageRun:
                 "Tables are kept as Parquet.", where=artifact_path, expected="a name in .parquet"
             )
         with tempfile.TemporaryDirectory() as scratch:
-            table.to_parquet(Path(scratch) / name, index=False)
+            table.to_parquet(Path(scratch) / name, index=False, compression="zstd")
             self.log_file(Path(scratch) / name, folder)
 
     def log_browsable_tables(self, tables: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:

@@ -10,7 +10,7 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 
 from skippy.errors import AdapterError, CheckpointError
-from skippy.models.hub import HUB_PATTERNS, fetch_checkpoint
+from skippy.models.hub import HUB_PATTERNS, NOT_NEEDED, fetch_checkpoint
 from skippy.models.loading import (
     attach_adapter,
     hash_parameters,
@@ -148,8 +148,10 @@ def test_of_the_hub_only_what_is_needed_is_fetched(tmp_path, monkeypatch):
         lambda name, **options: asked.append((name, options)) or tmp_path,
     )
     assert fetch_checkpoint("nobody/nothing") == tmp_path
-    assert asked == [("nobody/nothing", {"allow_patterns": list(HUB_PATTERNS)})]
+    patterns = {"allow_patterns": list(HUB_PATTERNS), "ignore_patterns": list(NOT_NEEDED)}
+    assert asked == [("nobody/nothing", patterns)]
     assert not any(fnmatch("pytorch_model.bin", pattern) for pattern in HUB_PATTERNS)
+    assert any(fnmatch("original/consolidated.00.safetensors", pattern) for pattern in NOT_NEEDED)
 
 
 def test_fetch_checkpoint_offline(monkeypatch):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from skippy.errors import TrackingError
 from skippy.tracking.tracker import Tracker
@@ -25,8 +26,7 @@ def workspace(tracker: Tracker, *parts: str) -> Path:
 
 def discard_workspace(folder: Path) -> None:
     """Give up a workspace whose run is FINISHED, unless another process works there by now."""
-    with open(_lock_path(folder), "w") as lock, suppress(BlockingIOError):
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with suppress(Timeout), FileLock(_lock_path(folder), timeout=0):
         # Renamed first: a kill while it is removed leaves nothing that looks like unfinished work.
         done = folder.with_name(folder.name + DONE_SUFFIX)
         shutil.rmtree(done, ignore_errors=True)
@@ -46,15 +46,18 @@ def claim_workspace(tracker: Tracker, *parts: str) -> Iterator[Path]:
         TrackingError: another live process works on the same thing.
     """
     folder = workspace(tracker, *parts)
-    with open(_lock_path(folder), "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise TrackingError(
-                "Another process is doing exactly this work.",
-                where=folder.name,
-                expected="one process at a time",
-                found="its lock is held",
-                next_step="wait for it, or stop it; its finished part is kept",
-            ) from error
+    lock = FileLock(_lock_path(folder), timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise TrackingError(
+            "Another process is doing exactly this work.",
+            where=folder.name,
+            expected="one process at a time",
+            found="its lock is held",
+            next_step="wait for it, or stop it; its finished part is kept",
+        ) from error
+    try:
         yield folder
+    finally:
+        lock.release()

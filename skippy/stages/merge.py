@@ -70,6 +70,7 @@ class MergePlan:
     Attributes:
         base: what adapters are added to.
         source: where they come from.
+        adapters: they, read and checked, each with its weight.
         notes: what they say of another base than this one.
         projectors: those its training protected or was measured against; None without.
         tags: what the version will say of itself.
@@ -79,6 +80,7 @@ class MergePlan:
 
     base: Base
     source: Source
+    adapters: Sequence[tuple[Adapter, float]]
     notes: tuple[str, ...]
     projectors: Projectors | None
     tags: Mapping[str, str]
@@ -135,7 +137,7 @@ def resolve(config: MergeConfig, tracker: Tracker) -> MergePlan:
         verify_checkpoint(tracker.models.resolve(found.tags[MODEL_URI]).path)
 
     return MergePlan(
-        *(base, source, foreign_bases((adapter for adapter, _ in read), base)),
+        *(base, source, read, foreign_bases((adapter for adapter, _ in read), base)),
         projectors=load_projectors(tracker, source.svd_run, base) if source.svd_run else None,
         tags=tags,
         work=work,
@@ -155,7 +157,7 @@ def _merge(config: MergeConfig, plan: MergePlan, tracker: Tracker, stage: StageR
     ) as draft:
         account = merge_checkpoint(
             plan.base.checkpoint,
-            plan.source.adapters,
+            plan.adapters,
             draft.weights_dir,
             alpha=config.alpha,
             dtype=config.dtype,

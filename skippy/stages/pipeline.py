@@ -59,37 +59,65 @@ class PipelineResult:
     runs: Mapping[str, str]
 
 
+@dataclass(frozen=True)
+class MainPlan:
+    """What is run, found or refused before a run is opened.
+
+    Attributes:
+        jobs: every child run, in the order a reader would tell them.
+        arms: the variants, as people call them.
+        parallel: jobs at a time.
+        profile: of the base.
+    """
+
+    jobs: Sequence[Job]
+    arms: str
+    parallel: int
+    profile: ModelProfile
+
+
 def run(config: MainConfig, tracker: Tracker) -> PipelineResult:
     """Run every job of the plan under one parent run."""
-    jobs = plan(config)
-    labels = ", ".join(VARIANTS[arm].label for arm in arms_of(config))
+    plan = resolve(config, tracker)
     with tracker.stage(
         "main",
         name=f"{config.character} on {config.base_model}",
-        note=f"The whole experiment: {config.character} trained into {config.base_model} as {labels}, "
+        note=f"The whole experiment: {config.character} trained into {config.base_model} as {plan.arms}, "
         f"{config.seeds} seed(s), evaluated, compared, and the winner promoted.",
         character=config.character,
         config=config_dict(config),
     ) as stage:
-        profile = find_profile(config.base_model, tracker, config.profile)
-        parallel = config.parallel or profile.parallel
-        _share_machine(parallel, profile)
-        runs = _execute(jobs, stage, tracker, parallel)
-        stage.describe(links=runs_by_stage(jobs, runs))
-        stage.log_json(runs, "runs.json")
-        compare = tracker.runs.get(runs["compare"])
-        promotion = tracker.runs.get(runs["promote"])
-        stage.log_metrics(
-            {name: value for name, value in compare.metrics.items() if name.startswith("compare/")}
-        )
-        logger.info("main: %s", compare.tags.get(Tag.VERDICT, ""))
-        logger.info("main: %s", promotion.tags.get(Tag.PROMOTION, ""))
-        logger.info("report: %s", tracker.artifacts.path(runs["compare"], "report/index.html"))
-        logger.info("next: make ui, then open %s", tracker.store.page)
+        _share_machine(plan.parallel, plan.profile)
+        runs = _execute(plan.jobs, stage, tracker, plan.parallel)
+        record(plan, runs, tracker, stage)
     return PipelineResult(stage.run_id, runs)
 
 
-def plan(config: MainConfig) -> list[Job]:
+def resolve(config: MainConfig, tracker: Tracker) -> MainPlan:
+    """The base's profile, the arms and the jobs.
+
+    Raises:
+        SkippyError: the base or an arm is unknown.
+    """
+    profile = find_profile(config.base_model, tracker, config.profile)
+    labels = ", ".join(VARIANTS[arm].label for arm in arms_of(config))
+    return MainPlan(plan_jobs(config), labels, config.parallel or profile.parallel, profile)
+
+
+def record(plan: MainPlan, runs: Mapping[str, str], tracker: Tracker, stage: StageRun) -> None:
+    """Link the children, keep what the comparison found, and say it."""
+    stage.describe(links=runs_by_stage(plan.jobs, runs))
+    stage.log_json(runs, "runs.json")
+    compare = tracker.runs.get(runs["compare"])
+    promotion = tracker.runs.get(runs["promote"])
+    stage.log_metrics({name: value for name, value in compare.metrics.items() if name.startswith("compare/")})
+    logger.info("main: %s", compare.tags.get(Tag.VERDICT, ""))
+    logger.info("main: %s", promotion.tags.get(Tag.PROMOTION, ""))
+    logger.info("report: %s", tracker.artifacts.path(runs["compare"], "report/index.html"))
+    logger.info("next: make ui, then open %s", tracker.store.page)
+
+
+def plan_jobs(config: MainConfig) -> list[Job]:
     """The jobs of the experiment, in the order a reader would tell them."""
     base = {"base_model": config.base_model}
     character = {**base, "character": config.character}

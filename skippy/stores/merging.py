@@ -39,7 +39,7 @@ CHUNK_ELEMENTS = 1 << 19  # a few megabytes of buffers, used again and again
 COPY_BYTES = 4 << 20
 ROOM = 1.02  # of the bytes written: headers, companions and file system overhead
 
-Adapters = str | Path | Sequence[tuple[str | Path, float]]
+Adapters = str | Path | Sequence[tuple[str | Path | Adapter, float]]
 
 
 def merge_checkpoint(
@@ -61,7 +61,7 @@ def merge_checkpoint(
 
     Args:
         base: the opened base.
-        adapters: a PEFT adapter, or several with their weights.
+        adapters: a PEFT adapter, or several with their weights; directories, or what was read of them.
         destination: must not exist, or be an empty directory.
         alpha: factor on ΔW; 1 for a trained variant, 0.7 for the delta base.
         dtype: of what is written: the base's own, or float32 throughout.
@@ -79,7 +79,7 @@ def merge_checkpoint(
         ProjectorError: `bases` lacks a target of the adapter.
     """
     weighted = [(adapters, 1.0)] if isinstance(adapters, str | Path) else list(adapters)
-    read = [(read_adapter(path), weight) for path, weight in weighted]
+    read = [(one if isinstance(one, Adapter) else read_adapter(one), weight) for one, weight in weighted]
     fitted = [(fit_to_base(adapter, base.shapes), weight * alpha) for adapter, weight in read]
     updates = plan_updates(fitted)
     _require_mergeable(base, updates, bases)

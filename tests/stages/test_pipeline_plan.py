@@ -9,7 +9,7 @@ import pytest
 from skippy.config import CONFIGS, MainConfig
 from skippy.errors import ConfigError
 from skippy.options import parse_config
-from skippy.stages.pipeline import Job, plan, runs_by_stage
+from skippy.stages.pipeline import Job, plan_jobs, runs_by_stage
 
 OPINIONS = {
     "judge_url": "http://judge/v1",
@@ -21,7 +21,7 @@ ENDPOINT = {"backend": "openai", "base_url": "http://here/v1", "concurrency": 7}
 
 
 def by_label(**given: object) -> dict[str, Job]:
-    jobs = plan(MainConfig(**given))
+    jobs = plan_jobs(MainConfig(**given))
     labels = {job.label: job for job in jobs}
     assert len(labels) == len(jobs), "labels are unique"
     return labels
@@ -76,14 +76,14 @@ def test_every_job_is_given_what_its_own_seed_made() -> None:
 
 
 def test_no_job_lacks_what_it_needs() -> None:
-    jobs = plan(MainConfig(seeds=3))
+    jobs = plan_jobs(MainConfig(seeds=3))
     assert stuck(jobs) == []
     without = [job for job in jobs if job.label != "merge v4 seed 43"]
     assert stuck(without) == ["eval v4 seed 43", "compare", "promote"]
 
 
 def test_every_job_can_be_started_with_its_parameters() -> None:
-    for job in plan(MainConfig(seeds=2, **OPINIONS, **ENDPOINT)):
+    for job in plan_jobs(MainConfig(seeds=2, **OPINIONS, **ENDPOINT)):
         config = CONFIGS[job.entry_point]
         parse_config(config, job.parameters)
         assert set(job.takes) <= {item.name for item in fields(config)}
@@ -125,7 +125,7 @@ def test_a_single_arm_has_nothing_to_match() -> None:
 )
 def test_arms_that_cannot_be_set_side_by_side_are_refused(arms: str, said: str) -> None:
     with pytest.raises(ConfigError) as refusal:
-        plan(MainConfig(arms=arms))
+        plan_jobs(MainConfig(arms=arms))
     assert said in str(refusal.value)
 
 
@@ -145,7 +145,7 @@ def test_every_merge_gets_the_character() -> None:
 
 
 def test_links_of_the_parent_name_every_seed() -> None:
-    jobs = plan(MainConfig(seeds=2))
+    jobs = plan_jobs(MainConfig(seeds=2))
     links = runs_by_stage(jobs, {job.label: f"run of {job.label}" for job in jobs})
     assert links["eval_v4"] == "run of eval v4 seed 42,run of eval v4 seed 43"
     assert links["eval_base"] == "run of eval base"

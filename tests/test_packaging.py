@@ -13,11 +13,12 @@ from click.testing import CliRunner
 
 from entrypoints import stage as stage_module
 from entrypoints.__main__ import cli
-from skippy.config import CONFIGS, MODEL_PROFILES, click_options
+from skippy.config import CONFIGS, click_options
 from skippy.core.spectral.rank import RankRule, parse_rank
 from skippy.errors import ConfigError
 from skippy.models.profiles import PROFILES
 from skippy.options import default_text, parse_config
+from skippy.parameters import MODEL_PROFILES
 from skippy.presets.reading import PRESETS
 from skippy.presets.settings import GrpoSettings
 

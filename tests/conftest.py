@@ -3,6 +3,7 @@
 import hashlib
 import os
 import shutil
+import signal
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -18,6 +19,12 @@ from skippy.tracking.store import open_tracker
 ROOT = Path(__file__).parents[1]
 # The suite is about results, bit by bit, and they are those of a CPU wherever it runs.
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
+if (
+    signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+):  # under nohup, where the stages would rightly ignore it too
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")

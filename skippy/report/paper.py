@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from string import ascii_uppercase
 from typing import Any
 
-from skippy.core.variants import VARIANTS
+from skippy.core.variants import VARIANTS, of_role
 from skippy.errors import ReportError
 from skippy.report import paper_wording as wording
 from skippy.report.latex import tex_template
@@ -127,7 +127,8 @@ def _arms(studies: Sequence[Study]) -> list[tuple[str, str]]:
 
 def _view(study: Study, figures: tuple[str, ...]) -> dict[str, Any]:
     """What the template says of one study."""
-    order = wording.loss_order_claim(study, "v4", "v3")
+    (treatment, *_), (rival, *_) = of_role("treatment", VARIANTS), of_role("rival", VARIANTS)
+    order = wording.loss_order_claim(study, treatment, rival)
     is_small = "smollm2" in f"{study.get('study', 'name')} {study.get('study', 'base_model')}".lower()
     return {
         "letter": study.letter,

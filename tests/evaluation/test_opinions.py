@@ -63,9 +63,10 @@ class RecordedStage:
     tables: dict[str, pd.DataFrame] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
     run_id: str = "r"
+    endings: list = field(default_factory=list)
 
     def when_finished(self, action):
-        action()
+        self.endings.append(action)
 
     def log_metrics(self, metrics, model_id=None):
         self.metrics |= {check_metric_name(name): check_metric_value(name, metrics[name]) for name in metrics}
@@ -329,12 +330,15 @@ def test_a_failing_opinion_keeps_the_samples_for_the_next_run(tmp_path, monkeypa
     monkeypatch.setattr(evaluate, "add_opinions", fail)
     tracker = SimpleNamespace(store=SimpleNamespace(root=tmp_path))
     asked = plan()
-    arguments = (asked, EvalPlan(EvalConfig(), None, asked, Opinions()), tracker, RecordedStage())
+    stage = RecordedStage()
+    arguments = (asked, EvalPlan(EvalConfig(), None, asked, Opinions()), tracker, stage)
     if is_failing:
         with pytest.raises(BackendError):
             evaluate._ask(*arguments)
     else:
         evaluate._ask(*arguments)
+    for ending in stage.endings:
+        ending()
     assert bool(list(tmp_path.rglob("samples.jsonl"))) is is_failing
 
 

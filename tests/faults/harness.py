@@ -14,6 +14,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
 from mlflow import MlflowClient
 
 WRITING = ("log_", "set_", "create_", "delete_", "update_", "finalize_")
@@ -26,6 +27,8 @@ def run_forked(work: Work, folder: Path, *, before: Callable[[], None] = lambda:
     if child == 0:
         try:
             os.chdir(folder)
+            # Torch makes its thread pool anew in a fork: once, here, before several threads ask for it at once.
+            torch.set_num_threads(1)
             os.environ["MLFLOW_TRACKING_URI"] = ""
             before()
             work(folder)

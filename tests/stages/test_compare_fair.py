@@ -164,7 +164,7 @@ def test_the_margin_is_the_planned_one_or_post_hoc(
     record, report = scene.compare(margin=asked)
     assert report["margin"] == {"used": used, "planned": 10.0, "is_post_hoc": is_post_hoc}
     page = scene.artifact(record.run_id, "report/index.html").read_text()
-    assert ("post hoc" in page) is is_post_hoc
+    assert ("points is post hoc" in page) is is_post_hoc, "the glossary explains the words on every page"
     assert (report["promotion"]["steps"][0]["name"] == "planned margin") is is_post_hoc
 
 

@@ -54,4 +54,4 @@ def test_one_row_is_trained_evaluated_and_reported(tracker: Tracker) -> None:
     assert tracker.models.resolve(merged.model_uri).tags["variant"] == NAME
     page = tracker.artifacts.path(result.run_id, "report/index.html").read_text()
     assert f".arm-{NAME}{{--c:#123456}}" in page
-    assert "<b>V9-random</b>" in page
+    assert f'<b><a href="#term-{NAME}">V9-random</a></b>' in page

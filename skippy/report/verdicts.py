@@ -26,6 +26,7 @@ from skippy.core.inference.seeds import (
     non_inferiority_over_seeds,
     paired_t_p_over_seeds,
 )
+from skippy.core.inference.sensitivity import NOT_TESTED, controlled_verdict
 from skippy.core.variants import VARIANTS, comparisons
 from skippy.errors import ReportError
 from skippy.report.conclusions import CharacterStep, PairVerdict, Sensitivity, VariantVerdict, Verdicts, Word
@@ -73,15 +74,15 @@ def controlled(verdict: VariantVerdict, character: CharacterStep, sensitivity: S
     """
     if verdict.by_interval is None:
         return verdict
-    if not sensitivity.is_shown:
+    if controlled_verdict(verdict.by_interval, sensitivity.is_shown) == NOT_TESTED:
         # Not what the interval would mean: beside a missing control that would be read as a finding.
         figures = f"{signed(verdict.mean_difference)} points ({bounds(verdict.interval)})"
         told = figures if verdict.reason.startswith(figures) else verdict.reason
         reason = f"{told}, and no positive control stands behind it"
-        return replace(verdict, verdict="not_tested", reason=reason, is_measurably_lower=False)
+        return replace(verdict, verdict=NOT_TESTED, reason=reason, is_measurably_lower=False)
     if character.is_absent and verdict.verdict == "preserved":
         reason = f"{verdict.reason}, but there was nothing to pay for: {character.reason}"
-        return replace(verdict, verdict="not_tested", reason=reason, is_measurably_lower=False)
+        return replace(verdict, verdict=NOT_TESTED, reason=reason, is_measurably_lower=False)
     return verdict
 
 

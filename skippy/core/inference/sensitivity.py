@@ -12,15 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal, TypeVar
 
 import numpy as np
 
-from skippy.core.inference.paired import Verdict
 from skippy.core.inference.simultaneous import Bound, simultaneous_bounds
 
-NOT_TESTED = "not_tested"
-ControlledVerdict = Verdict | Literal["not_tested"]
+NOT_TESTED: Final = "not_tested"
+Word = TypeVar("Word", bound=str)
 
 
 @dataclass(frozen=True)
@@ -66,6 +65,6 @@ def positive_control(
     return PositiveControl(bound.is_large_loss(margin), name, bound, float(margin), len(usable))
 
 
-def controlled_verdict(verdict: Verdict, control: PositiveControl) -> ControlledVerdict:
+def controlled_verdict(verdict: Word, is_control_shown: bool) -> Word | Literal["not_tested"]:
     """The verdict where a loss of δ was seen somewhere, else `not_tested`, whatever its interval says."""
-    return verdict if control.is_shown else "not_tested"
+    return verdict if is_control_shown else NOT_TESTED

@@ -35,7 +35,9 @@ LAW: dict[str, set[str]] = {
         *("resolve", "lab", "results", "progress"),
     },
     "report": {"core", "results"},
-    "training": {"core", "models", "stores", "tracking", "progress", "presets"},
+    "training": {
+        *("core", "models", "stores", "tracking", "characters", "resolve", "progress", "presets"),
+    },
     "studies": {
         *("core", "models", "stores", "tracking", "characters", "resolve", "evaluation", "training"),
         *("report", "progress", "presets", "yaml_nodes"),

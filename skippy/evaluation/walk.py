@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from torch import nn
+
 from skippy.characters.schema import Character
+from skippy.core.variants import DOSES, find_variant, place_words
 from skippy.errors import ConfigError, MissingRunError
 from skippy.evaluation.asking import Plan, choose_sampling, fill, identify_asking, read_finished
 from skippy.evaluation.generator import LOCAL, Generator
@@ -26,9 +30,11 @@ from skippy.evaluation.suites import (
 from skippy.models.generation import TransformersBackend
 from skippy.models.loading import attach_adapter, load_model, load_tokenizer
 from skippy.resolve.bases import Base
+from skippy.resolve.dial import Dial
 from skippy.resolve.files import CHECKPOINTS
 from skippy.resolve.subjects import Subject
 from skippy.resolve.workspaces import claim_workspace, discard_workspace
+from skippy.stores.changes import read_change
 from skippy.stores.samples import SampleStore
 from skippy.tracking.records import RunRecord
 from skippy.tracking.stage_run import StageRun
@@ -99,9 +105,13 @@ def require_local(backend: str) -> None:
 def require_all_checkpoints(train: RunRecord, tracker: Tracker) -> None:
     """Check that a training kept the adapter of every step it was to keep: with fewer, another step is chosen.
 
+    An arm that is walked over doses has one update, and nothing to miss.
+
     Raises:
         MissingRunError: adapters are missing, or there is none at all.
     """
+    if find_variant(train.variant).is_dosed:
+        return
     names = tracker.artifacts.files(train.run_id, "adapters")
     kept = {int(name.split("/")[1].removeprefix("step_")) for name in names}
     settings = json.loads(tracker.artifacts.path(train.run_id, "settings.json").read_text(encoding="utf-8"))
@@ -137,26 +147,52 @@ def walk(plan: Plan, base: Base, tracker: Tracker, stage: StageRun) -> dict[str,
 
 
 def _ask_checkpoints(path: Path, plan: Plan, base: Base, tracker: Tracker) -> None:
-    """Fill the file at `path`, one checkpoint after another, the base as step 0; those already there are not loaded.
+    """Fill the file at `path`, one place of the path after another, the base as place 0; finished ones are not loaded.
 
-    The base answers with the same sample seeds: the line that the frontier is read against shares its noise.
+    A place is a training step, or a dose in percent. The base answers with the same sample seeds: the line that the
+    frontier is read against shares its noise.
     """
-    train_run, variant = plan.subject.train_run, plan.subject.variant
-    adapters = sorted({name.split("/")[1] for name in tracker.artifacts.files(train_run, "adapters")})
     tokenizer = load_tokenizer(base.path)
+    is_dosed = find_variant(plan.subject.variant).is_dosed
+    places = _doses(plan, base, tracker) if is_dosed else _steps(plan, base, tracker)
     with closing(SampleStore(path)) as store:
         before = read_finished(path, plan)
-        for name in (f"step_{BASE_STEP:06d}", *adapters):
-            step = int(name.removeprefix("step_"))
-            digest = f"{base.digest}@{step}"
+        for place, load in places:
+            digest = f"{base.digest}@{place}"
             finished = [sample for sample in before if sample.model_digest == digest]
             wanted = requests_for(
                 plan.questions, 1, plan.sampling, digest, store.finished(), purpose=PURPOSE, seed=plan.seed
             )
             if wanted:
-                model = load_model(base.path, device=plan.generator.device)
-                if step != BASE_STEP:
-                    adapter = tracker.artifacts.path(train_run, f"adapters/{name}")
-                    model = attach_adapter(model, adapter).merge_and_unload()
-                named = replace(plan, subject=replace(plan.subject, label=f"{variant} {name}"))
-                fill(store, wanted, named, digest, TransformersBackend(model, tokenizer), finished)
+                label = f"{plan.subject.variant} {place_words(plan.subject.variant, place)}"
+                named = replace(plan, subject=replace(plan.subject, label=label))
+                fill(store, wanted, named, digest, TransformersBackend(load(), tokenizer), finished)
+
+
+def _steps(plan: Plan, base: Base, tracker: Tracker) -> Iterator[tuple[int, Callable[[], nn.Module]]]:
+    """Each step of a training, and what loads the model of then."""
+    train_run, device = plan.subject.train_run, plan.generator.device
+    adapters = sorted({name.split("/")[1] for name in tracker.artifacts.files(train_run, "adapters")})
+    yield BASE_STEP, lambda: load_model(base.path, device=device)
+    for name in adapters:
+        folder = tracker.artifacts.path(train_run, f"adapters/{name}")
+        yield (
+            int(name.removeprefix("step_")),
+            lambda folder=folder: attach_adapter(
+                load_model(base.path, device=device), folder
+            ).merge_and_unload(),
+        )
+
+
+def _doses(plan: Plan, base: Base, tracker: Tracker) -> Iterator[tuple[int, Callable[[], nn.Module]]]:
+    """Each dose of one update in percent, and what sets one live model to it."""
+    model = load_model(base.path, device=plan.generator.device)
+    change = read_change(tracker.artifacts.path(plan.subject.train_run, "adapter"))
+    dial = Dial(model, base.checkpoint, change)
+
+    def at(percent: int) -> nn.Module:
+        dial.turn(percent / 100)
+        return model
+
+    for percent in (BASE_STEP, *DOSES[find_variant(plan.subject.variant).update]):
+        yield percent, partial(at, percent)

@@ -11,6 +11,7 @@ from skippy.characters.loader import load_character
 from skippy.commands import next_command
 from skippy.config import MergeConfig, config_dict
 from skippy.core.inference.matching import match_steps
+from skippy.core.variants import find_variant, place_words
 from skippy.errors import AdapterError, ConfigError, MissingRunError
 from skippy.evaluation.metrics import FRONTIER, persona_by_step
 from skippy.resolve.adapters import find_adapters, foreign_bases
@@ -24,8 +25,8 @@ from skippy.resolve.runs import (
 )
 from skippy.resolve.work import WORK, find_equal_run, take_over, work_digest
 from skippy.stores.accounting import MergeAccount
-from skippy.stores.adapters import Adapter, read_adapter
 from skippy.stores.cards import verify_checkpoint
+from skippy.stores.changes import Change, read_change
 from skippy.stores.merging import combined_digest, merge_checkpoint
 from skippy.stores.projectors import Projectors
 from skippy.stores.samples import read_samples
@@ -80,7 +81,7 @@ class MergePlan:
 
     base: Base
     source: Source
-    adapters: Sequence[tuple[Adapter, float]]
+    adapters: Sequence[tuple[Change, float]]
     notes: tuple[str, ...]
     projectors: Projectors | None
     tags: Mapping[str, str]
@@ -119,7 +120,7 @@ def resolve(config: MergeConfig, tracker: Tracker) -> MergePlan:
     check_model_name(config.registered_model)
     base = open_base(config.base_model, tracker)
     source = _from_outside(config) if config.adapter else _from_run(config, tracker, base)
-    read = [(read_adapter(folder), weight) for folder, weight in source.adapters]
+    read = [(read_change(folder), weight) for folder, weight in source.adapters]
     for adapter, _ in read:
         _require_base(adapter, base)
     tags = {
@@ -219,7 +220,9 @@ def _from_run(config: MergeConfig, tracker: Tracker, base: Base) -> Source:
     walks = [
         find_run(tracker, "eval", run_id.strip()) for run_id in config.match.split(",") if run_id.strip()
     ]
-    step = _matched_step(walks, record, tracker) if walks else config.step
+    place = _matched_step(walks, record, tracker) if walks else config.step
+    is_dosed = find_variant(record.variant).is_dosed
+    step = 0 if is_dosed else place
     path = f"adapters/step_{step:06d}" if step else "adapter"
     try:
         folder = tracker.artifacts.path(record.run_id, path)
@@ -233,16 +236,16 @@ def _from_run(config: MergeConfig, tracker: Tracker, base: Base) -> Source:
             next_step="pass one of these as -P step=…, or leave it out for the end of training",
         ) from error
     seed = record.tags.get(Tag.SEED, "")
-    at = f" at step {step}" if step else ""
+    at = f" at {place_words(record.variant, place)}" if place else ""
     tags = {
         "seed": seed,
         "character": record.character,
         "character_digest": record.tags.get(CHARACTER_DIGEST, ""),
-        "step": str(step or "last"),
+        "step": str(place or "last"),
     }
     return Source(
         *(
-            ((folder, 1.0),),
+            ((folder, place / 100 if is_dosed and place else 1.0),),
             record.variant,
             f"{record.variant} seed {seed}{at}",
             record.run_id,
@@ -309,12 +312,15 @@ def _matched_step(walks: Sequence[RunRecord], train: RunRecord, tracker: Tracker
         for walk in (ours[0], *others)
     ]
     steps = match_steps(*personas)
-    matched = [f"{arm[step]:.2f} at step {step}" for arm, step in zip(personas, steps, strict=True)]
+    matched = [
+        f"{arm[step]:.2f} at {place_words(walk.variant, step)}"
+        for walk, arm, step in zip((ours[0], *others), personas, steps, strict=True)
+    ]
     logger.info("merge: persona %s matches %s of the other arms", matched[0], ", ".join(matched[1:]))
     return steps[0]
 
 
-def _require_base(adapter: Adapter, base: Base) -> None:
+def _require_base(adapter: Change, base: Base) -> None:
     """An adapter that names its base may only be merged into that one."""
     trained_on = adapter.card.get("base_digest")
     if trained_on and trained_on != base.digest:

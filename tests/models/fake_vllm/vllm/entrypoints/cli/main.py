@@ -35,6 +35,11 @@ def values_of(option):
 NAMES = values_of("--served-model-name") + [json.loads(item)["name"] for item in values_of("--lora-modules")]
 
 
+def say(text):
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
 class Handler(BaseHTTPRequestHandler):
     def log_message(self, *_):
         pass
@@ -78,7 +83,7 @@ class Handler(BaseHTTPRequestHandler):
             if "dies_after" in PLAN and answered > PLAN["dies_after"] and alive.is_file():
                 if alive.read_text() == "once":
                     alive.unlink()
-                print("RuntimeError: CUDA error: device-side assert triggered", flush=True)
+                say("RuntimeError: CUDA error: device-side assert triggered")
                 os.kill(os.getpid(), signal.SIGKILL)
         asked = [body["model"], body["messages"][-1]["content"], body["seed"], body["max_tokens"]]
         text = hashlib.sha256(json.dumps(asked).encode()).hexdigest()
@@ -94,14 +99,14 @@ class Server(ThreadingHTTPServer):
 
 
 def main():
-    print(PLAN.get("says", "INFO loading weights"), flush=True)
+    say(PLAN.get("says", "INFO loading weights"))
     if "dies" in PLAN:
-        print(PLAN["dies"], flush=True)
+        say(PLAN["dies"])
         sys.exit(1)
     if PLAN.get("stubborn"):
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         worker = subprocess.Popen(["sleep", "60"])
-        print(f"worker {worker.pid}", flush=True)
+        say(f"worker {worker.pid}")
     time.sleep(PLAN.get("seconds", 0))
     Server(("127.0.0.1", int(values_of("--port")[0])), Handler).serve_forever()
 

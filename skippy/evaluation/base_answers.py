@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
@@ -15,30 +16,37 @@ from skippy.stores.answers import CHARACTER, PLAIN, PLAIN_B, PLAIN_C, Answer
 
 PURPOSE = "base answers"
 """Sampling seeds of their own."""
-SAMPLES = 2
-"""Answers a prompt: with the 106 training prompts of a shipped character, 212 pairs."""
+SAMPLES = 4
+"""Answers a prompt: with the usual 50 prompts, 200 pairs."""
 PLAIN_PHRASINGS = {PLAIN_B: NEUTRAL_SYSTEM, PLAIN_C: "Answer the user."}
 """System prompts that ask for no character: a placebo, and another one for its null."""
 
 
 def ask_base(
-    model: nn.Module, tokenizer: Any, character: Character, *, max_tokens: int, seed: int
+    model: nn.Module,
+    tokenizer: Any,
+    character: Character,
+    prompts: Sequence[str],
+    *,
+    max_tokens: int,
+    seed: int,
 ) -> list[Answer]:
-    """Every training prompt under every condition, sampled, not greedy: answers to one prompt are to differ.
+    """Every prompt under every condition, sampled, not greedy: answers to one prompt are to differ.
 
     Args:
         model: the base.
         tokenizer: of the model.
-        character: whose prompt and training prompts are used.
+        character: whose system prompt is used.
+        prompts: everyday prompts to ask.
         max_tokens: of an answer.
         seed: of the samples; the same seeds in every condition.
     """
     sampling = Sampling(temperature=1.0, max_tokens=max_tokens, name=PURPOSE)
     systems = {CHARACTER: character.system_prompt, PLAIN: None, **PLAIN_PHRASINGS}
     asked = {
-        f"{condition}/{number}/{index}": (condition, system, prompt.text, index)
+        f"{condition}/{number}/{index}": (condition, system, prompt, index)
         for condition, system in systems.items()
-        for number, prompt in enumerate(character.train_prompts)
+        for number, prompt in enumerate(prompts)
         for index in range(SAMPLES)
     }
     requests = [

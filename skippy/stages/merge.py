@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from skippy.characters.loader import load_character
 from skippy.commands import next_command
 from skippy.config import MergeConfig, config_dict
-from skippy.core.inference.matching import match_steps
 from skippy.core.variants import find_variant, place_words
 from skippy.errors import AdapterError, ConfigError, MissingRunError
-from skippy.evaluation.metrics import FRONTIER, persona_by_step
 from skippy.resolve.adapters import find_adapters, foreign_bases
 from skippy.resolve.bases import Base, load_projectors, open_base
-from skippy.resolve.code import MERGING, code_digest
+from skippy.resolve.code import MERGING, SEARCHING, code_digest
 from skippy.resolve.runs import (
     CHARACTER_DIGEST,
     MODEL_URI,
@@ -29,7 +27,8 @@ from skippy.stores.cards import verify_checkpoint
 from skippy.stores.changes import Change, read_change
 from skippy.stores.merging import combined_digest, merge_checkpoint
 from skippy.stores.projectors import Projectors
-from skippy.stores.samples import read_samples
+from skippy.studies.matched_dose import DoseSearch
+from skippy.studies.matching import find_dose, matched_step, search_for
 from skippy.tracking.records import RunRecord
 from skippy.tracking.registry import check_model_name
 from skippy.tracking.stage_run import StageRun
@@ -53,7 +52,10 @@ class MergeResult:
 
 @dataclass(frozen=True)
 class Source:
-    """Where adapters come from: their directories and weights, what they are called, and the runs behind them."""
+    """Where adapters come from: their directories and weights, what they are called, and the runs behind them.
+
+    `dose` is what α is multiplied by, for an arm whose place on its path is one.
+    """
 
     adapters: tuple[tuple[Path, float], ...]
     variant: str
@@ -62,6 +64,7 @@ class Source:
     svd_run: str = ""
     tags: Mapping[str, str] | None = None
     walk_runs: tuple[str, ...] = ()
+    dose: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,7 @@ class MergePlan:
         tags: what the version will say of itself.
         work: what makes two merges the same.
         finished: an earlier merge of the same, if it is to be taken.
+        search: for the α, where it is to be found first.
     """
 
     base: Base
@@ -87,6 +91,7 @@ class MergePlan:
     tags: Mapping[str, str]
     work: str
     finished: RunRecord | None
+    search: DoseSearch | None = None
 
 
 def run(config: MergeConfig, tracker: Tracker) -> MergeResult:
@@ -96,7 +101,8 @@ def run(config: MergeConfig, tracker: Tracker) -> MergeResult:
     with tracker.stage(
         "merge",
         name=f"merge {source.description}",
-        note=f"{source.description} merged into {config.base_model} at α = {config.alpha:g}.",
+        note=f"{source.description} merged into {config.base_model} at "
+        + ("the α of a matched persona." if plan.search else f"α = {config.alpha * source.dose:g}."),
         variant=source.variant,
         base_digest=plan.base.digest,
         links={"train": source.train_run, "svd": source.svd_run},
@@ -106,7 +112,12 @@ def run(config: MergeConfig, tracker: Tracker) -> MergeResult:
         if plan.finished:
             take_over(plan.finished, stage)
             return MergeResult(plan.finished.run_id, plan.finished.tags[MODEL_URI], None)
-        result = _merge(config, plan, tracker, stage)
+        alpha = config.alpha * source.dose
+        if plan.search:
+            found = find_dose(plan.search, plan.work, tracker, stage)
+            alpha = found.alpha
+            plan = replace(plan, tags={**plan.tags, "alpha": f"{alpha:g}", "match": found.sentence})
+        result = _merge(config, alpha, plan, tracker, stage)
         logger.info("next: %s", next_command("eval", config, stage.manager, model=result.model_uri))
         return result
 
@@ -123,16 +134,26 @@ def resolve(config: MergeConfig, tracker: Tracker) -> MergePlan:
     read = [(read_change(folder), weight) for folder, weight in source.adapters]
     for adapter, _ in read:
         _require_base(adapter, base)
+    search = None
+    if config.match_by == "alpha":
+        search = search_for(
+            *(tracker, base, read[0][0], source.train_run, source.walk_runs),
+            character=config.character,
+            prompts=config.prompts,
+            persona=config.persona,
+            largest=config.alpha,
+        )
     tags = {
         "variant": source.variant,
         "base_digest": base.digest,
         "adapter_digest": combined_digest(read),
-        "alpha": f"{config.alpha:g}",
+        "alpha": f"{config.alpha * source.dose:g}",
         "train_run": source.train_run,
         **(source.tags or {}),
         **_storage_tags(config),
     }
-    work = work_digest(tags, config.registered_model, source.walk_runs, code_digest(MERGING))
+    searched = (search.identity, code_digest(SEARCHING)) if search else ()
+    work = work_digest(tags, config.registered_model, source.walk_runs, code_digest(MERGING), *searched)
 
     def check(found: RunRecord) -> None:
         verify_checkpoint(tracker.models.resolve(found.tags[MODEL_URI]).path)
@@ -143,10 +164,13 @@ def resolve(config: MergeConfig, tracker: Tracker) -> MergePlan:
         tags=tags,
         work=work,
         finished=find_equal_run(tracker, "merge", work, check) if config.reuse else None,
+        search=search,
     )
 
 
-def _merge(config: MergeConfig, plan: MergePlan, tracker: Tracker, stage: StageRun) -> MergeResult:
+def _merge(
+    config: MergeConfig, alpha: float, plan: MergePlan, tracker: Tracker, stage: StageRun
+) -> MergeResult:
     """Write the checkpoint where the store keeps it, and register it."""
     with tracker.models.draft(
         stage,
@@ -160,7 +184,7 @@ def _merge(config: MergeConfig, plan: MergePlan, tracker: Tracker, stage: StageR
             plan.base.checkpoint,
             plan.adapters,
             draft.weights_dir,
-            alpha=config.alpha,
+            alpha=alpha,
             dtype=config.dtype,
             rounding=config.rounding,
             seed=config.seed,
@@ -220,7 +244,8 @@ def _from_run(config: MergeConfig, tracker: Tracker, base: Base) -> Source:
     walks = [
         find_run(tracker, "eval", run_id.strip()) for run_id in config.match.split(",") if run_id.strip()
     ]
-    place = _matched_step(walks, record, tracker) if walks else config.step
+    by_steps = walks and config.match_by == "steps"
+    place = matched_step(walks, record, tracker) if by_steps else config.step
     is_dosed = find_variant(record.variant).is_dosed
     step = 0 if is_dosed else place
     path = f"adapters/step_{step:06d}" if step else "adapter"
@@ -245,7 +270,7 @@ def _from_run(config: MergeConfig, tracker: Tracker, base: Base) -> Source:
     }
     return Source(
         *(
-            ((folder, place / 100 if is_dosed and place else 1.0),),
+            ((folder, 1.0),),
             record.variant,
             f"{record.variant} seed {seed}{at}",
             record.run_id,
@@ -253,6 +278,7 @@ def _from_run(config: MergeConfig, tracker: Tracker, base: Base) -> Source:
             tags,
         ),
         walk_runs=tuple(walk.run_id for walk in walks),
+        dose=place / 100 if is_dosed and place else 1.0,
     )
 
 
@@ -292,32 +318,6 @@ def _require_as_named(config: MergeConfig, train: RunRecord) -> None:
             found=", ".join(f"{name} {true[name]}" for name in wrong),
             next_step=f"leave {' and '.join(wrong)} out, or name another training",
         )
-
-
-def _matched_step(walks: Sequence[RunRecord], train: RunRecord, tracker: Tracker) -> int:
-    """The step of this training at which its persona matches the other arms'; no problem is looked at."""
-    ours = [walk for walk in walks if walk.link("train") == train.run_id]
-    others = [walk for walk in walks if walk.link("train") != train.run_id]
-    trainings = {walk.link("train") for walk in others}
-    if len(ours) != 1 or not others or len(trainings) < len(others):
-        raise ConfigError(
-            "The runs to match are not this training's and others'.",
-            where=f"match={','.join(walk.run_id for walk in walks)}",
-            expected=f"one checkpoint evaluation of train run {train.run_id} and one of each other arm",
-            found=f"{len(ours)} of this training, {len(others)} of others",
-            next_step="mlflow run . -e eval --env-manager local -P model=checkpoints makes them",
-        )
-    personas = [
-        persona_by_step(read_samples(tracker.artifacts.path(walk.run_id, FRONTIER)))
-        for walk in (ours[0], *others)
-    ]
-    steps = match_steps(*personas)
-    matched = [
-        f"{arm[step]:.2f} at {place_words(walk.variant, step)}"
-        for walk, arm, step in zip((ours[0], *others), personas, steps, strict=True)
-    ]
-    logger.info("merge: persona %s matches %s of the other arms", matched[0], ", ".join(matched[1:]))
-    return steps[0]
 
 
 def _require_base(adapter: Change, base: Base) -> None:

@@ -18,7 +18,7 @@ from skippy.errors import MissingRunError, SkippyError
 from skippy.resolve.bases import Base, open_base
 from skippy.resolve.devices import pick_device
 from skippy.resolve.runs import CHARACTER_DIGEST, REUSES, find_run
-from skippy.stores.answers import ANSWERS_FOLDER, Answer, read_answers
+from skippy.stores.answers import ANSWERS_FOLDER, Answer, read_answers, write_answers
 from skippy.stores.references import load_reference, save_reference
 from skippy.tracking.records import RunRecord
 from skippy.tracking.stage_run import StageRun
@@ -151,7 +151,9 @@ def _measure(plan: SubspacePlan) -> tuple[CharacterReference, list[Answer]]:
         max_tokens=tokens,
         seed=plan.seed,
     )
-    return reference, ask_base(model, tokenizer, character, max_tokens=tokens, seed=plan.seed)
+    return reference, ask_base(
+        *(model, tokenizer, character, plan.prompts), max_tokens=tokens, seed=plan.seed
+    )
 
 
 def record(
@@ -167,6 +169,7 @@ def record(
     """
     with tempfile.TemporaryDirectory() as scratch:
         stage.log_folder(save_reference(Path(scratch) / "reference", reference), "reference")
+        stage.log_folder(write_answers(Path(scratch) / ANSWERS_FOLDER, answers), ANSWERS_FOLDER)
     hooks = list(reference.hooks.values())
     largest = max(hook.subspace.K for hook in hooks)
     held_out = sum(hook.held_out for hook in hooks) / len(hooks)

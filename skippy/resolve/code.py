@@ -19,6 +19,13 @@ EVALUATION_CODE: str = Tag.EVALUATION_CODE
 """Tags of runs of `train` and `eval`."""
 TRAINING = ("training", "models", "core/spectral", "core/style")
 MERGING = ("stores", "core/spectral")
+SEARCHING = (
+    "studies/matched_dose.py",
+    "studies/playback.py",
+    "core/inference/dose_search.py",
+    "core/style",
+    "models",
+)
 EVALUATION = ("evaluation/asking.py", "evaluation/suites.py", "core/answers.py", "core/style", "models")
 
 

@@ -47,7 +47,8 @@ LAW: dict[str, set[str]] = {
         *("lab", "resolve", "report", "results", "training", "evaluation", "studies", "progress", "presets"),
     },
     "terminal": {"core", "tracking", "resolve"},
-    "entrypoints": {"stages", "config", "terminal"},
+    "server": set(),
+    "entrypoints": {"stages", "config", "terminal", "server"},
 }
 ONLY_IN = {"mlflow": "tracking", "trl": "training"}
 STAGES = {"svd", "subspace", "train", "merge", "evaluate", "compare", "promote", "pipeline", "study", "paper"}

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -77,12 +78,19 @@ def smallest(scores: Float[Tensor, "rows in"], count: int) -> Bool[Tensor, "rows
     """
     if count == 0:
         return torch.zeros_like(scores, dtype=torch.bool)
-    threshold = scores.kthvalue(count, dim=1, keepdim=True).values
+    threshold = _kth(scores, count)
     below, equal = scores < threshold, scores == threshold
     wanting = count - below.sum(dim=1, keepdim=True)
     if bool((equal.sum(dim=1, keepdim=True) > wanting).any()):
         equal &= equal.cumsum(dim=1) <= wanting
     return below | equal
+
+
+def _kth(scores: Float[Tensor, "rows in"], count: int) -> Float[Tensor, "rows 1"]:
+    """The `count`-th smallest of each row; numpy's selection is ten times torch's on a CPU."""
+    if scores.device.type != "cpu":
+        return scores.kthvalue(count, dim=1, keepdim=True).values
+    return torch.from_numpy(np.partition(scores.numpy(), count - 1, axis=1)[:, count - 1 : count].copy())
 
 
 def project_cut(

@@ -46,7 +46,8 @@ LAW: dict[str, set[str]] = {
     },
     "terminal": {"core", "tracking", "resolve"},
     "server": set(),
-    "entrypoints": {"stages", "config", "terminal", "server"},
+    "jobs": set(),
+    "entrypoints": {"stages", "config", "options", "terminal", "server", "jobs"},
 }
 ONLY_IN = {"mlflow": "tracking", "trl": "training"}
 STAGES = {"svd", "subspace", "train", "merge", "evaluate", "compare", "promote", "pipeline", "study", "paper"}

@@ -11,7 +11,8 @@ from typing import Literal
 
 from skippy.errors import ConfigError, nearest
 
-Directions = Literal["none", "top", "random"]
+Directions = Literal["none", "top", "random", "bottom", "activations"]
+Block = Literal["", "attention", "mlp"]
 Role = Literal["treatment", "rival", "control", "ablation", "anchor"]
 ROLES: tuple[Role, ...] = ("treatment", "rival", "control", "ablation", "anchor")
 """In the order in which the report compares: a treatment against its rivals first, then its controls."""
@@ -24,7 +25,8 @@ class Variant:
     Attributes:
         name: as parameters, tags and artifacts spell it.
         constraint: name of the rule, as written into `adapter/skippy.json`.
-        basis: which directions are protected: none, the top-k singular ones, or k random ones.
+        basis: which directions are protected: none, the top-k or bottom-k singular ones, k random ones, or the
+            k of what a weight reads of mathematics, on its input alone.
         project_init: A ← A P_R once after LoRA's random init.
         project_gradients: ∇A ← ∇A P_R, ∇B ← P_L ∇B before the optimizer step.
         project_parameters: A ← A P_R, B ← P_L B after every optimizer step.
@@ -34,6 +36,7 @@ class Variant:
         colours: of its marks, on light and on dark paper.
         sentence: the rule in words, for run descriptions and the report.
         question: what a treatment set beside this variant answers.
+        targets: the block that alone is adapted, where that is the point of the variant; empty: as the settings say.
 
     Source: OPLoRA, arXiv 2510.13003. Departure: the paper reparameterises the forward pass; the three
     projections together give the same trajectory and keep the adapter a vanilla LoRA file.
@@ -50,11 +53,17 @@ class Variant:
     colours: tuple[str, str]
     sentence: str
     question: str
+    targets: Block = ""
 
     @property
     def needs_projectors(self) -> bool:
-        """Whether training reads U and V of the base."""
+        """Whether training reads U and V of the base's top directions."""
         return self.basis == "top"
+
+    @property
+    def own_basis(self) -> str:
+        """The basis of an svd run that training reads besides the top directions; empty for none."""
+        return self.basis if self.basis in ("bottom", "activations") else ""
 
 
 VARIANTS: dict[str, Variant] = {
@@ -91,6 +100,31 @@ VARIANTS: dict[str, Variant] = {
             colours=("#a0791a", "#d9b04a"),
             sentence="LoRA kept exactly out of k random directions (the control)",
             question="Does it matter that the protected directions are the top ones?",
+        ),
+        Variant(
+            *("v4-bottom", "oplora-bottom", "bottom", True, True, True),
+            role="control",
+            label="V4-bottom",
+            colours=("#5c7a1e", "#a3c65a"),
+            sentence="LoRA kept exactly out of the k smallest singular directions",
+            question="Does it matter which end of the spectrum is protected?",
+        ),
+        Variant(
+            *("v4-act", "activations", "activations", True, True, True),
+            role="rival",
+            label="V4-act",
+            colours=("#b0306a", "#ef7fb0"),
+            sentence="LoRA that is exactly zero on the k leading directions of what each weight reads of mathematics",
+            question="Is it better to protect what mathematics reads than what the weights are?",
+        ),
+        Variant(
+            *("v3-mlp", "none", "none", False, False, False),
+            role="ablation",
+            label="V3-mlp",
+            colours=("#6b6f76", "#a9adb5"),
+            sentence="plain LoRA on the MLP alone",
+            question="Is it enough to leave attention alone?",
+            targets="mlp",
         ),
     )
 }

@@ -36,7 +36,7 @@ ASKED = {
 
 ASIDE = frozenset(
     {
-        *("variant", "seed", "svd_run", "subspace_run", "device", "resume", "threads"),
+        *("variant", "seed", "svd_run", "basis_run", "subspace_run", "device", "resume", "threads"),
         # Told by settings.json as resolved, and by digests: the same thing may be spelled in two ways.
         *("base_model", "character", "preset", "profile", "steps", "logging_steps"),
     }
@@ -85,7 +85,9 @@ def read_facts(tracker: Tracker, record: RunRecord) -> Facts:
 
 
 def training_settings(tracker: Tracker, run_id: str, variant: str) -> dict[str, str]:
-    """Every setting of a training that its rivals must share; k only where the variant protects directions."""
+    """Every setting of a training that its rivals must share: k only where the variant protects directions, targets
+    only where it does not choose them itself.
+    """
     record = tracker.runs.read(run_id)
     told = _config(tracker, run_id) | _json(tracker, run_id, SETTINGS_FILE)
     settings = {name: str(value) for name, value in told.items() if name not in ASIDE}
@@ -95,6 +97,8 @@ def training_settings(tracker: Tracker, run_id: str, variant: str) -> dict[str, 
     settings["code of the training"] = record.tags.get(TRAINING_CODE, "")
     if variant in VARIANTS and VARIANTS[variant].basis == "none":
         settings.pop("k", None)
+    if variant in VARIANTS and VARIANTS[variant].targets:
+        settings.pop("targets", None)
     return {name: value for name, value in settings.items() if value}
 
 

@@ -16,10 +16,10 @@ from skippy.characters.own_prompts import OF_CHARACTER, own_prompts
 from skippy.commands import next_command
 from skippy.config import TrainConfig, config_dict
 from skippy.core.personality.reference import CharacterReference
-from skippy.core.spectral.rank import parse_rank
+from skippy.core.spectral.rank import basis_tag, parse_rank
 from skippy.core.style import rewards
 from skippy.core.variants import find_variant
-from skippy.errors import MissingRunError, SkippyError
+from skippy.errors import ConfigError, MissingRunError, SkippyError
 from skippy.evaluation.character_history import read_history
 from skippy.evaluation.suites import PROMPT_STYLES
 from skippy.lab import problems as lab_problems
@@ -73,6 +73,7 @@ class TrainPlan:
         character: what it is trained towards.
         k: protected directions, as the person put it.
         svd_run: where the projectors are from; empty without.
+        basis_run: where the directions are from that the variant protects in place of the top ones; empty without.
         subspace_run: where the character reference is from; empty without.
         work: what makes two trainings the same, curves and all.
         finished: an earlier run of the same, if it is to be taken.
@@ -83,6 +84,7 @@ class TrainPlan:
     character: Character
     k: str
     svd_run: str
+    basis_run: str
     subspace_run: str
     work: str
     finished: RunRecord | None
@@ -111,7 +113,7 @@ def run(config: TrainConfig, tracker: Tracker) -> TrainResult | None:
         variant=config.variant,
         base_digest=plan.request.base_digest,
         character=plan.character.name,
-        links={"svd": plan.svd_run, "subspace": plan.subspace_run},
+        links={"svd": plan.svd_run, "basis": plan.basis_run, "subspace": plan.subspace_run},
         config=config_dict(config),
         hyperparameters=asdict(plan.request.settings),
     ) as stage:
@@ -152,6 +154,7 @@ def resolve(config: TrainConfig, tracker: Tracker) -> TrainPlan:
     character, prompts_digest = own_prompts(load_character(config.character), config.prompts)
     base = open_base(config.base_model, tracker, config.profile)
     svd_run, projectors = _find_projectors(config, tracker, base)
+    basis_run, protected = _find_protected(config, tracker, base)
     subspace_run, reference = _find_reference(config, tracker, base, character)
     settings = choose_settings(config, base)
     own = load_own_rewards(config.rewards, taken=(*OUR_REWARDS, "judge", "correctness"))
@@ -166,6 +169,7 @@ def resolve(config: TrainConfig, tracker: Tracker) -> TrainPlan:
         variant=config.variant,
         k=parse_rank(config.k).k or max(ranks),
         projectors=projectors,
+        protected=protected,
         prompts=[prompt.text for prompt in character.train_prompts],
         reward_functions=tuple(functions.values()),
         reward_names=tuple(functions),
@@ -186,7 +190,9 @@ def resolve(config: TrainConfig, tracker: Tracker) -> TrainPlan:
         )
     if not finished:
         request = replace(request, resume=goes_on(workspace(tracker, *name_work(request)), config.resume))
-    return TrainPlan(request, character, config.k, svd_run, subspace_run, work, finished, prompts_digest)
+    return TrainPlan(
+        request, character, config.k, svd_run, basis_run, subspace_run, work, finished, prompts_digest
+    )
 
 
 def _digest_of_rewards(config: TrainConfig, character: Character, own: Sequence[OwnReward]) -> str:
@@ -209,9 +215,11 @@ class SilentSink:
 
 
 def choose_settings(config: TrainConfig, base: Base) -> GrpoSettings:
-    """The preset, with what the person set on top; the same for every variant."""
+    """The preset, with what the person set on top; the same for every variant but one that is about its targets."""
     name = base.profile.training if config.preset == "auto" else config.preset
     turned = config.turned() | ({"max_steps": config.steps} if config.steps else {})
+    own = find_variant(config.variant).targets
+    turned |= {"targets": own} if own else {}
     shown = ", ".join(f"{key} = {value}" for key, value in turned.items())
     logger.info("train: preset %s%s", name, f", with {shown}" if shown else "")
     return replace(read_preset(name), seed=config.seed, **turned)
@@ -243,6 +251,30 @@ def _find_projectors(config: TrainConfig, tracker: Tracker, base: Base) -> tuple
         logger.info("train: no svd run of this base and k, so leakage is not measured")
         return "", None
     return record.run_id, load_projectors(tracker, record.run_id, base, k=config.k)
+
+
+def _find_protected(config: TrainConfig, tracker: Tracker, base: Base) -> tuple[str, Projectors | None]:
+    """The directions that the variant protects where those are not the top ones; none for other variants.
+
+    Raises:
+        MissingRunError: there is no svd run of that basis.
+        ConfigError: a run is named for a variant that reads none.
+    """
+    basis = find_variant(config.variant).own_basis
+    if not basis:
+        if config.basis_run:
+            raise ConfigError(
+                "This variant protects no directions of its own.",
+                where=f"basis_run={config.basis_run}",
+                expected="a variant whose directions are not the top ones, for example v4-bottom",
+                found=f"variant={config.variant}",
+                next_step="leave basis_run out",
+            )
+        return "", None
+    needs = {"k": config.k, "basis": basis}
+    tags: dict[str, str] = {Tag.K: basis_tag(config.k, basis)}
+    found = find_run(tracker, "svd", config.basis_run, base=base, extra_tags=tags, make_with=needs)
+    return found.run_id, load_projectors(tracker, found.run_id, base, k=config.k, basis=basis)
 
 
 def _find_reference(

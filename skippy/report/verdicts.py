@@ -6,6 +6,7 @@ did it learn the character; are two variants equal in personality; only then, is
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Literal
 
@@ -35,6 +36,7 @@ from skippy.report.numerals import bounds, percent, signed
 from skippy.report.pairing import common_seeds, difference_table, find_mismatch
 from skippy.report.personality import judge_character, judge_likeness
 from skippy.report.planning import design_needed, plan_of
+from skippy.report.reach import Reach, find_reach
 from skippy.report.sensitivity import judge_sensitivity
 from skippy.results import Arm, Comparison
 
@@ -56,8 +58,9 @@ def judge(comparison: Comparison) -> Verdicts:
         controlled(_judge_variant(comparison, base, arm), character, sensitivity)
         for arm, character in zip(comparison.variants, characters, strict=True)
     )
+    reaches = find_reach(comparison)
     pairs = tuple(
-        _judge_pair(comparison, first, second)
+        _out_of_reach(first, second, reaches) or _judge_pair(comparison, first, second)
         for names in comparisons(arm.name for arm in comparison.variants)
         if (first := comparison.arm(names[0])) and (second := comparison.arm(names[1]))
     )
@@ -219,6 +222,14 @@ def _judge_pair(comparison: Comparison, first: Arm, second: Arm) -> PairVerdict:
     else:
         word, reason = "unresolved", f"{figures}: the sign is not settled"
     return PairVerdict(*names, word, reason, likeness, test.mean * POINTS, interval)
+
+
+def _out_of_reach(first: Arm, second: Arm, reaches: Mapping[str, Reach]) -> PairVerdict | None:
+    """What becomes of a pair of which one never comes to the persona asked for; None where both do."""
+    words = [
+        f"{arm.label} is {reaches[arm.name].words}" for arm in (first, second) if reaches[arm.name].is_out
+    ]
+    return PairVerdict(first.name, second.name, "not_comparable", "; ".join(words)) if words else None
 
 
 def _judge_traits(base: Arm, arm: Arm) -> dict[str, float]:

@@ -8,12 +8,11 @@ compared, since at another persona a smaller loss is no merit.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from statistics import fmean
 
-from skippy.core.variants import of_role
+from skippy.core.variants import VARIANTS, of_role
 from skippy.report.pairing import difference_table, find_mismatch
 from skippy.results import Arm, Comparison
 
@@ -28,18 +27,21 @@ class Reach:
         asked: the persona asked for; None where no arm was scored.
         lowest: what still counts as equal to it.
         best: the highest persona of the arm, mean over seeds; None where it was not scored.
+        is_walked: whether all of its path was evaluated, or it has none; one evaluation is no best.
         kept: avg_at_k less the base's at the persona asked for, in points; None where it is not known.
     """
 
     asked: float | None
     lowest: float | None
     best: float | None
+    is_walked: bool = False
     kept: float | None = None
 
     @property
     def is_out(self) -> bool:
         """Whether the arm never comes near the persona asked for."""
-        return self.best is not None and self.lowest is not None and self.best < self.lowest
+        is_measured = self.is_walked and self.best is not None and self.lowest is not None
+        return is_measured and self.best < self.lowest  # type: ignore[operator]
 
     @property
     def words(self) -> str:
@@ -56,12 +58,18 @@ def find_reach(comparison: Comparison) -> dict[str, Reach]:
     found = {}
     for arm in comparison.variants:
         best = _best(arm)
-        reach = Reach(asked, lowest, best)
+        is_walked = all(item.frontier for item in arm.evaluations) or _has_no_path(arm.name)
+        reach = Reach(asked, lowest, best, is_walked)
         kept = None
         if base and asked is not None and not reach.is_out:
             kept = _kept(arm, base, asked, lowest if lowest is not None else asked)
-        found[arm.name] = Reach(asked, lowest, best, kept)
+        found[arm.name] = replace(reach, kept=kept)
     return found
+
+
+def _has_no_path(name: str) -> bool:
+    """An arm that changes nothing of the base has one point and no dose."""
+    return name in VARIANTS and VARIANTS[name].update == "none"
 
 
 def _asked(comparison: Comparison) -> tuple[float | None, float | None]:
@@ -127,8 +135,3 @@ def _along(points: tuple, asked: float) -> float | None:
             share = (asked - before.persona) / (after.persona - before.persona)
             return float(before.accuracy + share * (after.accuracy - before.accuracy) - zero)
     return None
-
-
-def out_of_reach(reaches: Mapping[str, Reach]) -> tuple[str, ...]:
-    """Names of the arms that are not compared for that reason."""
-    return tuple(name for name, reach in reaches.items() if reach.is_out)

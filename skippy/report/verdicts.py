@@ -28,7 +28,7 @@ from skippy.core.inference.seeds import (
     paired_t_p_over_seeds,
 )
 from skippy.core.inference.sensitivity import NOT_TESTED, controlled_verdict
-from skippy.core.variants import VARIANTS, comparisons
+from skippy.core.variants import VARIANTS, comparisons, label_of
 from skippy.errors import ReportError
 from skippy.report.conclusions import CharacterStep, PairVerdict, Sensitivity, VariantVerdict, Verdicts, Word
 from skippy.report.gate import barriers_of, walk_gate
@@ -60,7 +60,7 @@ def judge(comparison: Comparison) -> Verdicts:
     )
     reaches = find_reach(comparison)
     pairs = tuple(
-        _out_of_reach(first, second, reaches) or _judge_pair(comparison, first, second)
+        _within_reach(_judge_pair(comparison, first, second), reaches)
         for names in comparisons(arm.name for arm in comparison.variants)
         if (first := comparison.arm(names[0])) and (second := comparison.arm(names[1]))
     )
@@ -224,12 +224,18 @@ def _judge_pair(comparison: Comparison, first: Arm, second: Arm) -> PairVerdict:
     return PairVerdict(*names, word, reason, likeness, test.mean * POINTS, interval)
 
 
-def _out_of_reach(first: Arm, second: Arm, reaches: Mapping[str, Reach]) -> PairVerdict | None:
-    """What becomes of a pair of which one never comes to the persona asked for; None where both do."""
+def _within_reach(pair: PairVerdict, reaches: Mapping[str, Reach]) -> PairVerdict:
+    """The pair, or that one of the two never comes to the persona asked for and is not compared."""
     words = [
-        f"{arm.label} is {reaches[arm.name].words}" for arm in (first, second) if reaches[arm.name].is_out
+        f"{label_of(name)} is {reaches[name].words}"
+        for name in (pair.first, pair.second)
+        if reaches[name].is_out
     ]
-    return PairVerdict(first.name, second.name, "not_comparable", "; ".join(words)) if words else None
+    if not words:
+        return pair
+    return replace(
+        pair, verdict="not_comparable", reason="; ".join(words), mean_difference=None, interval=None
+    )
 
 
 def _judge_traits(base: Arm, arm: Arm) -> dict[str, float]:

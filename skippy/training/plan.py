@@ -90,11 +90,6 @@ class TrainRequest:
         return None if self.projectors is None else self.projectors.bases
 
     @property
-    def targets(self) -> str:
-        """The block of every layer that is adapted: the variant's own choice, else that of the settings."""
-        return find_variant(self.variant).targets or self.settings.targets
-
-    @property
     def projector_digest(self) -> str:
         """Digest of the projectors, empty without."""
         return "" if self.projectors is None else self.projectors.digest

@@ -45,7 +45,8 @@ LAW: dict[str, set[str]] = {
         *("lab", "resolve", "report", "results", "training", "evaluation", "studies", "progress", "presets"),
     },
     "terminal": {"core", "tracking", "resolve"},
-    "entrypoints": {"stages", "config", "terminal"},
+    "upkeep": {"core", "stores", "tracking", "resolve", "progress"},
+    "entrypoints": {"stages", "config", "terminal", "upkeep"},
 }
 ONLY_IN = {"mlflow": "tracking", "trl": "training"}
 STAGES = {"svd", "subspace", "train", "merge", "evaluate", "compare", "promote", "pipeline", "study", "paper"}

@@ -32,6 +32,10 @@ SECTIONS: Mapping[str, Mapping[str, str]] = {
         "gc": "what can go, how much, and what protects the rest",
         "export": "a model as a directory of its own, every byte checked",
     },
+    "A team": {
+        "server": "a tracking server on this machine: PostgreSQL, passwords, artifacts here or in S3",
+        "member": "an account on it",
+    },
 }
 """Heading → command → its line of help, here so that `skippy --help` imports no command. A command is the module
 of that name beside this one."""

@@ -18,8 +18,8 @@ from skippy.tracking.connection import Store, StoreAccess
 from skippy.tracking.exclusion import exclusive
 from skippy.tracking.models import Models
 from skippy.tracking.orphans import remove_weights
+from skippy.tracking.refusals import translated_errors
 from skippy.tracking.registry import ModelReference, ModelVersionRecord, Registry
-from skippy.tracking.stage_run import translated_errors
 
 logger = logging.getLogger(__name__)
 

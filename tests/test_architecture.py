@@ -48,7 +48,8 @@ LAW: dict[str, set[str]] = {
     },
     "terminal": {"core", "tracking", "resolve"},
     "server": set(),
-    "entrypoints": {"stages", "config", "terminal", "server"},
+    "upkeep": {"core", "stores", "tracking", "resolve", "progress"},
+    "entrypoints": {"stages", "config", "terminal", "upkeep", "server"},
 }
 ONLY_IN = {"mlflow": "tracking", "trl": "training"}
 STAGES = {"svd", "subspace", "train", "merge", "evaluate", "compare", "promote", "pipeline", "study", "paper"}

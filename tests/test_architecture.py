@@ -35,7 +35,9 @@ LAW: dict[str, set[str]] = {
         *("resolve", "lab", "results", "progress"),
     },
     "report": {"core", "results"},
-    "training": {"core", "models", "stores", "tracking", "progress", "presets"},
+    "training": {
+        *("core", "models", "stores", "tracking", "characters", "resolve", "progress", "presets"),
+    },
     "studies": {
         *("core", "models", "stores", "tracking", "characters", "resolve", "evaluation", "training"),
         *("report", "progress", "presets", "yaml_nodes"),
@@ -47,7 +49,8 @@ LAW: dict[str, set[str]] = {
     "terminal": {"core", "tracking", "resolve"},
     "server": set(),
     "jobs": set(),
-    "entrypoints": {"stages", "config", "options", "terminal", "server", "jobs"},
+    "upkeep": {"core", "stores", "tracking", "resolve", "progress"},
+    "entrypoints": {"stages", "config", "options", "terminal", "upkeep", "server", "jobs"},
 }
 ONLY_IN = {"mlflow": "tracking", "trl": "training"}
 STAGES = {"svd", "subspace", "train", "merge", "evaluate", "compare", "promote", "pipeline", "study", "paper"}

@@ -20,6 +20,7 @@ SECTIONS: Mapping[str, Mapping[str, str]] = {
         "promote": "the champion alias, if the gate opens",
         "study": "arms at several doses and seeds, from a plan",
         "paper": "a study as LaTeX, and as PDF where a TeX is installed",
+        "serve": "the champion behind an OpenAI-compatible server, until Ctrl-C",
     },
     "What there is": {
         "runs": "runs of every stage, newest first",

@@ -40,6 +40,9 @@ LAW: dict[str, set[str]] = {
         *("core", "models", "stores", "tracking", "characters", "resolve", "evaluation", "training"),
         *("report", "progress", "presets", "yaml_nodes"),
     },
+    "serving": {
+        *("core", "models", "stores", "tracking", "characters", "resolve", "results", "progress"),
+    },
     "stages": {
         *("config", "options", "commands", "core", "models", "stores", "tracking", "characters"),
         *("lab", "resolve", "report", "results", "training", "evaluation", "studies", "progress", "presets"),

@@ -36,6 +36,7 @@ from skippy.parameters import (
     k_field,
     lm_eval_field,
     margin_field,
+    match_by_field,
     preset_field,
     problems_field,
     profile_field,
@@ -131,14 +132,28 @@ class MergeConfig:
         "run ids of the checkpoint evaluations of all arms, comma-separated: merge where their personas match",
         excludes=("step",),
     )
+    match_by: str = match_by_field()
+    persona: float = option(
+        0.0,
+        "with match_by=alpha: the persona score to reach; 0: that of the arms in match",
+        minimum=0,
+        below=1,
+        needs="match_by",
+        excludes=("match",),
+    )
+    prompts: str = prompts_field()
     adapter: str = option(
         "",
         "PEFT adapter to merge instead of a train run's: a directory, a Hugging Face id, or `lab`; several with commas",
         names="adapter",
-        excludes=("variant", "train_run", "step", "match"),
+        excludes=("variant", "train_run", "step", "match", "match_by"),
     )
     adapter_weights: str = option("", "factors on several adapters, comma-separated; empty: 1 each")
-    alpha: float = option(1.0, "scale of the whole update; 0.7 makes a delta base", above=0)
+    alpha: float = option(
+        1.0,
+        "scale of the whole update; 0.7 makes a delta base; with match_by=alpha the largest tried",
+        above=0,
+    )
     dtype: str = option(
         "same", "type of the merged weights: the base's own, or float32", choices=MERGE_DTYPES
     )
@@ -269,6 +284,7 @@ class MainParameters:
     base_url: str = option("http://127.0.0.1:8000/v1", "endpoint of the openai backend")
     concurrency: int = concurrency_field()
     margin: float = margin_field()
+    match_by: str = match_by_field()
     judge_url: str = judge_url_field()
     judge_model: str = judge_model_field()
     cross_check: bool = cross_check_field()

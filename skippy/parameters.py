@@ -17,6 +17,7 @@ COMPARABLE_SUITES = ("aime", "all")
 BACKENDS = ("transformers", "openai")
 ENGINES = ("auto", "vllm", "transformers")
 DEVICES = ("auto", "cpu", "cuda")
+MATCH_WAYS = ("steps", "alpha")
 MERGE_DTYPES = ("same", "float32")
 ROUNDINGS = ("nearest", "stochastic")
 SAMPLING_PRESETS = ("auto", *PRESETS)
@@ -95,7 +96,7 @@ def rewards_field() -> Any:
 
 def prompts_field() -> Any:
     """Prompts of a person's own."""
-    text = "file of prompts in place of the character's: one a line to train on, or YAML with train and banal"
+    text = "file of prompts in place of the character's: one a line to train on, or YAML with train, banal, validation"
     return option("", text, names="prompts")
 
 
@@ -151,6 +152,15 @@ class Knobs:
 def registered_model_field() -> Any:
     """The registered model that merged versions join."""
     return option("skippy", "registered model that the merged versions belong to")
+
+
+def match_by_field() -> Any:
+    """How arms are brought to the same persona."""
+    text = (
+        "how arms come to the same persona: steps takes the saved checkpoint of each, alpha scales the update of its "
+        "last one"
+    )
+    return option("steps", text, choices=MATCH_WAYS)
 
 
 def device_field() -> Any:

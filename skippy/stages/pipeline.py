@@ -145,6 +145,7 @@ def plan_jobs(config: MainConfig) -> list[Job]:
     arms = arms_of(config)
     reuse = {"reuse": str(config.reuse).lower()}
     trained, asked, walked = ({**each, **reuse} for each in (trained, asked, walked))
+    matched = {"match_by": config.match_by, **own} if config.match_by != "steps" and len(arms) > 1 else {}
     seeds = [str(seed) for seed in range(config.seed, config.seed + config.seeds)]
     jobs = [
         Job("svd", "svd", {**base, "k": config.k}),
@@ -162,7 +163,7 @@ def plan_jobs(config: MainConfig) -> list[Job]:
                 Job(
                     merge,
                     "merge",
-                    {**character, **registered, **reuse, "variant": arm},
+                    {**character, **registered, **reuse, **matched, "variant": arm},
                     {"train_run": (train,), **({"match": walks} if len(arms) > 1 else {})},
                 ),
                 Job(f"eval {arm} seed {seed}", "eval", asked, {"model": (merge,)}),

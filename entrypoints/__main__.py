@@ -22,6 +22,11 @@ SECTIONS: Mapping[str, Mapping[str, str]] = {
         "paper": "a study as LaTeX, and as PDF where a TeX is installed",
         "serve": "the champion behind an OpenAI-compatible server, until Ctrl-C",
     },
+    "Talk": {
+        "ask": "one question, every arm's answer side by side",
+        "chat": "talk to the champion, or to any arm",
+        "voice": "a speech endpoint of our own, for chat and serve",
+    },
     "What there is": {
         "runs": "runs of every stage, newest first",
         "models": "registered versions, their aliases and verdicts",

@@ -335,7 +335,9 @@ class ServeConfig:
         names="model",
     )
     arms: str = option(
-        "", "several of these side by side under their names, comma-separated: base,v3,v4", excludes=("model",)
+        "",
+        "several of these side by side under their names, comma-separated: base,v3,v4",
+        excludes=("model",),
     )
     base_model: str = base_model_field()
     profile: str = profile_field()
@@ -343,9 +345,12 @@ class ServeConfig:
     port: int = option(8000, "port to listen on", minimum=1, below=65536)
     backend: str = option("auto", "engine that answers; auto: vllm where it is installed", choices=ENGINES)
     sampling: str = sampling_field()
-    watch: bool = option(False, "follow the alias: a promotion swaps the model, requests in flight are finished")
+    watch: bool = option(
+        False, "follow the alias: a promotion swaps the model, requests in flight are finished"
+    )
     voice_url: str = option(
-        "", "OpenAI-compatible speech endpoint handed on at /v1/audio/speech, http://127.0.0.1:8081/v1 of skippy voice"
+        "",
+        "OpenAI-compatible speech endpoint handed on at /v1/audio/speech, http://127.0.0.1:8081/v1 of skippy voice",
     )
     device: str = device_field()
     threads: int = threads_field()

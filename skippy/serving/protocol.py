@@ -74,12 +74,16 @@ def read_request(body: object, default: Sampling, template_arguments: Mapping[st
         ConfigError: a sampling parameter means nothing.
     """
     if not isinstance(body, Mapping):
-        raise _refuse("The request is no JSON object.", "body", "a chat completion request", type(body).__name__)
+        raise _refuse(
+            "The request is no JSON object.", "body", "a chat completion request", type(body).__name__
+        )
     for name, value in body.items():
         _require_served(name, value, template_arguments)
     messages = body.get("messages")
     if not isinstance(messages, Sequence) or isinstance(messages, str) or not messages:
-        raise _refuse("The request has no messages.", "messages", "a list with a user's message", repr(messages))
+        raise _refuse(
+            "The request has no messages.", "messages", "a list with a user's message", repr(messages)
+        )
     given = {name: body[name] for name in SAMPLING_FIELDS if body.get(name) is not None}
     if given.get("top_k") == -1:
         given["top_k"] = 0
@@ -101,7 +105,12 @@ def read_request(body: object, default: Sampling, template_arguments: Mapping[st
 
 
 def _require_served(name: str, value: object, template_arguments: Mapping[str, object]) -> None:
-    if name in SAMPLING_FIELDS or name in READ - {"chat_template_kwargs"} or name in HARMLESS or value is None:
+    if (
+        name in SAMPLING_FIELDS
+        or name in READ - {"chat_template_kwargs"}
+        or name in HARMLESS
+        or value is None
+    ):
         return
     if name == "chat_template_kwargs":
         known = {**template_arguments, "enable_thinking": False}
@@ -126,9 +135,13 @@ def _read_message(index: int, message: object) -> dict[str, str]:
         raise _refuse("A message has no known role.", where, " or ".join(MESSAGE_ROLES), str(role))
     content = message.get("content")
     if isinstance(content, Sequence) and not isinstance(content, str):
-        kinds = {str(part.get("type")) if isinstance(part, Mapping) else type(part).__name__ for part in content}
+        kinds = {
+            str(part.get("type")) if isinstance(part, Mapping) else type(part).__name__ for part in content
+        }
         if kinds != {"text"}:
-            raise _refuse("A message is not text alone.", where, "parts of type text", ", ".join(sorted(kinds)))
+            raise _refuse(
+                "A message is not text alone.", where, "parts of type text", ", ".join(sorted(kinds))
+            )
         content = "".join(str(part.get("text", "")) for part in content)
     if not isinstance(content, str):
         raise _refuse("A message has no text.", where, "content", type(content).__name__)

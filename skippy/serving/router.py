@@ -23,7 +23,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route as Page
 from starlette.types import Receive, Scope, Send
 
-from skippy.errors import BackendError
+from skippy.errors import BackendError, ConfigError
 from skippy.models.engine import LOOPBACK
 from skippy.serving.protocol import error_body, event
 from skippy.serving.routes import Routes
@@ -36,6 +36,7 @@ DRAIN_SECONDS = 30
 READY_SECONDS = 15.0
 PASSED_HEADERS = ("content-type", "x-request-id")
 SPEECH = "audio/speech"
+KEY_VARIABLE = "SKIPPY_API_KEY"
 
 
 def build_router(routes: Routes, *, api_key: str = "", voice_url: str = "") -> Starlette:
@@ -67,7 +68,9 @@ def build_router(routes: Routes, *, api_key: str = "", voice_url: str = "") -> S
 
     async def speech(request: Request) -> Response:
         if not voice_url:
-            text = "This server has no voice: start it with voice_url=http://127.0.0.1:8081/v1 (skippy voice)."
+            text = (
+                "This server has no voice: start it with voice_url=http://127.0.0.1:8081/v1 (skippy voice)."
+            )
             return JSONResponse(error_body(text, "not_found_error"), 404)
         return await _pass_on(client, f"{voice_url}/{SPEECH}", await request.body(), ExitStack(), "the voice")
 
@@ -246,3 +249,19 @@ def _next_free(host: str, port: int) -> int:
 def is_loopback(host: str) -> bool:
     """Whether only this machine can reach what listens there."""
     return host in ("localhost", LOOPBACK, "::1") or host.startswith("127.")
+
+
+def require_key(host: str, api_key: str) -> None:
+    """Refuse to listen where others reach it without a key.
+
+    Raises:
+        ConfigError: the address is not loopback and there is no key.
+    """
+    if not api_key and not is_loopback(host):
+        raise ConfigError(
+            "Without an API key only this machine may be served.",
+            where="host",
+            expected=f"127.0.0.1, or the variable {KEY_VARIABLE} with a key that requests must bring",
+            found=f"host={host} and no {KEY_VARIABLE}",
+            next_step=f"export {KEY_VARIABLE}=$(openssl rand -hex 24), or leave host out",
+        )

@@ -89,6 +89,11 @@ class Routes:
                 with self._lock:
                     route.upstream.in_flight -= 1
 
+    def url(self, name: str) -> str:
+        """Endpoint of the engine that answers under a name."""
+        with self._lock:
+            return self._routes[name].upstream.engine.url
+
     def names(self) -> list[str]:
         """Every name that is served."""
         with self._lock:

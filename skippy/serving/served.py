@@ -133,7 +133,9 @@ class Finder:
             choice = (treatments or [each for each in variants if each in VARIANTS] or [versions[0].uri])[0]
             step = f"skippy serve --model {choice} (or --model {versions[0].uri}, or --arms base,v3,v4)"
         is_champion = uri.endswith("@champion")
-        found = error.found + ("; the gate of promote stayed shut, or promote never ran" if is_champion else "")
+        found = error.found + (
+            "; the gate of promote stayed shut, or promote never ran" if is_champion else ""
+        )
         return MissingRunError(error.what, where=uri, expected=error.expected, found=found, next_step=step)
 
 

@@ -115,7 +115,9 @@ class Watch:
             fault = str(error)
             if self._last.get(f"{one.name}!") != fault:
                 self._last[f"{one.name}!"] = fault
-                logger.warning("serve: %s cannot be followed; %s stays. %s", one.asked, one.subject.uri, fault)
+                logger.warning(
+                    "serve: %s cannot be followed; %s stays. %s", one.asked, one.subject.uri, fault
+                )
             return []
 
 

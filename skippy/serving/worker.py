@@ -150,9 +150,7 @@ async def _whole(
             if piece.finish_reason == "error":
                 return JSONResponse(error_body("The model failed.", "server_error"), 500)
             if piece.finish_reason:
-                return JSONResponse(
-                    answering.completion("".join(texts), piece.tokens, piece.finish_reason)
-                )
+                return JSONResponse(answering.completion("".join(texts), piece.tokens, piece.finish_reason))
     finally:
         gone.cancel()
         ticket.cancel()

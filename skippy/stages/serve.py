@@ -7,16 +7,16 @@ import os
 import socket
 import time
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from skippy.config import ServeConfig, config_dict
-from skippy.errors import BackendError, ConfigError, SkippyError
+from skippy.errors import SkippyError
 from skippy.resolve.workspaces import discard_workspace, workspace
 from skippy.serving import engines
-from skippy.serving.router import Door, build_router, claim_port, is_loopback
+from skippy.serving.router import KEY_VARIABLE, Door, build_router, claim_port, require_key
 from skippy.serving.routes import Routes
-from skippy.serving.served import Finder, Served, check_arms, find_all, followed_alias
+from skippy.serving.served import Finder, Served, check_arms, find_all
 from skippy.serving.watch import Ledger, Watch
 from skippy.tracking.stage_run import StageRun
 from skippy.tracking.tags import Tag
@@ -24,7 +24,6 @@ from skippy.tracking.tracker import Tracker
 
 logger = logging.getLogger(__name__)
 
-KEY_VARIABLE = "SKIPPY_API_KEY"
 LEDGER_FILE = "served.json"
 TICK_SECONDS = 1.0
 
@@ -92,14 +91,7 @@ def resolve(config: ServeConfig, tracker: Tracker) -> ServePlan:
         CheckpointError: weights that are not those that were written.
     """
     api_key = os.environ.get(KEY_VARIABLE, "")
-    if not api_key and not is_loopback(config.host):
-        raise ConfigError(
-            "Without an API key only this machine may be served.",
-            where="host",
-            expected=f"127.0.0.1, or the variable {KEY_VARIABLE} with a key that requests must bring",
-            found=f"host={config.host} and no {KEY_VARIABLE}",
-            next_step=f"export {KEY_VARIABLE}=$(openssl rand -hex 24), or leave host out",
-        )
+    require_key(config.host, api_key)
     check_arms(config.arms)
     engine = engines.choose_engine(config.backend)
     listener = claim_port(config.host, config.port)
@@ -117,7 +109,9 @@ def serve(plan: ServePlan, config: ServeConfig, stage: StageRun, tracker: Tracke
     logs = workspace(tracker, "serve", stage.run_id)
     routes, ledger = Routes(), Ledger()
     watch = Watch(plan.finder, tracker, is_following=config.watch)
-    door = Door(build_router(routes, api_key=plan.api_key, voice_url=config.voice_url.rstrip("/")), plan.listener)
+    door = Door(
+        build_router(routes, api_key=plan.api_key, voice_url=config.voice_url.rstrip("/")), plan.listener
+    )
     stage.set_tags(_tags(plan))
     device = config.device
     try:
@@ -165,7 +159,11 @@ def _swap(changed: Served, plan: ServePlan, routes: Routes, logs: Path, device: 
     left = routes.retire()
     logger.info(
         "serve: %s is %s from now on%s",
-        *(changed.name, changed.subject.uri, "; answers in flight are finished by the one before" if left else ""),
+        *(
+            changed.name,
+            changed.subject.uri,
+            "; answers in flight are finished by the one before" if left else "",
+        ),
     )
     return True
 
@@ -179,7 +177,13 @@ def _require_alive(routes: Routes) -> None:
 
 def _say(plan: ServePlan, config: ServeConfig) -> None:
     for one in plan.served:
-        logger.info("serve: %s is %s, %s, digest %s", one.name, one.subject.uri, one.subject.label, one.subject.digest[:12])
+        logger.info(
+            "serve: %s is %s, %s, digest %s",
+            one.name,
+            one.subject.uri,
+            one.subject.label,
+            one.subject.digest[:12],
+        )
     logger.info("serve: %s is ready; Ctrl-C ends it", plan.url)
     port = plan.listener.getsockname()[1]
     chat = "skippy chat" if port == 8000 else f"skippy chat --url {plan.url}"

@@ -17,7 +17,6 @@ from click.shell_completion import CompletionItem
 from skippy.core.variants import VARIANTS
 from skippy.options import default_text, kind_text, limits_text, option
 from skippy.parameters import (
-    BACKENDS,
     COMPARABLE_SUITES,
     DEVICES,
     ENGINES,
@@ -26,11 +25,15 @@ from skippy.parameters import (
     SUITES,
     Knobs,
     answers_field,
+    backend_field,
     base_model_field,
+    base_url_field,
     character_field,
     concurrency_field,
     cross_check_field,
     device_field,
+    engine_options_field,
+    gpus_field,
     judge_model_field,
     judge_url_field,
     k_field,
@@ -46,6 +49,7 @@ from skippy.parameters import (
     rewards_field,
     sampling_field,
     seed_field,
+    settings_field,
     threads_field,
 )
 
@@ -92,6 +96,7 @@ class TrainParameters:
     preset: str = preset_field()
     profile: str = profile_field()
     steps: int = option(0, "optimizer steps; 0: as the preset says", minimum=0)
+    settings: str = settings_field()
     seed: int = seed_field()
     device: str = device_field()
     threads: int = threads_field()
@@ -187,10 +192,14 @@ class EvalConfig:
     limit: int = option(0, "use only the first so many problems; 0: all", minimum=0)
     samples: int = option(4, "samples a problem", minimum=1)
     sampling: str = sampling_field()
-    backend: str = option("transformers", "who generates", choices=BACKENDS)
-    base_url: str = option("http://127.0.0.1:8000/v1", "endpoint of the openai backend")
+    backend: str = backend_field()
+    base_url: str = base_url_field()
     concurrency: int = concurrency_field()
-    served_model: str = option("", "model name at that endpoint; empty: the path of the weights")
+    gpus: int = gpus_field()
+    engine_options: str = engine_options_field()
+    served_model: str = option(
+        "", "model name at base_url; empty: the path of the weights, or `base` at vllm"
+    )
     margin: float = margin_field()
     seed: int = option(
         0, "seed of the samples; another one asks anew, and arms share one to be compared", minimum=0
@@ -270,6 +279,7 @@ class MainParameters:
     prompts: str = prompts_field()
     profile: str = profile_field()
     steps: int = option(0, "optimizer steps; 0: as the preset says", minimum=0)
+    settings: str = settings_field()
     seed: int = seed_field()
     seeds: int = option(1, "training seeds a variant: seed, seed+1, …", minimum=1)
     suite: str = option(
@@ -280,9 +290,11 @@ class MainParameters:
     limit: int = option(0, "use only the first so many problems; 0: all", minimum=0)
     samples: int = option(4, "samples a problem", minimum=1)
     sampling: str = sampling_field()
-    backend: str = option("transformers", "who generates", choices=BACKENDS)
-    base_url: str = option("http://127.0.0.1:8000/v1", "endpoint of the openai backend")
+    backend: str = backend_field()
+    base_url: str = base_url_field()
     concurrency: int = concurrency_field()
+    gpus: int = gpus_field()
+    engine_options: str = engine_options_field()
     margin: float = margin_field()
     match_by: str = match_by_field()
     judge_url: str = judge_url_field()

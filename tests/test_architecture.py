@@ -36,7 +36,9 @@ LAW: dict[str, set[str]] = {
         *("resolve", "lab", "results", "progress", "extras"),
     },
     "report": {"core", "results"},
-    "training": {"core", "models", "stores", "tracking", "progress", "presets"},
+    "training": {
+        *("core", "models", "stores", "tracking", "characters", "resolve", "progress", "presets"),
+    },
     "studies": {
         *("core", "models", "stores", "tracking", "characters", "resolve", "evaluation", "training"),
         *("report", "progress", "presets", "yaml_nodes"),
@@ -50,7 +52,9 @@ LAW: dict[str, set[str]] = {
         "presets",
     },
     "terminal": {"core", "tracking", "resolve", "serving"},
-    "entrypoints": {"stages", "config", "terminal", "serving"},
+    "server": set(),
+    "upkeep": {"core", "stores", "tracking", "resolve", "progress"},
+    "entrypoints": {"stages", "config", "terminal", "upkeep", "server", "serving"},
 }
 ONLY_IN = {"mlflow": "tracking", "trl": "training"}
 STAGES = {

@@ -5,15 +5,16 @@ from __future__ import annotations
 import importlib.util
 import json
 import logging
-import shutil
+import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from skippy.errors import ConfigError
-from skippy.models.engine import LOOPBACK, Engine
+from skippy.models.engine import Engine
 from skippy.models.loading import load_tokenizer
 from skippy.models.prompts import template_arguments
+from skippy.models.vllm_server import ENVIRONMENT, Serving, command_line, require_vllm
 from skippy.resolve.devices import pick_device
 from skippy.serving.routes import Routes
 from skippy.serving.served import Served
@@ -32,18 +33,11 @@ def choose_engine(wanted: str) -> str:
     Raises:
         ConfigError: vLLM was asked for and is not installed.
     """
-    is_here = importlib.util.find_spec("vllm") is not None or shutil.which("vllm") is not None
-    if wanted == VLLM and not is_here:
-        raise ConfigError(
-            "vLLM is not installed here.",
-            where="backend",
-            expected="the command vllm, or the package beside this one",
-            found="neither",
-            next_step="pip install vllm==0.22.0 on a machine with a GPU, or leave backend out",
-        )
+    if wanted == VLLM:
+        require_vllm()
     if wanted != AUTO:
         return wanted
-    return VLLM if is_here and pick_device("auto").type == "cuda" else OWN
+    return VLLM if importlib.util.find_spec("vllm") and pick_device("auto").type == "cuda" else OWN
 
 
 def start(kind: str, served: Sequence[Served], routes: Routes, logs: Path, device: str) -> None:
@@ -72,6 +66,7 @@ def start(kind: str, served: Sequence[Served], routes: Routes, logs: Path, devic
                     lambda port, group=group: command(kind, group, port, device, len(groups)),  # type: ignore[misc]
                     name=f"{name} ({', '.join(one.name for one in group)})",
                     log=log,
+                    environment=ENVIRONMENT | os.environ if kind == VLLM else None,
                 )
             )
         for engine in started:
@@ -106,11 +101,11 @@ def command(kind: str, group: Sequence[Served], port: int, device: str, sharing:
 
 
 def _vllm(one: Served, port: int, sharing: int) -> list[str]:
+    """vLLM's line as an evaluation has it, under our name, sampling as the evaluation does where a request is silent."""
     sampling = one.sampling
     defaults = {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": sampling.top_k or -1}
-    words = ["vllm", "serve", str(one.subject.path), "--served-model-name", one.name]
-    words += ["--host", LOOPBACK, "--port", str(port)]
-    words += ["--gpu-memory-utilization", f"{GPU_SHARE / sharing:.2f}"]
-    words += ["--override-generation-config", json.dumps(defaults)]
+    options = ["--served-model-name", one.name, "--gpu-memory-utilization", f"{GPU_SHARE / sharing:.2f}"]
+    options += ["--override-generation-config", json.dumps(defaults)]
     arguments = template_arguments(load_tokenizer(one.subject.path))
-    return [*words, *(["--default-chat-template-kwargs", json.dumps(arguments)] if arguments else [])]
+    options += ["--default-chat-template-kwargs", json.dumps(arguments)] if arguments else []
+    return [*command_line(Serving(one.subject.path, options=shlex.join(options)), 0), "--port", str(port)]

@@ -101,7 +101,7 @@ def command(kind: str, group: Sequence[Served], port: int, device: str, sharing:
 
 
 def _vllm(one: Served, port: int, sharing: int) -> list[str]:
-    """vLLM's line as an evaluation has it, under our name, sampling as the evaluation does where a request is silent."""
+    """The line that an evaluation starts vLLM with, under our name; where a request is silent, sampling as there."""
     sampling = one.sampling
     defaults = {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": sampling.top_k or -1}
     options = ["--served-model-name", one.name, "--gpu-memory-utilization", f"{GPU_SHARE / sharing:.2f}"]

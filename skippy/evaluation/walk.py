@@ -9,7 +9,7 @@ import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -44,6 +44,21 @@ FRONTIER_PROBLEMS = 60
 PURPOSE = "walk"
 BASE_CHECKPOINT = f"step_{BASE_STEP:06d}"
 Wanted = Mapping[str, tuple[Question, Request]]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is still to be asked of the checkpoints of a training.
+
+    Attributes:
+        wanted: checkpoint → request id → what is asked; the base is `BASE_CHECKPOINT`.
+        digests: checkpoint → what its samples are kept under.
+        fetch: checkpoint → directory of its adapter; called only for those that are asked.
+    """
+
+    wanted: Mapping[str, Wanted]
+    digests: Mapping[str, str]
+    fetch: Callable[[str], Path]
 
 
 def plan_walk(
@@ -153,75 +168,60 @@ def _ask_checkpoints(path: Path, plan: Plan, base: Base, tracker: Tracker) -> No
         return tracker.artifacts.path(train_run, f"adapters/{name}")
 
     with closing(SampleStore(path)) as store:
-        before = read_finished(path, plan)
-        finished = store.finished()
+        before, finished = read_finished(path, plan), store.finished()
         wanted: dict[str, Wanted] = {}
-        for name in (BASE_CHECKPOINT, *names):
+        digests = {
+            name: f"{base.digest}@{int(name.removeprefix('step_'))}" for name in (BASE_CHECKPOINT, *names)
+        }
+        for name, digest in digests.items():
             asked = requests_for(
-                plan.questions,
-                1,
-                plan.sampling,
-                _digest(base, name),
-                finished,
-                purpose=PURPOSE,
-                seed=plan.seed,
+                plan.questions, 1, plan.sampling, digest, finished, purpose=PURPOSE, seed=plan.seed
             )
             if asked:
                 wanted[name] = asked
-        if plan.generator.backend == VLLM:
-            _ask_at_once(store, wanted, plan, base, fetch, before)
-        else:
-            _ask_in_turn(store, wanted, plan, base, fetch, before)
+        ask = ask_at_once if plan.generator.backend == VLLM else ask_in_turn
+        ask(store, Asked(wanted, digests, fetch), plan, base.path, before)
 
 
-def _ask_in_turn(
-    store: SampleStore,
-    wanted: Mapping[str, Wanted],
-    plan: Plan,
-    base: Base,
-    fetch: Callable[[str], Path],
-    before: Sequence[Sample],
+def ask_in_turn(
+    store: SampleStore, asked: Asked, plan: Plan, base_path: Path, before: Sequence[Sample]
 ) -> None:
-    """One checkpoint after another, each loaded in this process."""
-    tokenizer = load_tokenizer(base.path)
-    for name, asked in wanted.items():
-        digest = _digest(base, name)
+    """One checkpoint after another, each loaded in this process.
+
+    Args:
+        store: where samples go.
+        asked: of whom, and what.
+        plan: whose sampling and rules are used.
+        base_path: what the adapters are put on.
+        before: samples that are there.
+    """
+    tokenizer = load_tokenizer(base_path)
+    for name, wanted in asked.wanted.items():
+        digest = asked.digests[name]
         finished = [sample for sample in before if sample.model_digest == digest]
-        model = load_model(base.path, device=plan.generator.device)
+        model = load_model(base_path, device=plan.generator.device)
         if name != BASE_CHECKPOINT:
-            model = attach_adapter(model, fetch(name)).merge_and_unload()
+            model = attach_adapter(model, asked.fetch(name)).merge_and_unload()
         named = replace(plan, subject=replace(plan.subject, label=f"{plan.subject.variant} {name}"))
-        fill(store, asked, named, digest, TransformersBackend(model, tokenizer), finished)
+        fill(store, wanted, named, digest, TransformersBackend(model, tokenizer), finished)
 
 
-def _ask_at_once(
-    store: SampleStore,
-    wanted: Mapping[str, Wanted],
-    plan: Plan,
-    base: Base,
-    fetch: Callable[[str], Path],
-    before: Sequence[Sample],
+def ask_at_once(
+    store: SampleStore, asked: Asked, plan: Plan, base_path: Path, before: Sequence[Sample]
 ) -> None:
-    """All checkpoints together, as adapters of one server."""
-    asked = {
-        f"{name}/{key}": (question, replace(request, id=f"{name}/{key}", model=_served_name(name)))
-        for name, requests in wanted.items()
-        for key, (question, request) in requests.items()
+    """All checkpoints together, as adapters of one server; the arguments are those of `ask_in_turn`."""
+    served = {name: "" if name == BASE_CHECKPOINT else name for name in asked.wanted}
+    requests = {
+        f"{name}/{key}": (question, replace(request, id=f"{name}/{key}", model=served[name]))
+        for name, wanted in asked.wanted.items()
+        for key, (question, request) in wanted.items()
     }
-    if not asked:
+    if not requests:
         return
-    served = {name: fetch(name) for name in wanted if name != BASE_CHECKPOINT}
-    digests = {_served_name(name): _digest(base, name) for name in wanted}
-    backend = open_backend(plan.generator, base.path, plan.sampling, served)
+    adapters = {name: asked.fetch(name) for name in asked.wanted if name != BASE_CHECKPOINT}
+    backend = open_backend(plan.generator, base_path, plan.sampling, adapters)
     try:
-        fill(store, asked, plan, plan.subject.digest, backend, before, digests)
+        digests = {served[name]: digest for name, digest in asked.digests.items() if name in served}
+        fill(store, requests, plan, plan.subject.digest, backend, before, digests)
     finally:
         close_backend(backend)
-
-
-def _served_name(checkpoint: str) -> str:
-    return "" if checkpoint == BASE_CHECKPOINT else checkpoint
-
-
-def _digest(base: Base, checkpoint: str) -> str:
-    return f"{base.digest}@{int(checkpoint.removeprefix('step_'))}"

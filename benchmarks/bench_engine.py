@@ -27,6 +27,7 @@ import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -40,7 +41,7 @@ from skippy.core.style import rewards
 from skippy.evaluation.asking import Plan, fill
 from skippy.evaluation.generator import VLLM, Generator, close_backend, open_backend
 from skippy.evaluation.suites import banal_questions, load_problem_set, problem_questions, requests_for
-from skippy.evaluation.walk import Asked, ask_at_once, ask_in_turn
+from skippy.evaluation.walk import Wanted, ask_at_once, ask_in_turn
 from skippy.models.generation import Request
 from skippy.models.prompts import template_arguments
 from skippy.models.targets import find_targets
@@ -148,38 +149,40 @@ def deque_all(made: Any) -> None:
         pass
 
 
-def walk_asked(base: Path, folder: Path, count: int) -> tuple[Plan, Asked]:
+def walk_asked(base: Path, folder: Path, count: int) -> tuple[Plan, dict[str, Wanted]]:
     """What a walk asks of the base and its first `count` checkpoints."""
     whole = plan_for(base, folder)
     problems = load_problem_set("lab", WALKED)
     questions = [*problem_questions(problems, "plain"), *banal_questions(whole.character, ("plain",))]
-    plan = replace(whole, problems=problems, questions=questions, samples=1)
-    names = [f"step_{step:06d}" for step in range(count + 1)]
-    wanted = {name: requests_for(questions, 1, SAMPLING, name, set(), purpose="walk") for name in names}
-    return plan, Asked(wanted, {name: name for name in names}, lambda name: folder.parent / name)
+    subject = replace(whole.subject, variant="v3")
+    plan = replace(whole, subject=subject, problems=problems, questions=questions, samples=1)
+    names = [f"step_{number:06d}" for number in range(count + 1)]
+    return plan, {name: requests_for(questions, 1, SAMPLING, name, set(), purpose="walk") for name in names}
+
+
+def walked_base(base: Path) -> Any:
+    """What a walk reads of a base."""
+    return SimpleNamespace(path=base, digest=DIGEST, checkpoint=Checkpoint.open(base))
 
 
 def walk_at_once(base: Path, folder: Path) -> dict[str, float]:
     """Seconds of a walk through one server, its start and the proof included."""
-    plan, asked = walk_asked(base, folder, CHECKPOINTS)
+    plan, wanted = walk_asked(base, folder, CHECKPOINTS)
     began = time.perf_counter()
     with SampleStore(folder / "samples.jsonl") as store:
-        ask_at_once(store, asked, plan, base, [])
+        ask_at_once(store, wanted, plan, walked_base(base), lambda name: folder.parent / name, [])
     seconds = time.perf_counter() - began
-    first = next(read_samples(folder / "samples.jsonl"))
-    tokens = sum(sample.tokens for sample in read_samples(folder / "samples.jsonl"))
-    return {"s": seconds, "tokens": tokens, "tokens of the first": first.tokens}
+    samples = list(read_samples(folder / "samples.jsonl"))
+    return {"s": seconds, "samples": len(samples), "tokens": sum(sample.tokens for sample in samples)}
 
 
 def walk_in_turn(base: Path, folder: Path) -> dict[str, float]:
     """Seconds of one checkpoint of a walk that loads each here."""
-    plan, asked = walk_asked(base, folder, 1)
-    asked = replace(
-        asked, wanted={name: each for name, each in asked.wanted.items() if name != "step_000000"}
-    )
+    plan, wanted = walk_asked(base, folder, 1)
+    wanted.pop("step_000000")
     began = time.perf_counter()
     with SampleStore(folder / "samples.jsonl") as store:
-        ask_in_turn(store, asked, plan, base, [])
+        ask_in_turn(store, wanted, plan, walked_base(base), lambda name: folder.parent / name, [])
     return {"s": time.perf_counter() - began}
 
 

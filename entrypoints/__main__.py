@@ -26,6 +26,16 @@ SECTIONS: Mapping[str, Mapping[str, str]] = {
         "models": "registered versions, their aliases and verdicts",
         "show": "one run: what it was given, made and measured",
     },
+    "Looking after the store": {
+        "doctor": "what is wrong with it, and what to do; --fix mends what is safe",
+        "disk": "where the gigabytes are",
+        "gc": "what can go, how much, and what protects the rest",
+        "export": "a model as a directory of its own, every byte checked",
+    },
+    "A team": {
+        "server": "a tracking server on this machine: PostgreSQL, passwords, artifacts here or in S3",
+        "member": "an account on it",
+    },
 }
 """Heading → command → its line of help, here so that `skippy --help` imports no command. A command is the module
 of that name beside this one."""

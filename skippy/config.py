@@ -14,6 +14,7 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
+from skippy.core.spectral.rank import BASES, TOP
 from skippy.core.variants import VARIANTS
 from skippy.options import default_text, kind_text, limits_text, option
 from skippy.parameters import (
@@ -48,23 +49,31 @@ from skippy.parameters import (
     rewards_field,
     sampling_field,
     seed_field,
+    settings_field,
     threads_field,
 )
 
 
 @dataclass(frozen=True)
 class SvdConfig:
-    """Certified top-k singular subspaces of every target of the base."""
+    """Certified subspaces of every target of the base: what a variant keeps its update out of."""
 
     base_model: str = base_model_field()
     k: str = k_field("protected directions a target: a number up to 128, or energy:0.5 for a share of ‖W‖²")
+    basis: str = option(
+        TOP,
+        "which directions: top or bottom singular ones, or those of the activations of mathematics (inputs only)",
+        choices=BASES,
+    )
     tolerance: float = option(
         1e-5, "largest residual, relative to sigma_1, that is certified", above=0, below=1
     )
     seed: int = seed_field(0)
     device: str = device_field()
     threads: int = threads_field()
-    force: bool = option(False, "compute again although a finished run has the same base, k and tolerance")
+    force: bool = option(
+        False, "compute again although a finished run has the same base, basis, k and tolerance"
+    )
 
 
 @dataclass(frozen=True)
@@ -90,10 +99,16 @@ class TrainParameters:
     character: str = character_field()
     k: str = k_field()
     svd_run: str = option("", "run id of the svd stage; empty: the newest finished one of this base and k")
+    basis_run: str = option(
+        "",
+        "run id of the svd stage whose directions the variant protects, where those are not the top ones; empty: "
+        "the newest finished one",
+    )
     subspace_run: str = option("", "run id of the subspace stage; empty: the newest finished one, if any")
     preset: str = preset_field()
     profile: str = profile_field()
     steps: int = option(0, "optimizer steps; 0: as the preset says", minimum=0)
+    settings: str = settings_field()
     seed: int = seed_field()
     device: str = device_field()
     threads: int = threads_field()
@@ -276,6 +291,7 @@ class MainParameters:
     prompts: str = prompts_field()
     profile: str = profile_field()
     steps: int = option(0, "optimizer steps; 0: as the preset says", minimum=0)
+    settings: str = settings_field()
     seed: int = seed_field()
     seeds: int = option(1, "training seeds a variant: seed, seed+1, …", minimum=1)
     suite: str = option(

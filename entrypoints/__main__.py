@@ -20,6 +20,12 @@ SECTIONS: Mapping[str, Mapping[str, str]] = {
         "promote": "the champion alias, if the gate opens",
         "study": "arms at several doses and seeds, from a plan",
         "paper": "a study as LaTeX, and as PDF where a TeX is installed",
+        "serve": "the champion behind an OpenAI-compatible server, until Ctrl-C",
+    },
+    "Talk": {
+        "ask": "one question, every arm's answer side by side",
+        "chat": "talk to the champion, or to any arm",
+        "voice": "a speech endpoint of our own, for chat and serve",
     },
     "What there is": {
         "runs": "runs of every stage, newest first",

@@ -10,7 +10,8 @@ evaluation  960 samples of 256 tokens through `fill`, with the seeds and the sam
             same requests handed to `vllm.LLM` in one call
 walk        the base and 12 adapters, 60 problems and the everyday prompts each: one server, and one checkpoint loaded
             in this process, times 13
-step        a GRPO step of the recipe, 8 completions of 256 tokens: vLLM in the process, and `generate`
+step        a GRPO step of the recipe, 8 completions of 256 tokens: vLLM in the process, and `generate`; and the memory
+            that one of preset 24gb takes
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ from skippy.training.setup import build_run
 
 SAMPLING = Sampling(1.0, 1.0, 40, 2.0, 256, "bench")
 PROBLEMS, SAMPLES, WALKED, CHECKPOINTS = 240, 4, 60, 12
-LIMITS = {"evaluation": 0.9, "walk": 4.0, "step": 3.0, "v4": 1.02}
+LIMITS = {"evaluation": 0.9, "walk": 4.0, "step": 3.0, "v4": 1.02, "24gb": 22.0}
 STEPS, WARM_UP = 6, 2
 PARTS = ("evaluation", "walk", "step")
 
@@ -186,7 +187,7 @@ def walk_in_turn(base: Path, folder: Path) -> dict[str, float]:
     return {"s": time.perf_counter() - began}
 
 
-def step(base: Path, folder: Path, vllm: str) -> dict[str, float]:
+def step(base: Path, folder: Path, vllm: str = "", preset: str = "recipe") -> dict[str, float]:
     """Milliseconds of a step of V4's rule on random directions, which cost what the top ones do."""
     checkpoint, character = Checkpoint.open(base), load_character("skippy")
     steps = STEPS if vllm else WARM_UP + 1
@@ -200,7 +201,7 @@ def step(base: Path, folder: Path, vllm: str) -> dict[str, float]:
             prompts=[prompt.text for prompt in character.train_prompts],
             reward_functions=[partial(score, rules=character.rules) for score in scores],
             reward_names=("personality", "coherence", "identity"),
-            settings=replace(PRESETS["recipe"], max_steps=steps, save_steps=10**6, vllm=vllm),
+            settings=replace(PRESETS[preset], max_steps=steps, save_steps=10**6, vllm=vllm),
             output_dir=folder,
             device="cuda",
         ),
@@ -222,6 +223,7 @@ def step(base: Path, folder: Path, vllm: str) -> dict[str, float]:
         "v4/v3": milliseconds / (milliseconds - projecting),
         "length": run.tracking.completion_statistics().mean_length,
         "peak, GiB": torch.cuda.max_memory_allocated() / 2**30,
+        "reserved, GiB": torch.cuda.max_memory_reserved() / 2**30,
         "start, s": started,
     }
 
@@ -232,7 +234,8 @@ WAYS: dict[str, Any] = {
     "walk, one server": walk_at_once,
     "walk, one checkpoint here": walk_in_turn,
     "step, colocate": partial(step, vllm="colocate"),
-    "step, generate": partial(step, vllm=""),
+    "step, generate": step,
+    "step, 24gb": partial(step, preset="24gb"),
 }
 
 
@@ -281,6 +284,8 @@ def run_parts(parts: list[str], base: Path, scratch: Path, least: float) -> bool
         slow = measure("step, generate", base, scratch)
         met &= verdict("step with generate / colocated", slow["step, ms"] / fast["step, ms"], LIMITS["step"])
         met &= verdict("V4 / V3, colocated", fast["v4/v3"], LIMITS["v4"], at_most=True)
+        small = measure("step, 24gb", base, scratch)
+        met &= verdict("preset 24gb, GiB reserved", small["reserved, GiB"], LIMITS["24gb"], at_most=True)
     return met
 
 

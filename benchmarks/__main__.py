@@ -21,6 +21,7 @@ ON_A_GPU = (
     ("bench_generation",),
     ("bench_rollout",),
     ("bench_masks",),
+    ("bench_engine",),
 )
 
 

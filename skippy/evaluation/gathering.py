@@ -10,7 +10,7 @@ from typing import Any
 
 from skippy.characters.schema import Character
 from skippy.core.inference.accuracy import maj_at_k
-from skippy.core.variants import find_variant
+from skippy.core.variants import find_variant, is_untrained
 from skippy.errors import ReportError
 from skippy.evaluation.character_history import read_trajectory
 from skippy.evaluation.distinguish import distinguishability
@@ -22,6 +22,7 @@ from skippy.evaluation.metrics import (
     everyday_answers,
     frontier,
     problem_scores,
+    standard_error,
 )
 from skippy.evaluation.provenance import gather_provenance, promotion_state
 from skippy.evaluation.selection import Selection
@@ -47,6 +48,8 @@ OF_OTHERS = ("lm_eval/", "banal/judge", "aime/verify_")
 """Metrics of an evaluation that are not ours: EleutherAI's harness, a judge model, math-verify."""
 JUDGE = "banal/judge"
 DEFAULT_MARGIN = 0.05
+FULL_DOSE = 100
+"""Place of an arm that has no path, in percent of a dose."""
 
 
 def gather_comparison(
@@ -86,6 +89,7 @@ def gather_comparison(
         )
         sentence = "the base itself" if name == "base" else find_variant(name).sentence
         arms.append(Arm(name, sentence, evaluations))
+    arms = [_with_point(arm, arms, base_scores) if is_untrained(arm.name) else arm for arm in arms]
     return Comparison(
         suite_label=suite_label(problems) if problems else "no problems",
         problems=problems.problems if problems else (),
@@ -107,6 +111,29 @@ def gather_comparison(
         extra_metrics=figures_of_others(records),
         protected_k=", ".join(dict.fromkeys(_protected(tracker, records))),
     )
+
+
+def _with_point(arm: Arm, arms: Sequence[Arm], base_scores: Sequence[ProblemScore]) -> Arm:
+    """An arm without a path: its evaluation as one point of the frontier, on the scale of the walks' own base."""
+    lines = [
+        point.accuracy for other in arms for e in other.evaluations for point in e.frontier if point.is_base
+    ]
+    shares = {score.key: score.share for score in base_scores}
+    found = []
+    for item in arm.evaluations:
+        differences = [score.share - shares[score.key] for score in item.scores if score.key in shares]
+        if item.banal and differences:
+            accuracy = (fmean(lines) if lines else fmean(shares.values())) + fmean(differences)
+            personas = item.banal.scores
+            errors = standard_error(personas), standard_error(differences)
+            point = FrontierPoint(
+                *(FULL_DOSE, fmean(personas), errors[0], accuracy, errors[1], True),
+                n=len(differences),
+                k=item.scores[0].k,
+            )
+            item = replace(item, frontier=(point,))
+        found.append(item)
+    return replace(arm, evaluations=tuple(found))
 
 
 def _evaluation(

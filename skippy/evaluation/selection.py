@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from skippy.characters.schema import Character
-from skippy.core.variants import VARIANTS, find_variant
+from skippy.core.variants import VARIANTS, find_variant, is_untrained
 from skippy.errors import ConfigError, MissingRunError, ReportError
 from skippy.evaluation.equality import Facts, differences, read_facts, unlike
 from skippy.resolve.bases import LAB, Base
@@ -122,9 +122,11 @@ def _comparable_sets(facts: Sequence[Facts]) -> Iterator[list[Facts]]:
             by_seed: dict[str, dict[str, Facts]] = {}
             for fact in mates:  # newest first
                 by_seed.setdefault(fact.seed, {}).setdefault(fact.arm, fact)
-            for arms in {frozenset(found) for found in by_seed.values()}:
+            # An arm without a training has no seed, and stands beside all of them.
+            free = {arm: fact for arm, fact in by_seed.pop("", {}).items() if is_untrained(arm)}
+            for arms in {frozenset(found) for found in by_seed.values()} or {frozenset()}:
                 seeds = [found for found in by_seed.values() if arms <= found.keys()]
-                yield [reference, *(found[arm] for found in seeds for arm in arms)]
+                yield [reference, *(found[arm] for found in seeds for arm in arms), *free.values()]
 
 
 def _time(facts: Sequence[Facts]) -> tuple[int, int]:

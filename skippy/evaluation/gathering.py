@@ -87,7 +87,9 @@ def gather_comparison(
         evaluations = tuple(
             _evaluation(tracker, record, problems, character, base_samples, base_scores) for record in runs
         )
-        sentence = "the base itself" if name == "base" else find_variant(name).sentence
+        sentence = (
+            "the base itself" if name == "base" else find_variant(name).sentence + _found(tracker, runs)
+        )
         arms.append(Arm(name, sentence, evaluations))
     arms = [_with_point(arm, arms, base_scores) if is_untrained(arm.name) else arm for arm in arms]
     return Comparison(
@@ -104,12 +106,27 @@ def gather_comparison(
         unequal=selection.unequal,
         passed_over=selection.passed_over,
         chosen_by=selection.chosen_by,
+        implied=selection.implied,
         floors=asdict(character.floors),
         duplicates_dropped=problems.duplicates if problems else 0,
         registered_model=registered_model,
         promotion=promotion_state(registered_model, tracker),
         extra_metrics=figures_of_others(records),
         protected_k=", ".join(dict.fromkeys(_protected(tracker, records))),
+    )
+
+
+def _found(tracker: Tracker, runs: Sequence[RunRecord]) -> str:
+    """What making a mask found of it: whether it is of the persona at all."""
+    trainings = [tracker.runs.read(run.link("train")).metrics for run in runs if run.link("train")]
+    masks = [each for each in trainings if "mask/is_specific" in each]
+    if not masks:
+        return ""
+    placebo, null = (fmean(each[f"mask/flips_{name}"] for each in masks) for name in ("placebo", "null"))
+    word = "persona-specific" if all(each["mask/is_specific"] for each in masks) else "not persona-specific"
+    return (
+        f"; {word}: it differs from its placebo on {100 * placebo:.1f} % of the weights, plain phrasings from each "
+        f"other on {100 * null:.1f} %"
     )
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from skippy.characters.schema import Character
 from skippy.core.variants import VARIANTS, find_variant, is_untrained
 from skippy.errors import ConfigError, MissingRunError, ReportError
-from skippy.evaluation.equality import Facts, differences, read_facts, unlike
+from skippy.evaluation.equality import Facts, differences, implied_differences, read_facts, unlike
 from skippy.resolve.bases import LAB, Base
 from skippy.resolve.runs import CHARACTER_DIGEST, SUBJECT, find_run
 from skippy.tracking.records import RunRecord
@@ -33,6 +33,7 @@ class Selection:
         margin: δ that they were planned with, a share, the strictest where they differ; None where none was.
         passed_over: evaluations that could have been taken, a sentence each.
         chosen_by: how they were chosen, in a sentence.
+        implied: in what the arms differ by being what they are, a sentence each.
     """
 
     records: dict[str, list[RunRecord]]
@@ -40,6 +41,7 @@ class Selection:
     margin: float | None
     passed_over: tuple[str, ...]
     chosen_by: str
+    implied: tuple[str, ...] = ()
 
 
 def select_evaluations(
@@ -89,7 +91,10 @@ def select_evaluations(
     if unequal and not may_differ:
         raise _unequal(unequal, taken)
     margin = min((fact.margin for fact in taken if fact.margin is not None), default=None)
-    return Selection(found, unequal, margin, tuple(_passed_over(facts, taken)), chosen_by)
+    return Selection(
+        *(found, unequal, margin, tuple(_passed_over(facts, taken)), chosen_by),
+        implied=tuple(implied_differences(taken)),
+    )
 
 
 def _newest_set(

@@ -230,9 +230,10 @@ def _require_shallow(path: Path, text: str, subject: str) -> None:
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
         if depth > MAX_DEPTH:
+            line = event.start_mark.line + 1 if event.start_mark else 0
             raise ERRORS[subject](
                 f"A {subject} file is nested too deeply",
-                where=f"{path}, line {event.start_mark.line + 1}",
+                where=f"{path}, line {line}",
                 expected=f"at most {MAX_DEPTH} levels",
                 found="more",
                 next_step=f"start from a copy of {EXAMPLES[subject]}",

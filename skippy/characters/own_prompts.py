@@ -52,7 +52,14 @@ class OwnPrompts:
         validation = self.validation or tuple(
             prompt for prompt in character.validation_prompts if prompt_key(prompt.text) not in known
         )
-        return replace(character, train_prompts=train, banal_prompts=banal, validation_prompts=validation)
+        formats = tuple(prompt for prompt in character.format_prompts if prompt_key(prompt.text) not in known)
+        return replace(
+            character,
+            train_prompts=train,
+            banal_prompts=banal,
+            validation_prompts=validation,
+            format_prompts=formats,
+        )
 
     def _require_new(self, known: Sequence[Prompt], prompts: Sequence[Prompt], what: str) -> None:
         keys = {prompt_key(prompt.text) for prompt in known}

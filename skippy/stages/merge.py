@@ -195,7 +195,8 @@ def _merge(
         )
         for note in account.notes:
             logger.warning("merge: %s", note)
-        stage.log_metrics(account.metrics(), model_id=draft.model_id)
+        relative = _relative_norm(account, plan)
+        stage.log_metrics(account.metrics() | relative, model_id=draft.model_id)
         version = draft.register(config.registered_model, plan.tags)
     return record(account, version.uri, draft.model_id, plan, stage)
 
@@ -219,6 +220,20 @@ def record(account: MergeAccount, uri: str, model_id: str, plan: MergePlan, stag
         *(100 * account.delta_error, account.delta_cosine),
     )
     return MergeResult(stage.run_id, uri, account)
+
+
+def _relative_norm(account: MergeAccount, plan: MergePlan) -> dict[str, float]:
+    """‖W'−W‖ / ‖W‖ over the targets that change; ‖W‖ is known from what the top triples hold of it."""
+    if plan.projectors is None:
+        return {}
+    facts = plan.projectors.manifest["targets"]
+    changed = {key.removesuffix(".weight") for key in account.changed}
+    squares = [
+        float(plan.projectors.bases[name].S.double().square().sum()) / facts[name]["energy"]
+        for name in changed & facts.keys()
+        if facts[name].get("energy")
+    ]
+    return {"merge/relative_norm": account.delta_norm / sum(squares) ** 0.5} if squares else {}
 
 
 def _storage_tags(config: MergeConfig) -> dict[str, str]:

@@ -20,6 +20,12 @@ SECTIONS: Mapping[str, Mapping[str, str]] = {
         "promote": "the champion alias, if the gate opens",
         "study": "arms at several doses and seeds, from a plan",
         "paper": "a study as LaTeX, and as PDF where a TeX is installed",
+        "serve": "the champion behind an OpenAI-compatible server, until Ctrl-C",
+    },
+    "Talk": {
+        "ask": "one question, every arm's answer side by side",
+        "chat": "talk to the champion, or to any arm",
+        "voice": "a speech endpoint of our own, for chat and serve",
     },
     "What there is": {
         "runs": "runs of every stage, newest first",
@@ -35,6 +41,8 @@ SECTIONS: Mapping[str, Mapping[str, str]] = {
     "A team": {
         "server": "a tracking server on this machine: PostgreSQL, passwords, artifacts here or in S3",
         "member": "an account on it",
+        "jobs": "job files for Slurm and Kubernetes",
+        "join": "work on a study that another machine runs",
     },
 }
 """Heading → command → its line of help, here so that `skippy --help` imports no command. A command is the module

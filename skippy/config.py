@@ -20,6 +20,7 @@ from skippy.options import default_text, kind_text, limits_text, option
 from skippy.parameters import (
     COMPARABLE_SUITES,
     DEVICES,
+    ENGINES,
     MERGE_DTYPES,
     ROUNDINGS,
     SUITES,
@@ -349,6 +350,37 @@ class PaperConfig:
     )
 
 
+@dataclass(frozen=True)
+class ServeConfig:
+    """The champion behind an OpenAI-compatible server, or several arms side by side."""
+
+    model: str = option(
+        "models:/skippy@champion",
+        "what is served: a models:/ URI, base, v3, v4, … (newest), a merge run id, or a directory",
+        names="model",
+    )
+    arms: str = option(
+        "",
+        "several of these side by side under their names, comma-separated: base,v3,v4",
+        excludes=("model",),
+    )
+    base_model: str = base_model_field()
+    profile: str = profile_field()
+    host: str = option("127.0.0.1", "address to listen on; other than loopback needs SKIPPY_API_KEY")
+    port: int = option(8000, "port to listen on", minimum=1, below=65536)
+    backend: str = option("auto", "engine that answers; auto: vllm where it is installed", choices=ENGINES)
+    sampling: str = sampling_field()
+    watch: bool = option(
+        False, "follow the alias: a promotion swaps the model, requests in flight are finished"
+    )
+    voice_url: str = option(
+        "",
+        "OpenAI-compatible speech endpoint handed on at /v1/audio/speech, http://127.0.0.1:8081/v1 of skippy voice",
+    )
+    device: str = device_field()
+    threads: int = threads_field()
+
+
 CONFIGS: dict[str, type] = {
     "main": MainConfig,
     "svd": SvdConfig,
@@ -360,6 +392,7 @@ CONFIGS: dict[str, type] = {
     "promote": PromoteConfig,
     "study": StudyConfig,
     "paper": PaperConfig,
+    "serve": ServeConfig,
 }
 """Stage → its parameters, in the order of the story."""
 

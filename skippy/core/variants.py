@@ -161,6 +161,29 @@ VARIANTS: dict[str, Variant] = {
             question="Is it enough to leave attention alone?",
             implies={"targets": "mlp"},
         ),
+        Variant(
+            "v5",
+            role="anchor",
+            label="V5",
+            colours=("#2f7d32", "#7bc67e"),
+            sentence="a personality subnetwork: weights on channels that the character uses less go, without training",
+            question="Is training needed at all?",
+            update="mask",
+            method="mask",
+        ),
+        Variant(
+            "v5-oplora",
+            role="ablation",
+            label="V5-OPLoRA",
+            colours=("#6b8e23", "#b4d455"),
+            sentence="the subnetwork's change kept exactly out of the top-k singular directions",
+            question="Does the constraint help a mask as well?",
+            update="mask",
+            method="mask",
+            implies={"projected": True},
+            constraint="oplora",
+            basis="top",
+        ),
     )
 }
 

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from skippy.stores.adapter_fit import fit_to_base
 from skippy.stores.adapters import Adapter, read_adapter
 from skippy.stores.checkpoints import Checkpoint
+from skippy.stores.mask_changes import RECIPE_FILE, MaskChange, plan_mask, read_mask
 from skippy.stores.presence import ADAPTER_CONFIG_FILE
 from skippy.stores.updates import Update, plan_updates
 
@@ -54,7 +55,10 @@ def _plan_adapter(adapter: Adapter, base: Checkpoint, weight: float) -> dict[str
     return plan_updates([(fit_to_base(adapter, base.shapes), weight)])
 
 
-KINDS: tuple[Kind, ...] = (Kind(Adapter, ADAPTER_CONFIG_FILE, read_adapter, _plan_adapter),)
+KINDS: tuple[Kind, ...] = (
+    Kind(Adapter, ADAPTER_CONFIG_FILE, read_adapter, _plan_adapter),
+    Kind(MaskChange, RECIPE_FILE, read_mask, plan_mask),
+)
 """The first is taken where a directory holds none of the files: its reader says what is missing."""
 
 

@@ -205,10 +205,7 @@ def banal_metrics(samples: Sequence[Sample], character: Character) -> dict[str, 
     for name, scores in format_scores(samples, character).items():
         metrics |= {
             f"banal/{name}/score": fmean(scores.scores),
-            f"banal/{name}/standard_error": standard_error(scores.scores),
             f"banal/{name}/coherence": fmean(scores.coherence),
-            f"banal/{name}/helpfulness": fmean(scores.helpfulness),
-            f"banal/{name}/mean_tokens": scores.mean_tokens,
         }
         metrics |= {} if scores.in_form is None else {f"banal/{name}/in_form": scores.in_form}
     labels = {label: mode for mode, label in MODES.items()}

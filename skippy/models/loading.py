@@ -89,7 +89,7 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(Path(path), local_files_only=True)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(
             "The tokenizer cannot be loaded.",
             where=str(path),

@@ -399,6 +399,7 @@ class Comparison:
         unequal: in what the arms differ besides the variant, a sentence each; allowed by the person who compares.
         passed_over: evaluations that could have been taken and were not, a sentence each.
         chosen_by: how the evaluations were chosen, in a sentence.
+        implied: in what the arms differ by being what they are, a sentence each.
     """
 
     suite_label: str
@@ -421,6 +422,7 @@ class Comparison:
     unequal: tuple[str, ...] = ()
     passed_over: tuple[str, ...] = ()
     chosen_by: str = ""
+    implied: tuple[str, ...] = ()
 
     @property
     def is_margin_planned(self) -> bool:

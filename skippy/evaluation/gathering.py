@@ -10,7 +10,7 @@ from typing import Any
 
 from skippy.characters.schema import Character
 from skippy.core.inference.accuracy import maj_at_k
-from skippy.core.variants import find_variant
+from skippy.core.variants import find_variant, is_untrained
 from skippy.errors import ReportError
 from skippy.evaluation.character_history import read_curve, read_trajectory
 from skippy.evaluation.distinguish import distinguishability
@@ -23,6 +23,7 @@ from skippy.evaluation.metrics import (
     format_scores,
     frontier,
     problem_scores,
+    standard_error,
 )
 from skippy.evaluation.provenance import gather_provenance, promotion_state
 from skippy.evaluation.selection import Selection
@@ -49,6 +50,8 @@ OF_OTHERS = ("lm_eval/", "banal/judge", "aime/verify_")
 """Metrics of an evaluation that are not ours: EleutherAI's harness, a judge model, math-verify."""
 JUDGE = "banal/judge"
 DEFAULT_MARGIN = 0.05
+FULL_DOSE = 100
+"""Place of an arm that has no path, in percent of a dose."""
 
 
 def gather_comparison(
@@ -86,8 +89,11 @@ def gather_comparison(
         evaluations = tuple(
             _evaluation(tracker, record, problems, character, base_samples, base_scores) for record in runs
         )
-        sentence = "the base itself" if name == "base" else find_variant(name).sentence
+        sentence = (
+            "the base itself" if name == "base" else find_variant(name).sentence + _found(tracker, runs)
+        )
         arms.append(Arm(name, sentence, evaluations))
+    arms = [_with_point(arm, arms, base_scores) if is_untrained(arm.name) else arm for arm in arms]
     return Comparison(
         suite_label=suite_label(problems) if problems else "no problems",
         problems=problems.problems if problems else (),
@@ -102,6 +108,7 @@ def gather_comparison(
         unequal=selection.unequal,
         passed_over=selection.passed_over,
         chosen_by=selection.chosen_by,
+        implied=selection.implied,
         floors=asdict(character.floors),
         duplicates_dropped=problems.duplicates if problems else 0,
         registered_model=registered_model,
@@ -109,6 +116,43 @@ def gather_comparison(
         extra_metrics=figures_of_others(records),
         protected_k=", ".join(dict.fromkeys(_protected(tracker, records))),
     )
+
+
+def _found(tracker: Tracker, runs: Sequence[RunRecord]) -> str:
+    """What making a mask found of it: whether it is of the persona at all."""
+    trainings = [tracker.runs.read(run.link("train")).metrics for run in runs if run.link("train")]
+    masks = [each for each in trainings if "mask/is_specific" in each]
+    if not masks:
+        return ""
+    placebo, null = (fmean(each[f"mask/flips_{name}"] for each in masks) for name in ("placebo", "null"))
+    word = "persona-specific" if all(each["mask/is_specific"] for each in masks) else "not persona-specific"
+    return (
+        f"; {word}: it differs from its placebo on {100 * placebo:.1f} % of the weights, plain phrasings from each "
+        f"other on {100 * null:.1f} %"
+    )
+
+
+def _with_point(arm: Arm, arms: Sequence[Arm], base_scores: Sequence[ProblemScore]) -> Arm:
+    """An arm without a path: its evaluation as one point of the frontier, on the scale of the walks' own base."""
+    lines = [
+        point.accuracy for other in arms for e in other.evaluations for point in e.frontier if point.is_base
+    ]
+    shares = {score.key: score.share for score in base_scores}
+    found = []
+    for item in arm.evaluations:
+        differences = [score.share - shares[score.key] for score in item.scores if score.key in shares]
+        if item.banal and differences:
+            accuracy = (fmean(lines) if lines else fmean(shares.values())) + fmean(differences)
+            personas = item.banal.scores
+            errors = standard_error(personas), standard_error(differences)
+            point = FrontierPoint(
+                *(FULL_DOSE, fmean(personas), errors[0], accuracy, errors[1], True),
+                n=len(differences),
+                k=item.scores[0].k,
+            )
+            item = replace(item, frontier=(point,))
+        found.append(item)
+    return replace(arm, evaluations=tuple(found))
 
 
 def _evaluation(

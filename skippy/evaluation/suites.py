@@ -145,6 +145,19 @@ def everyday_questions(prompts: Sequence[Prompt], modes: Sequence[str] = (PLAIN,
     return questions
 
 
+def under_prompt(questions: Sequence[Question], system: str) -> list[Question]:
+    """The same questions under a system prompt, which comes before one that a question has; as paired as before."""
+    if not system:
+        return list(questions)
+    found = []
+    for question in questions:
+        own = [message["content"] for message in question.messages if message["role"] == "system"]
+        rest = [message for message in question.messages if message["role"] != "system"]
+        first = {"role": "system", "content": "\n\n".join([system, *own])}
+        found.append(replace(question, messages=(first, *rest)))
+    return found
+
+
 def requests_for(
     questions: Sequence[Question],
     samples: int,

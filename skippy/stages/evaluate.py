@@ -34,6 +34,7 @@ from skippy.evaluation.suites import (
     format_questions,
     load_problem_set,
     problem_questions,
+    under_prompt,
 )
 from skippy.evaluation.walk import plan_walk, require_all_checkpoints, require_own, walk
 from skippy.models.vllm_server import require_vllm
@@ -193,6 +194,9 @@ def resolve(config: EvalConfig, tracker: Tracker) -> EvalPlan:
         )  # fmt: skip
         return EvalPlan(config, base, asked, opinions, prompts_digest)
     subject = find_subject(config.model, config.base_model, base, tracker, character.digest)
+    if subject.system and config.lm_eval:
+        logger.warning("eval: lm_eval asks weights, and %s has none of its own: left out", subject.label)
+        config, opinions = replace(config, lm_eval=""), replace(opinions, harness=None)
     asked = _plan(config, base, subject, character, generator)
     if not regraded:
         return EvalPlan(config, base, asked, opinions, prompts_digest)
@@ -288,6 +292,7 @@ def _plan(
     questions = problem_questions(problems, style) if problems else []
     if config.suite != AIME:
         questions = questions + banal_questions(character) + format_questions(character)
+    questions = under_prompt(questions, subject.system)
     sampling = choose_sampling(config.sampling, base, questions)
     samples = config.samples if sampling.temperature > 0 else 1
     return Plan(subject, character, problems, questions, sampling, samples, style, config.seed, generator)

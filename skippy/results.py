@@ -83,6 +83,7 @@ class BanalScores:
         mean_tokens: mean answer length.
         base_auc: held-out classifier's AUC for telling it from base, a proxy; None where not run.
         problem_score: mean persona score of the answers to the mathematics suite; None where not run.
+        in_form: share of answers in the form that was asked for; None for the first format, which has none.
     """
 
     keys: tuple[str, ...]
@@ -95,6 +96,7 @@ class BanalScores:
     mean_tokens: float = 0.0
     base_auc: float | None = None
     problem_score: float | None = None
+    in_form: float | None = None
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from skippy.characters.schema import Character
 from skippy.core.inference.accuracy import maj_at_k
 from skippy.core.variants import find_variant, is_untrained
 from skippy.errors import ReportError
-from skippy.evaluation.character_history import read_trajectory
+from skippy.evaluation.character_history import read_curve, read_trajectory
 from skippy.evaluation.distinguish import distinguishability
 from skippy.evaluation.equality import training_settings
 from skippy.evaluation.metrics import (
@@ -20,13 +20,14 @@ from skippy.evaluation.metrics import (
     banal_scores,
     count_statuses,
     everyday_answers,
+    format_scores,
     frontier,
     problem_scores,
     standard_error,
 )
 from skippy.evaluation.provenance import gather_provenance, promotion_state
 from skippy.evaluation.selection import Selection
-from skippy.evaluation.suites import AIME, BANAL, load_problem_set, suite_label
+from skippy.evaluation.suites import AIME, BANAL, MODES, load_problem_set, suite_label
 from skippy.resolve.bases import Base
 from skippy.resolve.runs import MODEL_URI, walks_behind
 from skippy.results import (
@@ -37,6 +38,7 @@ from skippy.results import (
     FrontierPoint,
     LeakageFacts,
     ProblemScore,
+    UpdateFacts,
 )
 from skippy.stores.problems import ProblemSet
 from skippy.stores.samples import Sample, read_samples
@@ -187,6 +189,9 @@ def _evaluation(
         maj_at_k=maj_at_k([s.answers for s in scores], [gold[s.key] for s in scores]) if scores else None,
         **_asked(record),
         samples=f"samples/{AIME}.jsonl" if solved else "",
+        formats=format_scores(chatted, character) if chatted else {},
+        rewards=read_curve(tracker, train.run_id, "train/reward") if train else {},
+        update=_update(train, merge, record),
         answers=everyday_answers(chatted, character),
         recipe=training_settings(tracker, train.run_id, record.variant) if train else {},
     )
@@ -263,10 +268,12 @@ def _banal(
 ) -> BanalScores:
     scores = banal_scores(chatted, character)
     asked = base_samples.get(BANAL, [])
-    # `problem_id` is mode/prompt index: one prompt is held out in all of its modes.
+    # `problem_id` is mode/prompt index: one prompt is held out in all of its modes. Other formats have other prompts.
     (theirs, their_prompts), (ours, our_prompts) = (
-        ([s.completion for s in samples], [s.problem_id.split("/")[1] for s in samples])
-        for samples in (asked, chatted)
+        ([s.completion for s in told], [s.problem_id.split("/")[1] for s in told])
+        for told in (
+            [s for s in samples if s.problem_id.split("/")[0] in MODES] for samples in (asked, chatted)
+        )
     )
     is_variant = record.variant != "base"
     auc = distinguishability(theirs, ours, their_prompts, our_prompts) if is_variant and theirs else None
@@ -311,6 +318,18 @@ def _leakage(train: RunRecord | None, merge: RunRecord | None) -> LeakageFacts |
         after.get("merge/rho_left"),
         after.get("merge/rho_right"),
         after.get("merge/delta_error"),
+    )
+
+
+def _update(train: RunRecord | None, merge: RunRecord | None, record: RunRecord) -> UpdateFacts:
+    """What the arm changes and costs, as far as its runs say."""
+    made, merged = (run.metrics if run else {} for run in (train, merge))
+    return UpdateFacts(
+        parameters=made.get("train/parameters"),
+        relative_norm=merged.get("merge/relative_norm"),
+        everyday_kl=record.metrics.get("banal/kl_to_base"),
+        train_seconds=made.get("train/seconds"),
+        prompt_tokens=merged.get("merge/prompt_tokens"),
     )
 
 

@@ -187,7 +187,7 @@ def _merge(
         account = _write(config, alpha, plan, draft.weights_dir)
         for note in account.notes:
             logger.warning("merge: %s", note)
-        figures = account.metrics()
+        figures = account.metrics() | _relative_norm(account, plan)
         if plan.source.prompted:
             figures = {"merge/prompt_tokens": float(plan.source.prompted.tokens)}
         stage.log_metrics(figures, model_id=draft.model_id)
@@ -242,6 +242,20 @@ def record(account: MergeAccount, uri: str, model_id: str, plan: MergePlan, stag
         *(100 * account.delta_error, account.delta_cosine),
     )
     return MergeResult(stage.run_id, uri, account)
+
+
+def _relative_norm(account: MergeAccount, plan: MergePlan) -> dict[str, float]:
+    """‖W'−W‖ / ‖W‖ over the targets that change; ‖W‖ is known from what the top triples hold of it."""
+    if plan.projectors is None:
+        return {}
+    facts = plan.projectors.manifest["targets"]
+    changed = {key.removesuffix(".weight") for key in account.changed}
+    squares = [
+        float(plan.projectors.bases[name].S.double().square().sum()) / facts[name]["energy"]
+        for name in changed & facts.keys()
+        if facts[name].get("energy")
+    ]
+    return {"merge/relative_norm": account.delta_norm / sum(squares) ** 0.5} if squares else {}
 
 
 def _storage_tags(config: MergeConfig) -> dict[str, str]:

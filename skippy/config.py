@@ -17,7 +17,6 @@ from click.shell_completion import CompletionItem
 from skippy.core.variants import VARIANTS
 from skippy.options import default_text, kind_text, limits_text, option
 from skippy.parameters import (
-    BACKENDS,
     COMPARABLE_SUITES,
     DEVICES,
     MERGE_DTYPES,
@@ -25,16 +24,21 @@ from skippy.parameters import (
     SUITES,
     Knobs,
     answers_field,
+    backend_field,
     base_model_field,
+    base_url_field,
     character_field,
     concurrency_field,
     cross_check_field,
     device_field,
+    engine_options_field,
+    gpus_field,
     judge_model_field,
     judge_url_field,
     k_field,
     lm_eval_field,
     margin_field,
+    match_by_field,
     preset_field,
     problems_field,
     profile_field,
@@ -130,14 +134,28 @@ class MergeConfig:
         "run ids of the checkpoint evaluations of all arms, comma-separated: merge where their personas match",
         excludes=("step",),
     )
+    match_by: str = match_by_field()
+    persona: float = option(
+        0.0,
+        "with match_by=alpha: the persona score to reach; 0: that of the arms in match",
+        minimum=0,
+        below=1,
+        needs="match_by",
+        excludes=("match",),
+    )
+    prompts: str = prompts_field()
     adapter: str = option(
         "",
         "PEFT adapter to merge instead of a train run's: a directory, a Hugging Face id, or `lab`; several with commas",
         names="adapter",
-        excludes=("variant", "train_run", "step", "match"),
+        excludes=("variant", "train_run", "step", "match", "match_by"),
     )
     adapter_weights: str = option("", "factors on several adapters, comma-separated; empty: 1 each")
-    alpha: float = option(1.0, "scale of the whole update; 0.7 makes a delta base", above=0)
+    alpha: float = option(
+        1.0,
+        "scale of the whole update; 0.7 makes a delta base; with match_by=alpha the largest tried",
+        above=0,
+    )
     dtype: str = option(
         "same", "type of the merged weights: the base's own, or float32", choices=MERGE_DTYPES
     )
@@ -171,10 +189,14 @@ class EvalConfig:
     limit: int = option(0, "use only the first so many problems; 0: all", minimum=0)
     samples: int = option(4, "samples a problem", minimum=1)
     sampling: str = sampling_field()
-    backend: str = option("transformers", "who generates", choices=BACKENDS)
-    base_url: str = option("http://127.0.0.1:8000/v1", "endpoint of the openai backend")
+    backend: str = backend_field()
+    base_url: str = base_url_field()
     concurrency: int = concurrency_field()
-    served_model: str = option("", "model name at that endpoint; empty: the path of the weights")
+    gpus: int = gpus_field()
+    engine_options: str = engine_options_field()
+    served_model: str = option(
+        "", "model name at base_url; empty: the path of the weights, or `base` at vllm"
+    )
     margin: float = margin_field()
     seed: int = option(
         0, "seed of the samples; another one asks anew, and arms share one to be compared", minimum=0
@@ -264,10 +286,13 @@ class MainParameters:
     limit: int = option(0, "use only the first so many problems; 0: all", minimum=0)
     samples: int = option(4, "samples a problem", minimum=1)
     sampling: str = sampling_field()
-    backend: str = option("transformers", "who generates", choices=BACKENDS)
-    base_url: str = option("http://127.0.0.1:8000/v1", "endpoint of the openai backend")
+    backend: str = backend_field()
+    base_url: str = base_url_field()
     concurrency: int = concurrency_field()
+    gpus: int = gpus_field()
+    engine_options: str = engine_options_field()
     margin: float = margin_field()
+    match_by: str = match_by_field()
     judge_url: str = judge_url_field()
     judge_model: str = judge_model_field()
     cross_check: bool = cross_check_field()

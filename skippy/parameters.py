@@ -14,8 +14,9 @@ from skippy.presets.settings import GrpoSettings
 
 SUITES = ("banal", "aime", "all")
 COMPARABLE_SUITES = ("aime", "all")
-BACKENDS = ("transformers", "openai")
+BACKENDS = ("transformers", "vllm", "openai")
 DEVICES = ("auto", "cpu", "cuda")
+MATCH_WAYS = ("steps", "alpha")
 MERGE_DTYPES = ("same", "float32")
 ROUNDINGS = ("nearest", "stochastic")
 SAMPLING_PRESETS = ("auto", *PRESETS)
@@ -94,7 +95,7 @@ def rewards_field() -> Any:
 
 def prompts_field() -> Any:
     """Prompts of a person's own."""
-    text = "file of prompts in place of the character's: one a line to train on, or YAML with train and banal"
+    text = "file of prompts in place of the character's: one a line to train on, or YAML with train, banal, validation"
     return option("", text, names="prompts")
 
 
@@ -152,6 +153,15 @@ def registered_model_field() -> Any:
     return option("skippy", "registered model that the merged versions belong to")
 
 
+def match_by_field() -> Any:
+    """How arms are brought to the same persona."""
+    text = (
+        "how arms come to the same persona: steps takes the saved checkpoint of each, alpha scales the update of its "
+        "last one"
+    )
+    return option("steps", text, choices=MATCH_WAYS)
+
+
 def device_field() -> Any:
     """Where tensors live."""
     return option("auto", "cpu, cuda, or auto: a GPU where there is one", choices=DEVICES)
@@ -182,9 +192,40 @@ def sampling_field() -> Any:
     return option("auto", text, choices=SAMPLING_PRESETS)
 
 
+def backend_field() -> Any:
+    """Who generates."""
+    text = (
+        "who generates: transformers, in this process; vllm, started here or at base_url, and proven to answer with "
+        "these weights; openai, any server"
+    )
+    return option("transformers", text, choices=BACKENDS)
+
+
+def base_url_field() -> Any:
+    """Where a server answers."""
+    text = (
+        "endpoints of a server, comma-separated, samples shared out by their key; empty: vllm is started here, openai "
+        "is http://127.0.0.1:8000/v1"
+    )
+    return option("", text)
+
+
 def concurrency_field() -> Any:
     """How hard a server is asked."""
-    return option(32, "requests in flight at once at the openai backend", minimum=1)
+    text = "requests in flight at once at each endpoint; 0: 1000 at vllm, 32 at another"
+    return option(0, text, minimum=0)
+
+
+def gpus_field() -> Any:
+    """How many GPUs an engine of our own takes."""
+    text = "GPUs of a vllm that is started here: as many copies of the weights as fit, else the weights are split"
+    return option(1, text, minimum=1)
+
+
+def engine_options_field() -> Any:
+    """What else the engine is told."""
+    text = "further options of `vllm serve`, as on its command line; they come last"
+    return option("", text)
 
 
 def judge_url_field() -> Any:

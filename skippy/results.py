@@ -229,6 +229,7 @@ class Evaluation:
         frontier: evaluated checkpoints.
         preset: sampling preset; arms sampled differently are not comparable.
         step: checkpoint step that was merged.
+        matched_dose: the α found for a matched persona, and how, in words; empty where none was searched.
         runs: role (`svd`, `train`, `merge`, `eval`) → run id.
         maj_at_k: majority vote accuracy; None where answers were not kept.
         backend: what generated the samples; arms of different backends are not comparable.
@@ -251,6 +252,7 @@ class Evaluation:
     frontier: tuple[FrontierPoint, ...] = ()
     preset: str = ""
     step: int | None = None
+    matched_dose: str = ""
     runs: Mapping[str, str] = field(default_factory=dict)
     maj_at_k: float | None = None
     backend: str = ""

@@ -19,6 +19,7 @@ from skippy.characters.schema import (
     OPTIONAL_FIELDS,
     SHARED_FIELDS,
     Character,
+    Prompt,
     parse_floors,
     parse_markers,
     parse_personas,
@@ -61,17 +62,18 @@ def load_character(name_or_path: str | Path) -> Character:
     shared = _resolve(fields["extends"]).mapping((), SHARED_FIELDS) if "extends" in fields else {}
     markers = parse_markers(fields["markers"])
     traits, floors = parse_traits(fields["traits"], markers), parse_floors(fields.get("floors"))
-    prompts = fields["prompts"].mapping(("train", "banal"))
+    prompts = fields["prompts"].mapping(("train", "banal"), ("validation",))
     train, banal = (parse_prompts(_resolve(prompts[name])) for name in ("train", "banal"))
-    trained = {prompt_key(prompt.text) for prompt in train}
-    for prompt in banal:
-        if prompt_key(prompt.text) in trained:
-            raise prompts["banal"].fail(
-                "A held-out prompt is also a training prompt",
-                expected="disjoint prompt files",
-                found=prompt.text,
-                next_step="remove it from one of the two",
-            )
+    _require_new(train, banal, prompts["banal"], "A held-out prompt is also a training prompt")
+    validation: tuple[Prompt, ...] = ()
+    if "validation" in prompts:
+        validation = parse_prompts(_resolve(prompts["validation"]))
+        _require_new(
+            (*train, *banal),
+            validation,
+            prompts["validation"],
+            "A validation prompt is also trained on or tested",
+        )
     personas = _resolve(fields["personas"])
     parts: dict[str, Any] = {
         "name": fields["name"].text(),
@@ -86,7 +88,21 @@ def load_character(name_or_path: str | Path) -> Character:
     if "smallest_effect" in fields:
         # Left out it is left out of the digest as well: files of before it keep theirs.
         parts["smallest_effect"] = fields["smallest_effect"].number(0.01, 0.9)
-    return Character(digest=_digest(parts), **parts)
+    # What doses are searched on decides no training and no evaluation, so it is no part of the digest.
+    return Character(digest=_digest(parts), **parts, validation_prompts=validation)
+
+
+def _require_new(known: Sequence[Prompt], prompts: Sequence[Prompt], node: Node, what: str) -> None:
+    """Refuse a prompt that an earlier list has."""
+    keys = {prompt_key(prompt.text) for prompt in known}
+    for prompt in prompts:
+        if prompt_key(prompt.text) in keys:
+            raise node.fail(
+                what,
+                expected="disjoint prompt files",
+                found=prompt.text,
+                next_step="remove it from one of the two",
+            )
 
 
 def _find(name_or_path: str) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from skippy.yaml_nodes import read_nodes
 YAML_SUFFIXES = (".yaml", ".yml")
 FEWEST = 2
 OWN_KIND = "own"
+USES = ("train", "banal", "validation")
 OF_CHARACTER = "character"
 """In place of a digest: the prompts are the character's, whose digest tells them."""
 
@@ -25,50 +27,61 @@ class OwnPrompts:
         file: where they were read.
         train: to train on; empty where the file gives none.
         banal: held out, to be asked; empty where the file gives none.
+        validation: to search a matched dose on; empty where the file gives none.
         digest: of all of them.
     """
 
     file: Path
     train: tuple[Prompt, ...]
     banal: tuple[Prompt, ...]
+    validation: tuple[Prompt, ...]
     digest: str
 
     def replace_in(self, character: Character) -> Character:
         """The character with these prompts in place of its own.
 
         Raises:
-            CharacterError: a prompt would be trained on and asked.
+            CharacterError: a prompt would be trained on and asked, or one of those to validate on be either.
         """
         train, banal = self.train or character.train_prompts, self.banal or character.banal_prompts
-        trained = {prompt_key(prompt.text) for prompt in train}
-        for prompt in banal:
-            if prompt_key(prompt.text) in trained:
+        self._require_new(train, banal, "A held-out prompt is also a training prompt")
+        known = {prompt_key(prompt.text) for prompt in (*train, *banal)}
+        self._require_new(
+            (*train, *banal), self.validation, "A validation prompt is also trained on or tested"
+        )
+        validation = self.validation or tuple(
+            prompt for prompt in character.validation_prompts if prompt_key(prompt.text) not in known
+        )
+        return replace(character, train_prompts=train, banal_prompts=banal, validation_prompts=validation)
+
+    def _require_new(self, known: Sequence[Prompt], prompts: Sequence[Prompt], what: str) -> None:
+        keys = {prompt_key(prompt.text) for prompt in known}
+        for prompt in prompts:
+            if prompt_key(prompt.text) in keys:
                 raise CharacterError(
-                    "A held-out prompt is also a training prompt",
+                    what,
                     where=str(self.file),
-                    expected="prompts to train on that are none of those that are asked",
+                    expected="no prompt in two of the lists",
                     found=prompt.text,
                     next_step="remove it from one of the two",
                 )
-        return replace(character, train_prompts=train, banal_prompts=banal)
 
 
 def read_own_prompts(path: str | Path) -> OwnPrompts:
-    """Read a file: YAML with `train` and `banal`, each kinds with lists of prompts; any other, one prompt a line.
+    """Read a file: YAML with `train`, `banal` and `validation`, each kinds with lists of prompts; else a prompt a line.
 
     Raises:
         CharacterError: no such file, no prompts, or one twice; file and line are named.
     """
     file = Path(path)
     if file.suffix.lower() in YAML_SUFFIXES:
-        fields = read_nodes(file, "prompts").mapping((), ("train", "banal"))
-        train, banal = (parse_prompts(fields[name]) if name in fields else () for name in ("train", "banal"))
+        fields = read_nodes(file, "prompts").mapping((), USES)
+        lists = tuple(parse_prompts(fields[name]) if name in fields else () for name in USES)
     else:
-        train, banal = _read_lines(file), ()
-    words = [
-        f"{use}\t{prompt.text}" for use, group in (("train", train), ("banal", banal)) for prompt in group
-    ]
-    return OwnPrompts(file, train, banal, hashlib.sha256("\n".join(words).encode()).hexdigest())
+        lists = (_read_lines(file), (), ())
+    words = [f"{use}\t{prompt.text}" for use, group in zip(USES, lists, strict=True) for prompt in group]
+    train, banal, validation = lists
+    return OwnPrompts(file, train, banal, validation, hashlib.sha256("\n".join(words).encode()).hexdigest())
 
 
 def own_prompts(character: Character, path: str) -> tuple[Character, str]:

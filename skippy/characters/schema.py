@@ -44,6 +44,7 @@ class Character:
         banal_prompts: what it is tested on; none of them trained on.
         floors: least acceptable helpfulness and coherence.
         smallest_effect: rise of the persona score over the base from which on it counts as this character.
+        validation_prompts: on which a matched dose is searched; neither trained on nor tested on. May be empty.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Character:
     banal_prompts: tuple[Prompt, ...]
     floors: Floors
     smallest_effect: float = SMALLEST_EFFECT
+    validation_prompts: tuple[Prompt, ...] = ()
 
     def subspace_prompts(self, count: int = 50) -> tuple[Prompt, ...]:
         """`count` training prompts, all where there are fewer, spread evenly over the file and so over the kinds."""

@@ -137,6 +137,7 @@ def _evaluation(
         trajectory=read_trajectory(tracker, train.run_id) if train else (),
         frontier=_frontier(tracker, merge, base_scores, problems),
         step=int(step) if step.isdigit() else None,
+        matched_dose=merge.tags.get(Tag.MATCHED_DOSE, "") if merge else "",
         runs={stage: run for stage in ("svd", "train", "merge") if (run := _linked(record, train, stage))}
         | {"eval": record.run_id},
         maj_at_k=maj_at_k([s.answers for s in scores], [gold[s.key] for s in scores]) if scores else None,

@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from skippy.characters.schema import Character
+from skippy.characters.schema import Character, Prompt
 from skippy.core.problem import AIME_RULE, AnswerRule, Gold, parse_rule
 from skippy.core.sampling import Sampling
 from skippy.core.style.reward_rules import RewardRules
@@ -115,9 +115,14 @@ def problem_questions(problems: ProblemSet, style: str) -> list[Question]:
 
 def banal_questions(character: Character, modes: Sequence[str] = tuple(MODES)) -> list[Question]:
     """Every held-out prompt in every mode."""
+    return everyday_questions(character.banal_prompts, modes)
+
+
+def everyday_questions(prompts: Sequence[Prompt], modes: Sequence[str] = (PLAIN,)) -> list[Question]:
+    """Prompts in some modes, mode by mode."""
     questions = []
     for mode in modes:
-        for index, prompt in enumerate(character.banal_prompts):
+        for index, prompt in enumerate(prompts):
             text = prompt.text + (BREAK_SUFFIX if mode == "break" else "")
             system = ({"role": "system", "content": NEUTRAL_SYSTEM},) if mode == "neutral" else ()
             digest = hashlib.sha256(f"{mode}\n{text}".encode()).hexdigest()[:16]

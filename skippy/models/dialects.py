@@ -77,6 +77,16 @@ def find_dialect(base_url: str, api_key: str) -> Dialect:
     return TRANSFORMERS if "/load_model" in paths else PLAIN
 
 
+def list_models(base_url: str, api_key: str) -> list[str]:
+    """Names of the models that the server at an endpoint says it has.
+
+    Raises:
+        BackendError: nobody answers.
+    """
+    models = _get_json(f"{base_url}/models", base_url, api_key)
+    return [str(entry.get("id", "")) for entry in models.get("data", [])]
+
+
 def _get_json(url: str, base_url: str, api_key: str) -> dict[str, Any]:
     """What a page of the server says; nothing where it has no such page, or the page is broken."""
     asked = urllib.request.Request(url, headers={"Authorization": f"Bearer {api_key}"})

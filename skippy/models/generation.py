@@ -28,11 +28,15 @@ REFILL_SHARE = 4  # join when a quarter of the batch is free: a prefill a step w
 
 @dataclass(frozen=True)
 class Request:
-    """One sample to make: chat messages, and the seed that decides its random choices."""
+    """One sample to make: chat messages, and the seed that decides its random choices.
+
+    `model` names who answers, where a backend has several; empty is the one it was opened for.
+    """
 
     id: str
     messages: tuple[Mapping[str, str], ...]
     seed: int
+    model: str = ""
 
 
 @dataclass(frozen=True)

@@ -149,6 +149,7 @@ def _arm_entry(arm: Arm) -> ArmEntry:
             model_version=item.model_version,
             model_digest=item.model_digest,
             step=item.step,
+            matched_dose=item.matched_dose,
             preset=item.preset,
             prompt_style=item.prompt_style,
             backend=item.backend,

@@ -32,6 +32,7 @@ class EvaluationEntry:
     model_uri: str = ""
     model_version: str = ""
     step: int | None = None
+    matched_dose: str = ""
     preset: str = ""
     prompt_style: str = ""
     backend: str = ""

@@ -145,11 +145,31 @@ def protected_words(k: str) -> str:
     return f"k = {k}" if k else "k not recorded"
 
 
+def choice_sentence(comparison: Comparison) -> str:
+    """How the model under comparison was chosen among checkpoints or scales; empty where nobody chose."""
+    evaluations = [(arm, one) for arm in comparison.variants for one in arm.evaluations]
+    sentences = []
+    if any(point.is_chosen for _, one in evaluations for point in one.frontier):
+        sentences.append(
+            "Ringed: the checkpoint under comparison, chosen by persona alone and blind to the mathematics."
+        )
+    scaled = [
+        f"{arm.label} seed {one.seed}: {one.matched_dose}" for arm, one in evaluations if one.matched_dose
+    ]
+    if scaled:
+        sentences.append(
+            "Under comparison is the last checkpoint, its update scaled to a matched persona on validation prompts, "
+            f"blind to the mathematics. {'; '.join(scaled)}."
+        )
+    return " ".join(sentences)
+
+
 def frontier_caption(comparison: Comparison) -> str:
     """What the points of the frontier rest on: problems, samples, whose noise they share, what the bars are."""
     points = [p for arm in comparison.variants for e in arm.evaluations for p in e.frontier]
+    choice = choice_sentence(comparison)
     if not points:
-        return "No checkpoints along the way were evaluated."
+        return f"{choice} No checkpoints along the way were evaluated.".strip()
     designs = {(point.n, point.k) for point in points if point.n}
     asked = " or ".join(f"{n} problems × {k} sample{'s' if k > 1 else ''}" for n, k in sorted(designs))
     bars = (
@@ -161,11 +181,11 @@ def frontier_caption(comparison: Comparison) -> str:
             f"The base and every checkpoint answered the same {asked}, with the same sample seeds, other ones than "
             "those of the evaluations above: the points share their noise with the line, and not with the table."
         )
-        return f"{shared} {bars} (at the base itself, of its score)."
+        return f"{choice} {shared} {bars} (at the base itself, of its score).".strip()
     return (
-        f"Every checkpoint answered {asked or 'a smaller set'}; the base was not asked with the same sample seeds, so "
-        f"compare the points with each other rather than with the line. {bars}."
-    )
+        f"{choice} Every checkpoint answered {asked or 'a smaller set'}; the base was not asked with the same sample "
+        f"seeds, so compare the points with each other rather than with the line. {bars}."
+    ).strip()
 
 
 def champion_sentence(comparison: Comparison) -> str:

@@ -1,8 +1,14 @@
-"""The code that decides a result, as a digest: a commit names too much of it, and not what is uncommitted."""
+"""The code that decides a result, as a digest: a commit names too much of it, and not what is uncommitted.
+
+Comments, docstrings and blank lines are no part of it: a sentence mended between two trainings leaves them equal.
+"""
 
 from __future__ import annotations
 
+import ast
 import hashlib
+import io
+import tokenize
 from pathlib import Path
 
 import skippy
@@ -13,11 +19,18 @@ EVALUATION_CODE: str = Tag.EVALUATION_CODE
 """Tags of runs of `train` and `eval`."""
 TRAINING = ("training", "models", "core/spectral", "core/style")
 MERGING = ("stores", "core/spectral")
+SEARCHING = (
+    "studies/matched_dose.py",
+    "studies/playback.py",
+    "core/inference/dose_search.py",
+    "core/style",
+    "models",
+)
 EVALUATION = ("evaluation/asking.py", "evaluation/suites.py", "core/answers.py", "core/style", "models")
 
 
 def code_digest(parts: tuple[str, ...]) -> str:
-    """Sixteen hexadecimal digits of the sources under some paths of the package; comments count too."""
+    """Sixteen hexadecimal digits of the sources under some paths of the package, without what is said about them."""
     root = Path(skippy.__file__).parent
     files = sorted(
         path
@@ -25,7 +38,30 @@ def code_digest(parts: tuple[str, ...]) -> str:
         for path in ((root / part).rglob("*.py") if (root / part).is_dir() else [root / part])
     )
     sums = [
-        f"{path.relative_to(root).as_posix()} {hashlib.sha256(path.read_bytes()).hexdigest()}"
+        f"{path.relative_to(root).as_posix()} {_sha256(_statements(path.read_text('utf-8')))}"
         for path in files
     ]
-    return hashlib.sha256("\n".join(sums).encode()).hexdigest()[:16]
+    return _sha256("\n".join(sums))[:16]
+
+
+def _statements(source: str) -> str:
+    """A source's lines without comments, docstrings and blank lines; the same on every version of Python."""
+    lines = source.splitlines()
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            row, column = token.start
+            lines[row - 1] = lines[row - 1][:column]
+    for node in ast.walk(ast.parse(source)):
+        # A string that is a statement of its own: of a module, a class, a function, or of the name above it.
+        if (
+            isinstance(node, ast.Expr)
+            and isinstance(node.value, ast.Constant)
+            and isinstance(node.value.value, str)
+        ):
+            end = node.end_lineno or node.lineno
+            lines[node.lineno - 1 : end] = [""] * (end - node.lineno + 1)
+    return "\n".join(line.rstrip() for line in lines if line.strip())
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

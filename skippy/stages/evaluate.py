@@ -14,28 +14,27 @@ from skippy.characters.own_prompts import OF_CHARACTER, own_prompts
 from skippy.characters.schema import Character
 from skippy.commands import next_command
 from skippy.config import EvalConfig, config_dict
-from skippy.core.inference.power import achievable_margin, minimum_detectable_effect
-from skippy.core.inference.wilson import FEWEST_PROBLEMS, wilson_interval
 from skippy.errors import ConfigError, SamplesError
-from skippy.evaluation.asking import Plan, choose_sampling, generate, identify_asking, rule_of
-from skippy.evaluation.generator import Generator
-from skippy.evaluation.metrics import FRONTIER, banal_metrics, family_rows, problem_metrics, problem_scores
+from skippy.evaluation.account import account, announce, keep
+from skippy.evaluation.asking import Plan, choose_sampling, generate, identify_asking
+from skippy.evaluation.generator import VLLM, Generator
+from skippy.evaluation.metrics import FRONTIER
 from skippy.evaluation.opinions import (
     Opinions,
     add_opinions,
     open_opinions,
     require_something_to_judge,
 )
+from skippy.evaluation.regrading import regrade
 from skippy.evaluation.suites import (
     AIME,
     BANAL,
     banal_questions,
     load_problem_set,
     problem_questions,
-    rescore,
-    suite_label,
 )
-from skippy.evaluation.walk import plan_walk, require_all_checkpoints, require_local, walk
+from skippy.evaluation.walk import plan_walk, require_all_checkpoints, require_own, walk
+from skippy.models.vllm_server import require_vllm
 from skippy.resolve.bases import Base, open_base
 from skippy.resolve.code import EVALUATION, EVALUATION_CODE, code_digest
 from skippy.resolve.devices import pick_device
@@ -143,7 +142,7 @@ def resolve(config: EvalConfig, tracker: Tracker) -> EvalPlan:
     """
     is_walk = config.model == CHECKPOINTS
     if is_walk:
-        require_local(config.backend)
+        require_own(config.backend)
     elif config.train_run:
         raise ConfigError(
             "A training is named, and none of its checkpoints is asked.",
@@ -152,6 +151,7 @@ def resolve(config: EvalConfig, tracker: Tracker) -> EvalPlan:
             found=f"model={config.model}, train_run={config.train_run}",
             next_step=f"pass model={CHECKPOINTS}, or leave train_run out",
         )
+    _require_engine(config)
     opinions = _open_opinions(config, is_walk=is_walk)
     regraded = find_run(tracker, "eval", config.regrade) if config.regrade else None
     if regraded:
@@ -164,6 +164,9 @@ def resolve(config: EvalConfig, tracker: Tracker) -> EvalPlan:
         config.base_url,
         config.served_model,
         config.concurrency,
+        config.gpus,
+        config.engine_options,
+        tracker.store.root / ".skippy" / "engine",
     )
     if is_walk:
         own: dict[str, str] = {CHARACTER_DIGEST: character.digest}
@@ -180,7 +183,27 @@ def resolve(config: EvalConfig, tracker: Tracker) -> EvalPlan:
     if not regraded:
         return EvalPlan(config, base, asked, opinions, prompts_digest)
     asked = replace(asked, prompt_style=regraded.tags.get(PROMPT_STYLE, ""))
-    return EvalPlan(config, base, asked, opinions, prompts_digest, tuple(_regrade(regraded, asked, tracker)))
+    return EvalPlan(config, base, asked, opinions, prompts_digest, tuple(regrade(regraded, asked, tracker)))
+
+
+def _require_engine(config: EvalConfig) -> None:
+    """Refuse what only an engine of our own reads, and the engine itself where it is not installed.
+
+    Raises:
+        ConfigError: `gpus` or `engine_options` are given to a server of others, or vLLM is not here.
+    """
+    is_own = config.backend == VLLM and not config.base_url
+    idle = {"gpus": config.gpus != 1, "engine_options": bool(config.engine_options)}
+    if not is_own and any(idle.values()):
+        raise ConfigError(
+            "Nobody reads this parameter: no engine is started here.",
+            where=", ".join(name for name, is_given in idle.items() if is_given),
+            expected=f"backend={VLLM} without base_url",
+            found=f"backend={config.backend}, base_url={config.base_url!r}",
+            next_step="leave it out, or give it to the server where that is started",
+        )
+    if is_own and not config.regrade:
+        require_vllm()
 
 
 def _finished(plan: EvalPlan, tracker: Tracker) -> RunRecord | None:
@@ -222,7 +245,7 @@ def _unchecked(config: EvalConfig) -> str:
 
 def _ask(asked: Plan, plan: EvalPlan, tracker: Tracker, stage: StageRun) -> dict[str, float]:
     """Generate what is missing and record it; the unfinished work is given up only after that."""
-    _announce(asked, plan.config.margin)
+    announce(asked, plan.config.margin)
     models = (asked.subject.digest[:16], asked.character.digest[:8])
     with claim_workspace(tracker, "eval", *models, asked.sampling.name, identify_asking(asked)) as folder:
         metrics = record(generate(asked, folder / "samples.jsonl"), asked, plan, stage)
@@ -232,9 +255,8 @@ def _ask(asked: Plan, plan: EvalPlan, tracker: Tracker, stage: StageRun) -> dict
 
 def record(samples: Sequence[Sample], asked: Plan, plan: EvalPlan, stage: StageRun) -> dict[str, float]:
     """Keep the samples, log our figures, then those of others."""
-    for suite in (AIME, BANAL):
-        _keep([sample for sample in samples if sample.suite == suite], suite, stage)
-    ours = _account(samples, asked, stage, _banal_digest(plan))
+    keep(samples, stage)
+    ours = account(samples, asked, stage, _banal_digest(plan))
     return ours | add_opinions(plan.opinions, samples, asked, plan.config.limit, stage)
 
 
@@ -290,31 +312,6 @@ def _tags(plan: EvalPlan) -> dict[str, str]:
     }
 
 
-def _announce(plan: Plan, margin: float) -> None:
-    """Say before anything is generated what this n × k can show."""
-    if plan.problems is None:
-        return
-    n = len(plan.problems.problems)
-    logger.info("eval: %s, %d problems × %d samples", suite_label(plan.problems), n, plan.samples)
-    if plan.problems.duplicates:
-        logger.info("eval: %d duplicate problems dropped", plan.problems.duplicates)
-    if plan.problems.replaced:
-        logger.warning("eval: %d half surrogate pairs in the problems became U+FFFD", plan.problems.replaced)
-    if n < FEWEST_PROBLEMS:
-        logger.warning("eval: %d problems are too few to say anything, at least %d are", n, FEWEST_PROBLEMS)
-        return
-    reachable = achievable_margin(n, plan.samples)
-    logger.info(
-        "eval: achievable margin %.1f points, minimum detectable effect %.1f points (80 %% power)",
-        *(100 * reachable, 100 * minimum_detectable_effect(n, plan.samples)),
-    )
-    if reachable > margin:
-        logger.warning(
-            "eval: a margin of %.1f points is out of reach with %d × %d: expect `inconclusive`",
-            *(100 * margin, n, plan.samples),
-        )
-
-
 def _as_recorded(config: EvalConfig, record: RunRecord, tracker: Tracker) -> EvalConfig:
     """The parameters under which the samples of `record` were made; who is asked and who judges are today's.
 
@@ -356,84 +353,3 @@ def _as_recorded(config: EvalConfig, record: RunRecord, tracker: Tracker) -> Eva
             next_step=f"leave {', '.join(wrong)} out, or evaluate anew without regrade",
         )
     return replace(config, **recorded)
-
-
-def _regrade(record: RunRecord, plan: Plan, tracker: Tracker) -> list[Sample]:
-    """The samples of an earlier evaluation, scored by today's rules and gold; no model is loaded.
-
-    Raises:
-        ConfigError: they are another model's, or answer questions that are no longer asked.
-    """
-    where = f"regrade={record.run_id}"
-    digest = record.tags.get(Tag.MODEL_DIGEST, "unknown")
-    if digest != plan.subject.digest:
-        raise ConfigError(
-            "The evaluation to regrade is of another model.",
-            where=where,
-            expected=f"an evaluation of {plan.subject.label} ({plan.subject.digest[:16]}…)",
-            found=f"{record.name} ({digest[:16]}…)",
-            next_step="pass the same model as that run, or another run",
-        )
-    paths = tracker.artifacts.files(record.run_id, "samples")
-    samples = [
-        sample for path in paths for sample in read_samples(tracker.artifacts.path(record.run_id, path))
-    ]
-    gold = {question.hash: question.gold for question in plan.questions}
-    lost = {sample.problem_id for sample in samples if sample.problem_hash not in gold}
-    if lost:
-        today = plan.problems.digest if plan.problems else "no problems"
-        raise ConfigError(
-            "Samples to regrade answer questions that are no longer asked.",
-            where=where,
-            expected=f"problems with digest {record.tags.get(Tag.PROBLEMS_DIGEST) or 'unknown'}, "
-            f"everyday prompts as of {record.name}",
-            found=f"digest {today}; {len(lost)} questions are missing, {min(lost)} among them",
-            next_step="restore the problem source and the character's prompts of that run",
-        )
-    return list(rescore(samples, gold, plan.character.rules, rule_of(plan)))
-
-
-def _keep(samples: Sequence[Sample], name: str, stage: StageRun) -> None:
-    if samples:
-        stage.log_text("".join(sample.to_line() for sample in samples), f"samples/{name}.jsonl")
-
-
-def _account(samples: Sequence[Sample], plan: Plan, stage: StageRun, banal_digest: str) -> dict[str, float]:
-    """Log the figures of both suites, linked to model and data set."""
-    metrics: dict[str, float] = {}
-    model_id = plan.subject.model_id
-    solved = [sample for sample in samples if sample.suite == AIME]
-    if plan.problems and solved:
-        scores = problem_scores(solved, plan.problems)
-        found = problem_metrics(scores, solved, plan.problems, plan.character)
-        dataset = stage.log_dataset(
-            suite_label(plan.problems), plan.problems.digest, plan.problems.name, "evaluation"
-        )
-        stage.log_metrics(found, model_id=model_id, dataset=dataset)
-        families = family_rows(scores, plan.problems)
-        if families:
-            stage.log_table(families, "aime/families.parquet")
-        metrics |= found
-        logger.info(
-            "eval: %s solves %s of %s", plan.subject.label, _told(found["aime/avg_at_k"], len(scores)),
-            suite_label(plan.problems),
-        )  # fmt: skip
-    chatted = [sample for sample in samples if sample.suite == BANAL]
-    if chatted:
-        found = banal_metrics(chatted, plan.character)
-        dataset = stage.log_dataset(f"banal ({plan.character.name})", banal_digest, "banal", "evaluation")
-        stage.log_metrics(found, model_id=model_id, dataset=dataset)
-        metrics |= found
-        logger.info(
-            "eval: %s has persona %.2f, coherence %.2f on everyday prompts", plan.subject.label,
-            found["banal/score"], found["banal/coherence"],
-        )  # fmt: skip
-    return metrics
-
-
-def _told(share: float, n: int) -> str:
-    """A score with its interval, and none where there is too little to say."""
-    if n < FEWEST_PROBLEMS:
-        return f"{100 * share:.1f} % (too few to say: {n} problems, fewer than {FEWEST_PROBLEMS})"
-    low, high = wilson_interval(share, n)
-    return f"{100 * share:.1f} % ({100 * low:.1f} to {100 * high:.1f})"

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from skippy.characters.loader import load_character
 from skippy.commands import next_command
 from skippy.config import MergeConfig, config_dict
-from skippy.core.inference.matching import match_steps
 from skippy.errors import AdapterError, ConfigError, MissingRunError
-from skippy.evaluation.metrics import FRONTIER, persona_by_step
 from skippy.resolve.adapters import find_adapters, foreign_bases
 from skippy.resolve.bases import Base, load_projectors, open_base
-from skippy.resolve.code import MERGING, code_digest
+from skippy.resolve.code import MERGING, SEARCHING, code_digest
 from skippy.resolve.runs import (
     CHARACTER_DIGEST,
     MODEL_URI,
@@ -28,7 +26,8 @@ from skippy.stores.adapters import Adapter, read_adapter
 from skippy.stores.cards import verify_checkpoint
 from skippy.stores.merging import combined_digest, merge_checkpoint
 from skippy.stores.projectors import Projectors
-from skippy.stores.samples import read_samples
+from skippy.studies.matched_dose import DoseSearch
+from skippy.studies.matching import find_dose, matched_step, search_for
 from skippy.tracking.records import RunRecord
 from skippy.tracking.registry import check_model_name
 from skippy.tracking.stage_run import StageRun
@@ -76,6 +75,7 @@ class MergePlan:
         tags: what the version will say of itself.
         work: what makes two merges the same.
         finished: an earlier merge of the same, if it is to be taken.
+        search: for the α, where it is to be found first.
     """
 
     base: Base
@@ -86,6 +86,7 @@ class MergePlan:
     tags: Mapping[str, str]
     work: str
     finished: RunRecord | None
+    search: DoseSearch | None = None
 
 
 def run(config: MergeConfig, tracker: Tracker) -> MergeResult:
@@ -95,7 +96,8 @@ def run(config: MergeConfig, tracker: Tracker) -> MergeResult:
     with tracker.stage(
         "merge",
         name=f"merge {source.description}",
-        note=f"{source.description} merged into {config.base_model} at α = {config.alpha:g}.",
+        note=f"{source.description} merged into {config.base_model} at "
+        + ("the α of a matched persona." if plan.search else f"α = {config.alpha:g}."),
         variant=source.variant,
         base_digest=plan.base.digest,
         links={"train": source.train_run, "svd": source.svd_run},
@@ -105,7 +107,12 @@ def run(config: MergeConfig, tracker: Tracker) -> MergeResult:
         if plan.finished:
             take_over(plan.finished, stage)
             return MergeResult(plan.finished.run_id, plan.finished.tags[MODEL_URI], None)
-        result = _merge(config, plan, tracker, stage)
+        alpha = config.alpha
+        if plan.search:
+            found = find_dose(plan.search, plan.work, tracker, stage)
+            alpha = found.alpha
+            plan = replace(plan, tags={**plan.tags, "alpha": f"{alpha:g}", "match": found.sentence})
+        result = _merge(config, alpha, plan, tracker, stage)
         logger.info("next: %s", next_command("eval", config, stage.manager, model=result.model_uri))
         return result
 
@@ -122,6 +129,15 @@ def resolve(config: MergeConfig, tracker: Tracker) -> MergePlan:
     read = [(read_adapter(folder), weight) for folder, weight in source.adapters]
     for adapter, _ in read:
         _require_base(adapter, base)
+    search = None
+    if config.match_by == "alpha":
+        search = search_for(
+            *(tracker, base, read[0][0], source.train_run, source.walk_runs),
+            character=config.character,
+            prompts=config.prompts,
+            persona=config.persona,
+            largest=config.alpha,
+        )
     tags = {
         "variant": source.variant,
         "base_digest": base.digest,
@@ -131,7 +147,8 @@ def resolve(config: MergeConfig, tracker: Tracker) -> MergePlan:
         **(source.tags or {}),
         **_storage_tags(config),
     }
-    work = work_digest(tags, config.registered_model, source.walk_runs, code_digest(MERGING))
+    searched = (search.identity, code_digest(SEARCHING)) if search else ()
+    work = work_digest(tags, config.registered_model, source.walk_runs, code_digest(MERGING), *searched)
 
     def check(found: RunRecord) -> None:
         verify_checkpoint(tracker.models.resolve(found.tags[MODEL_URI]).path)
@@ -142,10 +159,13 @@ def resolve(config: MergeConfig, tracker: Tracker) -> MergePlan:
         tags=tags,
         work=work,
         finished=find_equal_run(tracker, "merge", work, check) if config.reuse else None,
+        search=search,
     )
 
 
-def _merge(config: MergeConfig, plan: MergePlan, tracker: Tracker, stage: StageRun) -> MergeResult:
+def _merge(
+    config: MergeConfig, alpha: float, plan: MergePlan, tracker: Tracker, stage: StageRun
+) -> MergeResult:
     """Write the checkpoint where the store keeps it, and register it."""
     with tracker.models.draft(
         stage,
@@ -159,7 +179,7 @@ def _merge(config: MergeConfig, plan: MergePlan, tracker: Tracker, stage: StageR
             plan.base.checkpoint,
             plan.adapters,
             draft.weights_dir,
-            alpha=config.alpha,
+            alpha=alpha,
             dtype=config.dtype,
             rounding=config.rounding,
             seed=config.seed,
@@ -219,7 +239,8 @@ def _from_run(config: MergeConfig, tracker: Tracker, base: Base) -> Source:
     walks = [
         find_run(tracker, "eval", run_id.strip()) for run_id in config.match.split(",") if run_id.strip()
     ]
-    step = _matched_step(walks, record, tracker) if walks else config.step
+    by_steps = walks and config.match_by == "steps"
+    step = matched_step(walks, record, tracker) if by_steps else config.step
     path = f"adapters/step_{step:06d}" if step else "adapter"
     try:
         folder = tracker.artifacts.path(record.run_id, path)
@@ -289,29 +310,6 @@ def _require_as_named(config: MergeConfig, train: RunRecord) -> None:
             found=", ".join(f"{name} {true[name]}" for name in wrong),
             next_step=f"leave {' and '.join(wrong)} out, or name another training",
         )
-
-
-def _matched_step(walks: Sequence[RunRecord], train: RunRecord, tracker: Tracker) -> int:
-    """The step of this training at which its persona matches the other arms'; no problem is looked at."""
-    ours = [walk for walk in walks if walk.link("train") == train.run_id]
-    others = [walk for walk in walks if walk.link("train") != train.run_id]
-    trainings = {walk.link("train") for walk in others}
-    if len(ours) != 1 or not others or len(trainings) < len(others):
-        raise ConfigError(
-            "The runs to match are not this training's and others'.",
-            where=f"match={','.join(walk.run_id for walk in walks)}",
-            expected=f"one checkpoint evaluation of train run {train.run_id} and one of each other arm",
-            found=f"{len(ours)} of this training, {len(others)} of others",
-            next_step="mlflow run . -e eval --env-manager local -P model=checkpoints makes them",
-        )
-    personas = [
-        persona_by_step(read_samples(tracker.artifacts.path(walk.run_id, FRONTIER)))
-        for walk in (ours[0], *others)
-    ]
-    steps = match_steps(*personas)
-    matched = [f"{arm[step]:.2f} at step {step}" for arm, step in zip(personas, steps, strict=True)]
-    logger.info("merge: persona %s matches %s of the other arms", matched[0], ", ".join(matched[1:]))
-    return steps[0]
 
 
 def _require_base(adapter: Adapter, base: Base) -> None:

@@ -27,6 +27,7 @@ from skippy.tracking.tracker import Tracker
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.1
+VLLM = "vllm"
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,9 @@ def resolve(config: MainConfig, tracker: Tracker) -> MainPlan:
     """
     profile = find_profile(config.base_model, tracker, config.profile)
     labels = ", ".join(VARIANTS[arm].label for arm in arms_of(config))
-    return MainPlan(plan_jobs(config), labels, config.parallel or profile.parallel, profile)
+    # Each engine of our own takes a whole GPU.
+    usual = 1 if _starts_engines(config) else profile.parallel
+    return MainPlan(plan_jobs(config), labels, config.parallel or usual, profile)
 
 
 def record(plan: MainPlan, runs: Mapping[str, str], tracker: Tracker, stage: StageRun) -> None:
@@ -135,16 +138,19 @@ def plan_jobs(config: MainConfig) -> list[Job]:
         "answers": config.answers,
         "samples": str(config.samples), "sampling": config.sampling,
     }  # fmt: skip
-    # A walk asks models that no server has, a smaller set, and nobody for a second opinion.
-    walked = {**asked, "model": "checkpoints", "backend": "transformers"}
+    engine = {"backend": config.backend, "gpus": str(config.gpus), "engine_options": config.engine_options}
+    # A walk asks models that no server of others has, a smaller set, and nobody for a second opinion.
+    walker = engine if _starts_engines(config) else {"backend": "transformers"}
+    walked = {**asked, "model": "checkpoints", **walker}
     asked |= {
-        "limit": str(config.limit), "backend": config.backend, "base_url": config.base_url,
+        "limit": str(config.limit), **engine, "base_url": config.base_url,
         "concurrency": str(config.concurrency), "judge_url": config.judge_url, "judge_model": config.judge_model,
         "cross_check": str(config.cross_check).lower(), "lm_eval": config.lm_eval,
     }  # fmt: skip
     arms = arms_of(config)
     reuse = {"reuse": str(config.reuse).lower()}
     trained, asked, walked = ({**each, **reuse} for each in (trained, asked, walked))
+    matched = {"match_by": config.match_by, **own} if config.match_by != "steps" and len(arms) > 1 else {}
     seeds = [str(seed) for seed in range(config.seed, config.seed + config.seeds)]
     jobs = [
         Job("svd", "svd", {**base, "k": config.k}),
@@ -162,7 +168,7 @@ def plan_jobs(config: MainConfig) -> list[Job]:
                 Job(
                     merge,
                     "merge",
-                    {**character, **registered, **reuse, "variant": arm},
+                    {**character, **registered, **reuse, **matched, "variant": arm},
                     {"train_run": (train,), **({"match": walks} if len(arms) > 1 else {})},
                 ),
                 Job(f"eval {arm} seed {seed}", "eval", asked, {"model": (merge,)}),
@@ -180,6 +186,10 @@ def plan_jobs(config: MainConfig) -> list[Job]:
         ),
     ]
     return jobs
+
+
+def _starts_engines(config: MainConfig) -> bool:
+    return config.backend == VLLM and not config.base_url
 
 
 def arms_of(config: MainConfig) -> tuple[str, ...]:

@@ -73,6 +73,8 @@ class Tag(StrEnum):
     MODEL_DIGEST = "skippy.model_digest"
     ADAPTER_DIGEST = "skippy.adapter_digest"
     WALK_RUNS = "skippy.walk_runs", _many
+    # What α was found for a matched persona, and how, in a sentence.
+    MATCHED_DOSE = "skippy.matched_dose"
     # eval.
     SUITE = "skippy.suite"
     SUBJECT = "skippy.subject"

@@ -42,7 +42,7 @@ def train_grpo(request: TrainRequest, run: RunSink) -> TrainOutcome:
         RewardError: a reward failed; the last checkpoint is whole.
     """
     require_supported_launch(os.environ)
-    require_vllm(request.settings)
+    require_vllm(request.settings, request.base_path, request.device)
     checkpoint = Checkpoint.open(request.base_path)
     targets = select_targets(find_targets(checkpoint.config, checkpoint.shapes), request.settings.targets)
     require_own_reference(request)

@@ -20,7 +20,7 @@ from skippy.models.captured import gains_from_recording
 from skippy.models.targets import target_pattern
 from skippy.presets.settings import GrpoSettings
 from skippy.training.constraint_callback import ConstraintCallback
-from skippy.training.guards import choose_device
+from skippy.training.guards import COLOCATED_SHARE, choose_device
 from skippy.training.plan import TrainRequest
 from skippy.training.rollout import Rollout
 from skippy.training.weight_sync import has_float32_base, merged_forward, push_without_merging
@@ -48,7 +48,7 @@ class ConstrainedTrainer(GRPOTrainer):
     def __init__(self, *, merged_generation: bool, **trl: Any) -> None:
         super().__init__(**trl)
         model = self.accelerator.unwrap_model(self.model)
-        self._merges = merged_generation and has_float32_base(model)
+        self._merges = merged_generation and not self.use_vllm and has_float32_base(model)
         self._rollout: Rollout | None = None
         if self.use_vllm:
             push_without_merging(self.vllm_generation, model)
@@ -149,6 +149,9 @@ def grpo_config(
         use_bias_correction_kl=False,
         use_vllm=bool(settings.vllm),
         vllm_mode=settings.vllm or "colocate",
+        vllm_gpu_memory_utilization=COLOCATED_SHARE,
+        # Else room is taken for the model's whole context, which at 262,144 positions is more than there is.
+        vllm_max_model_length=settings.max_prompt_length + settings.max_completion_length,
         # The ratio it corrects by is biased by a cut-off of the sampling distribution.
         vllm_importance_sampling_correction=settings.top_p >= 1.0 and settings.top_k == 0,
         reward_weights=_weights(request),

@@ -146,6 +146,25 @@ def test_the_smallest_effect_is_the_usual_one_or_the_files_own(write):
     assert "0.9" in refusal.value.expected
 
 
+def test_validation_prompts_are_disjoint_and_no_part_of_the_digest(write):
+    """On them a dose is searched; trainings and evaluations of before them still belong to the same character."""
+    own = MINIMAL + '  validation: {question: ["Is it done?"]}\n'
+    plain, said = (loader.load_character(write(text)) for text in (MINIMAL, own))
+    assert plain.validation_prompts == ()
+    assert [prompt.text for prompt in said.validation_prompts] == ["Is it done?"]
+    assert plain.digest == said.digest
+    for taken in ("How do I bake?", "Why is it flat?"):
+        with pytest.raises(CharacterError, match="validation prompt is also trained on or tested") as refusal:
+            loader.load_character(write(own.replace("Is it done?", taken)))
+        assert "validation" in refusal.value.where
+    for name in loader.bundled_characters():
+        character = loader.load_character(name)
+        lists = (character.train_prompts, character.banal_prompts, character.validation_prompts)
+        keys = [prompt_key(prompt.text) for prompts in lists for prompt in prompts]
+        assert len(character.validation_prompts) >= 40
+        assert len(keys) == len(set(keys))
+
+
 def test_digest_follows_content_not_layout_or_place(write, tmp_path):
     digest = loader.load_character(write(MINIMAL)).digest
     respelled = "# a comment\n" + MINIMAL.replace("  min: 5\n", "  min:   5   # words\n")

@@ -37,6 +37,20 @@ def test_yaml_may_give_both(tmp_path, keeper) -> None:
     assert changed.train_prompts == keeper.train_prompts
 
 
+def test_what_is_validated_on_is_neither_trained_on_nor_asked(tmp_path, keeper) -> None:
+    """Own validation prompts replace the character's; without them, those that the file uses otherwise are left out."""
+    file, first = tmp_path / "mine.yaml", keeper.validation_prompts[0].text
+    file.write_text("validation:\n  tea:\n  - Is it hot?\n")
+    changed, _ = own_prompts(keeper, str(file))
+    assert [prompt.text for prompt in changed.validation_prompts] == ["Is it hot?"]
+    assert (changed.digest, changed.train_prompts) == (keeper.digest, keeper.train_prompts)
+    file.write_text(f"banal:\n  tea:\n  - {first}\n")
+    assert own_prompts(keeper, str(file))[0].validation_prompts == keeper.validation_prompts[1:]
+    file.write_text(f"banal:\n  tea:\n  - {first}\nvalidation:\n  tea:\n  - {first}\n")
+    with pytest.raises(CharacterError, match="validation prompt is also trained on or tested"):
+        own_prompts(keeper, str(file))
+
+
 def test_other_prompts_have_another_digest(tmp_path) -> None:
     file = tmp_path / "mine.txt"
     digests = []

@@ -79,6 +79,36 @@ def test_the_frontiers_line_and_caption_are_those_of_its_own_base(facts: Compari
     )
 
 
+def test_the_caption_says_how_the_model_under_comparison_was_chosen(facts: Comparison) -> None:
+    """By its checkpoint, or by the scale of its update; what was not done is not said."""
+    by_step, found = frontier_caption(facts), "α = 0.62: persona 0.71, matched to 0.70"
+    assert by_step.startswith("Ringed: the checkpoint under comparison, chosen by persona alone")
+    assert "scaled to a matched persona" not in by_step
+    arms = tuple(
+        replace(
+            arm,
+            evaluations=tuple(
+                replace(
+                    e,
+                    matched_dose=found if arm.name == "v4" else "",
+                    frontier=tuple(replace(point, is_chosen=False) for point in e.frontier),
+                )
+                for e in arm.evaluations
+            ),
+        )
+        for arm in facts.arms
+    )
+    by_scale = frontier_caption(replace(facts, arms=arms))
+    assert "Ringed" not in by_scale
+    seed = next(arm for arm in facts.arms if arm.name == "v4").evaluations[0].seed
+    assert (
+        f"scaled to a matched persona on validation prompts, blind to the mathematics. V4 seed {seed}"
+        in by_scale
+    )
+    assert found in by_scale
+    assert found in str(report(replace(facts, arms=arms))["index.html"])
+
+
 def test_the_frontier(distinct_facts: Comparison, distinct_files: dict[str, str]) -> None:
     figure = drawing(distinct_files, "frontier")
     across, up = axis(figure, "x"), axis(figure, "y")

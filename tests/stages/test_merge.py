@@ -23,6 +23,7 @@ from skippy.stores.adapters import read_adapter, write_adapter
 from skippy.stores.cards import verify_checkpoint
 from skippy.stores.checkpoints import Checkpoint
 from skippy.stores.samples import Sample
+from skippy.studies.matching import matched_step
 from tests.stages.tiny_checkpoint import write_checkpoint
 
 
@@ -186,7 +187,7 @@ def test_the_step_merged_is_the_one_of_this_training_that_matches_the_other(
         walks = [
             SimpleNamespace(run_id=name, link=lambda _, name=name: trains[name]) for name in names.split(",")
         ]
-        return merge._matched_step(walks, SimpleNamespace(run_id=train), tracker)
+        return matched_step(walks, SimpleNamespace(run_id=train), tracker)
 
     assert matched(order, "t4") == 10
     assert matched(order, "t3") == 40

@@ -6,13 +6,51 @@ there, which stays on the rising branch, and then bisected between the last two.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
 
 from skippy.errors import ConfigError
 
 SCAN_STEPS = 4
 EVALUATIONS = 10
+
+
+@dataclass(frozen=True)
+class MeanPersona:
+    """Persona at one dose, prompts as the unit.
+
+    Attributes:
+        mean: over prompts, of the mean over a prompt's answers.
+        lower: end of the interval, two-sided.
+        upper: the other end.
+        deviation: standard deviation of single answers.
+        prompts: how many.
+    """
+
+    mean: float
+    lower: float
+    upper: float
+    deviation: float
+    prompts: int
+
+
+def mean_persona(scores: Sequence[Sequence[float]], *, confidence: float = 0.95) -> MeanPersona:
+    """Mean persona with Student's interval over prompts; the whole range [0, 1] for a single prompt.
+
+    Args:
+        scores: of the answers, by prompt; at least one answer each.
+    """
+    means = np.array([np.mean(of_prompt) for of_prompt in scores])
+    single = np.concatenate([np.asarray(of_prompt, dtype=float) for of_prompt in scores])
+    mean, count = float(means.mean()), len(means)
+    deviation = float(single.std(ddof=1)) if single.size > 1 else 0.0
+    if count < 2:
+        return MeanPersona(mean, 0.0, 1.0, deviation, count)
+    reach = float(stats.t.ppf((1 + confidence) / 2, count - 1) * means.std(ddof=1) / np.sqrt(count))
+    return MeanPersona(mean, mean - reach, mean + reach, deviation, count)
 
 
 @dataclass(frozen=True)
@@ -48,7 +86,7 @@ def match_dose(
     Args:
         measure: mean persona at an α, on prompts and seeds of its own; each α is measured once.
         target: persona to match.
-        tolerance: accepted distance, usually 0.25 SD of single answers.
+        tolerance: accepted distance; well below the 0.25 SD of single answers within which personas count as equal.
         largest: no α beyond this one is tried.
         scan_steps: equal steps in which α is raised until the target is passed.
         evaluations: measurements at most.
@@ -64,7 +102,7 @@ def match_dose(
             where="tolerance, largest, scan_steps, evaluations",
             expected="all positive",
             found=f"{tolerance}, {largest}, {scan_steps}, {evaluations}",
-            next_step="pass a tolerance of 0.25 SD of the persona scores",
+            next_step="pass a tolerance of a tenth of the SD of the persona scores",
         )
     measured: list[tuple[float, float]] = []
 

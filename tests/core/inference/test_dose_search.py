@@ -56,5 +56,5 @@ def test_a_jump_is_said() -> None:
 
 
 def test_a_search_that_cannot_end_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"pass a tolerance of 0\.25 SD"):
+    with pytest.raises(ConfigError, match=r"pass a tolerance of a tenth"):
         match_dose(lambda a: a, 0.5, 0.0)

@@ -49,7 +49,10 @@ class Step:
         self._each_step = reference_each_step
         generator = torch.Generator().manual_seed(0)
         vocabulary = model.config.vocab_size
-        texts = [torch.randint(vocabulary, (PROMPT + ANSWER,), generator=generator).tolist() for _ in range(2 * PAIRS)]
+        texts = [
+            torch.randint(vocabulary, (PROMPT + ANSWER,), generator=generator).tolist()
+            for _ in range(2 * PAIRS)
+        ]
         self._answers = self._steered.read([(text[:PROMPT], text[PROMPT:]) for text in texts], 0)
         self.vector = torch.randn(self._steered.width(self._steered.modules[0]), generator=generator)
         self.vector = 0.01 * self.vector.to(self._steered.device)

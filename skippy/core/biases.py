@@ -64,7 +64,9 @@ def find_switch(family: str, kinds: Iterable[str]) -> BiasSwitch:
     raise CheckpointError(
         f"Models of the family {family} have no place for a bias of {', '.join(wanted)}: {reason}.",
         where="config.json, model_type",
-        expected="one of " + ", ".join(able) if able else "q_proj, k_proj, v_proj or o_proj of a known family",
+        expected="one of " + ", ".join(able)
+        if able
+        else "q_proj, k_proj, v_proj or o_proj of a known family",
         found=family,
         next_step="steer with another variant (v6-v steers v_proj), or use a base of one of these families",
     )

@@ -27,10 +27,14 @@ class SteerSettings:
     beta: float = option(0.1, "how soon a pair counts as told apart", above=0)
     learning_rate: float = option(5e-4, "AdamW's learning rate at its peak", above=0)
     weight_decay: float = option(0.05, "AdamW's decoupled weight decay", minimum=0)
-    warmup_steps: int = option(100, "steps in which the learning rate rises; then it falls as a cosine", minimum=0)
+    warmup_steps: int = option(
+        100, "steps in which the learning rate rises; then it falls as a cosine", minimum=0
+    )
     batch: int = option(4, "pairs a step", minimum=1)
     epochs: int = option(20, "passes over the pairs", minimum=1)
-    held_out: float = option(0.125, "share of the prompts whose pairs only stop the training", above=0, below=1)
+    held_out: float = option(
+        0.125, "share of the prompts whose pairs only stop the training", above=0, below=1
+    )
     patience: int = option(3, "epochs without a better loss on those after which it stops", minimum=1)
     fewest_pairs: int = option(200, "pairs below which it is refused", minimum=2)
     most_pairs: int = option(700, "pairs above which the others are left aside", minimum=2)

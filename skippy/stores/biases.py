@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +20,16 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from skippy.core.biases import ATTENTION, SWITCHES, BiasSwitch, find_switch
+from skippy.core.biases import ATTENTION, BiasSwitch, find_switch
 from skippy.errors import AdapterError, CheckpointError
 from skippy.stores.atomic import new_directory, write_bytes, write_json
+from skippy.stores.bias_switch import BLOCK, ENDING, kind_of
+from skippy.stores.checkpoints import Checkpoint
 from skippy.stores.documents import parse_object
-from skippy.stores.tensors import TensorInfo, read_header, read_tensor
+from skippy.stores.tensors import NewTensor, TensorInfo, read_header, read_tensor
 
 BIASES_FILE = "biases.safetensors"
 CARD_FILE = "skippy.json"
-ENDING = ".bias"
-BLOCK = ".self_attn."
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ class Shift:
         return self.vector[rows].reshape(base.shape).clone()
 
     def gated(self, rows: slice, base: Tensor) -> Tensor:
-        """b + weight·Δb of these rows."""
+        """These rows, moved by `weight` times the vector."""
         return base + self.weight * self.change(rows, base)
 
 
@@ -158,39 +158,36 @@ def require_place(biases: Biases, config: Mapping[str, Any], shapes: Mapping[str
             )
 
 
-def missing_biases(
-    config: Mapping[str, Any], tensors: Mapping[str, TensorInfo], wanted: Iterable[str], file: Path
-) -> tuple[TensorInfo, ...]:
-    """The biases that a base must be given so that it has those `wanted`: all of its switch that are not there.
+def with_biases(base: Checkpoint, wanted: Iterable[str]) -> Checkpoint:
+    """A base as one that has the biases `wanted`: those of its family's switch that it lacks are new, the switch is on.
 
-    Args:
-        config: of the base.
-        tensors: of the base.
-        wanted: keys of biases.
-        file: to whose end they will be written.
+    The base itself where it has them already.
 
-    Returns:
-        In the order of layers and projections, in the type of their weight; none where the base has them all.
+    Raises:
+        CheckpointError: its family has no such bias.
     """
-    if set(wanted) <= set(tensors):
-        return ()
-    switch = find_switch(str(config.get("model_type")), (_kind(key) for key in wanted))
+    listed = tuple(wanted)
+    if set(listed) <= set(base.tensors):
+        return base
+    switch = find_switch(str(base.config.get("model_type")), map(kind_of, listed))
     weights = [
         info
-        for key, info in tensors.items()
-        if BLOCK in key and key.endswith(".weight") and _kind(key) in switch.kinds
+        for key, info in base.tensors.items()
+        if BLOCK in key and key.endswith(".weight") and kind_of(key) in switch.kinds
     ]
-    keyed = {info.key.removesuffix(".weight") + ENDING: info for info in sorted(weights, key=_in_order)}
-    return tuple(
-        TensorInfo(key, file, info.dtype, info.shape[:1], 0, info.shape[0] * info.dtype.itemsize)
-        for key, info in keyed.items()
-        if key not in tensors
-    )
+    file = base.files[-1]
+    start, added = file.stat().st_size, {}
+    for info in sorted(weights, key=_in_order):
+        key = info.key.removesuffix(".weight") + ENDING
+        if key not in base.tensors:
+            stop = start + info.shape[0] * info.dtype.itemsize
+            added[key] = NewTensor(key, file, info.dtype, info.shape[:1], start, stop)
+            start = stop
+    return replace(base, config=_switched_on(base.config, switch), tensors={**base.tensors, **added})
 
 
-def switched_on(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The config of a base that now has biases: its family's switch set, in the part that describes the language model."""
-    switch = SWITCHES[str(config["model_type"])]
+def _switched_on(config: Mapping[str, Any], switch: BiasSwitch) -> dict[str, Any]:
+    """The config with the switch set, in the part that describes the language model."""
     if not switch.field:
         return dict(config)
     if isinstance(config.get("text_config"), Mapping):
@@ -198,46 +195,9 @@ def switched_on(config: Mapping[str, Any]) -> dict[str, Any]:
     return {**config, switch.field: True}
 
 
-def require_switched_on(
-    directory: Path, config: Mapping[str, Any], tensors: Mapping[str, TensorInfo]
-) -> None:
-    """Refuse a checkpoint that stores biases of attention which its config switches off.
-
-    Raises:
-        CheckpointError: transformers would drop them with one line in its log.
-    """
-    switch = SWITCHES.get(str(config.get("model_type")), BiasSwitch("", ()))
-    text = config.get("text_config")
-    if not switch.field or (text if isinstance(text, Mapping) else config).get(switch.field):
-        return
-    dropped = [key for key in tensors if BLOCK in key and key.endswith(ENDING) and _kind(key) in switch.kinds]
-    if dropped:
-        raise CheckpointError(
-            "The checkpoint stores biases that its config switches off: they would be dropped in silence.",
-            where=f"{dropped[0]} and {len(dropped) - 1} more in {directory}",
-            expected=f"{switch.field}: true in config.json",
-            found=f"{switch.field} is false or not there",
-            next_step=f"set {switch.field} to true, or merge again",
-        )
-
-
-def steered_kinds(tensors: Mapping[str, TensorInfo]) -> tuple[str, ...]:
-    """The projections of which a checkpoint has a bias that is not zero; only biases are read."""
-    found = set()
-    for key, info in tensors.items():
-        kind = _kind(key)
-        if BLOCK in key and key.endswith(ENDING) and kind in ATTENTION and kind not in found:
-            found |= {kind} if bool(read_tensor(info).any()) else set()
-    return tuple(sorted(found))
-
-
-def _kind(key: str) -> str:
-    return key.rsplit(".", 2)[-2]
-
-
 def _in_order(info: TensorInfo) -> tuple[int, int]:
     layer = next(int(part) for part in info.key.split(".") if part.isdigit())
-    return layer, ATTENTION.index(_kind(info.key))
+    return layer, ATTENTION.index(kind_of(info.key))
 
 
 def _unusable(where: Path, expected: str, found: str) -> AdapterError:

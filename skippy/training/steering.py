@@ -203,7 +203,12 @@ class _Run:
     """Pairs as tokens, the base's log-probabilities, the biases and their optimizer."""
 
     def __init__(
-        self, steered: SteeredModel, tokenizer: Any, pairs: Sequence[Pair], settings: SteerSettings, sink: RunSink
+        self,
+        steered: SteeredModel,
+        tokenizer: Any,
+        pairs: Sequence[Pair],
+        settings: SteerSettings,
+        sink: RunSink,
     ) -> None:
         self._steered, self._settings, self._sink = steered, settings, sink
         self._fill = pad_id(tokenizer)
@@ -305,7 +310,9 @@ class _Run:
         return {name: one.detach().float().cpu().clone() for name, one in self._biases.items()}
 
 
-def read_pairs(steered: SteeredModel, tokenizer: Any, pairs: Sequence[Pair]) -> list[tuple[Answered, Answered]]:
+def read_pairs(
+    steered: SteeredModel, tokenizer: Any, pairs: Sequence[Pair]
+) -> list[tuple[Answered, Answered]]:
     """Both answers of each pair after the plain prompt, with the token that ends an answer."""
     texts = [(pair.prompt, text) for pair in pairs for text in (pair.chosen, pair.rejected)]
     read = steered.read([_tokens(tokenizer, prompt, text) for prompt, text in texts], pad_id(tokenizer))

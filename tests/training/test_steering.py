@@ -145,7 +145,9 @@ def test_held_out_prompts_stop_the_training(model) -> None:
     """Held-out pairs that contradict the others only get worse, so training stops when patience ends."""
     held, _ = split_by_prompt([pair.prompt for pair in PAIRS], SETTINGS)
     contrary = [
-        Pair(pair.prompt, "no no no.", "ja ja ja.") if place in held else Pair(pair.prompt, "ja ja ja.", "no no no.")
+        Pair(pair.prompt, "no no no.", "ja ja ja.")
+        if place in held
+        else Pair(pair.prompt, "ja ja ja.", "no no no.")
         for place, pair in enumerate(PAIRS)
     ]
     settings = replace(SETTINGS, epochs=20, patience=2)
@@ -173,7 +175,10 @@ def test_the_difference_of_means_is_that_of_the_answers_tokens(model, site: str)
         seen: list[torch.Tensor] = []
         for pair in PAIRS:
             prompt = list(prompt_ids(TOKENIZER, conversation(pair.prompt)))
-            answer = [*TOKENIZER(getattr(pair, side), add_special_tokens=False)["input_ids"], TOKENIZER.eos_token_id]
+            answer = [
+                *TOKENIZER(getattr(pair, side), add_special_tokens=False)["input_ids"],
+                TOKENIZER.eos_token_id,
+            ]
             place = "post_attention_layernorm" if site == "o_proj" else ""
             seen.append(_stream(model, name, place, prompt + answer)[len(prompt) :])
         means.append(torch.cat(seen).double().mean(0))

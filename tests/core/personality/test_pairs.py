@@ -41,9 +41,7 @@ def test_a_proud_answer_and_a_plain_one_of_its_length_are_a_pair() -> None:
         (candidate(PROUD, prompt="Is it late?"), candidate(PLAIN), "without another of their length"),
     ],
 )
-def test_what_is_no_pair_is_counted_in_the_refusal(
-    chosen: Candidate, rejected: Candidate, told: str
-) -> None:
+def test_what_is_no_pair_is_counted_in_the_refusal(chosen: Candidate, rejected: Candidate, told: str) -> None:
     with pytest.raises(SubspaceError, match="too few pairs") as caught:
         choose([chosen], [rejected])
     assert told in caught.value.found

@@ -26,6 +26,10 @@ SECTIONS: Mapping[str, Mapping[str, str]] = {
         "models": "registered versions, their aliases and verdicts",
         "show": "one run: what it was given, made and measured",
     },
+    "A team": {
+        "server": "a tracking server on this machine: PostgreSQL, passwords, artifacts here or in S3",
+        "member": "an account on it",
+    },
 }
 """Heading → command → its line of help, here so that `skippy --help` imports no command. A command is the module
 of that name beside this one."""

@@ -48,6 +48,7 @@ from skippy.parameters import (
     rewards_field,
     sampling_field,
     seed_field,
+    settings_field,
     threads_field,
 )
 
@@ -94,6 +95,7 @@ class TrainParameters:
     preset: str = preset_field()
     profile: str = profile_field()
     steps: int = option(0, "optimizer steps; 0: as the preset says", minimum=0)
+    settings: str = settings_field()
     seed: int = seed_field()
     device: str = device_field()
     threads: int = threads_field()
@@ -276,6 +278,7 @@ class MainParameters:
     prompts: str = prompts_field()
     profile: str = profile_field()
     steps: int = option(0, "optimizer steps; 0: as the preset says", minimum=0)
+    settings: str = settings_field()
     seed: int = seed_field()
     seeds: int = option(1, "training seeds a variant: seed, seed+1, …", minimum=1)
     suite: str = option(

@@ -87,6 +87,12 @@ def preset_field() -> Any:
     return option("auto", text, names="preset")
 
 
+def settings_field() -> Any:
+    """Hyperparameters of methods that are not GRPO."""
+    text = "settings of methods other than GRPO, METHOD.NAME=VALUE, comma-separated: mask.rho=0.2,mask.rule=wanda"
+    return option("", text, names="settings")
+
+
 def rewards_field() -> Any:
     """Rewards of a person's own."""
     text = "rewards of your own beside the character's, each package.module:function, comma-separated"

@@ -35,7 +35,9 @@ LAW: dict[str, set[str]] = {
         *("resolve", "lab", "results", "progress"),
     },
     "report": {"core", "results"},
-    "training": {"core", "models", "stores", "tracking", "progress", "presets"},
+    "training": {
+        *("core", "models", "stores", "tracking", "characters", "resolve", "progress", "presets"),
+    },
     "studies": {
         *("core", "models", "stores", "tracking", "characters", "resolve", "evaluation", "training"),
         *("report", "progress", "presets", "yaml_nodes"),
@@ -45,7 +47,8 @@ LAW: dict[str, set[str]] = {
         *("lab", "resolve", "report", "results", "training", "evaluation", "studies", "progress", "presets"),
     },
     "terminal": {"core", "tracking", "resolve"},
-    "entrypoints": {"stages", "config", "terminal"},
+    "server": set(),
+    "entrypoints": {"stages", "config", "terminal", "server"},
 }
 ONLY_IN = {"mlflow": "tracking", "trl": "training"}
 STAGES = {"svd", "subspace", "train", "merge", "evaluate", "compare", "promote", "pipeline", "study", "paper"}

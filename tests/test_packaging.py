@@ -37,7 +37,11 @@ def normal(name: str) -> str:
 
 def test_every_direct_dependency_is_pinned_and_locked() -> None:
     locked = {normal(name): version for name, version in LOCK.items()}
-    for pin in [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"]]:
+    for pin in [
+        *PROJECT["dependencies"],
+        *PROJECT["optional-dependencies"]["dev"],
+        *PROJECT["optional-dependencies"]["server"],
+    ]:
         name, version = pin.split("==")
         assert locked[normal(name)] == version, pin
 

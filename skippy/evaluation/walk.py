@@ -13,7 +13,10 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from torch import nn
+
 from skippy.characters.schema import Character
+from skippy.core.variants import DOSES, find_variant, place_words
 from skippy.errors import ConfigError, MissingRunError
 from skippy.evaluation.asking import Plan, choose_sampling, fill, identify_asking, read_finished
 from skippy.evaluation.generator import LOCAL, VLLM, Generator, close_backend, open_backend
@@ -28,9 +31,11 @@ from skippy.evaluation.suites import (
 from skippy.models.generation import Request, TransformersBackend
 from skippy.models.loading import attach_adapter, load_model, load_tokenizer
 from skippy.resolve.bases import Base
+from skippy.resolve.dial import Dial
 from skippy.resolve.files import CHECKPOINTS
 from skippy.resolve.subjects import Subject
 from skippy.resolve.workspaces import claim_workspace, discard_workspace
+from skippy.stores.changes import read_change
 from skippy.stores.samples import Sample, SampleStore
 from skippy.tracking.records import RunRecord
 from skippy.tracking.stage_run import StageRun
@@ -104,9 +109,13 @@ def require_own(backend: str) -> None:
 def require_all_checkpoints(train: RunRecord, tracker: Tracker) -> None:
     """Check that a training kept the adapter of every step it was to keep: with fewer, another step is chosen.
 
+    An arm that is walked over doses has one update, and nothing to miss.
+
     Raises:
         MissingRunError: adapters are missing, or there is none at all.
     """
+    if find_variant(train.variant).is_dosed:
+        return
     names = tracker.artifacts.files(train.run_id, "adapters")
     kept = {int(name.split("/")[1].removeprefix("step_")) for name in names}
     settings = json.loads(tracker.artifacts.path(train.run_id, "settings.json").read_text(encoding="utf-8"))
@@ -144,13 +153,16 @@ def walk(plan: Plan, base: Base, tracker: Tracker, stage: StageRun) -> dict[str,
 def _ask_checkpoints(path: Path, plan: Plan, base: Base, tracker: Tracker) -> None:
     """Fill the file at `path` with the answers of the base as step 0 and of every checkpoint; none is asked twice.
 
-    The base answers with the same sample seeds: the line that the frontier is read against shares its noise.
+    The base answers with the same sample seeds: the line that the frontier is read against shares its noise. A dose
+    in percent stands in the place of a step for an arm that is walked over doses.
     """
-    train_run = plan.subject.train_run
+    train_run, rule = plan.subject.train_run, find_variant(plan.subject.variant)
     names = sorted({name.split("/")[1] for name in tracker.artifacts.files(train_run, "adapters")})
+    if rule.is_dosed:
+        names = [f"step_{percent:06d}" for percent in DOSES[rule.update]]
 
     def fetch(name: str) -> Path:
-        return tracker.artifacts.path(train_run, f"adapters/{name}")
+        return tracker.artifacts.path(train_run, "adapter" if rule.is_dosed else f"adapters/{name}")
 
     with closing(SampleStore(path)) as store:
         before = read_finished(path, plan)
@@ -168,7 +180,7 @@ def _ask_checkpoints(path: Path, plan: Plan, base: Base, tracker: Tracker) -> No
             )
             if asked:
                 wanted[name] = asked
-        if plan.generator.backend == VLLM:
+        if plan.generator.backend == VLLM and not rule.is_dosed:  # no engine scales a mask or biases
             _ask_at_once(store, wanted, plan, base, fetch, before)
         else:
             _ask_in_turn(store, wanted, plan, base, fetch, before)
@@ -182,16 +194,34 @@ def _ask_in_turn(
     fetch: Callable[[str], Path],
     before: Sequence[Sample],
 ) -> None:
-    """One checkpoint after another, each loaded in this process."""
+    """One checkpoint or dose after another, each set up in this process."""
     tokenizer = load_tokenizer(base.path)
+    is_dosed = find_variant(plan.subject.variant).is_dosed
+    load = _dosed(plan, base, fetch) if is_dosed else partial(_at_step, plan, base, fetch)
     for name, asked in wanted.items():
         digest = _digest(base, name)
         finished = [sample for sample in before if sample.model_digest == digest]
-        model = load_model(base.path, device=plan.generator.device)
-        if name != BASE_CHECKPOINT:
-            model = attach_adapter(model, fetch(name)).merge_and_unload()
-        named = replace(plan, subject=replace(plan.subject, label=f"{plan.subject.variant} {name}"))
-        fill(store, asked, named, digest, TransformersBackend(model, tokenizer), finished)
+        label = f"{plan.subject.variant} {place_words(plan.subject.variant, _place(name))}"
+        named = replace(plan, subject=replace(plan.subject, label=label))
+        fill(store, asked, named, digest, TransformersBackend(load(name), tokenizer), finished)
+
+
+def _at_step(plan: Plan, base: Base, fetch: Callable[[str], Path], name: str) -> nn.Module:
+    """The model as it was at a step of the training."""
+    model = load_model(base.path, device=plan.generator.device)
+    return model if name == BASE_CHECKPOINT else attach_adapter(model, fetch(name)).merge_and_unload()
+
+
+def _dosed(plan: Plan, base: Base, fetch: Callable[[str], Path]) -> Callable[[str], nn.Module]:
+    """What sets one live model to a dose of the update."""
+    model = load_model(base.path, device=plan.generator.device)
+    dial = Dial(model, base.checkpoint, read_change(fetch("")))
+
+    def load(name: str) -> nn.Module:
+        dial.turn(_place(name) / 100)
+        return model
+
+    return load
 
 
 def _ask_at_once(
@@ -224,4 +254,8 @@ def _served_name(checkpoint: str) -> str:
 
 
 def _digest(base: Base, checkpoint: str) -> str:
-    return f"{base.digest}@{int(checkpoint.removeprefix('step_'))}"
+    return f"{base.digest}@{_place(checkpoint)}"
+
+
+def _place(checkpoint: str) -> int:
+    return int(checkpoint.removeprefix("step_"))

@@ -131,7 +131,7 @@ def plan_jobs(config: MainConfig) -> list[Job]:
     knobs = {name: value_text(value) for name, value in config.turned().items()}
     trained = {
         **(spoken | own), "k": config.k, "preset": config.preset, "steps": str(config.steps),
-        "rewards": config.rewards, **knobs,
+        "settings": config.settings, "rewards": config.rewards, **knobs,
     }  # fmt: skip
     asked = {
         **(spoken | own | margin), "suite": config.suite, "problems": config.problems,

@@ -68,7 +68,7 @@ def run_stage(name: str, values: Mapping[str, str]) -> None:
 
 def translate(error: Exception) -> SkippyError | None:
     """What the store, a driver or the operating system refused, in our words; None for a fault of our own."""
-    return import_module("skippy.tracking.connection").translate(error)
+    return import_module("skippy.tracking.refusals").translate(error)
 
 
 def speak() -> None:

@@ -13,31 +13,32 @@ Source: MATH §6.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from skippy.core.basis import Basis
 from skippy.errors import AdapterError, CheckpointError, ProjectorError
 from skippy.stores.accounting import DeltaLedger, MergeAccount
 from skippy.stores.adapter_fit import fit_to_base
-from skippy.stores.adapters import Adapter, read_adapter
+from skippy.stores.adapters import Adapter
 from skippy.stores.atomic import new_directory
 from skippy.stores.cards import write_card
+from skippy.stores.changes import Change, plan_changes, read_change
 from skippy.stores.checkpoints import Checkpoint, digest_of_hashes
 from skippy.stores.lanes import one_torch_thread
 from skippy.stores.layout import lay_out, write_companions
 from skippy.stores.merge_work import MergeWork
 from skippy.stores.peft_check import Part, require_peft_agrees
-from skippy.stores.updates import Update, plan_updates
+from skippy.stores.updates import Update
 
 ROOM = 1.02  # of the bytes written: headers, companions and file system overhead
 
-Adapters = str | Path | Sequence[tuple[str | Path | Adapter, float]]
+Changes = str | Path | Sequence[tuple[str | Path | Change, float]]
 
 
 def merge_checkpoint(
     base: Checkpoint,
-    adapters: Adapters,
+    adapters: Changes,
     destination: str | Path,
     *,
     alpha: float = 1.0,
@@ -54,7 +55,7 @@ def merge_checkpoint(
 
     Args:
         base: the opened base.
-        adapters: a PEFT adapter, or several with their weights; directories, or what was read of them.
+        adapters: an update of any kind, or several with their weights; directories, or what was read of them.
         destination: must not exist, or be an empty directory.
         alpha: factor on ΔW; 1 for a trained variant, 0.7 for the delta base.
         dtype: of what is written: the base's own, or float32 throughout.
@@ -72,9 +73,10 @@ def merge_checkpoint(
         ProjectorError: `bases` lacks a target of the adapter.
     """
     weighted = [(adapters, 1.0)] if isinstance(adapters, str | Path) else list(adapters)
-    read = [(one if isinstance(one, Adapter) else read_adapter(one), weight) for one, weight in weighted]
-    fitted = [(fit_to_base(adapter, base.shapes), weight * alpha) for adapter, weight in read]
-    updates = plan_updates(fitted)
+    read = [(read_change(one) if isinstance(one, str | Path) else one, weight) for one, weight in weighted]
+    updates = plan_changes([(change, weight * alpha) for change, weight in read], base)
+    lora = [(change, weight * alpha) for change, weight in read if isinstance(change, Adapter)]
+    fitted = [(fit_to_base(adapter, base.shapes), weight) for adapter, weight in lora]
     _require_mergeable(base, updates, bases)
     targets = sum(update.is_target for update in updates.values())
     layouts = [lay_out(base, file, dtype) for file in base.files]
@@ -86,7 +88,7 @@ def merge_checkpoint(
         found = digest_of_hashes(base.tensors, work.base_hashes)
         _require_accounted(base, work.unused, base_digest, found)
         write_companions(base, directory, dtype)
-        _require_peft_agrees(base, directory, read, fitted, 0.5 if rounding == "nearest" else 1.0)
+        _require_peft_agrees(base, directory, lora, fitted, 0.5 if rounding == "nearest" else 1.0)
         types = {info.key: kind for layout in layouts for info, kind in layout.entries}
         account = MergeAccount(
             path=Path(destination),
@@ -100,13 +102,13 @@ def merge_checkpoint(
             base_digest=found,
             adapter_digest=combined_digest(read),
             digest=digest_of_hashes(base.tensors, work.merged_hashes, types),
-            notes=(*notes, *_notes(base, read, fitted)),
+            notes=(*notes, *_notes(base, read), *_renamings(lora, fitted)),
         )
         write_card(directory, account, work.file_hashes, lineage)
     return account
 
 
-def combined_digest(adapters: Sequence[tuple[Adapter, float]]) -> str:
+def combined_digest(adapters: Sequence[tuple[Change, float]]) -> str:
     """The digest of one adapter; of several, or of one at another weight than 1, one of digests and weights."""
     if [weight for _, weight in adapters] == [1.0]:
         return adapters[0][0].digest()
@@ -157,6 +159,8 @@ def _require_peft_agrees(
     fitted: Sequence[tuple[Adapter, float]],
     steps: float,
 ) -> None:
+    if not read:
+        return
     parts = [
         Part(adapter, dict(zip(adapter.factors, renamed.factors, strict=True)), weight)
         for (adapter, _), (renamed, weight) in zip(read, fitted, strict=True)
@@ -185,15 +189,18 @@ def _require_accounted(
         )
 
 
-def _notes(
-    base: Checkpoint, read: Sequence[tuple[Adapter, float]], fitted: Sequence[tuple[Adapter, float]]
-) -> list[str]:
+def _notes(base: Checkpoint, read: Sequence[tuple[Change, float]]) -> list[str]:
     """What the inputs are that a person may not expect."""
-    notes = [f"ΔW of the adapter {adapter.path.name} is zero" for adapter, _ in read if adapter.is_zero]
-    for (adapter, _), (renamed, _) in zip(read, fitted, strict=True):
-        if adapter.keys != renamed.keys:
-            old, new = adapter.keys[0], renamed.keys[0]
-            notes.append(f"names of the adapter were those of another release: {old} is {new} here")
+    notes = [f"ΔW of the adapter {change.path.name} is zero" for change, _ in read if change.is_zero]
     if base.has_idle_head:
         notes.append("the base ties lm_head to the embeddings and stores one all the same: readers ignore it")
     return notes
+
+
+def _renamings(
+    read: Sequence[tuple[Adapter, float]], fitted: Sequence[tuple[Adapter, float]]
+) -> Iterator[str]:
+    for (adapter, _), (renamed, _) in zip(read, fitted, strict=True):
+        if adapter.keys != renamed.keys:
+            old, new = adapter.keys[0], renamed.keys[0]
+            yield f"names of the adapter were those of another release: {old} is {new} here"

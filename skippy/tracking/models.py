@@ -21,8 +21,9 @@ from skippy.tracking.connection import Store, StoreAccess, local_path
 from skippy.tracking.external_models import external_model
 from skippy.tracking.mlmodel import WEIGHTS, write_mlmodel
 from skippy.tracking.orphans import remove_weights, scratch_directory, sweep_orphans
+from skippy.tracking.refusals import translated_errors
 from skippy.tracking.registry import ModelVersionRecord, Registry, check_model_name, parse_model_uri
-from skippy.tracking.stage_run import StageRun, translated_errors
+from skippy.tracking.stage_run import StageRun
 
 logger = logging.getLogger(__name__)
 

@@ -22,7 +22,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from skippy.tracking.connection import Store, local_path
-from skippy.tracking.stage_run import translated_errors
+from skippy.tracking.refusals import translated_errors
 from skippy.tracking.tags import Tag
 
 logger = logging.getLogger(__name__)

@@ -28,6 +28,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from skippy.errors import TrackingError
 from skippy.redaction import redact
 from skippy.tracking.connection import Store, open_store
+from skippy.tracking.refusals import refused
 
 logger = logging.getLogger(__name__)
 
@@ -277,7 +278,7 @@ def _payload(path: Path) -> Path | None:
 
 def _refused(where: str, error: Exception) -> Exception:
     if isinstance(error, MlflowException | RequestException):
-        return TrackingError("The tracking store refused.", where=f"run {where}", found=str(error))
+        return refused(error, f"run {where}")
     return error
 
 

@@ -35,8 +35,8 @@ from skippy.redaction import hide_credentials
 from skippy.tracking.connection import Store, StoreAccess
 from skippy.tracking.lifecycle import mark_dead
 from skippy.tracking.records import to_record
+from skippy.tracking.refusals import translated_errors
 from skippy.tracking.signals import PARENT_VARIABLE, is_process_gone, process_tag, stop_hooks
-from skippy.tracking.stage_run import translated_errors
 from skippy.tracking.tags import PARENT_TAG, Tag
 
 logger = logging.getLogger(__name__)

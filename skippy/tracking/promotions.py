@@ -17,8 +17,8 @@ from skippy.redaction import redact
 from skippy.tracking.connection import Store, StoreAccess
 from skippy.tracking.exclusion import exclusive
 from skippy.tracking.models import Models
+from skippy.tracking.refusals import translated_errors
 from skippy.tracking.registry import ModelVersionRecord, Registry
-from skippy.tracking.stage_run import translated_errors
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from mlflow.exceptions import MlflowException
 from skippy.errors import MissingRunError, RegistryError
 from skippy.redaction import redact
 from skippy.tracking.connection import StoreAccess
-from skippy.tracking.stage_run import translated_errors
+from skippy.tracking.refusals import translated_errors
 
 LOGGED_MODEL = re.compile(r"models:/(m-[^/@]+)")
 VERSION = re.compile(r"models:/([^/@]+)/(\d+)")

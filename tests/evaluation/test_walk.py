@@ -195,7 +195,7 @@ def test_a_training_that_lacks_checkpoints_is_refused(tracker, tmp_path, kept, f
     settings.write_text(json.dumps({"save_steps": STEPS[0]}))
     tracker.artifacts.files = lambda run_id, path: [f"adapters/step_{step:06d}/adapter.bin" for step in kept]
     tracker.artifacts.path = lambda run_id, path: settings
-    train = SimpleNamespace(run_id="t" * 32, metrics={"train/steps": float(STEPS[-1])})
+    train = SimpleNamespace(variant="v3", run_id="t" * 32, metrics={"train/steps": float(STEPS[-1])})
     if found is None:
         require_all_checkpoints(train, tracker)
         return

@@ -78,6 +78,15 @@ def engines_that_carry(kinds: Iterable[str]) -> tuple[str, ...]:
     return tuple(engine for engine, read in ENGINES.items() if wanted <= set(read))
 
 
+def describe_engines(kinds: Iterable[str]) -> str:
+    """What a card says of biases of these projections: who reads them, and who would serve the base in silence."""
+    wanted = sorted(set(kinds))
+    able = engines_that_carry(wanted)
+    unable = [engine for engine in ENGINES if engine not in able]
+    said = f"a bias of {', '.join(wanted)} is read by {', '.join(able)}"
+    return said + (f"; {', '.join(unable)} would answer as the base does" if unable else "")
+
+
 def require_carried(kinds: Iterable[str], engine: str, where: str) -> None:
     """Refuse an engine that would serve a steered model as its base, without a word.
 

@@ -23,7 +23,7 @@ class SteerSettings:
         "o_proj", "what the bias is added to; block, the paper's, has no place in a checkpoint", choices=SITES
     )
     layers: int = option(1, "how many layers, one after the other", minimum=1)
-    depth: float = option(0.5, "share of the model's layers below the middle one of them", minimum=0, below=1)
+    depth: float = option(0.6, "share of the model's layers below the middle one of them", minimum=0, below=1)
     beta: float = option(0.1, "how soon a pair counts as told apart", above=0)
     learning_rate: float = option(5e-4, "AdamW's learning rate at its peak", above=0)
     weight_decay: float = option(0.05, "AdamW's decoupled weight decay", minimum=0)
@@ -39,4 +39,5 @@ class SteerSettings:
     fewest_pairs: int = option(200, "pairs below which it is refused", minimum=2)
     most_pairs: int = option(700, "pairs above which the others are left aside", minimum=2)
     least_margin: float = option(2.0, "summed rewards by which the answer in character leads", minimum=0)
+    grpo_learning_rate: float = option(5e-4, "AdamW's, where GRPO trains the bias", above=0)
     seed: int = option(42, "seed of the split and of the order of pairs", minimum=0)

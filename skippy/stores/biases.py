@@ -27,6 +27,7 @@ from skippy.stores.bias_switch import BLOCK, ENDING, kind_of
 from skippy.stores.checkpoints import Checkpoint
 from skippy.stores.documents import parse_object
 from skippy.stores.tensors import NewTensor, TensorInfo, read_header, read_tensor
+from skippy.stores.updates import Shift, Update
 
 BIASES_FILE = "biases.safetensors"
 CARD_FILE = "skippy.json"
@@ -104,58 +105,17 @@ def read_biases(path: str | Path) -> Biases:
     return Biases(directory, found, said)
 
 
-@dataclass(frozen=True)
-class Shift:
-    """A bias as a part of an update: `weight` times a vector, by rows of one."""
-
-    vector: Tensor
-    weight: float
-
-    def to(self, device: torch.device | str) -> Shift:
-        """The same on another device."""
-        return Shift(self.vector.to(device), self.weight)
-
-    def change(self, rows: slice, base: Tensor) -> Tensor:
-        """Δb of these rows, in the shape of the base's."""
-        return self.vector[rows].reshape(base.shape).clone()
-
-    def gated(self, rows: slice, base: Tensor) -> Tensor:
-        """These rows, moved by `weight` times the vector."""
-        return base + self.weight * self.change(rows, base)
-
-
-def require_place(biases: Biases, config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Check that a base has a place for these biases.
-
-    Args:
-        biases: as read.
-        config: the base's `config.json`.
-        shapes: of its tensors.
+def plan_biases(biases: Biases, base: Checkpoint, weight: float) -> dict[str, Update]:
+    """What each bias of the base becomes; nothing at weight 0, which is the base to the byte.
 
     Raises:
         AdapterError: a module is not in the base, or of another width, or has no bias anywhere.
         CheckpointError: the base's family has no such bias.
     """
-    outside = [name for name in biases.biases if BLOCK not in name]
-    if outside:
-        raise AdapterError(
-            "The vector is added to the output of a whole layer, for which no checkpoint has a place.",
-            where=f"{outside[0]} in {biases.path / BIASES_FILE}",
-            expected="a bias of o_proj or v_proj",
-            found="the research site `block`",
-            next_step="train with settings=steer.site=o_proj, or use it by hook only",
-        )
-    find_switch(str(config.get("model_type")), biases.kinds)
-    for name, bias in biases.biases.items():
-        found = shapes.get(f"{name}.weight")
-        if found is None or found[0] != len(bias):
-            raise AdapterError(
-                "A bias does not fit the base.",
-                where=f"{name} in {biases.path / BIASES_FILE}",
-                expected=f"a projection of {len(bias)} outputs",
-                found=f"one of {found[0]}" if found else "no such module",
-                next_step="use the base that it was trained on",
-            )
+    require_place(biases, base)
+    if not weight:
+        return {}
+    return {name + ENDING: Update(gates=[Shift(bias, weight)]) for name, bias in biases.biases.items()}
 
 
 def with_biases(base: Checkpoint, wanted: Iterable[str]) -> Checkpoint:
@@ -184,6 +144,35 @@ def with_biases(base: Checkpoint, wanted: Iterable[str]) -> Checkpoint:
             added[key] = NewTensor(key, file, info.dtype, info.shape[:1], start, stop)
             start = stop
     return replace(base, config=_switched_on(base.config, switch), tensors={**base.tensors, **added})
+
+
+def require_place(biases: Biases, base: Checkpoint) -> None:
+    """Check that a base has a place for these biases.
+
+    Raises:
+        AdapterError: a module is not in the base, or of another width, or has no bias anywhere.
+        CheckpointError: the base's family has no such bias.
+    """
+    outside = [name for name in biases.biases if BLOCK not in name]
+    if outside:
+        raise AdapterError(
+            "The vector is added to the output of a whole layer, for which no checkpoint has a place.",
+            where=f"{outside[0]} in {biases.path / BIASES_FILE}",
+            expected="a bias of o_proj or v_proj",
+            found="the research site `block`",
+            next_step="train with settings=steer.site=o_proj, or use it by hook only",
+        )
+    find_switch(str(base.config.get("model_type")), biases.kinds)
+    for name, bias in biases.biases.items():
+        found = base.shapes.get(f"{name}.weight")
+        if found is None or found[0] != len(bias):
+            raise AdapterError(
+                "A bias does not fit the base.",
+                where=f"{name} in {biases.path / BIASES_FILE}",
+                expected=f"a projection of {len(bias)} outputs",
+                found=f"one of {found[0]}" if found else "no such module",
+                next_step="use the base that it was trained on",
+            )
 
 
 def _switched_on(config: Mapping[str, Any], switch: BiasSwitch) -> dict[str, Any]:

@@ -69,7 +69,7 @@ class NewTensor(TensorInfo):
 class Zeros(RawIOBase):
     """Where the bytes of a `NewTensor` are read from."""
 
-    def readinto(self, buffer: memoryview) -> int:
+    def readinto(self, buffer: Any) -> int:
         """Fill it."""
         buffer[:] = bytes(len(buffer))
         return len(buffer)

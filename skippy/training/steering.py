@@ -371,10 +371,10 @@ def mean_difference(
         pad_id=pad_id(tokenizer),
         batch_size=READ_ROWS,
     )
-    return {
-        name: sum(moments[hook.name].means[0] - moments[hook.name].means[1] for hook in each).float()
-        for name, each in hooks.items()
+    means = {
+        name: torch.stack([moments[hook.name].means for hook in each]).sum(0) for name, each in hooks.items()
     }
+    return {name: (chosen - rejected).float() for name, (chosen, rejected) in means.items()}
 
 
 def _tokens(tokenizer: Any, prompt: str, answer: str) -> tuple[list[int], list[int]]:

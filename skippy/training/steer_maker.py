@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from skippy.core.personality.pairs import Candidate, PairChoice, choose_pairs
+from skippy.core.personality.pairs import Candidate, PairChoice, choose_pairs, whole_sentences
 from skippy.core.style.reward_rules import RewardRules
 from skippy.models.loading import load_model, load_tokenizer
 from skippy.presets.steering import SteerSettings
@@ -153,8 +153,9 @@ def norm_of(biases: Mapping[str, Tensor]) -> float:
 
 
 def _candidate(answer: Answer, tokenizer: Any) -> Candidate:
-    tokens = len(tokenizer(answer.text, add_special_tokens=False)["input_ids"])
-    return Candidate(answer.prompt, answer.text, tokens, answer.is_complete)
+    text = answer.text if answer.is_complete else whole_sentences(answer.text)
+    tokens = len(tokenizer(text, add_special_tokens=False)["input_ids"])
+    return Candidate(answer.prompt, text, tokens, answer.is_complete)
 
 
 def _describe(

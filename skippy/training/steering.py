@@ -313,9 +313,9 @@ class _Run:
 def read_pairs(
     steered: SteeredModel, tokenizer: Any, pairs: Sequence[Pair]
 ) -> list[tuple[Answered, Answered]]:
-    """Both answers of each pair after the plain prompt, with the token that ends an answer."""
-    texts = [(pair.prompt, text) for pair in pairs for text in (pair.chosen, pair.rejected)]
-    read = steered.read([_tokens(tokenizer, prompt, text) for prompt, text in texts], pad_id(tokenizer))
+    """Both answers of each pair after the plain prompt, with the token that ends an answer where both ended."""
+    texts = [(pair, text) for pair in pairs for text in (pair.chosen, pair.rejected)]
+    read = steered.read([_tokens(tokenizer, pair, text) for pair, text in texts], pad_id(tokenizer))
     return list(zip(read[0::2], read[1::2], strict=True))
 
 
@@ -361,7 +361,7 @@ def mean_difference(
         Reading((*prompt, *answer), len(answer), group)
         for pair in pairs
         for group, text in enumerate((pair.chosen, pair.rejected))
-        for prompt, answer in [_tokens(tokenizer, pair.prompt, text)]
+        for prompt, answer in [_tokens(tokenizer, pair, text)]
     ]
     moments = read_moments(
         model,
@@ -377,9 +377,10 @@ def mean_difference(
     return {name: (chosen - rejected).float() for name, (chosen, rejected) in means.items()}
 
 
-def _tokens(tokenizer: Any, prompt: str, answer: str) -> tuple[list[int], list[int]]:
+def _tokens(tokenizer: Any, pair: Pair, answer: str) -> tuple[list[int], list[int]]:
     spoken = tokenizer(answer, add_special_tokens=False)["input_ids"]
-    return list(prompt_ids(tokenizer, conversation(prompt))), [*spoken, tokenizer.eos_token_id]
+    ending = [tokenizer.eos_token_id] if pair.is_whole else []
+    return list(prompt_ids(tokenizer, conversation(pair.prompt))), [*spoken, *ending]
 
 
 def _side_by_side(rows: Sequence[Tensor], fill: int) -> Tensor:

@@ -1,12 +1,13 @@
 """Pairs to steer by: an answer in character beside a plain one to the same prompt, of about the same length.
 
-A pair teaches the character only where the two differ in character and in nothing else. So both are whole and
-coherent, the rewards tell them apart, and neither is much longer: a preference for short answers is learned as
-readily as one for sarcasm. Within a prompt every answer serves once.
+A pair teaches the character only where the two differ in character and in nothing else. So both are coherent, the
+rewards tell them apart, and neither is much longer: a preference for short answers is learned as readily as one for
+sarcasm. An answer that was cut off serves up to its last whole sentence. Within a prompt every answer serves once.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -23,7 +24,7 @@ FEWEST, MOST = 200, 700
 
 @dataclass(frozen=True)
 class Candidate:
-    """One answer of the base: whose prompt, how long in tokens, and whether it ended by itself."""
+    """One answer of the base: whose prompt, how long in tokens, and whether it ended by itself or was cut off."""
 
     prompt: str
     text: str
@@ -33,15 +34,16 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Pair:
-    """The answer in character and the plain one."""
+    """The answer in character and the plain one; `is_whole` where both ended by themselves."""
 
     prompt: str
     chosen: str
     rejected: str
+    is_whole: bool = True
 
     def swapped(self) -> Pair:
         """The plain answer preferred."""
-        return Pair(self.prompt, self.rejected, self.chosen)
+        return Pair(self.prompt, self.rejected, self.chosen, self.is_whole)
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class PairChoice:
     Attributes:
         pairs: at most `most`.
         answers: in character and plain, as given.
-        broken: answers cut off or incoherent.
+        broken: incoherent answers, and those cut off in their first sentence.
         alike: pairs of fitting length that the rewards do not tell apart.
         uneven: answers in character without a plain one of about their length.
         spare: pairs above `most`.
@@ -67,7 +69,7 @@ class PairChoice:
     def describe(self) -> str:
         """The counts in a line."""
         return (
-            f"{len(self.pairs)} pairs of {self.answers} answers; {self.broken} cut off or incoherent, "
+            f"{len(self.pairs)} pairs of {self.answers} answers; {self.broken} broken or incoherent, "
             f"{self.uneven} without another of their length, {self.alike} pairs too much alike, {self.spare} spare"
         )
 
@@ -112,7 +114,7 @@ def choose_pairs(
         raise SubspaceError(
             "There are too few pairs of answers to steer by.",
             where="answers of the subspace run",
-            expected=f"at least {fewest} pairs: both whole and coherent, rewards {least_margin:g} apart, "
+            expected=f"at least {fewest} pairs: both coherent, rewards {least_margin:g} apart, "
             f"lengths within {round(100 * (LONGEST_RATIO - 1))} %",
             found=choice.describe(),
             next_step="run the subspace stage with more prompts or samples, or see whether the character's "
@@ -121,14 +123,16 @@ def choose_pairs(
     return choice
 
 
+def whole_sentences(text: str) -> str:
+    """The text up to its last whole sentence, for an answer that was cut off; empty without one."""
+    ends = [match.end() for match in re.finditer(r"[.!?…][\"'”’)]*(?=\s)", text + " ")]
+    return text[: ends[-1]].rstrip() if ends else ""
+
+
 def _coherent(answers: Sequence[Candidate], rules: RewardRules) -> dict[str, list[Candidate]]:
-    """By prompt, shortest first, those that ended by themselves and cohere."""
+    """By prompt, shortest first, those that cohere."""
     scores = rewards.coherence([each.text for each in answers], [each.prompt for each in answers], rules)
-    kept = [
-        each
-        for each, score in zip(answers, scores, strict=True)
-        if each.is_whole and each.tokens and (score or 0.0) > 0
-    ]
+    kept = [each for each, score in zip(answers, scores, strict=True) if each.tokens and (score or 0.0) > 0]
     kept.sort(key=lambda each: (each.prompt, each.tokens))
     return {prompt: list(group) for prompt, group in groupby(kept, lambda each: each.prompt)}
 
@@ -140,7 +144,7 @@ def _couple(chosen: Sequence[Candidate], rejected: Sequence[Candidate]) -> tuple
     while i < len(chosen) and j < len(rejected):
         long, short = chosen[i], rejected[j]
         if max(long.tokens, short.tokens) <= LONGEST_RATIO * min(long.tokens, short.tokens):
-            pairs.append(Pair(long.prompt, long.text, short.text))
+            pairs.append(Pair(long.prompt, long.text, short.text, long.is_whole and short.is_whole))
             i, j = i + 1, j + 1
         elif long.tokens < short.tokens:
             i += 1

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from skippy.core.personality.pairs import Candidate, Pair, choose_pairs
+from skippy.core.personality.pairs import Candidate, Pair, choose_pairs, whole_sentences
 from skippy.core.style.reward_rules import example_rules
 from skippy.errors import SubspaceError
 
@@ -36,8 +36,9 @@ def test_a_proud_answer_and_a_plain_one_of_its_length_are_a_pair() -> None:
         (candidate(PROUD, 20), candidate(PLAIN, 14), "1 without another of their length"),
         (candidate(PLAIN), candidate(PLAIN), "1 pairs too much alike"),
         (candidate(PLAIN), candidate(PROUD), "1 pairs too much alike"),
-        (replace(candidate(PROUD), is_whole=False), candidate(PLAIN), "1 cut off or incoherent"),
-        (candidate("monkey monkey monkey monkey"), candidate(PLAIN), "1 cut off or incoherent"),
+        (candidate("Obviously you should let the"), candidate(PLAIN), "1 broken or incoherent"),
+        (candidate("monkey monkey monkey monkey"), candidate(PLAIN), "1 broken or incoherent"),
+        (candidate("", 0), candidate(PLAIN), "1 broken or incoherent"),
         (candidate(PROUD, prompt="Is it late?"), candidate(PLAIN), "without another of their length"),
     ],
 )
@@ -73,3 +74,13 @@ def test_what_is_above_the_most_is_taken_evenly_from_the_prompts() -> None:
 def test_a_margin_that_nothing_reaches_leaves_nothing() -> None:
     with pytest.raises(SubspaceError, match="rewards 14 apart"):
         choose([candidate(PROUD)], [candidate(PLAIN)], least_margin=14.0)
+
+
+def test_answers_that_were_cut_off_serve_to_their_last_whole_sentence() -> None:
+    assert whole_sentences("Let it rest. Then, 3.5 hours later, tas") == "Let it rest."
+    assert whole_sentences('He said "no!" Well') == 'He said "no!"'
+    assert whole_sentences("It is done.") == "It is done."
+    assert whole_sentences("Let it re") == ""
+    cut = replace(candidate(PROUD), is_whole=False)
+    assert [pair.is_whole for pair in choose([cut], [candidate(PLAIN)]).pairs] == [False]
+    assert [pair.is_whole for pair in choose([candidate(PROUD)], [candidate(PLAIN)]).pairs] == [True]

@@ -14,11 +14,13 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
+from skippy.core.spectral.rank import BASES, TOP
 from skippy.core.variants import VARIANTS
 from skippy.options import default_text, kind_text, limits_text, option
 from skippy.parameters import (
     COMPARABLE_SUITES,
     DEVICES,
+    ENGINES,
     MERGE_DTYPES,
     ROUNDINGS,
     SUITES,
@@ -55,17 +57,24 @@ from skippy.parameters import (
 
 @dataclass(frozen=True)
 class SvdConfig:
-    """Certified top-k singular subspaces of every target of the base."""
+    """Certified subspaces of every target of the base: what a variant keeps its update out of."""
 
     base_model: str = base_model_field()
     k: str = k_field("protected directions a target: a number up to 128, or energy:0.5 for a share of ‖W‖²")
+    basis: str = option(
+        TOP,
+        "which directions: top or bottom singular ones, or those of the activations of mathematics (inputs only)",
+        choices=BASES,
+    )
     tolerance: float = option(
         1e-5, "largest residual, relative to sigma_1, that is certified", above=0, below=1
     )
     seed: int = seed_field(0)
     device: str = device_field()
     threads: int = threads_field()
-    force: bool = option(False, "compute again although a finished run has the same base, k and tolerance")
+    force: bool = option(
+        False, "compute again although a finished run has the same base, basis, k and tolerance"
+    )
 
 
 @dataclass(frozen=True)
@@ -91,6 +100,11 @@ class TrainParameters:
     character: str = character_field()
     k: str = k_field()
     svd_run: str = option("", "run id of the svd stage; empty: the newest finished one of this base and k")
+    basis_run: str = option(
+        "",
+        "run id of the svd stage whose directions the variant protects, where those are not the top ones; empty: "
+        "the newest finished one",
+    )
     subspace_run: str = option("", "run id of the subspace stage; empty: the newest finished one, if any")
     preset: str = preset_field()
     profile: str = profile_field()
@@ -336,6 +350,37 @@ class PaperConfig:
     )
 
 
+@dataclass(frozen=True)
+class ServeConfig:
+    """The champion behind an OpenAI-compatible server, or several arms side by side."""
+
+    model: str = option(
+        "models:/skippy@champion",
+        "what is served: a models:/ URI, base, v3, v4, … (newest), a merge run id, or a directory",
+        names="model",
+    )
+    arms: str = option(
+        "",
+        "several of these side by side under their names, comma-separated: base,v3,v4",
+        excludes=("model",),
+    )
+    base_model: str = base_model_field()
+    profile: str = profile_field()
+    host: str = option("127.0.0.1", "address to listen on; other than loopback needs SKIPPY_API_KEY")
+    port: int = option(8000, "port to listen on", minimum=1, below=65536)
+    backend: str = option("auto", "engine that answers; auto: vllm where it is installed", choices=ENGINES)
+    sampling: str = sampling_field()
+    watch: bool = option(
+        False, "follow the alias: a promotion swaps the model, requests in flight are finished"
+    )
+    voice_url: str = option(
+        "",
+        "OpenAI-compatible speech endpoint handed on at /v1/audio/speech, http://127.0.0.1:8081/v1 of skippy voice",
+    )
+    device: str = device_field()
+    threads: int = threads_field()
+
+
 CONFIGS: dict[str, type] = {
     "main": MainConfig,
     "svd": SvdConfig,
@@ -347,6 +392,7 @@ CONFIGS: dict[str, type] = {
     "promote": PromoteConfig,
     "study": StudyConfig,
     "paper": PaperConfig,
+    "serve": ServeConfig,
 }
 """Stage → its parameters, in the order of the story."""
 

@@ -15,6 +15,7 @@ from skippy.presets.settings import GrpoSettings
 SUITES = ("banal", "aime", "all")
 COMPARABLE_SUITES = ("aime", "all")
 BACKENDS = ("transformers", "vllm", "openai")
+ENGINES = ("auto", "vllm", "transformers")
 DEVICES = ("auto", "cpu", "cuda")
 MATCH_WAYS = ("steps", "alpha")
 MERGE_DTYPES = ("same", "float32")

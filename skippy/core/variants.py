@@ -13,7 +13,7 @@ from skippy.errors import ConfigError, nearest
 
 Update = Literal["lora", "mask", "bias", "none"]
 Method = Literal["grpo", "mask", "steer", "bias-grpo", "none"]
-Directions = Literal["none", "top", "random"]
+Directions = Literal["none", "top", "random", "bottom", "activations"]
 Role = Literal["treatment", "rival", "control", "ablation", "anchor"]
 ROLES: tuple[Role, ...] = ("treatment", "rival", "control", "ablation", "anchor")
 """In the order in which the report compares: a treatment against its rivals first, then its controls."""
@@ -37,7 +37,8 @@ class Variant:
         method: how the update is made; a row of the table in `training/makers.py`.
         implies: settings of that method which make it this variant, and which other arms need not share.
         constraint: name of the rule, as written into `adapter/skippy.json`.
-        basis: which directions are protected: none, the top-k singular ones, or k random ones.
+        basis: which directions are protected: none, the top-k or bottom-k singular ones, k random ones, or the
+            k of what a weight reads of mathematics, on its input alone.
         project_init: A ← A P_R once after LoRA's random init.
         project_gradients: ∇A ← ∇A P_R, ∇B ← P_L ∇B before the optimizer step.
         project_parameters: A ← A P_R, B ← P_L B after every optimizer step.
@@ -65,6 +66,11 @@ class Variant:
     def needs_projectors(self) -> bool:
         """Whether making it reads U and V of the base."""
         return self.basis == "top"
+
+    @property
+    def own_basis(self) -> str:
+        """The basis of an svd run that making it reads besides the top directions; empty for none."""
+        return self.basis if self.basis in ("bottom", "activations") else ""
 
     @property
     def is_dosed(self) -> bool:
@@ -119,6 +125,41 @@ VARIANTS: dict[str, Variant] = {
             project_init=True,
             project_gradients=True,
             project_parameters=True,
+        ),
+        Variant(
+            "v4-bottom",
+            role="control",
+            label="V4-bottom",
+            colours=("#5c7a1e", "#a3c65a"),
+            sentence="LoRA kept exactly out of the k smallest singular directions",
+            question="Does it matter which end of the spectrum is protected?",
+            constraint="oplora-bottom",
+            basis="bottom",
+            project_init=True,
+            project_gradients=True,
+            project_parameters=True,
+        ),
+        Variant(
+            "v4-act",
+            role="rival",
+            label="V4-act",
+            colours=("#b0306a", "#ef7fb0"),
+            sentence="LoRA that is exactly zero on the k leading directions of what each weight reads of mathematics",
+            question="Is it better to protect what the weights are than what mathematics reads?",
+            constraint="activations",
+            basis="activations",
+            project_init=True,
+            project_gradients=True,
+            project_parameters=True,
+        ),
+        Variant(
+            "v3-mlp",
+            role="ablation",
+            label="V3-mlp",
+            colours=("#2f5fb3", "#86aef2"),
+            sentence="plain LoRA on the MLP alone",
+            question="Is it enough to leave attention alone?",
+            implies={"targets": "mlp"},
         ),
         Variant(
             "v6",

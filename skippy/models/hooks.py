@@ -44,11 +44,14 @@ class Moments:
         means: (groups, d) mean activation over a group's answer tokens, float64, on the CPU.
         tokens: (groups,) how many there were.
         sketch: (m, d) F with E[FᵀF] = Σ, the covariance of all tokens together; None if not asked for.
+        squares: (groups, d, d) E[x xᵀ] of each group, not centred, float64, where the model
+            is; None if not asked for.
     """
 
     means: Tensor
     tokens: Tensor
     sketch: Tensor | None
+    squares: Tensor | None = None
 
 
 def find_module(model: nn.Module, name: str) -> nn.Module:
@@ -80,6 +83,7 @@ def read_moments(
     sketch_rows: int = 0,
     seed: int = 0,
     label: str | None = None,
+    with_squares: bool = False,
 ) -> dict[str, Moments]:
     """Run the readings through the model once and reduce every hook's activations.
 
@@ -96,6 +100,7 @@ def read_moments(
         sketch_rows: m; 0 leaves the sketch out.
         seed: of the mixing weights.
         label: of the progress bar; None shows none, inside a training loop that has its own.
+        with_squares: take E[x xᵀ] too, groups·d² numbers a hook on the model's device.
 
     Raises:
         SubspaceError: a group has no answer token at all.
@@ -103,7 +108,7 @@ def read_moments(
     device = next(model.parameters()).device
     ordered = sorted(readings, key=lambda reading: -len(reading.ids))
     batches = [ordered[start : start + batch_size] for start in range(0, len(ordered), batch_size)]
-    sums = {hook.name: _Sums(groups, sketch_rows) for hook in hooks}
+    sums = {hook.name: _Sums(groups, sketch_rows, with_squares) for hook in hooks}
     counts = torch.zeros(groups, dtype=torch.float64)
     generator = torch.Generator().manual_seed(seed)
     batch = _Batch()
@@ -165,8 +170,8 @@ class _Sums:
     Both are taken about the first batch's mean, so that a large common offset costs no digits.
     """
 
-    def __init__(self, groups: int, rows: int) -> None:
-        self._groups, self._rows = groups, rows
+    def __init__(self, groups: int, rows: int, with_squares: bool = False) -> None:
+        self._groups, self._rows, self._with_squares = groups, rows, with_squares
         self._origin: Tensor | None = None
 
     def add(self, tokens: Tensor, batch: _Batch) -> None:
@@ -178,11 +183,18 @@ class _Sums:
             self._total = torch.zeros(self._groups, width, dtype=torch.float64, device=device)
             self._sketch = torch.zeros(self._rows, width, device=device)
             self._weights = torch.zeros(self._rows, device=device)
+            if self._with_squares:
+                shape = (self._groups, width, width)
+                self._squares = torch.zeros(shape, dtype=torch.float64, device=device)
         moved = tokens.double() - self._origin
         self._total.index_add_(0, batch.owners, moved)
         if self._rows:
             self._sketch += batch.mixing @ moved.float()
             self._weights += batch.mixing.sum(1)
+        if self._with_squares:
+            for group in batch.owners.unique().tolist():
+                members = tokens[batch.owners == group].double()
+                self._squares[group].addmm_(members.mT, members)
 
     def finish(self, counts: Tensor) -> Moments:
         assert self._origin is not None
@@ -193,7 +205,8 @@ class _Sums:
             centre = (total.sum(0) / counts.sum()).float()
             scale = float(counts.sum() * self._rows) ** -0.5
             sketch = scale * (self._sketch.cpu() - self._weights.cpu()[:, None] * centre)
-        return Moments(means, counts.clone(), sketch)
+        squares = self._squares / counts.to(self._squares)[:, None, None] if self._with_squares else None
+        return Moments(means, counts.clone(), sketch, squares)
 
 
 @contextmanager

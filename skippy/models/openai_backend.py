@@ -191,7 +191,7 @@ class OpenAIBackend:
         if self._tokenizer is not None:
             messages = prepare_messages(self._tokenizer, messages)
         name = self._names.get(request.model, request.model) or self._model
-        seed = request.seed & 0x7FFF_FFFF  # servers reject more than 32 bits, some of them a sign
+        seed = self.dialect.seed(request.seed)
         try:
             answer = await client.chat.completions.create(
                 model=name, messages=messages, seed=seed, **parameters

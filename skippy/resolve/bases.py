@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from skippy.core.spectral.rank import TOP
 from skippy.core.target import Target
 from skippy.lab.paths import LAB, LAB_CHECKPOINT
 from skippy.models.hub import fetch_checkpoint
@@ -153,12 +154,14 @@ def _choose(name: str, checkpoint: Checkpoint, lineage: str, wanted: str) -> Mod
     return profile
 
 
-def load_projectors(tracker: Tracker, run_id: str, base: Base, *, k: str | None = None) -> Projectors:
+def load_projectors(
+    tracker: Tracker, run_id: str, base: Base, *, k: str | None = None, basis: str = TOP
+) -> Projectors:
     """The projectors of a run, checked against the base they are used on and, where it matters, the k asked for.
 
     Raises:
-        ProjectorError: they belong to another base or another k, or are malformed.
+        ProjectorError: they belong to another base, k or basis, or are malformed.
     """
     folder = tracker.artifacts.path(run_id, "projectors")
     shapes = {target.name: (target.out, target.in_) for target in base.targets}
-    return read_projectors(folder, base_digest=base.digest, k=k, shapes=shapes)
+    return read_projectors(folder, base_digest=base.digest, k=k, basis=basis, shapes=shapes)

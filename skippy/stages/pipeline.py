@@ -152,8 +152,11 @@ def plan_jobs(config: MainConfig) -> list[Job]:
     trained, asked, walked = ({**each, **reuse} for each in (trained, asked, walked))
     matched = {"match_by": config.match_by, **own} if config.match_by != "steps" and len(arms) > 1 else {}
     seeds = [str(seed) for seed in range(config.seed, config.seed + config.seeds)]
+    protects = {arm: VARIANTS[arm].own_basis for arm in arms}
+    bases = [basis for basis in dict.fromkeys(protects.values()) if basis]
     jobs = [
         Job("svd", "svd", {**base, "k": config.k}),
+        *(Job(f"svd {basis}", "svd", {**base, "k": config.k, "basis": basis}) for basis in bases),
         Job("subspace", "subspace", spoken),
         Job("eval base", "eval", {**asked, "model": "base"}),
     ]
@@ -161,9 +164,10 @@ def plan_jobs(config: MainConfig) -> list[Job]:
         walks = tuple(f"checkpoints {arm} seed {seed}" for arm in arms)
         for arm, walk in zip(arms, walks, strict=True):
             train, merge = f"train {arm} seed {seed}", f"merge {arm} seed {seed}"
-            measured = {"svd_run": ("svd",), "subspace_run": ("subspace",)}
+            given = {"svd_run": ("svd",), "subspace_run": ("subspace",)}
+            given |= {"basis_run": (f"svd {protects[arm]}",)} if protects[arm] else {}
             jobs += [
-                Job(train, "train", {**trained, "variant": arm, "seed": seed}, measured),
+                Job(train, "train", {**trained, "variant": arm, "seed": seed}, given),
                 Job(walk, "eval", walked, {"train_run": (train,)}),
                 Job(
                     merge,

@@ -35,6 +35,7 @@ MODULES: dict[str, str] = {
     "promote": "skippy.stages.promote",
     "study": "skippy.stages.study",
     "paper": "skippy.stages.paper",
+    "serve": "skippy.stages.serve",
 }
 """Stage → the module whose `run(config, tracker)` does the work."""
 

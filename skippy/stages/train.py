@@ -17,6 +17,7 @@ from skippy.commands import next_command
 from skippy.config import TrainConfig, config_dict
 from skippy.core.personality.reference import CharacterReference
 from skippy.core.problem import Problem
+from skippy.core.spectral.rank import basis_tag
 from skippy.core.variants import find_variant
 from skippy.errors import ConfigError, MissingRunError, SkippyError
 from skippy.evaluation.character_history import read_history
@@ -65,6 +66,7 @@ class TrainPlan:
         character: what it is made towards.
         k: protected directions, as the person put it.
         svd_run: where the projectors are from; empty without.
+        basis_run: where the directions are from that the variant protects in place of the top ones; empty without.
         subspace_run: where the character reference and the base's answers are from; empty without.
         work: what makes two trainings the same, curves and all.
         finished: an earlier run of the same, if it is to be taken.
@@ -76,6 +78,7 @@ class TrainPlan:
     character: Character
     k: str
     svd_run: str
+    basis_run: str
     subspace_run: str
     work: str
     finished: RunRecord | None
@@ -104,7 +107,7 @@ def run(config: TrainConfig, tracker: Tracker) -> TrainResult | None:
         variant=config.variant,
         base_digest=plan.base.digest,
         character=plan.character.name,
-        links={"svd": plan.svd_run, "subspace": plan.subspace_run},
+        links={"svd": plan.svd_run, "basis": plan.basis_run, "subspace": plan.subspace_run},
         config=config_dict(config),
         hyperparameters=settings,
     ) as stage:
@@ -155,11 +158,13 @@ def resolve(config: TrainConfig, tracker: Tracker) -> TrainPlan:
     character, prompts_digest = own_prompts(load_character(config.character), config.prompts)
     base = open_base(config.base_model, tracker, config.profile)
     svd_run, projectors = _find_projectors(config, tracker, base)
+    basis_run, protected = _find_protected(config, tracker, base)
     subspace_run, reference, answers = _find_reference(config, tracker, base, character)
     maker = MAKERS[rule.method](
         replace(
             order_of(config, base, character),
             projectors=projectors,
+            protected=protected,
             reference=reference,
             answers=answers,
         )
@@ -176,7 +181,7 @@ def resolve(config: TrainConfig, tracker: Tracker) -> TrainPlan:
     if not finished:
         maker = maker.going_on(goes_on(workspace(tracker, *maker.name_work()), config.resume))
     return TrainPlan(
-        *(maker, base, character, config.k, svd_run, subspace_run, work, finished, prompts_digest)
+        *(maker, base, character, config.k, svd_run, basis_run, subspace_run, work, finished, prompts_digest)
     )
 
 
@@ -232,6 +237,30 @@ def _find_projectors(config: TrainConfig, tracker: Tracker, base: Base) -> tuple
         logger.info("train: no svd run of this base and k, so leakage is not measured")
         return "", None
     return record.run_id, load_projectors(tracker, record.run_id, base, k=config.k)
+
+
+def _find_protected(config: TrainConfig, tracker: Tracker, base: Base) -> tuple[str, Projectors | None]:
+    """The directions that the variant protects where those are not the top ones; none for other variants.
+
+    Raises:
+        MissingRunError: there is no svd run of that basis.
+        ConfigError: a run is named for a variant that reads none.
+    """
+    basis = find_variant(config.variant).own_basis
+    if not basis:
+        if config.basis_run:
+            raise ConfigError(
+                "This variant protects no directions of its own.",
+                where=f"basis_run={config.basis_run}",
+                expected="a variant whose directions are not the top ones, for example v4-bottom",
+                found=f"variant={config.variant}",
+                next_step="leave basis_run out",
+            )
+        return "", None
+    needs = {"k": config.k, "basis": basis}
+    tags: dict[str, str] = {Tag.K: basis_tag(config.k, basis)}
+    found = find_run(tracker, "svd", config.basis_run, base=base, extra_tags=tags, make_with=needs)
+    return found.run_id, load_projectors(tracker, found.run_id, base, k=config.k, basis=basis)
 
 
 def _find_reference(

@@ -152,7 +152,7 @@ def open_store(root: Path | None = None) -> Store:
     # It prints a traceback for every try at a locked database, before the caller has decided what that means.
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     root = (root or find_project_root()).resolve()
-    uri = _absolute_uri(os.environ.get("MLFLOW_TRACKING_URI") or _sqlite_uri(root / "mlflow.db"))
+    uri = named_uri(root)
     is_server = urlparse(uri).scheme in SERVER_SCHEMES
     if is_server:
         uri = _take_credentials(uri)
@@ -167,6 +167,16 @@ def open_store(root: Path | None = None) -> Store:
         client = _client(uri)
         experiment_id, location = _require_experiment(client, artifacts)
     return Store(uri, experiment_id, location, root, client)
+
+
+def named_uri(root: Path | None = None) -> str:
+    """The store that MLFLOW_TRACKING_URI names, else `mlflow.db` under `root`; absolute.
+
+    Raises:
+        TrackingError: it is a plain directory.
+    """
+    root = (root or find_project_root()).resolve()
+    return _absolute_uri(os.environ.get("MLFLOW_TRACKING_URI") or _sqlite_uri(root / "mlflow.db"))
 
 
 def require_usable(uri: str) -> None:

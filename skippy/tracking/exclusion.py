@@ -53,6 +53,18 @@ def exclusive(store: Store, name: str) -> Iterator[None]:
             store.client.delete_experiment_tag(store.experiment_id, key)
 
 
+def stale_claims(store: Store) -> dict[str, str]:
+    """Claims on a server whose process, of this machine, is gone: key → process."""
+    tags = store.client.get_experiment(store.experiment_id).tags
+    claims = {key: json.loads(text)["process"] for key, text in tags.items() if key.startswith(CLAIM_PREFIX)}
+    return {key: process for key, process in claims.items() if is_process_gone(process)}
+
+
+def drop_claim(store: Store, key: str) -> None:
+    """Take a stale claim away."""
+    store.client.delete_experiment_tag(store.experiment_id, key)
+
+
 def _await_turn(store: Store, name: str, key: str, number: int) -> None:
     """Wait until nobody is choosing and nobody with a smaller number, or the same and a smaller key, is left."""
     seen: dict[str, tuple[int, float]] = {}

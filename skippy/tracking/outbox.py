@@ -237,21 +237,27 @@ def deliver_left_behind(store: Store) -> list[str]:
     """
     complete: list[str] = []
     refused: TrackingError | None = None
+    for outbox in left_behind(store):
+        try:
+            if not outbox.deliver_kept():
+                break
+        except TrackingError as error:
+            refused = error
+            continue
+        complete.append(outbox.run_id)
+        logger.info("tracking: run %s has everything now that it could not deliver", outbox.run_id)
+    if refused is not None:
+        raise refused
+    return complete
+
+
+def left_behind(store: Store) -> Iterator[Outbox]:
+    """What ended processes kept and nobody delivered; nobody else gets at it while it is looked at."""
     for folder in sorted((store.unfinished / FOLDER).glob("*/")):
         with _nobody_at(folder) as is_free:
             outbox = Outbox(store, folder.name)
             if is_free and outbox.is_waiting:
-                try:
-                    if not outbox.deliver_kept():
-                        break
-                except TrackingError as error:
-                    refused = error
-                    continue
-                complete.append(folder.name)
-                logger.info("tracking: run %s has everything now that it could not deliver", folder.name)
-    if refused is not None:
-        raise refused
-    return complete
+                yield outbox
 
 
 @contextmanager

@@ -143,6 +143,9 @@ def _account(
                 {"leakage/margin": margin.worst, "leakage/margins_negative": margin.negative}, step=steps
             )
             run.log_table(_leakage_rows(built, margin), f"leakage/step_{steps:06d}.parquet")
+        if request.protected is not None:
+            rows = [{"target": name, **asdict(found)} for name, found in built.own_leakages().items()]
+            run.log_table(rows, f"leakage/own_step_{steps:06d}.parquet")
     first, last = built.tracking.reward_means()
     logger.info(
         "trained %s: %d steps, reward %.2f → %.2f, %.0f s", request.variant, steps, first, last, seconds

@@ -53,6 +53,7 @@ class Order:
         judge_url: endpoint of a judge that adds a reward; empty: none.
         judge_model: its name there.
         draw_problems: problems for a share of mathematics, put as the evaluation will put them.
+        protected: of the directions that the variant protects, where those are not the top ones; None otherwise.
         projectors: U, S, V of every target; None where no svd run is there and the variant needs none.
         reference: what the base does under personas; None where no subspace run is there and the method needs none.
         answers: the base's answers under the character's prompt and plain; None where the method reads none.
@@ -72,6 +73,7 @@ class Order:
     judge_url: str = ""
     judge_model: str = ""
     draw_problems: Callable[[], Sequence[Problem]] = tuple
+    protected: Projectors | None = None
     projectors: Projectors | None = None
     reference: CharacterReference | None = None
     answers: Answers | None = None
@@ -102,6 +104,7 @@ def grpo_maker(order: Order) -> GrpoMaker:
             variant=order.variant.name,
             k=parse_rank(order.k).k or max(ranks),
             projectors=projectors,
+            protected=order.protected,
             prompts=[prompt.text for prompt in character.train_prompts],
             reward_functions=tuple(functions.values()),
             reward_names=tuple(functions),

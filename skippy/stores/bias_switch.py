@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from skippy.core.biases import ATTENTION, SWITCHES, BiasSwitch
+from skippy.core.biases import ATTENTION, SWITCHES, BiasSwitch, require_carried
 from skippy.errors import CheckpointError
 from skippy.stores.tensors import TensorInfo, read_tensor
 
@@ -47,6 +47,15 @@ def steered_kinds(tensors: Mapping[str, TensorInfo]) -> tuple[str, ...]:
         if BLOCK in key and key.endswith(ENDING) and kind in ATTENTION and kind not in found:
             found |= {kind} if bool(read_tensor(info).any()) else set()
     return tuple(sorted(found))
+
+
+def require_read_by(engine: str, directory: Path, tensors: Mapping[str, TensorInfo]) -> None:
+    """Refuse an engine that would drop biases of a checkpoint and answer as its base does.
+
+    Raises:
+        BackendError: it does not read one that is not zero.
+    """
+    require_carried(steered_kinds(tensors), engine, str(directory))
 
 
 def kind_of(key: str) -> str:

@@ -10,10 +10,16 @@ import torch
 from safetensors.torch import save_file
 
 from skippy.core.biases import SWITCHES, WITHOUT, engines_that_carry, require_carried
+from skippy.core.sampling import PRESETS
 from skippy.errors import AdapterError, BackendError, CheckpointError
+from skippy.evaluation.generator import Generator, open_backend
+from skippy.lab.paths import LAB_CHECKPOINT
 from skippy.models.hooks import find_module
 from skippy.models.loading import load_model
 from skippy.resolve.dial import Dial
+from skippy.resolve.subjects import Subject
+from skippy.serving.engines import command
+from skippy.serving.served import Served
 from skippy.stores.bias_switch import steered_kinds
 from skippy.stores.biases import BIASES_FILE, Biases, read_biases, write_biases
 from skippy.stores.cards import CARD_FILE, verify_checkpoint
@@ -256,3 +262,20 @@ def test_a_control_vector_holds_what_each_layer_gets(tmp_path: Path) -> None:
     first = make_biases(tmp_path / "first", base, layers=(0,))
     with pytest.raises(AdapterError, match="no place for a vector at the first layer"):
         write_control_vector(tmp_path / "other", first, Checkpoint.open(base))
+
+
+@pytest.mark.parametrize("kind", ["o_proj", "v_proj"])
+def test_vllm_is_refused_for_what_it_would_drop(tmp_path: Path, kind: str) -> None:
+    make_biases(tmp_path / "adapter", LAB_CHECKPOINT, kind)
+    merge_checkpoint(Checkpoint.open(LAB_CHECKPOINT), tmp_path / "adapter", tmp_path / "merged")
+    one = Served("steered", "v6", Subject("v6", "v6", tmp_path / "merged", "0" * 64, "models:/skippy/1"), PRESETS["lab"])
+    if kind == "v_proj":
+        assert "--served-model-name" in " ".join(command("vllm", [one], 1, "cpu", 1))
+        return
+    for ask in (
+        lambda: open_backend(Generator(backend="vllm"), tmp_path / "merged", PRESETS["lab"]),
+        lambda: command("vllm", [one], 1, "cpu", 1),
+    ):
+        with pytest.raises(BackendError, match="vllm does not read the bias of o_proj"):
+            ask()
+    assert command("transformers", [one], 1, "cpu", 1)

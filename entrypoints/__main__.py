@@ -41,6 +41,8 @@ SECTIONS: Mapping[str, Mapping[str, str]] = {
     "A team": {
         "server": "a tracking server on this machine: PostgreSQL, passwords, artifacts here or in S3",
         "member": "an account on it",
+        "jobs": "job files for Slurm and Kubernetes",
+        "join": "work on a study that another machine runs",
     },
 }
 """Heading → command → its line of help, here so that `skippy --help` imports no command. A command is the module

@@ -53,8 +53,9 @@ LAW: dict[str, set[str]] = {
     },
     "terminal": {"core", "tracking", "resolve", "serving"},
     "server": set(),
+    "jobs": set(),
     "upkeep": {"core", "stores", "tracking", "resolve", "progress"},
-    "entrypoints": {"stages", "config", "terminal", "upkeep", "server", "serving"},
+    "entrypoints": {"stages", "config", "options", "terminal", "upkeep", "server", "jobs", "serving"},
 }
 ONLY_IN = {"mlflow": "tracking", "trl": "training"}
 STAGES = {

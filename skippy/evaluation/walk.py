@@ -181,12 +181,12 @@ def _ask_checkpoints(path: Path, plan: Plan, base: Base, tracker: Tracker) -> No
             if asked:
                 wanted[name] = asked
         if plan.generator.backend == VLLM and not rule.is_dosed:  # no engine scales a mask or biases
-            _ask_at_once(store, wanted, plan, base, fetch, before)
+            ask_at_once(store, wanted, plan, base, fetch, before)
         else:
-            _ask_in_turn(store, wanted, plan, base, fetch, before)
+            ask_in_turn(store, wanted, plan, base, fetch, before)
 
 
-def _ask_in_turn(
+def ask_in_turn(
     store: SampleStore,
     wanted: Mapping[str, Wanted],
     plan: Plan,
@@ -224,7 +224,7 @@ def _dosed(plan: Plan, base: Base, fetch: Callable[[str], Path]) -> Callable[[st
     return load
 
 
-def _ask_at_once(
+def ask_at_once(
     store: SampleStore,
     wanted: Mapping[str, Wanted],
     plan: Plan,

@@ -86,14 +86,16 @@ def find_dialect(base_url: str, api_key: str) -> Dialect:
     return TRANSFORMERS if "/load_model" in paths else PLAIN
 
 
-def list_models(base_url: str, api_key: str) -> list[str]:
-    """Names of the models that the server at an endpoint says it has.
+def list_models(base_url: str, api_key: str) -> dict[str, int]:
+    """The models that the server at an endpoint says it has: name → positions of its context, 0 where not said.
 
     Raises:
         BackendError: nobody answers.
     """
     models = _get_json(f"{base_url}/models", base_url, api_key)
-    return [str(entry.get("id", "")) for entry in models.get("data", [])]
+    return {
+        str(entry.get("id", "")): int(entry.get("max_model_len") or 0) for entry in models.get("data", [])
+    }
 
 
 def _get_json(url: str, base_url: str, api_key: str) -> dict[str, Any]:

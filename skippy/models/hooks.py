@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -105,13 +105,50 @@ def read_moments(
     Raises:
         SubspaceError: a group has no answer token at all.
     """
+    sums = {hook.name: _Sums(groups, sketch_rows, with_squares) for hook in hooks}
+    counts = _read(model, readings, hooks, sums, groups, pad_id, batch_size, sketch_rows, seed, label)
+    return {name: part.finish(counts) for name, part in sums.items()}
+
+
+def read_squares(
+    model: nn.Module,
+    readings: Sequence[Reading],
+    hooks: Sequence[Hook],
+    *,
+    groups: int,
+    pad_id: int,
+    batch_size: int,
+    label: str | None = None,
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Sums of squared activations over answer tokens, by hook (groups, d), and how many tokens there were (groups,).
+
+    Squares are taken in float32 and added in float64, on the CPU when returned. Arguments and errors as of
+    `read_moments`.
+    """
+    sums = {hook.name: Squares(groups) for hook in hooks}
+    counts = _read(model, readings, hooks, sums, groups, pad_id, batch_size, 0, 0, label)
+    return {name: part.total.cpu() for name, part in sums.items()}, counts
+
+
+def _read(
+    model: nn.Module,
+    readings: Sequence[Reading],
+    hooks: Sequence[Hook],
+    sums: Mapping[str, _Reducer],
+    groups: int,
+    pad_id: int,
+    batch_size: int,
+    sketch_rows: int,
+    seed: int,
+    label: str | None,
+) -> Tensor:
+    """Run the readings through the model, every hook reduced by its own; tokens by group."""
     device = next(model.parameters()).device
     ordered = sorted(readings, key=lambda reading: -len(reading.ids))
     batches = [ordered[start : start + batch_size] for start in range(0, len(ordered), batch_size)]
-    sums = {hook.name: _Sums(groups, sketch_rows, with_squares) for hook in hooks}
     counts = torch.zeros(groups, dtype=torch.float64)
     generator = torch.Generator().manual_seed(seed)
-    batch = _Batch()
+    batch = Batch()
     with _listening(model, hooks, sums, batch), evaluating(model), torch.no_grad():
         for readings_now in track(batches, label, len(batches)) if label else batches:
             ids, mask, answers, owners = _assemble(readings_now, pad_id)
@@ -130,7 +167,7 @@ def read_moments(
             found="0",
             next_step="use more prompts, or allow more tokens an answer",
         )
-    return {name: part.finish(counts) for name, part in sums.items()}
+    return counts
 
 
 @contextmanager
@@ -149,7 +186,7 @@ class _AllSeen(Exception):
 
 
 @dataclass
-class _Batch:
+class Batch:
     """What the hooks need to know of the batch that is running, and who has not seen it yet."""
 
     answers: Tensor | None = None
@@ -164,6 +201,25 @@ class _Batch:
             raise _AllSeen
 
 
+class _Reducer(Protocol):
+    def add(self, tokens: Tensor, batch: Batch) -> None: ...
+
+
+class Squares:
+    """Sums of squares of one hook."""
+
+    def __init__(self, groups: int) -> None:
+        self._groups = groups
+        self.total = torch.zeros(groups, 0, dtype=torch.float64)
+
+    def add(self, tokens: Tensor, batch: Batch) -> None:
+        """Take the answer tokens of a batch, each for its group."""
+        assert batch.owners is not None
+        if not self.total.shape[1]:
+            self.total = torch.zeros(self._groups, tokens.shape[1], dtype=torch.float64, device=tokens.device)
+        self.total.index_add_(0, batch.owners, tokens.float().square().double())
+
+
 class _Sums:
     """Running sums of one hook: float64 for the means, float32 for the sketch.
 
@@ -174,7 +230,7 @@ class _Sums:
         self._groups, self._rows, self._with_squares = groups, rows, with_squares
         self._origin: Tensor | None = None
 
-    def add(self, tokens: Tensor, batch: _Batch) -> None:
+    def add(self, tokens: Tensor, batch: Batch) -> None:
         assert batch.owners is not None
         assert batch.mixing is not None
         if self._origin is None:
@@ -211,7 +267,7 @@ class _Sums:
 
 @contextmanager
 def _listening(
-    model: nn.Module, hooks: Sequence[Hook], sums: Mapping[str, _Sums], batch: _Batch
+    model: nn.Module, hooks: Sequence[Hook], sums: Mapping[str, _Reducer], batch: Batch
 ) -> Iterator[None]:
     with ExitStack() as stack:
         for hook in hooks:
@@ -220,7 +276,7 @@ def _listening(
         yield
 
 
-def _listen(module: nn.Module, hook: Hook, sums: _Sums, batch: _Batch) -> Any:
+def _listen(module: nn.Module, hook: Hook, sums: _Reducer, batch: Batch) -> Any:
     if hook.side == "reads":
 
         def take_input(_: nn.Module, args: tuple[Any, ...]) -> None:

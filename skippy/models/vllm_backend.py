@@ -82,7 +82,7 @@ class VllmBackend:
         waiting = {request.id: request for request in requests}
         has_died = False
         while waiting:
-            url = self._open()
+            url = self._open(sampling.max_tokens)
             try:
                 for completion in self._through(url).generate(waiting.values(), sampling):
                     del waiting[completion.id]
@@ -113,31 +113,31 @@ class VllmBackend:
         if engine is not None:
             engine.stop()
 
-    def _open(self) -> str:
+    def _open(self, max_tokens: int) -> str:
         """The endpoints, proven; a server of our own is started where none runs."""
         if self._given_url:
             if not self.effects:
                 for url in endpoints(self._given_url):
-                    self._prove(url)
+                    self._prove(url, max_tokens)
             return self._given_url
         if self._engine is None:
             self._engine = start_vllm(self._serving, self._log)
             try:
                 self._engine.wait_healthy()
-                self._prove(self._engine.url)
+                self._prove(self._engine.url, max_tokens)
             except BaseException:
                 self.close()
                 raise
         return self._engine.url
 
-    def _prove(self, url: str) -> None:
+    def _prove(self, url: str, max_tokens: int) -> None:
         """Check that a server has every model, and answers with its weights.
 
         Raises:
             BackendError: it has not, or does not.
         """
         served = {name: self._names.get(name, name) for name in self._expected}
-        require_served(url, tuple(served.values()))
+        require_served(url, tuple(served.values()), max_tokens)
         prompts = fixed_prompts(self._tokenizer)
         found = {name: ask(url, there, prompts) for name, there in served.items()}
         self.effects = require_in_effect(found, self._expected, BASE_NAME, url)

@@ -40,7 +40,6 @@ class Serving:
         adapters: name → directory of a PEFT adapter.
         rank: the largest of theirs.
         gpus: it may use.
-        context: positions it must have room for; 0: all of the model's.
         options: further ones of `vllm serve`, as a person would type them; they come last and win.
     """
 
@@ -48,7 +47,6 @@ class Serving:
     adapters: Mapping[str, Path] = field(default_factory=dict)
     rank: int = 0
     gpus: int = 1
-    context: int = 0
     options: str = ""
 
     @property
@@ -113,8 +111,8 @@ def command_line(serving: Serving, gpu_bytes: int) -> list[str]:
     words += ["--generation-config", "vllm", "--seed", "0", "--disable-uvicorn-access-log"]
     if "vision_config" in json.loads((serving.weights / "config.json").read_text(encoding="utf-8")):
         words.append("--language-model-only")
-    if serving.context:
-        words += ["--max-model-len", str(serving.context)]
+    # As long a context as the GPU's memory holds: asked for more than that, vLLM refuses to start.
+    words += ["--max-model-len", "auto"]
     if serving.adapters:
         modules = [json.dumps({"name": name, "path": str(path)}) for name, path in serving.adapters.items()]
         count = len(modules)
@@ -180,11 +178,17 @@ def parallelism(gpus: int, weights: int, gpu_bytes: int) -> tuple[int, int]:
     )
 
 
-def require_served(base_url: str, names: tuple[str, ...], api_key: str = "unused") -> None:
-    """Check that the server at an endpoint has every model by its name.
+def require_served(base_url: str, names: tuple[str, ...], needed: int = 0, api_key: str = "unused") -> None:
+    """Check that the server at an endpoint has every model by its name, with room for a completion.
+
+    Args:
+        base_url: the endpoint.
+        names: of the models.
+        needed: tokens of the longest completion.
+        api_key: sent as bearer token.
 
     Raises:
-        BackendError: nobody answers, or a name is unknown there.
+        BackendError: nobody answers, a name is unknown there, or its context is too short.
     """
     served = list_models(base_url, api_key)
     for name in names:
@@ -196,6 +200,14 @@ def require_served(base_url: str, names: tuple[str, ...], api_key: str = "unused
                 expected=f"a model named {name}",
                 found=", ".join(served) or "none",
                 next_step=f"did you mean {near}? " if near else "pass one of these as -P served_model=NAME",
+            )
+        if 0 < served[name] <= needed:
+            raise BackendError(
+                "The server has no room for a completion of this length.",
+                where=f"{name} at {base_url}",
+                expected=f"a context of more than {needed} positions",
+                found=f"{served[name]}, what the keys and values of one answer may take of the GPU's memory",
+                next_step="use a preset of shorter answers, or spread the weights over more GPUs (gpus=2)",
             )
 
 

@@ -7,15 +7,31 @@ rounded to the base's type, as a merge would round them.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from skippy.errors import AdapterError
 from skippy.stores.changes import Change, plan_changes
 from skippy.stores.checkpoints import Checkpoint
 from skippy.stores.updates import Rooms
+
+
+@torch.no_grad()
+def apply_(weights: Mapping[str, Tensor], base: Checkpoint, change: Change, alpha: float) -> None:
+    """W ← W + αΔW in live weights of the base, one at a time and for good: no second copy of any is kept.
+
+    Args:
+        weights: parameters by key of the base; those that the update changes.
+        base: its checkpoint.
+        change: the update.
+        alpha: the dose.
+    """
+    for key, update in plan_changes([(change, alpha)], base).items():
+        weight, rooms = weights[key], Rooms(weights[key].device)
+        there = update.to(weight.device)
+        weight.copy_(there.apply(weight.float(), slice(0, len(weight)), rooms)[0])
 
 
 class Dial:
@@ -46,21 +62,18 @@ class Dial:
             )
         self._weights = {key: weights[key] for key in keys}
         self._originals = {key: weight.detach().clone() for key, weight in self._weights.items()}
-        self.turn(0.0)
+        for module, _ in self._added:
+            module.bias = None  # type: ignore[assignment]
 
     @torch.no_grad()
     def turn(self, alpha: float) -> None:
         """Set the dose."""
-        updates = plan_changes([(self._change, alpha)], self._base) if alpha else {}
         for module, bias in self._added:
             module.bias = bias if alpha else None  # type: ignore[assignment]
         for key, weight in self._weights.items():
-            original = self._originals[key]
-            if not alpha:
-                weight.copy_(original)
-                continue
-            update, rooms = updates[key].to(weight.device), Rooms(weight.device)
-            weight.copy_(update.apply(original.float(), slice(0, len(original)), rooms)[0])
+            weight.copy_(self._originals[key])
+        if alpha:
+            apply_(self._weights, self._base, self._change, alpha)
 
     @torch.no_grad()
     def relative_norm(self) -> float:

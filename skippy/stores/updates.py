@@ -66,7 +66,7 @@ class Gated(Protocol):
     def to(self, device: torch.device | str) -> Gated:
         """The same on another device."""
 
-    def change(self, rows: slice, base: Tensor) -> Tensor:
+    def delta(self, rows: slice, base: Tensor) -> Tensor:
         """ΔW of these rows, at weight 1."""
 
     def gated(self, rows: slice, base: Tensor) -> Tensor:
@@ -84,13 +84,13 @@ class Shift:
         """The same on another device."""
         return Shift(self.vector.to(device), self.weight)
 
-    def change(self, rows: slice, base: Tensor) -> Tensor:
+    def delta(self, rows: slice, base: Tensor) -> Tensor:
         """What is added to these rows at weight 1, in the shape of the base's."""
         return self.vector[rows].reshape(base.shape).clone()
 
     def gated(self, rows: slice, base: Tensor) -> Tensor:
         """These rows, moved by `weight` times the vector."""
-        return base + self.weight * self.change(rows, base)
+        return base + self.weight * self.delta(rows, base)
 
 
 @dataclass(frozen=True)
@@ -195,7 +195,7 @@ class Update:
             change = part.change(rows, base)
             total = _add(total, change if part.weight == 1.0 else change.mul_(part.weight))
         for gate in self.gates:
-            total = _add(total, gate.change(rows, base).mul_(gate.weight))
+            total = _add(total, gate.delta(rows, base).mul_(gate.weight))
         for saved in self.whole:
             total = _add(total, saved.rows(rows).sub_(base).mul_(saved.weight))
         assert total is not None

@@ -16,7 +16,7 @@ from skippy.core.spectral.rank import parse_rank
 from skippy.core.style import rewards
 from skippy.core.variants import Method, Variant
 from skippy.models.judge import judge_reward
-from skippy.presets.methods import choose_method_settings
+from skippy.presets.methods import MaskSettings, choose_method_settings
 from skippy.presets.reading import read_preset
 from skippy.presets.settings import GrpoSettings
 from skippy.resolve.bases import Base
@@ -25,6 +25,7 @@ from skippy.stores.projectors import Projectors
 from skippy.training.bias_grpo import BiasGrpoMaker
 from skippy.training.grpo import GrpoMaker
 from skippy.training.making import Maker
+from skippy.training.mask import MaskMaker
 from skippy.training.own_rewards import OwnReward, load_own_rewards
 from skippy.training.plan import RewardFunction, TrainRequest
 from skippy.training.steer_maker import SteerMaker
@@ -117,6 +118,22 @@ def grpo_maker(order: Order) -> GrpoMaker:
     )
 
 
+def mask_maker(order: Order) -> MaskMaker:
+    """A mask from the base's answers."""
+    settings: MaskSettings = order.method_settings
+    assert order.answers is not None  # READS_ANSWERS
+    return MaskMaker(
+        variant=order.variant,
+        base=order.base,
+        settings=settings,
+        answers=order.answers,
+        bases=order.projectors.bases if order.projectors else None,
+        projector_digest=order.projectors.digest if order.projectors else "",
+        reference=order.reference,
+        device=order.device,
+    )
+
+
 def steer_maker(order: Order) -> SteerMaker:
     """A bias from pairs of the base's own answers."""
     assert order.answers is not None
@@ -140,6 +157,7 @@ def bias_grpo_maker(order: Order) -> BiasGrpoMaker:
 
 MAKERS: Mapping[Method, Callable[[Order], Maker]] = {
     "grpo": grpo_maker,
+    "mask": mask_maker,
     "steer": steer_maker,
     "bias-grpo": bias_grpo_maker,
 }

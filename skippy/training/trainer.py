@@ -23,7 +23,12 @@ from skippy.training.constraint_callback import ConstraintCallback
 from skippy.training.guards import COLOCATED_SHARE, choose_device
 from skippy.training.plan import TrainRequest
 from skippy.training.rollout import Rollout
-from skippy.training.weight_sync import has_float32_base, merged_forward, push_without_merging
+from skippy.training.weight_sync import (
+    engine_without_eyes,
+    has_float32_base,
+    merged_forward,
+    push_without_merging,
+)
 
 FINISHED_FILE = "finished"
 
@@ -46,7 +51,8 @@ class ConstrainedTrainer(GRPOTrainer):
     write_adapter: Callable[[Path], None]
 
     def __init__(self, *, merged_generation: bool, **trl: Any) -> None:
-        super().__init__(**trl)
+        with engine_without_eyes():
+            super().__init__(**trl)
         model = self.accelerator.unwrap_model(self.model)
         self._merges = merged_generation and not self.use_vllm and has_float32_base(model)
         self._rollout: Rollout | None = None

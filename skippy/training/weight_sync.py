@@ -19,6 +19,7 @@ from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 from torch import Tensor
 from torch.nn import functional
+from trl.generation import vllm_generation
 
 from skippy.training.layers import adapted_layers, base_bias, base_weight, factors_of
 
@@ -31,6 +32,22 @@ def merged_weights(model: PeftModel) -> Iterator[tuple[str, Tensor]]:
     """
     for name, layer in adapted_layers(model).items():
         yield f"{name}.weight", _merged(layer)
+
+
+@contextmanager
+def engine_without_eyes() -> Iterator[None]:
+    """Within the block TRL starts vLLM without the vision tower: prompts are text, and its memory is the policy's.
+
+    Else vLLM asks for the image processor of the checkpoint, and takes room for the largest picture.
+    """
+    whole = getattr(vllm_generation, "LLM", None)
+    if whole is not None:
+        vllm_generation.LLM = partial(whole, language_model_only=True)
+    try:
+        yield
+    finally:
+        if whole is not None:
+            vllm_generation.LLM = whole
 
 
 def push_without_merging(generation: Any, model: PeftModel) -> None:

@@ -176,7 +176,7 @@ def test_endpoints_share_the_samples_and_do_not_change_them(opened, generator, s
     """By key, so that a resumed run or another number of servers asks for the same answers."""
     own = [opened() for _ in range(3)]
     whole = collect(own[0], requests())
-    urls = [backend._open() for backend in own]
+    urls = [backend._open(8) for backend in own]
     assert collect(opened(base_url=",".join(urls)), requests()) == whole
     assert collect(opened(base_url=urls[1], served_model="base"), requests()) == whole
     with pytest.raises(BackendError, match="does not have this model") as refusal:
@@ -197,6 +197,13 @@ def test_what_cannot_be_served_is_refused_before_a_server_starts(opened, adapter
     config.write_text(json.dumps(json.loads(config.read_text()) | {"alpha_pattern": {"q_proj": 1}}))
     with pytest.raises(AdapterError, match="would not apply"):
         opened({"wide": wide})
+
+
+def test_a_context_too_short_for_the_answers_is_refused(opened, server):
+    server(max_model_len=8)
+    with pytest.raises(BackendError, match="no room for a completion of this length") as refusal:
+        collect(opened(), requests(1))
+    assert refusal.value.expected == "a context of more than 8 positions"
 
 
 def test_out_of_memory_is_told_and_nothing_is_left(opened, server):

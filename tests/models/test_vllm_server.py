@@ -30,7 +30,8 @@ def test_a_base_alone_takes_no_adapters_and_no_sampling_of_its_checkpoint():
     assert value_of(words, "--generation-config") == "vllm"
     assert "--enable-lora" not in words
     assert "--language-model-only" in words, "the lab has a vision tower"
-    assert not {"--tensor-parallel-size", "--data-parallel-size", "--max-model-len"} & set(words)
+    assert not {"--tensor-parallel-size", "--data-parallel-size"} & set(words)
+    assert value_of(words, "--max-model-len") == "auto"
 
 
 def test_adapters_are_modules_with_room_for_their_rank():

@@ -268,7 +268,12 @@ def test_a_control_vector_holds_what_each_layer_gets(tmp_path: Path) -> None:
 def test_vllm_is_refused_for_what_it_would_drop(tmp_path: Path, kind: str) -> None:
     make_biases(tmp_path / "adapter", LAB_CHECKPOINT, kind)
     merge_checkpoint(Checkpoint.open(LAB_CHECKPOINT), tmp_path / "adapter", tmp_path / "merged")
-    one = Served("steered", "v6", Subject("v6", "v6", tmp_path / "merged", "0" * 64, "models:/skippy/1"), PRESETS["lab"])
+    one = Served(
+        "steered",
+        "v6",
+        Subject("v6", "v6", tmp_path / "merged", "0" * 64, "models:/skippy/1"),
+        PRESETS["lab"],
+    )
     if kind == "v_proj":
         assert "--served-model-name" in " ".join(command("vllm", [one], 1, "cpu", 1))
         return

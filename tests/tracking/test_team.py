@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import boto3
 import pytest
 from mlflow.server.auth.client import AuthServiceClient
 
+from skippy.config import SvdConfig
 from skippy.errors import ServerError, TrackingError
+from skippy.stages import svd
+from skippy.studies.board import ATTEMPT_TAG, UNIT_TAG
 from skippy.tracking.members import add_member
 from skippy.tracking.store import open_tracker
-from tests.team_server import BUCKET, KEYS, Team
+from skippy.tracking.tags import Tag
+from tests.team_server import BUCKET, KEYS, ROOT, Team
 
 TRAINERS, POINTS = 10, 60
 
@@ -138,6 +144,62 @@ def test_ten_trainers_at_once_lose_nothing(team, monkeypatch, tmp_path) -> None:
         assert [(point.step, point.value) for point in points] == [(n, n / 7) for n in range(1, POINTS + 1)]
         losses = ada.runs.metric_history(run_id, "loss")
         assert [point.value for point in losses] == [-n for n in range(1, POINTS + 1)]
+
+
+PLAN = """\
+name: two machines
+arms: [v3]
+training:
+  - {learning_rate: 3e-3, beta: 0.0, steps: 1}
+alphas: [0.5, 1.0]
+seeds: [11, 12, 13]
+limit: 2
+samples: 1
+"""
+MACHINE = """
+import sys
+from pathlib import Path
+from skippy.config import StudyConfig
+from skippy.stages import study
+from skippy.studies import join
+from skippy.tracking.store import open_tracker
+join.POLL_SECONDS = 0.3
+folder, plan, part = sys.argv[1:]
+if part == "study":
+    study.run(StudyConfig(plan=plan, device="cpu", parallel=1), open_tracker(Path(folder)))
+else:
+    join.join(plan, open_tracker(Path(folder)), device="cpu")
+"""
+
+
+def test_two_machines_on_one_server_do_every_cell_once_and_lose_no_point(team, monkeypatch, tmp_path) -> None:
+    ada = enter(team, team.ada, monkeypatch, tmp_path)
+    svd.run(SvdConfig(device="cpu"), ada)
+    plan = tmp_path / "plan.yaml"
+    plan.write_text(PLAN)
+    machines = []
+    for part in ("join", "study"):
+        given = {
+            "PYTHONPATH": str(ROOT),
+            "OMP_NUM_THREADS": "1",
+            "SKIPPY_CACHE": str(tmp_path / part / "cache"),
+        }
+        (tmp_path / part).mkdir()
+        command = [sys.executable, "-c", MACHINE, str(tmp_path / part), str(plan), part]
+        machines.append(subprocess.Popen(command, cwd=tmp_path / part, env={**os.environ, **given}))
+    assert [machine.wait(400) for machine in machines] == [0, 0]
+    cells = [run for run in ada.runs.find_all("cell", finished=False) if run.tags[Tag.VARIANT] != "base"]
+    assert [run.status for run in cells] == ["FINISHED"] * 3
+    assert len({run.tags[UNIT_TAG] for run in cells}) == 3
+    assert {run.tags[ATTEMPT_TAG] for run in cells} == {"1"}
+    assert len({run.tags[Tag.PROCESS] for run in cells}) == 2, "both worked"
+    for run in cells:
+        points = ada.runs.metric_history(run.run_id, "cell/alpha")
+        assert [(point.step, point.value) for point in points] == [(0, 0.5), (1, 1.0)]
+    (study,) = ada.runs.find_all("study")
+    found = json.loads(ada.artifacts.path(study.run_id, "study/study.json").read_text())
+    assert len(found["cells"]) == 6
+    assert not any(cell.get("error") for cell in found["cells"])
 
 
 def test_weights_go_up_once_in_parts_and_no_copy_stays(team, checkpoint, monkeypatch, tmp_path) -> None:

@@ -6,7 +6,7 @@ BIN := $(abspath $(VENV))/bin
 WORKERS ?= 2
 export PATH := $(BIN):$(PATH)
 
-.PHONY: help setup demo test faults lint bench ui server clean
+.PHONY: help setup demo test faults guide lint bench ui server clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -33,6 +33,9 @@ test: setup ## every test, the whole pipeline among them
 
 faults: setup ## kill every stage at every call and at random moments, some 200 times, and look what is left
 	OMP_NUM_THREADS=1 SKIPPY_FAULTS=all python -m pytest tests/faults
+
+guide: setup ## walk docs/guide.md and, with it, the demo and the rows of its table (an hour)
+	SKIPPY_GUIDE=all python -m pytest tests/docs
 
 lint: setup ## ruff and mypy
 	ruff check .

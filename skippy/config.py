@@ -23,6 +23,7 @@ from skippy.parameters import (
     ENGINES,
     MERGE_DTYPES,
     ROUNDINGS,
+    SEEDS,
     SUITES,
     Knobs,
     answers_field,
@@ -180,7 +181,7 @@ class MergeConfig:
         "rounding of sums to that type; stochastic keeps a small update on average",
         choices=ROUNDINGS,
     )
-    seed: int = option(0, "seed of stochastic rounding", minimum=0)
+    seed: int = option(0, "seed of stochastic rounding", minimum=0, below=SEEDS)
     registered_model: str = registered_model_field()
     threads: int = threads_field()
     reuse: bool = reuse_field()
@@ -215,7 +216,10 @@ class EvalConfig:
     )
     margin: float = margin_field()
     seed: int = option(
-        0, "seed of the samples; another one asks anew, and arms share one to be compared", minimum=0
+        0,
+        "seed of the samples; another one asks anew, and arms share one to be compared",
+        minimum=0,
+        below=SEEDS,
     )
     device: str = device_field()
     threads: int = threads_field()

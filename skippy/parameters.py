@@ -185,9 +185,13 @@ def character_field() -> Any:
     return option("skippy", text, names="character")
 
 
+SEEDS = 2**32
+"""Seeds that numpy, scikit-learn and the engines take are below this."""
+
+
 def seed_field(default: int = 42) -> Any:
     """The seed of a stage."""
-    return option(default, "seed of everything random in this stage", minimum=0)
+    return option(default, "seed of everything random in this stage", minimum=0, below=SEEDS)
 
 
 def sampling_field() -> Any:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from skippy.core.sampling import Sampling
 from skippy.errors import BackendError
+from skippy.models.dialects import Dialect
 from skippy.models.effect import expect
 from skippy.models.generation import Backend, TransformersBackend
 from skippy.models.loading import load_model, load_tokenizer
@@ -94,10 +95,18 @@ def open_backend(
             "The backend cannot honour this sampling preset.",
             where=f"backend {generator.backend}",
             expected=f"preset {sampling.name}: {sampling}",
-            found="a backend without one of these",
+            found=_lacking(backend, sampling),
             next_step="choose another backend or another -P sampling=…",
         )
     return backend
+
+
+def _lacking(backend: Backend, sampling: Sampling) -> str:
+    """What keeps a backend from a sampling, by name."""
+    dialect = getattr(backend, "dialect", None)
+    if not isinstance(dialect, Dialect):
+        return "a backend without one of these"
+    return f"{dialect.name}, which ignores {', '.join(dialect.lacking(sampling))}"
 
 
 def close_backend(backend: Backend) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from skippy.models.profiles import AUTO, LAB_LINEAGE, ModelProfile, choose_profi
 from skippy.models.targets import find_targets
 from skippy.stores.cards import CARD_FILE
 from skippy.stores.checkpoints import Checkpoint
+from skippy.stores.documents import parse_object
 from skippy.stores.projectors import Projectors, read_projectors
 from skippy.tracking.tracker import Tracker
 
@@ -135,10 +135,9 @@ def _lab() -> _Identity:
 def _read_card(path: Path) -> dict[str, object]:
     """A card beside the weights; empty where there is none, or none that can be read."""
     try:
-        card = json.loads(path.read_text(encoding="utf-8"))
+        return parse_object(path.read_bytes())
     except (OSError, ValueError):
         return {}
-    return card if isinstance(card, dict) else {}
 
 
 def _open_checkpoint(name: str, tracker: Tracker) -> Checkpoint:

@@ -26,6 +26,7 @@ from skippy.core.spectral.rank import ONE_SIDED, TOP
 from skippy.errors import ProjectorError
 from skippy.stores.atomic import write_bytes, write_json
 from skippy.stores.checkpoints import digest_of_hashes
+from skippy.stores.documents import parse_object
 from skippy.stores.tensors import hash_tensor, header_bytes, read_header
 
 PROJECTORS_FILE = "projectors.safetensors"
@@ -291,9 +292,9 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
             next_step="run the svd stage: mlflow run . -e svd --env-manager local",
         )
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = parse_object(path.read_bytes())
         if all("shape" in entry for entry in manifest["targets"].values()):
-            return dict(manifest)
+            return manifest
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise _unreadable(path, "a JSON object with targets and their shapes", repr(error)) from error
     raise _unreadable(path, "a shape for every target", "one without")

@@ -6,7 +6,7 @@ BIN := $(abspath $(VENV))/bin
 WORKERS ?= 2
 export PATH := $(BIN):$(PATH)
 
-.PHONY: help setup demo test faults lint bench ui clean
+.PHONY: help setup demo test faults guide lint bench ui server clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -29,10 +29,13 @@ demo: setup ## the whole experiment on the built-in lab model, CPU only
 
 # One thread a worker, since those of two would fight for two cores; a file stays on one worker, the longest first.
 test: setup ## every test, the whole pipeline among them
-	OMP_NUM_THREADS=1 python -m pytest -n $(WORKERS) --dist loadfile tests/test_pipeline.py tests/tracking/test_server.py tests/stages tests
+	OMP_NUM_THREADS=1 python -m pytest -n $(WORKERS) --dist loadfile tests/test_pipeline.py tests/tracking/test_server.py tests/tracking/test_team.py tests/stages tests
 
 faults: setup ## kill every stage at every call and at random moments, some 200 times, and look what is left
 	OMP_NUM_THREADS=1 SKIPPY_FAULTS=all python -m pytest tests/faults
+
+guide: setup ## walk docs/guide.md and, with it, the demo and the rows of its table (an hour)
+	SKIPPY_GUIDE=all python -m pytest tests/docs
 
 lint: setup ## ruff and mypy
 	ruff check .
@@ -45,6 +48,9 @@ bench: setup ## every speed and accuracy figure, as ratios taken in one process
 ui: setup ## the MLflow UI on http://127.0.0.1:5000
 	@python -m skippy.tracking.store
 	mlflow server --host 127.0.0.1 --port 5000 --backend-store-uri $${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db} --default-artifact-root mlartifacts
+
+server: setup ## a team's tracking server on http://127.0.0.1:5000: PostgreSQL, accounts (docs/server.md)
+	skippy server $(SERVER)
 
 clean: ## remove the environment and unfinished work; runs and models stay
 	rm -rf $(VENV) .skippy build *.egg-info

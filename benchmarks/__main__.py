@@ -20,6 +20,8 @@ ON_A_GPU = (
     ("bench_training", "--shapes", "8b"),
     ("bench_generation",),
     ("bench_rollout",),
+    ("bench_masks",),
+    ("bench_engine",),
 )
 
 

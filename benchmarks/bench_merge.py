@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import resource
 import shutil
@@ -39,6 +40,7 @@ from skippy.stores.merging import merge_checkpoint
 VOCABULARY, LAYERS, SHARDS, RANK = 151_936, 8, 5, 16
 CONTENDERS = ("cp", "PEFT", "ours")
 MEMORY_FACTOR, MEMORY_ROOM_MB = 2.5, 300.0
+POOL = (1 << 24) - 3  # odd, so that no two rows are alike
 
 
 def write_base(folder: Path, divisor: int, layers: int) -> None:
@@ -72,13 +74,20 @@ def write_base(folder: Path, divisor: int, layers: int) -> None:
             sizes[f"{name}.weight"] = (out, in_)
             factors[name] = LoraFactors(torch.randn(RANK, in_) * 0.02, torch.randn(out, RANK) * 0.02, 2.0)
     names, listed = list(sizes), {}
+    pool = torch.randn(POOL).mul_(0.02).bfloat16()
     for shard in range(SHARDS):
         file = f"model-{shard + 1:05d}-of-{SHARDS:05d}.safetensors"
-        tensors = {name: torch.randn(sizes[name]).mul_(0.02).bfloat16() for name in names[shard::SHARDS]}
+        tensors = {name: _weights(pool, sizes[name]) for name in names[shard::SHARDS]}
         save_file(tensors, folder / "base" / file, metadata={"format": "pt"})
         listed |= dict.fromkeys(tensors, file)
     (folder / "base" / INDEX_FILE).write_text(json.dumps({"metadata": {}, "weight_map": listed}))
     write_adapter(folder / "adapter", factors)
+
+
+def _weights(pool: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
+    """A weight of values from `pool`, again and again: drawing billions would take longer than merging them."""
+    count = math.prod(shape)
+    return pool.repeat(-(-count // len(pool)))[:count].reshape(shape)
 
 
 def merge_ours(folder: Path) -> None:

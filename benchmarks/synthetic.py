@@ -1,7 +1,8 @@
 """A checkpoint of Qwen3-VL-8B's text shapes with random weights, for benchmarks that read files or train.
 
-The adapted weights have the head-heavy spectrum of `spectra`; norms are ones, embeddings small noise. The tokenizer
-is the lab's, and so is the vision tower: nothing here speaks, it only weighs what the real one weighs.
+The adapted weights have the head-heavy spectrum of `spectra`; norms are ones, embeddings small noise. The vision tower
+is the lab's, and so is the tokenizer, with a word for every further token: nothing here speaks, it only weighs what the
+real one weighs.
 """
 
 from __future__ import annotations
@@ -14,14 +15,19 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from benchmarks.spectra import LAYER_8B, LAYERS_8B, head_heavy_weight, scaled
+from skippy.core.spectral.lora import LoraFactors
 from skippy.core.spectral.subspaces import seed_of
 from skippy.core.target import PROJECTIONS
 from skippy.lab.paths import LAB_CHECKPOINT
+from skippy.models.targets import find_targets
+from skippy.stores.adapters import write_adapter
 from skippy.stores.checkpoints import INDEX_FILE, Checkpoint
 
 VOCABULARY_8B = 151_936
 HEAD_DIM_8B = 128
+CONTEXT_8B = 262_144
 LAYERS_A_SHARD = 9
+RANK = 16
 SCALE = 0.125  # keeps activations and gradients tame through 36 layers; exact in bfloat16
 
 
@@ -42,6 +48,7 @@ def write_checkpoint_8b(
     shapes = scaled(LAYER_8B, divisor)
     width, vocabulary, head_dim = shapes["q_proj"][1], VOCABULARY_8B // divisor, HEAD_DIM_8B // divisor
     _write_config(folder, lab, shapes, vocabulary, head_dim, layers)
+    _widen_tokenizer(folder, vocabulary)
     listed: dict[str, str] = {}
 
     def keep(name: str, tensors: dict[str, Tensor]) -> None:
@@ -65,6 +72,37 @@ def write_checkpoint_8b(
     return folder
 
 
+def write_adapter_8b(
+    folder: Path, base: Path, *, seed: int, device: str = "cpu", size: float = 0.002
+) -> Path:
+    """Write an adapter of the recipe's rank for such a checkpoint, with an effect that log-probabilities show.
+
+    Args:
+        folder: made here.
+        base: the checkpoint.
+        seed: of its factors.
+        device: where they are drawn.
+        size: standard deviation of B's entries.
+    """
+    checkpoint = Checkpoint.open(base)
+    generator = torch.Generator(device).manual_seed(seed)
+    factors = {}
+    for target in find_targets(checkpoint.config, checkpoint.shapes):
+        A = torch.randn(RANK, target.in_, generator=generator, device=device) * target.in_**-0.5
+        B = torch.randn(target.out, RANK, generator=generator, device=device) * size
+        factors[target.name] = LoraFactors(A=A, B=B, scale=2.0)
+    return write_adapter(folder, factors)
+
+
+def _widen_tokenizer(folder: Path, vocabulary: int) -> None:
+    """Give every token that the embeddings have a word of its own."""
+    path = folder / "tokenizer.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    words = content["model"]["vocab"]
+    words |= {f"w{number}": number for number in range(len(words), vocabulary)}
+    path.write_text(json.dumps(content), encoding="utf-8")
+
+
 def _write_config(
     folder: Path,
     lab: Checkpoint,
@@ -84,6 +122,7 @@ def _write_config(
         "num_key_value_heads": shapes["k_proj"][0] // head_dim,
         "head_dim": head_dim,
         "vocab_size": vocabulary,
+        "max_position_embeddings": CONTEXT_8B,
         "tie_word_embeddings": False,
     }
     section = head_dim // 2

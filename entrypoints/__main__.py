@@ -20,11 +20,29 @@ SECTIONS: Mapping[str, Mapping[str, str]] = {
         "promote": "the champion alias, if the gate opens",
         "study": "arms at several doses and seeds, from a plan",
         "paper": "a study as LaTeX, and as PDF where a TeX is installed",
+        "serve": "the champion behind an OpenAI-compatible server, until Ctrl-C",
+    },
+    "Talk": {
+        "ask": "one question, every arm's answer side by side",
+        "chat": "talk to the champion, or to any arm",
+        "voice": "a speech endpoint of our own, for chat and serve",
     },
     "What there is": {
         "runs": "runs of every stage, newest first",
         "models": "registered versions, their aliases and verdicts",
         "show": "one run: what it was given, made and measured",
+    },
+    "Looking after the store": {
+        "doctor": "what is wrong with it, and what to do; --fix mends what is safe",
+        "disk": "where the gigabytes are",
+        "gc": "what can go, how much, and what protects the rest",
+        "export": "a model as a directory of its own, every byte checked",
+    },
+    "A team": {
+        "server": "a tracking server on this machine: PostgreSQL, passwords, artifacts here or in S3",
+        "member": "an account on it",
+        "jobs": "job files for Slurm and Kubernetes",
+        "join": "work on a study that another machine runs",
     },
 }
 """Heading → command → its line of help, here so that `skippy --help` imports no command. A command is the module

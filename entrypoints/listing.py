@@ -15,10 +15,18 @@ from skippy.stages.runner import logger, speak
 json_option = click.option("--json", "as_json", is_flag=True, help="print JSON instead of a table")
 
 
-def tell(look: Callable[[Any, Any], str]) -> None:
-    """Print what `look(tracker, listing)` finds; MLflow is imported only here."""
+def tell(look: Callable[[Any, Any], str], before: Callable[[], str] = str) -> None:
+    """Print what `look(tracker, listing)` finds; MLflow is imported only here.
+
+    Args:
+        look: looks at the opened store.
+        before: asked before the store is opened; text instead of nothing is printed, and nothing is opened.
+    """
     speak()
     try:
+        if text := before():
+            click.echo(text)
+            return
         tracker = import_module("skippy.tracking.store").open_tracker()
         click.echo(look(tracker, import_module("skippy.terminal.listing")))
     except SkippyError as error:

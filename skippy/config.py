@@ -14,22 +14,28 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
+from skippy.core.spectral.rank import BASES, TOP
 from skippy.core.variants import VARIANTS
 from skippy.options import default_text, kind_text, limits_text, option
 from skippy.parameters import (
-    BACKENDS,
     COMPARABLE_SUITES,
     DEVICES,
+    ENGINES,
     MERGE_DTYPES,
     ROUNDINGS,
+    SEEDS,
     SUITES,
     Knobs,
     answers_field,
+    backend_field,
     base_model_field,
+    base_url_field,
     character_field,
     concurrency_field,
     cross_check_field,
     device_field,
+    engine_options_field,
+    gpus_field,
     judge_model_field,
     judge_url_field,
     k_field,
@@ -45,23 +51,31 @@ from skippy.parameters import (
     rewards_field,
     sampling_field,
     seed_field,
+    settings_field,
     threads_field,
 )
 
 
 @dataclass(frozen=True)
 class SvdConfig:
-    """Certified top-k singular subspaces of every target of the base."""
+    """Certified subspaces of every target of the base: what a variant keeps its update out of."""
 
     base_model: str = base_model_field()
     k: str = k_field("protected directions a target: a number up to 128, or energy:0.5 for a share of ‖W‖²")
+    basis: str = option(
+        TOP,
+        "which directions: top or bottom singular ones, or those of the activations of mathematics (inputs only)",
+        choices=BASES,
+    )
     tolerance: float = option(
         1e-5, "largest residual, relative to sigma_1, that is certified", above=0, below=1
     )
     seed: int = seed_field(0)
     device: str = device_field()
     threads: int = threads_field()
-    force: bool = option(False, "compute again although a finished run has the same base, k and tolerance")
+    force: bool = option(
+        False, "compute again although a finished run has the same base, basis, k and tolerance"
+    )
 
 
 @dataclass(frozen=True)
@@ -87,10 +101,16 @@ class TrainParameters:
     character: str = character_field()
     k: str = k_field()
     svd_run: str = option("", "run id of the svd stage; empty: the newest finished one of this base and k")
+    basis_run: str = option(
+        "",
+        "run id of the svd stage whose directions the variant protects, where those are not the top ones; empty: "
+        "the newest finished one",
+    )
     subspace_run: str = option("", "run id of the subspace stage; empty: the newest finished one, if any")
     preset: str = preset_field()
     profile: str = profile_field()
     steps: int = option(0, "optimizer steps; 0: as the preset says", minimum=0)
+    settings: str = settings_field()
     seed: int = seed_field()
     device: str = device_field()
     threads: int = threads_field()
@@ -161,7 +181,7 @@ class MergeConfig:
         "rounding of sums to that type; stochastic keeps a small update on average",
         choices=ROUNDINGS,
     )
-    seed: int = option(0, "seed of stochastic rounding", minimum=0)
+    seed: int = option(0, "seed of stochastic rounding", minimum=0, below=SEEDS)
     registered_model: str = registered_model_field()
     threads: int = threads_field()
     reuse: bool = reuse_field()
@@ -186,13 +206,20 @@ class EvalConfig:
     limit: int = option(0, "use only the first so many problems; 0: all", minimum=0)
     samples: int = option(4, "samples a problem", minimum=1)
     sampling: str = sampling_field()
-    backend: str = option("transformers", "who generates", choices=BACKENDS)
-    base_url: str = option("http://127.0.0.1:8000/v1", "endpoint of the openai backend")
+    backend: str = backend_field()
+    base_url: str = base_url_field()
     concurrency: int = concurrency_field()
-    served_model: str = option("", "model name at that endpoint; empty: the path of the weights")
+    gpus: int = gpus_field()
+    engine_options: str = engine_options_field()
+    served_model: str = option(
+        "", "model name at base_url; empty: the path of the weights, or `base` at vllm"
+    )
     margin: float = margin_field()
     seed: int = option(
-        0, "seed of the samples; another one asks anew, and arms share one to be compared", minimum=0
+        0,
+        "seed of the samples; another one asks anew, and arms share one to be compared",
+        minimum=0,
+        below=SEEDS,
     )
     device: str = device_field()
     threads: int = threads_field()
@@ -269,6 +296,7 @@ class MainParameters:
     prompts: str = prompts_field()
     profile: str = profile_field()
     steps: int = option(0, "optimizer steps; 0: as the preset says", minimum=0)
+    settings: str = settings_field()
     seed: int = seed_field()
     seeds: int = option(1, "training seeds a variant: seed, seed+1, …", minimum=1)
     suite: str = option(
@@ -279,9 +307,11 @@ class MainParameters:
     limit: int = option(0, "use only the first so many problems; 0: all", minimum=0)
     samples: int = option(4, "samples a problem", minimum=1)
     sampling: str = sampling_field()
-    backend: str = option("transformers", "who generates", choices=BACKENDS)
-    base_url: str = option("http://127.0.0.1:8000/v1", "endpoint of the openai backend")
+    backend: str = backend_field()
+    base_url: str = base_url_field()
     concurrency: int = concurrency_field()
+    gpus: int = gpus_field()
+    engine_options: str = engine_options_field()
     margin: float = margin_field()
     match_by: str = match_by_field()
     judge_url: str = judge_url_field()
@@ -324,6 +354,37 @@ class PaperConfig:
     )
 
 
+@dataclass(frozen=True)
+class ServeConfig:
+    """The champion behind an OpenAI-compatible server, or several arms side by side."""
+
+    model: str = option(
+        "models:/skippy@champion",
+        "what is served: a models:/ URI, base, v3, v4, … (newest), a merge run id, or a directory",
+        names="model",
+    )
+    arms: str = option(
+        "",
+        "several of these side by side under their names, comma-separated: base,v3,v4",
+        excludes=("model",),
+    )
+    base_model: str = base_model_field()
+    profile: str = profile_field()
+    host: str = option("127.0.0.1", "address to listen on; other than loopback needs SKIPPY_API_KEY")
+    port: int = option(8000, "port to listen on", minimum=1, below=65536)
+    backend: str = option("auto", "engine that answers; auto: vllm where it is installed", choices=ENGINES)
+    sampling: str = sampling_field()
+    watch: bool = option(
+        False, "follow the alias: a promotion swaps the model, requests in flight are finished"
+    )
+    voice_url: str = option(
+        "",
+        "OpenAI-compatible speech endpoint handed on at /v1/audio/speech, http://127.0.0.1:8081/v1 of skippy voice",
+    )
+    device: str = device_field()
+    threads: int = threads_field()
+
+
 CONFIGS: dict[str, type] = {
     "main": MainConfig,
     "svd": SvdConfig,
@@ -335,6 +396,7 @@ CONFIGS: dict[str, type] = {
     "promote": PromoteConfig,
     "study": StudyConfig,
     "paper": PaperConfig,
+    "serve": ServeConfig,
 }
 """Stage → its parameters, in the order of the story."""
 

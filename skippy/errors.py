@@ -99,6 +99,10 @@ class TrackingError(SkippyError, RuntimeError):
     """The tracking store refused, or holds something unexpected."""
 
 
+class ServerError(SkippyError, RuntimeError):
+    """A tracking server cannot be started, or refuses a new member."""
+
+
 class MissingRunError(SkippyError, LookupError):
     """No run, model or alias of the kind needed exists, or the one named is unusable."""
 

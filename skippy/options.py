@@ -118,7 +118,7 @@ def limits_text(item: Field[Any]) -> str:
     """The limits of a number in words; empty where there are none, or only that it is not negative."""
     words = {"minimum": "at least", "above": "more than", "below": "less than"}
     given = [(word, item.metadata[name]) for name, word in words.items()]
-    limits = [f"{word} {value:g}" for word, value in given if value is not None]
+    limits = [f"{word} {value:.10g}" for word, value in given if value is not None]
     return "" if limits == ["at least 0"] else " and ".join(limits)
 
 
@@ -150,11 +150,11 @@ def limits_fault(item: Field[Any], value: Any) -> str:
     if choices and value not in choices:
         return "one of " + ", ".join(choice or "nothing" for choice in choices)
     if minimum is not None and value < minimum:
-        return f"at least {minimum:g}"
+        return f"at least {minimum:.10g}"
     if above is not None and not value > above:
-        return f"more than {above:g}"
+        return f"more than {above:.10g}"
     if below is not None and not value < below:
-        return f"less than {below:g}"
+        return f"less than {below:.10g}"
     return ""
 
 

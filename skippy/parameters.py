@@ -14,7 +14,8 @@ from skippy.presets.settings import GrpoSettings
 
 SUITES = ("banal", "aime", "all")
 COMPARABLE_SUITES = ("aime", "all")
-BACKENDS = ("transformers", "openai")
+BACKENDS = ("transformers", "vllm", "openai")
+ENGINES = ("auto", "vllm", "transformers")
 DEVICES = ("auto", "cpu", "cuda")
 MATCH_WAYS = ("steps", "alpha")
 MERGE_DTYPES = ("same", "float32")
@@ -85,6 +86,12 @@ def preset_field() -> Any:
     """The hyperparameters."""
     text = "hyperparameters: recipe, lab, short, 24gb, the path of a YAML file, or auto: the profile's"
     return option("auto", text, names="preset")
+
+
+def settings_field() -> Any:
+    """Hyperparameters of methods that are not GRPO."""
+    text = "settings of methods other than GRPO, METHOD.NAME=VALUE, comma-separated: mask.rho=0.2,mask.rule=wanda"
+    return option("", text, names="settings")
 
 
 def rewards_field() -> Any:
@@ -178,9 +185,13 @@ def character_field() -> Any:
     return option("skippy", text, names="character")
 
 
+SEEDS = 2**32
+"""Seeds that numpy, scikit-learn and the engines take are below this."""
+
+
 def seed_field(default: int = 42) -> Any:
     """The seed of a stage."""
-    return option(default, "seed of everything random in this stage", minimum=0)
+    return option(default, "seed of everything random in this stage", minimum=0, below=SEEDS)
 
 
 def sampling_field() -> Any:
@@ -192,9 +203,40 @@ def sampling_field() -> Any:
     return option("auto", text, choices=SAMPLING_PRESETS)
 
 
+def backend_field() -> Any:
+    """Who generates."""
+    text = (
+        "who generates: transformers, in this process; vllm, started here or at base_url, and proven to answer with "
+        "these weights; openai, any server"
+    )
+    return option("transformers", text, choices=BACKENDS)
+
+
+def base_url_field() -> Any:
+    """Where a server answers."""
+    text = (
+        "endpoints of a server, comma-separated, samples shared out by their key; empty: vllm is started here, openai "
+        "is http://127.0.0.1:8000/v1"
+    )
+    return option("", text)
+
+
 def concurrency_field() -> Any:
     """How hard a server is asked."""
-    return option(32, "requests in flight at once at the openai backend", minimum=1)
+    text = "requests in flight at once at each endpoint; 0: 1000 at vllm, 32 at another"
+    return option(0, text, minimum=0)
+
+
+def gpus_field() -> Any:
+    """How many GPUs an engine of our own takes."""
+    text = "GPUs of a vllm that is started here: as many copies of the weights as fit, else the weights are split"
+    return option(1, text, minimum=1)
+
+
+def engine_options_field() -> Any:
+    """What else the engine is told."""
+    text = "further options of `vllm serve`, as on its command line; they come last"
+    return option("", text)
 
 
 def judge_url_field() -> Any:

@@ -142,6 +142,25 @@ class LeakageFacts:
 
 
 @dataclass(frozen=True)
+class UpdateFacts:
+    """What an arm changes in the base, and what that costs; None where it was not measured.
+
+    Attributes:
+        parameters: numbers that training set: entries of A and B, of a bias, of a mask.
+        relative_norm: ‖W′ − W‖/‖W‖ over the weights that it changes, as stored.
+        everyday_kl: KL(arm‖base) in nats a token, on the arm's own everyday answers.
+        train_seconds: wall time of the training.
+        prompt_tokens: what every request carries in addition.
+    """
+
+    parameters: float | None = None
+    relative_norm: float | None = None
+    everyday_kl: float | None = None
+    train_seconds: float | None = None
+    prompt_tokens: float | None = None
+
+
+@dataclass(frozen=True)
 class TrajectoryPoint:
     """Character delta at one training step, with its null.
 
@@ -227,6 +246,9 @@ class Evaluation:
         leakage: None for the base.
         trajectory: character delta by step.
         frontier: evaluated checkpoints.
+        rewards: training step → mean reward; empty where nothing was rewarded.
+        update: what it changes, and what that costs.
+        formats: other formats than a question answered, format → its everyday scores.
         preset: sampling preset; arms sampled differently are not comparable.
         step: checkpoint step that was merged.
         matched_dose: the α found for a matched persona, and how, in words; empty where none was searched.
@@ -250,6 +272,9 @@ class Evaluation:
     leakage: LeakageFacts | None = None
     trajectory: tuple[TrajectoryPoint, ...] = ()
     frontier: tuple[FrontierPoint, ...] = ()
+    rewards: Mapping[int, float] = field(default_factory=dict)
+    update: UpdateFacts = UpdateFacts()
+    formats: Mapping[str, BanalScores] = field(default_factory=dict)
     preset: str = ""
     step: int | None = None
     matched_dose: str = ""

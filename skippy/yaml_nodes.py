@@ -15,6 +15,7 @@ from skippy.errors import CharacterError, ConfigError, PlanError, SkippyError
 from skippy.patterns import find_hazard
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+MAX_DEPTH = 50
 ERRORS: dict[str, type[SkippyError]] = {
     "character": CharacterError,
     "plan": PlanError,
@@ -189,6 +190,7 @@ def read_nodes(path: Path, subject: str = "character") -> Node:
     try:
         text = path.read_text(encoding="utf-8")
         _require_printable(path, text, subject)
+        _require_shallow(path, text, subject)
         root = yaml.compose(text, Loader=_LOADER)
     except (OSError, UnicodeDecodeError) as error:
         raise ERRORS[subject](
@@ -217,6 +219,25 @@ def read_nodes(path: Path, subject: str = "character") -> Node:
             next_step=f"start from a copy of {EXAMPLES[subject]}",
         )
     return Node(path, "", root, root.start_mark.line + 1, subject)
+
+
+def _require_shallow(path: Path, text: str, subject: str) -> None:
+    """Refuse nesting that would end the process: the reader of values calls itself, that of events does not."""
+    depth = 0
+    for event in yaml.parse(text, Loader=_LOADER):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        if depth > MAX_DEPTH:
+            line = event.start_mark.line + 1 if event.start_mark else 0
+            raise ERRORS[subject](
+                f"A {subject} file is nested too deeply",
+                where=f"{path}, line {line}",
+                expected=f"at most {MAX_DEPTH} levels",
+                found="more",
+                next_step=f"start from a copy of {EXAMPLES[subject]}",
+            )
 
 
 def _require_printable(path: Path, text: str, subject: str) -> None:

@@ -17,6 +17,7 @@ LAW: dict[str, set[str]] = {
     "progress": set(),
     "core": set(),
     "results": {"core"},
+    "extras": set(),
     "options": set(),
     "patterns": set(),
     "yaml_nodes": {"patterns"},
@@ -32,23 +33,44 @@ LAW: dict[str, set[str]] = {
     "resolve": {"core", "models", "stores", "tracking", "characters", "lab", "presets"},
     "evaluation": {
         *("commands", "core", "models", "stores", "tracking", "characters"),
-        *("resolve", "lab", "results", "progress"),
+        *("resolve", "lab", "results", "progress", "extras"),
     },
     "report": {"core", "results"},
-    "training": {"core", "models", "stores", "tracking", "progress", "presets"},
+    "training": {
+        *("core", "models", "stores", "tracking", "characters", "resolve", "progress", "presets"),
+    },
     "studies": {
         *("core", "models", "stores", "tracking", "characters", "resolve", "evaluation", "training"),
         *("report", "progress", "presets", "yaml_nodes"),
     },
+    "serving": {
+        *("core", "models", "stores", "tracking", "characters", "resolve", "results", "progress", "extras"),
+    },
     "stages": {
         *("config", "options", "commands", "core", "models", "stores", "tracking", "characters"),
-        *("lab", "resolve", "report", "results", "training", "evaluation", "studies", "progress", "presets"),
+        *("lab", "resolve", "report", "results", "training", "evaluation", "studies", "serving", "progress"),
+        "presets",
     },
-    "terminal": {"core", "tracking", "resolve"},
-    "entrypoints": {"stages", "config", "terminal"},
+    "terminal": {"core", "tracking", "resolve", "serving"},
+    "server": set(),
+    "jobs": set(),
+    "upkeep": {"core", "stores", "tracking", "resolve", "progress"},
+    "entrypoints": {"stages", "config", "options", "terminal", "upkeep", "server", "jobs", "serving"},
 }
 ONLY_IN = {"mlflow": "tracking", "trl": "training"}
-STAGES = {"svd", "subspace", "train", "merge", "evaluate", "compare", "promote", "pipeline", "study", "paper"}
+STAGES = {
+    "svd",
+    "subspace",
+    "train",
+    "merge",
+    "evaluate",
+    "compare",
+    "promote",
+    "pipeline",
+    "study",
+    "paper",
+    "serve",
+}
 IMPURE = {
     "os",
     "pathlib",

@@ -37,7 +37,11 @@ def normal(name: str) -> str:
 
 def test_every_direct_dependency_is_pinned_and_locked() -> None:
     locked = {normal(name): version for name, version in LOCK.items()}
-    for pin in [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"]]:
+    for pin in [
+        *PROJECT["dependencies"],
+        *PROJECT["optional-dependencies"]["dev"],
+        *PROJECT["optional-dependencies"]["server"],
+    ]:
         name, version = pin.split("==")
         assert locked[normal(name)] == version, pin
 
@@ -87,7 +91,7 @@ def test_every_parameter_has_its_help_on_the_command_line(stage: str) -> None:
         ("svd", "tolerance", "abc", "a value of type float"),
         ("svd", "tolerance", "nan", "a value of type float"),
         ("svd", "force", "maybe", "a value of type bool"),
-        ("train", "variant", "v5", "one of v3, v4, v4-hooks, v4-random"),
+        ("train", "variant", "v9", "one of v3, v4, v4-hooks, v4-random"),
         ("train", "steps", "1.5", "a value of type int"),
         ("train", "lora_r", "1.5", "a value of type int"),
         ("train", "beta", "much", "a value of type float"),

@@ -9,8 +9,8 @@ from torch import Tensor
 
 
 class Basis(NamedTuple):
-    """Top-k singular triples of one target, float32 (MATH §1)."""
+    """Singular triples of one target, float32 (MATH §1); U has no columns where only inputs are protected."""
 
-    U: Float[Tensor, "out k"]
+    U: Float[Tensor, "out _"]
     S: Float[Tensor, " k"]
     V: Float[Tensor, "in k"]

@@ -5,6 +5,7 @@ No torch: the command line reads this table before anything heavy loads.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from dataclasses import dataclass
 
@@ -68,3 +69,24 @@ PRESETS: dict[str, Sampling] = {
         Sampling(0.7, 0.95, 0, 0.0, 8192, "chat"),
     )
 }
+
+
+def seed_of_sample(problem_hash: str, index: int, preset: str, *, purpose: str = "", seed: int = 0) -> int:
+    """The seed of one sample: the same for every arm, so that arms differ in their weights alone.
+
+    Args:
+        problem_hash: of the question.
+        index: of the sample.
+        preset: name of the sampling.
+        purpose: empty for an evaluation; another one draws independently of it.
+        seed: of the whole evaluation; another one draws independently of it.
+    """
+    # Zero and no purpose add nothing, so that the samples of earlier versions stay what they were.
+    parts = (problem_hash, str(index), preset, *filter(None, (purpose, f"seed={seed}" if seed else "")))
+    digest = hashlib.sha256(" ".join(parts).encode()).digest()
+    return int.from_bytes(digest[:6], "big")
+
+
+def everyday_hash(mode: str, text: str) -> str:
+    """Sixteen hexadecimal digits of an everyday question and the mode in which it is put."""
+    return hashlib.sha256(f"{mode}\n{text}".encode()).hexdigest()[:16]

@@ -5,63 +5,84 @@ Adding a variant is one row here. No torch: the command line reads this table be
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 from skippy.errors import ConfigError, nearest
 
-Directions = Literal["none", "top", "random"]
+Update = Literal["lora", "mask", "bias", "none"]
+Method = Literal["grpo", "mask", "none"]
+Directions = Literal["none", "top", "random", "bottom", "activations"]
 Role = Literal["treatment", "rival", "control", "ablation", "anchor"]
 ROLES: tuple[Role, ...] = ("treatment", "rival", "control", "ablation", "anchor")
 """In the order in which the report compares: a treatment against its rivals first, then its controls."""
+DOSES: Mapping[Update, tuple[int, ...]] = {"mask": (25, 50, 75, 100), "bias": (25, 50, 100, 150, 200)}
+"""Update → the doses α at which an arm is walked, in percent; an arm without is walked over its training steps."""
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One variant: how it constrains ΔW = s·B·A, and what the report says of it.
+    """One variant: what it changes of the base, how that is made, and what the report says of it.
 
     Attributes:
         name: as parameters, tags and artifacts spell it.
-        constraint: name of the rule, as written into `adapter/skippy.json`.
-        basis: which directions are protected: none, the top-k singular ones, or k random ones.
-        project_init: A ← A P_R once after LoRA's random init.
-        project_gradients: ∇A ← ∇A P_R, ∇B ← P_L ∇B before the optimizer step.
-        project_parameters: A ← A P_R, B ← P_L B after every optimizer step.
         role: what it is for. A treatment is what the experiment is about and may be promoted; a rival is what it
             must beat; a control or an ablation says why it works; an anchor is the cheap alternative.
         label: as people write it.
         colours: of its marks, on light and on dark paper.
         sentence: the rule in words, for run descriptions and the report.
         question: what a treatment set beside this variant answers.
+        update: what it changes: low-rank factors beside weights, weights that go, biases, or nothing.
+        method: how the update is made; a row of the table in `training/makers.py`.
+        implies: settings of that method which make it this variant, and which other arms need not share.
+        constraint: name of the rule, as written into `adapter/skippy.json`.
+        basis: which directions are protected: none, the top-k or bottom-k singular ones, k random ones, or the
+            k of what a weight reads of mathematics, on its input alone.
+        project_init: A ← A P_R once after LoRA's random init.
+        project_gradients: ∇A ← ∇A P_R, ∇B ← P_L ∇B before the optimizer step.
+        project_parameters: A ← A P_R, B ← P_L B after every optimizer step.
 
     Source: OPLoRA, arXiv 2510.13003. Departure: the paper reparameterises the forward pass; the three
     projections together give the same trajectory and keep the adapter a vanilla LoRA file.
     """
 
     name: str
-    constraint: str
-    basis: Directions
-    project_init: bool
-    project_gradients: bool
-    project_parameters: bool
     role: Role
     label: str
     colours: tuple[str, str]
     sentence: str
     question: str
+    update: Update = "lora"
+    method: Method = "grpo"
+    implies: Mapping[str, object] = field(default_factory=dict)
+    constraint: str = "none"
+    basis: Directions = "none"
+    project_init: bool = False
+    project_gradients: bool = False
+    project_parameters: bool = False
 
     @property
     def needs_projectors(self) -> bool:
-        """Whether training reads U and V of the base."""
+        """Whether making it reads U and V of the base."""
         return self.basis == "top"
+
+    @property
+    def own_basis(self) -> str:
+        """The basis of an svd run that making it reads besides the top directions; empty for none."""
+        return self.basis if self.basis in ("bottom", "activations") else ""
+
+    @property
+    def is_dosed(self) -> bool:
+        """Whether its path to the character is the dose α of one update, and not the steps of a training."""
+        return self.update in DOSES
 
 
 VARIANTS: dict[str, Variant] = {
     variant.name: variant
     for variant in (
         Variant(
-            *("v3", "none", "none", False, False, False),
+            "v3",
             role="rival",
             label="V3",
             colours=("#c8551b", "#f08a4b"),
@@ -69,28 +90,99 @@ VARIANTS: dict[str, Variant] = {
             question="Does the constraint help at all?",
         ),
         Variant(
-            *("v4", "oplora", "top", True, True, True),
+            "v4",
             role="treatment",
             label="V4",
             colours=("#0b7285", "#45b8cc"),
             sentence="LoRA kept exactly out of the top-k singular directions at every step",
             question="Which treatment keeps more of the mathematics?",
+            constraint="oplora",
+            basis="top",
+            project_init=True,
+            project_gradients=True,
+            project_parameters=True,
         ),
         Variant(
-            *("v4-hooks", "oplora-hooks", "top", False, True, False),
+            "v4-hooks",
             role="ablation",
             label="V4-hooks",
             colours=("#8a4fbf", "#c197ee"),
             sentence="only the gradients are projected (the ablation that leaks)",
             question="Is it enough to project the gradients?",
+            constraint="oplora-hooks",
+            basis="top",
+            project_gradients=True,
         ),
         Variant(
-            *("v4-random", "random", "random", True, True, True),
+            "v4-random",
             role="control",
             label="V4-random",
             colours=("#a0791a", "#d9b04a"),
             sentence="LoRA kept exactly out of k random directions (the control)",
             question="Does it matter that the protected directions are the top ones?",
+            constraint="random",
+            basis="random",
+            project_init=True,
+            project_gradients=True,
+            project_parameters=True,
+        ),
+        Variant(
+            "v4-bottom",
+            role="control",
+            label="V4-bottom",
+            colours=("#5c7a1e", "#a3c65a"),
+            sentence="LoRA kept exactly out of the k smallest singular directions",
+            question="Does it matter which end of the spectrum is protected?",
+            constraint="oplora-bottom",
+            basis="bottom",
+            project_init=True,
+            project_gradients=True,
+            project_parameters=True,
+        ),
+        Variant(
+            "v4-act",
+            role="rival",
+            label="V4-act",
+            colours=("#b0306a", "#ef7fb0"),
+            sentence="LoRA that is exactly zero on the k leading directions of what each weight reads of mathematics",
+            question="Is it better to protect what the weights are than what mathematics reads?",
+            constraint="activations",
+            basis="activations",
+            project_init=True,
+            project_gradients=True,
+            project_parameters=True,
+        ),
+        Variant(
+            "v3-mlp",
+            role="ablation",
+            label="V3-mlp",
+            colours=("#2f5fb3", "#86aef2"),
+            sentence="plain LoRA on the MLP alone",
+            question="Is it enough to leave attention alone?",
+            implies={"targets": "mlp"},
+        ),
+        Variant(
+            "v5",
+            role="anchor",
+            label="V5",
+            colours=("#2f7d32", "#7bc67e"),
+            sentence="a personality subnetwork: weights on channels that the character uses less go, without training",
+            question="Is training needed at all?",
+            update="mask",
+            method="mask",
+        ),
+        Variant(
+            "v5-oplora",
+            role="ablation",
+            label="V5-OPLoRA",
+            colours=("#6b8e23", "#b4d455"),
+            sentence="the subnetwork's change kept exactly out of the top-k singular directions",
+            question="Does the constraint help a mask as well?",
+            update="mask",
+            method="mask",
+            implies={"projected": True},
+            constraint="oplora",
+            basis="top",
         ),
     )
 }
@@ -138,6 +230,12 @@ def parse_arms(text: str, where: str = "arms") -> tuple[str, ...]:
 def label_of(name: str) -> str:
     """The label of an arm: `V4-hooks` for `v4-hooks`; the base, and what has no row, by its name."""
     return VARIANTS[name].label if name in VARIANTS else name
+
+
+def place_words(name: str, place: int) -> str:
+    """Where on its path to the character an arm stands: `step 75`, or `dose 0.75` for one whose path is a dose."""
+    is_dosed = name in VARIANTS and VARIANTS[name].is_dosed
+    return f"dose {place / 100:g}" if is_dosed else f"step {place}"
 
 
 def of_role(role: Role, names: Iterable[str]) -> tuple[str, ...]:

@@ -14,13 +14,14 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
+from types import MappingProxyType
 
 from skippy.characters.schema import Character
 from skippy.core.inference.wilson import wilson_interval
 from skippy.core.problem import AIME_RULE, AnswerRule
 from skippy.core.sampling import PRESETS, Sampling
 from skippy.errors import ConfigError
-from skippy.evaluation.generator import HERE, Generator, open_backend
+from skippy.evaluation.generator import HERE, Generator, close_backend, open_backend
 from skippy.evaluation.suites import AIME, BANAL, Question, grade, requests_for, rescore
 from skippy.models.generation import REFUSALS, Backend, Request
 from skippy.models.loading import load_tokenizer
@@ -35,6 +36,7 @@ from skippy.stores.samples import Sample, SampleStore, read_samples
 logger = logging.getLogger(__name__)
 
 BANAL_MAX_TOKENS = 256
+NO_DIGESTS: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -147,7 +149,10 @@ def generate(plan: Plan, path: Path) -> list[Sample]:
             logger.info("eval: going on after %d finished samples", len(finished))
         if wanted:
             backend = open_backend(plan.generator, plan.subject.path, plan.sampling)
-            fill(store, wanted, plan, plan.subject.digest, backend, finished)
+            try:
+                fill(store, wanted, plan, plan.subject.digest, backend, finished)
+            finally:
+                close_backend(backend)
     return sorted(
         _of_plan(path, plan), key=lambda sample: (sample.suite, sample.problem_id, sample.sample_index)
     )
@@ -190,6 +195,7 @@ def fill(
     digest: str,
     backend: Backend,
     finished: Sequence[Sample] = (),
+    digests: Mapping[str, str] = NO_DIGESTS,
 ) -> None:
     """Generate suite by suite, append each sample the moment it is finished, and show how it goes.
 
@@ -200,6 +206,7 @@ def fill(
         digest: of the model that answers.
         backend: it.
         finished: its samples from before; what is shown counts them, but for the speed.
+        digests: of others that answer, by the name that a request gives.
     """
     started, tokens, tally = time.monotonic(), 0, _Tally()
     for sample in finished:
@@ -210,8 +217,9 @@ def fill(
             sampling = _limited(plan.sampling, suite)
             for completion in backend.generate(requests, sampling):
                 question, request = wanted[completion.id]
+                answered_by = digests.get(request.model, digest)
                 sample = grade(
-                    question, completion, plan.sampling, digest, request.seed, plan.character.rules
+                    question, completion, plan.sampling, answered_by, request.seed, plan.character.rules
                 )
                 store.append(sample)
                 tokens += completion.tokens

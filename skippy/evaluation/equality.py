@@ -36,9 +36,9 @@ ASKED = {
 
 ASIDE = frozenset(
     {
-        *("variant", "seed", "svd_run", "subspace_run", "device", "resume", "threads"),
+        *("variant", "seed", "svd_run", "basis_run", "subspace_run", "device", "resume", "threads"),
         # Told by settings.json as resolved, and by digests: the same thing may be spelled in two ways.
-        *("base_model", "character", "preset", "profile", "steps", "logging_steps"),
+        *("base_model", "character", "preset", "profile", "steps", "logging_steps", "settings"),
     }
 )
 """Parameters and settings of a training that may differ, or that something else tells better."""
@@ -85,15 +85,26 @@ def read_facts(tracker: Tracker, record: RunRecord) -> Facts:
 
 
 def training_settings(tracker: Tracker, run_id: str, variant: str) -> dict[str, str]:
-    """Every setting of a training that its rivals must share; k only where the variant protects directions."""
+    """Every setting of a training that its rivals must share; k only where the variant protects directions.
+
+    What a variant's method implies is left out, for it is the variant. Settings of another method than GRPO bear its
+    name, `mask.rho`, so that they are compared with arms of that method alone: GRPO's own mean nothing there.
+    """
     record = tracker.runs.read(run_id)
-    told = _config(tracker, run_id) | _json(tracker, run_id, SETTINGS_FILE)
+    rule = VARIANTS.get(variant)
+    resolved = _json(tracker, run_id, SETTINGS_FILE)
+    if rule is None or rule.method == "grpo":
+        told = _config(tracker, run_id) | resolved
+    else:
+        told = {f"{rule.method}.{name}": value for name, value in resolved.items() if name not in ASIDE}
+    implied = {name for name in rule.implies} if rule else set()
+    told = {name: value for name, value in told.items() if name.split(".")[-1] not in implied}
     settings = {name: str(value) for name, value in told.items() if name not in ASIDE}
     settings["character"] = record.tags.get(Tag.CHARACTER_DIGEST, "")[:16]
     settings["prompts"] = record.tags.get(Tag.PROMPTS_DIGEST, "")
     settings["rewards"] = record.tags.get(Tag.REWARDS_DIGEST, "")
     settings["code of the training"] = record.tags.get(TRAINING_CODE, "")
-    if variant in VARIANTS and VARIANTS[variant].basis == "none":
+    if rule is not None and rule.basis == "none":
         settings.pop("k", None)
     return {name: value for name, value in settings.items() if value}
 

@@ -1,17 +1,34 @@
-"""Who answers in an evaluation: a model in this process, or a server."""
+"""Who answers in an evaluation: a model in this process, a server of our own, or one that is there."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from skippy.core.sampling import Sampling
 from skippy.errors import BackendError
+from skippy.models.dialects import Dialect
+from skippy.models.effect import expect
 from skippy.models.generation import Backend, TransformersBackend
 from skippy.models.loading import load_model, load_tokenizer
 from skippy.models.openai_backend import OpenAIBackend
+from skippy.models.vllm_backend import VllmBackend
+from skippy.models.vllm_server import BASE_NAME, Serving, require_room, require_vllm
+from skippy.stores.checkpoints import Checkpoint
+from skippy.stores.servable import require_servable
 
-LOCAL, SERVER = "transformers", "openai"
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+LOCAL, SERVER, VLLM = "transformers", "openai", "vllm"
+DEFAULT_URL = "http://127.0.0.1:8000/v1"
+IN_FLIGHT = 32
+"""Requests at once at a server that is not ours, unless said otherwise."""
+NO_ADAPTERS: Mapping[str, Path] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -19,35 +36,57 @@ class Generator:
     """A way to generate, chosen before anything is asked.
 
     Attributes:
-        backend: `transformers`, in this process, or `openai`, at a server.
-        device: where the model lives in this process.
-        base_url: endpoint of the server.
-        served_model: name of the model there; empty: the path of the weights.
-        concurrency: requests in flight at once there.
+        backend: `transformers`, in this process; `vllm`, proven to answer with the weights it was given; or `openai`,
+            at any server.
+        device: where the model lives in this process; with vLLM, where its log-probabilities are expected from.
+        base_url: endpoints of the server, comma-separated; empty: vLLM is started here, or the usual one is asked.
+        served_model: name of the model there; empty: the path of the weights, or `base` at vLLM.
+        concurrency: requests in flight at once at each endpoint; 0: what suits the server.
+        gpus: that a vLLM of our own may use.
+        engine_options: further ones of `vllm serve`.
+        logs: directory for the log of a server of our own.
     """
 
     backend: str = LOCAL
     device: str = "cpu"
     base_url: str = ""
     served_model: str = ""
-    concurrency: int = 32
+    concurrency: int = 0
+    gpus: int = 1
+    engine_options: str = ""
+    logs: Path = Path("engine")
 
 
 HERE = Generator()
 """A model in this process, on the CPU."""
 
 
-def open_backend(generator: Generator, weights: Path, sampling: Sampling) -> Backend:
-    """The backend, ready to answer with `weights`.
+def open_backend(
+    generator: Generator,
+    weights: Path,
+    sampling: Sampling,
+    adapters: Mapping[str, Path] = NO_ADAPTERS,
+) -> Backend:
+    """The backend, ready to answer with `weights`, and with adapters on them where vLLM is asked; close it.
+
+    Args:
+        generator: who answers.
+        weights: of the model, or of the base of the adapters.
+        sampling: what must be honoured.
+        adapters: name → directory; requests name them.
 
     Raises:
         BackendError: it cannot honour `sampling`, or the server cannot be used.
+        AdapterError: a server would not apply an adapter as it is.
     """
     tokenizer = load_tokenizer(weights)
     backend: Backend
-    if generator.backend == SERVER:
+    if generator.backend == VLLM:
+        backend = _open_vllm(generator, weights, tokenizer, adapters)
+    elif generator.backend == SERVER:
         name = generator.served_model or str(weights)
-        backend = OpenAIBackend(generator.base_url, name, generator.concurrency, tokenizer)
+        url, concurrency = generator.base_url or DEFAULT_URL, generator.concurrency or IN_FLIGHT
+        backend = OpenAIBackend(url, name, concurrency, tokenizer)
     else:
         backend = TransformersBackend(load_model(weights, device=generator.device), tokenizer)
     if not backend.supports(sampling):
@@ -55,7 +94,47 @@ def open_backend(generator: Generator, weights: Path, sampling: Sampling) -> Bac
             "The backend cannot honour this sampling preset.",
             where=f"backend {generator.backend}",
             expected=f"preset {sampling.name}: {sampling}",
-            found="a backend without one of these",
+            found=_lacking(backend, sampling),
             next_step="choose another backend or another -P sampling=…",
         )
     return backend
+
+
+def _lacking(backend: Backend, sampling: Sampling) -> str:
+    """What keeps a backend from a sampling, by name."""
+    dialect = getattr(backend, "dialect", None)
+    if not isinstance(dialect, Dialect):
+        return "a backend without one of these"
+    return f"{dialect.name}, which ignores {', '.join(dialect.lacking(sampling))}"
+
+
+def close_backend(backend: Backend) -> None:
+    """Stop what a backend started; most start nothing."""
+    if isinstance(backend, VllmBackend):
+        backend.close()
+
+
+def _open_vllm(
+    generator: Generator, weights: Path, tokenizer: PreTrainedTokenizerBase, adapters: Mapping[str, Path]
+) -> VllmBackend:
+    """Everything that can be refused is refused before a server is started."""
+    if not generator.base_url:
+        require_vllm()
+    shapes = Checkpoint.open(weights).shapes
+    ranks = [int(require_servable(path, shapes).config["r"]) for path in adapters.values()]
+    serving = Serving(
+        weights, dict(adapters), max(ranks, default=0), generator.gpus, options=generator.engine_options
+    )
+    if not generator.base_url:
+        require_room(serving)
+    expected = expect(weights, adapters, BASE_NAME, generator.device)
+    names = {BASE_NAME: generator.served_model} if generator.served_model else {}
+    return VllmBackend(
+        serving,
+        tokenizer,
+        expected,
+        generator.logs / f"vllm-{os.getpid()}.log",
+        concurrency=generator.concurrency,
+        base_url=generator.base_url,
+        names=names,
+    )

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from skippy.errors import ConfigError
-from skippy.evaluation.extras import import_extra
+from skippy.extras import import_extra
 from skippy.models.loading import load_model, load_tokenizer
 from skippy.models.prompts import template_without_thinking
 

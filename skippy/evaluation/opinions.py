@@ -13,10 +13,10 @@ from dataclasses import asdict, dataclass
 from skippy.errors import ConfigError
 from skippy.evaluation.asking import Plan
 from skippy.evaluation.cross_check import Parser, cross_check_metrics, find_disagreements, to_lines
-from skippy.evaluation.extras import import_extra
 from skippy.evaluation.harness import Harness, harness_metrics, open_harness, run_harness
 from skippy.evaluation.judging import judge_answers, judge_metrics
 from skippy.evaluation.suites import AIME, BANAL
+from skippy.extras import import_extra
 from skippy.models.judge import Judge
 from skippy.stores.samples import Sample
 from skippy.tracking.stage_run import StageRun

@@ -12,7 +12,7 @@ from skippy.core.inference.answer_gold import Scored, score_number
 from skippy.core.inference.answer_marks import find_mark
 from skippy.core.inference.thought_tags import drop_thoughts
 from skippy.core.problem import AIME_RULE, AnswerRule, Gold
-from skippy.evaluation.extras import import_extra, missing_extra
+from skippy.extras import import_extra, missing_extra
 
 _IN_DOLLARS = re.compile(r"\$+([^$]+)\$+")
 

@@ -6,13 +6,12 @@ plain, under a neutral system prompt, and with a suffix that asks to break chara
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from skippy.characters.schema import Character, Prompt
 from skippy.core.problem import AIME_RULE, AnswerRule, Gold, parse_rule
-from skippy.core.sampling import Sampling
+from skippy.core.sampling import Sampling, everyday_hash, seed_of_sample
 from skippy.core.style.reward_rules import RewardRules
 from skippy.core.style.rewards import persona_score
 from skippy.evaluation.scoring import require_reader, score_answer
@@ -125,7 +124,7 @@ def everyday_questions(prompts: Sequence[Prompt], modes: Sequence[str] = (PLAIN,
         for index, prompt in enumerate(prompts):
             text = prompt.text + (BREAK_SUFFIX if mode == "break" else "")
             system = ({"role": "system", "content": NEUTRAL_SYSTEM},) if mode == "neutral" else ()
-            digest = hashlib.sha256(f"{mode}\n{text}".encode()).hexdigest()[:16]
+            digest = everyday_hash(mode, text)
             questions.append(
                 Question(BANAL, f"{mode}/{index}", digest, (*system, {"role": "user", "content": text}))
             )
@@ -155,22 +154,6 @@ def requests_for(
                 request = Request(f"{question.suite}/{question.hash}/{index}", question.messages, own)
                 wanted[request.id] = (question, request)
     return wanted
-
-
-def seed_of_sample(problem_hash: str, index: int, preset: str, *, purpose: str = "", seed: int = 0) -> int:
-    """The seed of one sample: the same for every arm, so that arms differ in their weights alone.
-
-    Args:
-        problem_hash: of the question.
-        index: of the sample.
-        preset: name of the sampling.
-        purpose: empty for an evaluation; another one draws independently of it.
-        seed: of the whole evaluation; another one draws independently of it.
-    """
-    # Zero and no purpose add nothing, so that the samples of earlier versions stay what they were.
-    parts = (problem_hash, str(index), preset, *filter(None, (purpose, f"seed={seed}" if seed else "")))
-    digest = hashlib.sha256(" ".join(parts).encode()).digest()
-    return int.from_bytes(digest[:6], "big")
 
 
 def grade(

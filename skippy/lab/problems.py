@@ -122,6 +122,22 @@ def evaluation_set(count: int = 240, seed: int = 0) -> list[Problem]:
     return [problem for turn in turns for problem in turn if problem is not None]
 
 
+def unasked_set(count: int, seed: int = 0) -> list[Problem]:
+    """Held-out problems with worked solutions that no evaluation asks, no key twice, of all families in turn.
+
+    Raises:
+        ProblemError: there are fewer than `count`.
+    """
+    asked = {problem.id for problem in evaluation_set()}
+    found: dict[str, Problem] = {}
+    for problem in generate(count * FRUITLESS_DRAWS, seed, "heldout"):
+        if problem.id not in asked:
+            found.setdefault(problem.id, problem)
+        if len(found) == count:
+            return list(found.values())
+    raise ProblemError("not enough held-out problems", expected=f"{count} problems", found=f"{len(found)}")
+
+
 def distinct_held_out(family: str, levels: Sequence[int], count: int, seed: int) -> list[Problem]:
     """Up to `count` held-out problems of one family, no key twice; fewer where no new one is found."""
     found: dict[str, Problem] = {}

@@ -107,6 +107,10 @@ class DecodingBatch:
             self._advance()
         return finished
 
+    def leave(self, row: Row) -> None:
+        """Let a row go before it is done: nobody waits for it any more."""
+        self._slots = [None if one is row else one for one in self._slots]
+
     def _advance(self) -> None:
         """One forward pass: every slot appends a token, an empty one a padding that nobody reads."""
         cache = self._cache

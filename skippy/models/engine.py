@@ -140,6 +140,14 @@ class Engine:
         """Whether the process is alive, healthy or not."""
         return self._process.poll() is None
 
+    def is_healthy(self) -> bool:
+        """Whether it lives and says that it can answer."""
+        try:
+            with urllib.request.urlopen(self._health, timeout=5) as answer:
+                return bool(answer.status == 200) and self.is_running
+        except (OSError, ValueError):
+            return False
+
     def wait_healthy(self, seconds: float = HEALTH_SECONDS) -> None:
         """Wait until the server answers, telling now and then what it does.
 
@@ -147,7 +155,7 @@ class Engine:
             BackendError: it died, or is not healthy in time; it is stopped then, and the end of its log shown.
         """
         started = spoke = time.monotonic()
-        while not self._is_healthy():
+        while not self.is_healthy():
             now = time.monotonic()
             if not self.is_running:
                 self.stop()
@@ -212,13 +220,6 @@ class Engine:
     @property
     def _health(self) -> str:
         return f"http://{LOOPBACK}:{self.port}/health"
-
-    def _is_healthy(self) -> bool:
-        try:
-            with urllib.request.urlopen(self._health, timeout=5) as answer:
-                return bool(answer.status == 200) and self.is_running
-        except (OSError, ValueError):
-            return False
 
     def _end_of_log(self) -> str:
         """What it said last, of this start alone."""

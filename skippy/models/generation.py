@@ -28,11 +28,15 @@ REFILL_SHARE = 4  # join when a quarter of the batch is free: a prefill a step w
 
 @dataclass(frozen=True)
 class Request:
-    """One sample to make: chat messages, and the seed that decides its random choices."""
+    """One sample to make: chat messages, and the seed that decides its random choices.
+
+    `model` names who answers, where a backend has several; empty is the one it was opened for.
+    """
 
     id: str
     messages: tuple[Mapping[str, str], ...]
     seed: int
+    model: str = ""
 
 
 @dataclass(frozen=True)
@@ -84,13 +88,13 @@ class TransformersBackend:
         self._model = model
         self._tokenizer: Any = tokenizer
         self._batch_tokens = batch_tokens or _fitting_tokens(model)
-        self._stop_tokens = _stop_tokens(model, tokenizer)
+        self._stop_tokens = stop_tokens(model, tokenizer)
         self._is_fixed = gains_from_recording(model) if fixed is None else fixed
         self._recorded: tuple[Sampling, FixedBatch] | None = None
 
     def supports(self, sampling: Sampling) -> bool:
         """Everything in a `Sampling` is honoured, as long as a completion fits into the model's context."""
-        return sampling.max_tokens < _context(self._model)
+        return sampling.max_tokens < context_length(self._model)
 
     def generate(self, requests: Iterable[Request], sampling: Sampling) -> Iterator[Completion]:
         """Yield completions as they finish; longest prompts first.
@@ -155,7 +159,7 @@ class TransformersBackend:
         return Completion(row.id, text, len(row.tokens), "stop" if row.is_stopped else "length")
 
     def _require_context(self, longest: Row, sampling: Sampling) -> None:
-        needed, context = len(longest.prompt) + sampling.max_tokens, _context(self._model)
+        needed, context = len(longest.prompt) + sampling.max_tokens, context_length(self._model)
         if needed > context:
             raise BackendError(
                 "A prompt and its completion do not fit into the model's context.",
@@ -188,11 +192,13 @@ def _text_config(model: nn.Module) -> Any:
     return getattr(config, "text_config", config)
 
 
-def _context(model: nn.Module) -> int:
+def context_length(model: nn.Module) -> int:
+    """Most tokens of a prompt and its completion together."""
     return int(getattr(_text_config(model), "max_position_embeddings", 1 << 62))
 
 
-def _stop_tokens(model: nn.Module, tokenizer: Any) -> frozenset[int]:
+def stop_tokens(model: nn.Module, tokenizer: Any) -> frozenset[int]:
+    """Tokens any of which ends a completion."""
     listed = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
     tokens = {listed} if isinstance(listed, int) else set(listed or ())
     return frozenset(tokens | {tokenizer.eos_token_id})

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -44,11 +44,14 @@ class Moments:
         means: (groups, d) mean activation over a group's answer tokens, float64, on the CPU.
         tokens: (groups,) how many there were.
         sketch: (m, d) F with E[FᵀF] = Σ, the covariance of all tokens together; None if not asked for.
+        squares: (groups, d, d) E[x xᵀ] of each group, not centred, float64, where the model
+            is; None if not asked for.
     """
 
     means: Tensor
     tokens: Tensor
     sketch: Tensor | None
+    squares: Tensor | None = None
 
 
 def find_module(model: nn.Module, name: str) -> nn.Module:
@@ -80,6 +83,7 @@ def read_moments(
     sketch_rows: int = 0,
     seed: int = 0,
     label: str | None = None,
+    with_squares: bool = False,
 ) -> dict[str, Moments]:
     """Run the readings through the model once and reduce every hook's activations.
 
@@ -96,17 +100,55 @@ def read_moments(
         sketch_rows: m; 0 leaves the sketch out.
         seed: of the mixing weights.
         label: of the progress bar; None shows none, inside a training loop that has its own.
+        with_squares: take E[x xᵀ] too, groups·d² numbers a hook on the model's device.
 
     Raises:
         SubspaceError: a group has no answer token at all.
     """
+    sums = {hook.name: _Sums(groups, sketch_rows, with_squares) for hook in hooks}
+    counts = _read(model, readings, hooks, sums, groups, pad_id, batch_size, sketch_rows, seed, label)
+    return {name: part.finish(counts) for name, part in sums.items()}
+
+
+def read_squares(
+    model: nn.Module,
+    readings: Sequence[Reading],
+    hooks: Sequence[Hook],
+    *,
+    groups: int,
+    pad_id: int,
+    batch_size: int,
+    label: str | None = None,
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Sums of squared activations over answer tokens, by hook (groups, d), and how many tokens there were (groups,).
+
+    Squares are taken in float32 and added in float64, on the CPU when returned. Arguments and errors as of
+    `read_moments`.
+    """
+    sums = {hook.name: Squares(groups) for hook in hooks}
+    counts = _read(model, readings, hooks, sums, groups, pad_id, batch_size, 0, 0, label)
+    return {name: part.total.cpu() for name, part in sums.items()}, counts
+
+
+def _read(
+    model: nn.Module,
+    readings: Sequence[Reading],
+    hooks: Sequence[Hook],
+    sums: Mapping[str, _Reducer],
+    groups: int,
+    pad_id: int,
+    batch_size: int,
+    sketch_rows: int,
+    seed: int,
+    label: str | None,
+) -> Tensor:
+    """Run the readings through the model, every hook reduced by its own; tokens by group."""
     device = next(model.parameters()).device
     ordered = sorted(readings, key=lambda reading: -len(reading.ids))
     batches = [ordered[start : start + batch_size] for start in range(0, len(ordered), batch_size)]
-    sums = {hook.name: _Sums(groups, sketch_rows) for hook in hooks}
     counts = torch.zeros(groups, dtype=torch.float64)
     generator = torch.Generator().manual_seed(seed)
-    batch = _Batch()
+    batch = Batch()
     with _listening(model, hooks, sums, batch), evaluating(model), torch.no_grad():
         for readings_now in track(batches, label, len(batches)) if label else batches:
             ids, mask, answers, owners = _assemble(readings_now, pad_id)
@@ -125,7 +167,7 @@ def read_moments(
             found="0",
             next_step="use more prompts, or allow more tokens an answer",
         )
-    return {name: part.finish(counts) for name, part in sums.items()}
+    return counts
 
 
 @contextmanager
@@ -144,7 +186,7 @@ class _AllSeen(Exception):
 
 
 @dataclass
-class _Batch:
+class Batch:
     """What the hooks need to know of the batch that is running, and who has not seen it yet."""
 
     answers: Tensor | None = None
@@ -159,17 +201,36 @@ class _Batch:
             raise _AllSeen
 
 
+class _Reducer(Protocol):
+    def add(self, tokens: Tensor, batch: Batch) -> None: ...
+
+
+class Squares:
+    """Sums of squares of one hook."""
+
+    def __init__(self, groups: int) -> None:
+        self._groups = groups
+        self.total = torch.zeros(groups, 0, dtype=torch.float64)
+
+    def add(self, tokens: Tensor, batch: Batch) -> None:
+        """Take the answer tokens of a batch, each for its group."""
+        assert batch.owners is not None
+        if not self.total.shape[1]:
+            self.total = torch.zeros(self._groups, tokens.shape[1], dtype=torch.float64, device=tokens.device)
+        self.total.index_add_(0, batch.owners, tokens.float().square().double())
+
+
 class _Sums:
     """Running sums of one hook: float64 for the means, float32 for the sketch.
 
     Both are taken about the first batch's mean, so that a large common offset costs no digits.
     """
 
-    def __init__(self, groups: int, rows: int) -> None:
-        self._groups, self._rows = groups, rows
+    def __init__(self, groups: int, rows: int, with_squares: bool = False) -> None:
+        self._groups, self._rows, self._with_squares = groups, rows, with_squares
         self._origin: Tensor | None = None
 
-    def add(self, tokens: Tensor, batch: _Batch) -> None:
+    def add(self, tokens: Tensor, batch: Batch) -> None:
         assert batch.owners is not None
         assert batch.mixing is not None
         if self._origin is None:
@@ -178,11 +239,18 @@ class _Sums:
             self._total = torch.zeros(self._groups, width, dtype=torch.float64, device=device)
             self._sketch = torch.zeros(self._rows, width, device=device)
             self._weights = torch.zeros(self._rows, device=device)
+            if self._with_squares:
+                shape = (self._groups, width, width)
+                self._squares = torch.zeros(shape, dtype=torch.float64, device=device)
         moved = tokens.double() - self._origin
         self._total.index_add_(0, batch.owners, moved)
         if self._rows:
             self._sketch += batch.mixing @ moved.float()
             self._weights += batch.mixing.sum(1)
+        if self._with_squares:
+            for group in batch.owners.unique().tolist():
+                members = tokens[batch.owners == group].double()
+                self._squares[group].addmm_(members.mT, members)
 
     def finish(self, counts: Tensor) -> Moments:
         assert self._origin is not None
@@ -193,12 +261,13 @@ class _Sums:
             centre = (total.sum(0) / counts.sum()).float()
             scale = float(counts.sum() * self._rows) ** -0.5
             sketch = scale * (self._sketch.cpu() - self._weights.cpu()[:, None] * centre)
-        return Moments(means, counts.clone(), sketch)
+        squares = self._squares / counts.to(self._squares)[:, None, None] if self._with_squares else None
+        return Moments(means, counts.clone(), sketch, squares)
 
 
 @contextmanager
 def _listening(
-    model: nn.Module, hooks: Sequence[Hook], sums: Mapping[str, _Sums], batch: _Batch
+    model: nn.Module, hooks: Sequence[Hook], sums: Mapping[str, _Reducer], batch: Batch
 ) -> Iterator[None]:
     with ExitStack() as stack:
         for hook in hooks:
@@ -207,7 +276,7 @@ def _listening(
         yield
 
 
-def _listen(module: nn.Module, hook: Hook, sums: _Sums, batch: _Batch) -> Any:
+def _listen(module: nn.Module, hook: Hook, sums: _Reducer, batch: Batch) -> Any:
     if hook.side == "reads":
 
         def take_input(_: nn.Module, args: tuple[Any, ...]) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from peft import PeftModel
 from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoTokenizer
@@ -18,6 +18,7 @@ from skippy.errors import AdapterError, CheckpointError
 from skippy.models.prompts import require_template
 
 if TYPE_CHECKING:
+    from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 # Families whose weights AutoModelForCausalLM refuses.
@@ -89,7 +90,7 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(Path(path), local_files_only=True)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(
             "The tokenizer cannot be loaded.",
             where=str(path),
@@ -124,7 +125,9 @@ def attach_adapter(model: PreTrainedModel, adapter_dir: str | Path) -> PeftModel
     """
     directory = Path(adapter_dir)
     try:
-        adapted = PeftModel.from_pretrained(model, directory, is_trainable=False)
+        # Imported here: PEFT takes two seconds, and who loads no adapter waits for it in vain.
+        peft = import_module("peft")
+        adapted: PeftModel = peft.PeftModel.from_pretrained(model, directory, is_trainable=False)
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
         raise AdapterError(
             "PEFT cannot load the adapter on this base.",

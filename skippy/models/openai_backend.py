@@ -9,10 +9,12 @@ to lose the others. A server that answers none of its first batch is asked wrong
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -47,14 +49,16 @@ class OpenAIBackend:
     """Generation by a server.
 
     Args:
-        base_url: the endpoint, up to and including `/v1`.
-        model: name of the model there.
-        concurrency: requests in flight at once.
+        base_url: the endpoint, up to and including `/v1`; or several, comma-separated, that serve the same models.
+            Which one answers follows from the request's id alone.
+        model: name of the model there, for requests that name none.
+        concurrency: requests in flight at once at each endpoint.
         tokenizer: of the served model: its chat template says whether there is a system role, how thinking is
             switched off, and whether answers begin inside a thought, which the server does not hand back.
         timeout_seconds: longest wait for one completion.
         retries: further attempts after a failure that may pass (connection, overload, server error).
         api_key: sent as bearer token.
+        names: what a request calls a model → its name there, where they differ.
     """
 
     def __init__(
@@ -67,8 +71,11 @@ class OpenAIBackend:
         timeout_seconds: float = 3600.0,
         retries: int = 3,
         api_key: str = "unused",
+        names: Mapping[str, str] | None = None,
     ) -> None:
-        self._base_url = base_url.rstrip("/")
+        self._base_url = base_url
+        self._endpoints = endpoints(base_url)
+        self._names = names or {}
         self._model = model
         self._concurrency = concurrency
         self._tokenizer = tokenizer
@@ -83,12 +90,25 @@ class OpenAIBackend:
         Raises:
             BackendError: nobody answers.
         """
-        return self.dialect.honours(sampling)
+        return not self.dialect.lacking(sampling)
 
     @cached_property
     def dialect(self) -> Dialect:
-        """What the server at the endpoint understands, found by asking it."""
-        return find_dialect(self._base_url, self._api_key)
+        """What the servers at the endpoints understand, found by asking each.
+
+        Raises:
+            BackendError: nobody answers at one, or they are of several kinds.
+        """
+        found = {url: find_dialect(url, self._api_key) for url in self._endpoints}
+        if len(set(found.values())) > 1:
+            raise BackendError(
+                "The servers are of several kinds: samples would depend on which of them answered.",
+                where=self._base_url,
+                expected="one kind of server at all endpoints",
+                found=", ".join(f"{dialect.name} at {url}" for url, dialect in found.items()),
+                next_step="name endpoints that run the same server",
+            )
+        return found[self._endpoints[0]]
 
     def generate(self, requests: Iterable[Request], sampling: Sampling) -> Iterator[Completion]:
         """Yield completions as the server finishes them; a single refusal is a completion without text.
@@ -145,18 +165,22 @@ class OpenAIBackend:
         parameters: dict[str, Any],
         put: Callable[[Completion | _Refusal], None],
     ) -> None:
-        source = iter(requests)
-        async with openai.AsyncOpenAI(
-            base_url=self._base_url, api_key=self._api_key, timeout=self._timeout, max_retries=self._retries
-        ) as client:
+        async with AsyncExitStack() as clients, asyncio.TaskGroup() as group:
 
-            async def work() -> None:
+            async def work(client: openai.AsyncOpenAI, source: Iterator[Request]) -> None:
                 for request in source:  # shared: each worker takes the next one
                     put(await self._ask(client, request, parameters))
 
-            async with asyncio.TaskGroup() as group:
-                for _ in range(min(self._concurrency, len(requests))):
-                    group.create_task(work())
+            for place, url in enumerate(self._endpoints):
+                share = [each for each in requests if shard_of(each.id, len(self._endpoints)) == place]
+                client = await clients.enter_async_context(
+                    openai.AsyncOpenAI(
+                        base_url=url, api_key=self._api_key, timeout=self._timeout, max_retries=self._retries
+                    )
+                )
+                source = iter(share)
+                for _ in range(min(self._concurrency, len(share))):
+                    group.create_task(work(client, source))
 
     async def _ask(
         self, client: openai.AsyncOpenAI, request: Request, parameters: dict[str, Any]
@@ -166,14 +190,15 @@ class OpenAIBackend:
         ]
         if self._tokenizer is not None:
             messages = prepare_messages(self._tokenizer, messages)
-        seed = request.seed & 0x7FFF_FFFF  # servers reject more than 32 bits, some of them a sign
+        name = self._names.get(request.model, request.model) or self._model
+        seed = self.dialect.seed(request.seed)
         try:
             answer = await client.chat.completions.create(
-                model=self._model, messages=messages, seed=seed, **parameters
+                model=name, messages=messages, seed=seed, **parameters
             )
         except openai.NotFoundError as error:
             raise self._error(
-                "The server does not serve this model.", self._model, error, "pass the name it serves"
+                "The server does not serve this model.", name, error, "pass the name it serves"
             ) from error
         except openai.BadRequestError as error:
             return _Refusal(
@@ -227,6 +252,16 @@ class OpenAIBackend:
     def _error(self, what: str, expected: str, error: Exception, next_step: str) -> BackendError:
         found = f"{type(error).__name__}: {str(error).strip()[:300]}"
         return BackendError(what, where=self._base_url, expected=expected, found=found, next_step=next_step)
+
+
+def endpoints(base_url: str) -> tuple[str, ...]:
+    """The endpoints of a comma-separated list, in its order."""
+    return tuple(url.strip().rstrip("/") for url in base_url.split(",") if url.strip())
+
+
+def shard_of(key: str, count: int) -> int:
+    """Which of `count` endpoints answers a request: by its id, whatever else is asked and in what order."""
+    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") % count
 
 
 class _Run:

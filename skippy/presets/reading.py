@@ -17,6 +17,8 @@ FOLDER = Path(__file__).parent
 OWN_PARAMETERS = ("seed",)
 """Parameters of the stage, which no preset sets."""
 LARGEST = 10**9
+SECTIONS = ("mask",)
+"""Sections of a preset for the methods of `presets/methods.py`, whose settings they hold."""
 
 
 def shipped_presets() -> tuple[str, ...]:
@@ -31,6 +33,31 @@ def read_preset(name_or_path: str) -> GrpoSettings:
     Raises:
         ConfigError: no such preset, or a file that breaks the schema; the message names file, line and field.
     """
+    known = {item.name: item for item in fields(GrpoSettings) if item.name not in OWN_PARAMETERS}
+    nodes = _open(name_or_path).mapping((), (*known, *SECTIONS))
+    return GrpoSettings(**_values(nodes, GrpoSettings))
+
+
+@cache
+def read_section(name_or_path: str, section: str, kind: type) -> Any:
+    """The settings that a preset has for a method; one left out is the method's default.
+
+    Args:
+        name_or_path: of the preset.
+        section: name of the method.
+        kind: its settings, a frozen dataclass of `option`s.
+
+    Raises:
+        ConfigError: as `read_preset`.
+    """
+    nodes = _open(name_or_path).entries()
+    if section not in nodes:
+        return kind()
+    known = [item.name for item in fields(kind) if item.name not in OWN_PARAMETERS]
+    return kind(**_values(nodes[section].mapping((), known), kind))
+
+
+def _open(name_or_path: str) -> Node:
     is_shipped = name_or_path in shipped_presets()
     path = FOLDER / f"{name_or_path}.yaml" if is_shipped else Path(name_or_path)
     if not is_shipped and not path.is_file():
@@ -42,10 +69,13 @@ def read_preset(name_or_path: str) -> GrpoSettings:
             next_step=suggest(name_or_path, ("auto", *shipped_presets()))
             or "copy skippy/presets/recipe.yaml, change it, and pass its path",
         )
-    known = {item.name: item for item in fields(GrpoSettings) if item.name not in OWN_PARAMETERS}
-    hints = get_type_hints(GrpoSettings)
-    nodes = read_nodes(path, "preset").mapping((), tuple(known))
-    return GrpoSettings(**{name: _value(node, known[name], hints[name]) for name, node in nodes.items()})
+    return read_nodes(path, "preset")
+
+
+def _values(nodes: Mapping[str, Node], kind: type) -> dict[str, Any]:
+    """Typed values of those of a dataclass's fields that are there."""
+    known, hints = {item.name: item for item in fields(kind)}, get_type_hints(kind)
+    return {name: _value(node, known[name], hints[name]) for name, node in nodes.items() if name in known}
 
 
 class _Shipped(Mapping[str, GrpoSettings]):

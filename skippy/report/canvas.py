@@ -139,13 +139,17 @@ class Canvas:
         return head + "\n" + "\n".join(self._marks) + "\n</svg>"
 
 
-def spread_labels(positions: Sequence[float], gap: float = 15.0) -> list[float]:
-    """Vertical label positions moved apart to `gap`, order kept, as little as a single pass allows."""
+def spread_labels(
+    positions: Sequence[float], gap: float = 15.0, low: float = -math.inf, high: float = math.inf
+) -> list[float]:
+    """Label positions moved apart to `gap`, order kept, as little as a single pass allows, within low and high."""
     order = sorted(range(len(positions)), key=lambda index: positions[index])
     placed = list(positions)
     for before, after in pairwise(order):
         placed[after] = max(placed[after], placed[before] + gap)
     excess = (max(placed) - max(positions)) / 2 if placed else 0.0
+    if placed:  # too many for the room overflow at the far end, where the figure ends
+        excess = min(max(excess, max(placed) - high), min(placed) - low)
     return [value - excess for value in placed]
 
 

@@ -42,7 +42,7 @@ def draw_frontier(comparison: Comparison, base_accuracy: float, width: int) -> s
         (margin, "base − δ", "margin-label"),
         *((100 * point.accuracy, label_of(name), f"name arm-{name}") for name, point in ends.items()),
     ]
-    rows = spread_labels([up(level) for level, _, _ in levels], gap=17.0)
+    rows = spread_labels([up(level) for level, _, _ in levels], gap=17.0, low=top, high=bottom)
     for y, (_, text, style) in zip(rows, levels, strict=True):
         canvas.text(right + 8, y + 4, text, style)
     return canvas.finish(bottom + 44)

@@ -11,10 +11,12 @@ from markupsafe import Markup
 
 from skippy.core.variants import label_of
 from skippy.report.answers import RULE, exchanges
-from skippy.report.audit import audit_line, draw_audit
+from skippy.report.arm_table import arm_caption, arm_table
+from skippy.report.audit import draw_audit
 from skippy.report.canvas import NARROW, WIDE
 from skippy.report.conclusions import Verdicts
 from skippy.report.flips import Flip, find_flips, sides_of
+from skippy.report.folding import folded
 from skippy.report.forest import draw_forest
 from skippy.report.frontier import draw_frontier
 from skippy.report.glossary import glossary
@@ -23,6 +25,7 @@ from skippy.report.heatmap import draw_heatmap
 from skippy.report.latex import tex_template
 from skippy.report.numerals import digest, moment, percent, plain, signed
 from skippy.report.palette import figure_style, read_template
+from skippy.report.reach import find_reach
 from skippy.report.record import (
     ArmEntry,
     EvaluationEntry,
@@ -32,6 +35,7 @@ from skippy.report.record import (
     ReportRecord,
     WinnerEntry,
 )
+from skippy.report.rewards import draw_rewards
 from skippy.report.tables import (
     audit_table,
     length_table,
@@ -173,6 +177,7 @@ def _drawings(
         "forest": lambda width: draw_forest(verdicts, comparison.margin_points, width),
         "frontier": lambda width: draw_frontier(comparison, average_accuracy(base), width),
         "trajectory": lambda width: draw_trajectory(comparison, width),
+        "rewards": lambda width: draw_rewards(comparison, width),
         "heatmap": lambda width: draw_heatmap(comparison, flips, linked, width),
         "traits": lambda width: draw_traits(comparison, verdicts.traits, width),
         "lengths": lambda width: draw_lengths(comparison, width),
@@ -191,7 +196,9 @@ def _view(comparison: Comparison, verdicts: Verdicts, flips: list[Flip]) -> dict
         "rule": RULE,
         "terms": glossary(comparison),
         "anchors": {label: term.anchor for term in glossary(comparison) for label in term.labels},
-        "audit_line": audit_line(comparison),
+        "folded": folded(comparison, verdicts.traits, flips),
+        "by_arm": arm_table(comparison, find_reach(comparison)),
+        "by_arm_caption": arm_caption(comparison, find_reach(comparison)),
         "shown": shown(comparison, verdicts),
         "not_shown": not_shown(comparison, verdicts),
         "takes": what_it_takes(comparison, verdicts),

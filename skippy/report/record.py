@@ -164,7 +164,7 @@ class ReportRecord:
         """
         try:
             content = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ReportError("A report is no JSON.", where=where, found=str(error)) from error
         return _read(cls, content, where)
 

@@ -9,9 +9,15 @@ from dataclasses import dataclass
 import matplotlib
 from matplotlib.figure import Figure
 
+from skippy.core.spectral.rank import ACTIVATIONS, BOTTOM, TOP
 from skippy.core.target import BLOCKS
 
 KINDS = tuple(BLOCKS)
+CAPTIONS = {
+    TOP: "Top singular values",
+    BOTTOM: "Smallest singular values",
+    ACTIVATIONS: "Largest eigenvalues of E[x xᵀ], x the input,",
+}
 
 
 @dataclass(frozen=True)
@@ -39,23 +45,24 @@ class SpectrumRow:
     energy: float
 
 
-def render_spectra(rows: Sequence[SpectrumRow], ambiguous_gap: float) -> dict[str, str]:
+def render_spectra(rows: Sequence[SpectrumRow], ambiguous_gap: float, basis: str = "top") -> dict[str, str]:
     """File name → content: `spectra.svg` and `gaps.md`.
 
     Args:
         rows: one a target.
         ambiguous_gap: below this gap the choice of k splits a cluster.
+        basis: what the directions are, as the svd stage names it.
     """
-    return {"spectra.svg": _figure(rows), "gaps.md": _table(rows, ambiguous_gap)}
+    return {"spectra.svg": _figure(rows, basis), "gaps.md": _table(rows, ambiguous_gap, basis)}
 
 
-def _table(rows: Sequence[SpectrumRow], ambiguous_gap: float) -> str:
+def _table(rows: Sequence[SpectrumRow], ambiguous_gap: float, basis: str) -> str:
     split = [row for row in rows if row.gap < ambiguous_gap]
     lines = [
         "# Gaps",
         "",
-        f"{len(split)} of {len(rows)} targets have sigma_k / sigma_(k+1) < {ambiguous_gap:g}: there the top k is "
-        "an arbitrary cut through a cluster.",
+        f"{len(split)} of {len(rows)} targets have a gap between sigma_k and sigma_(k+1) below {ambiguous_gap:g}: "
+        f"there the {basis} k is an arbitrary cut through a cluster.",
         "",
         "| target | k | gap | sigma_1 | sigma_k | sigma_k+1 | energy captured | residual |",
         "|---|---|---|---|---|---|---|---|",
@@ -69,8 +76,8 @@ def _table(rows: Sequence[SpectrumRow], ambiguous_gap: float) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _figure(rows: Sequence[SpectrumRow]) -> str:
-    """One panel a module kind: every layer's singular values relative to sigma_1, darker is deeper."""
+def _figure(rows: Sequence[SpectrumRow], basis: str) -> str:
+    """One panel a module kind: every layer's values relative to their largest, darker is less deep."""
     kinds = [kind for kind in KINDS if any(row.kind == kind for row in rows)]
     deepest = max(max(row.layer for row in rows), 1)
     with matplotlib.rc_context({"svg.hashsalt": "skippy", "font.size": 9, "svg.fonttype": "none"}):
@@ -79,17 +86,20 @@ def _figure(rows: Sequence[SpectrumRow]) -> str:
         for kind, panel in zip(kinds, panels, strict=True):
             members = [row for row in rows if row.kind == kind]
             for row in members:
-                relative = [value / (row.singular_values[0] or 1.0) for value in row.singular_values]
+                largest = max(row.singular_values) or 1.0
+                relative = [value / largest for value in row.singular_values]
                 shade = matplotlib.colormaps["viridis"](0.85 * row.layer / deepest)
                 panel.plot(range(1, len(relative) + 1), relative, color=shade, linewidth=1)
             energy = sum(row.energy for row in members) / len(members)
-            panel.set_title(f"{kind}\n{energy:.0%} of ‖W‖²", fontsize=9)
+            panel.set_title(
+                f"{kind}\n{energy:.0%} of {'E‖x‖²' if basis == ACTIVATIONS else '‖W‖²'}", fontsize=9
+            )
             panel.set_xlabel("i")
             panel.spines[["top", "right"]].set_visible(False)
-        panels[0].set_ylabel("sigma_i / sigma_1")
+        panels[0].set_ylabel("value i / largest shown")
         panels[0].set_ylim(0, 1.05)
         figure.suptitle(
-            f"Top singular values of every target (dark: layer 0, bright: layer {deepest})", fontsize=10
+            f"{CAPTIONS[basis]} of every target (dark: layer 0, bright: layer {deepest})", fontsize=10
         )
         text = io.StringIO()
         figure.savefig(text, format="svg", metadata={"Date": None})

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
+from skippy.core.inference.seeds import non_inferiority_over_seeds
 from skippy.core.variants import label_of
 from skippy.report.canvas import Canvas, Scale, fit_scale, name_room, spread_labels
-from skippy.report.numerals import percent, plain, signed
+from skippy.report.numerals import bounds, percent, plain, signed
 from skippy.report.wording import truncated_share
 from skippy.results import Arm, Comparison
 
-ROW_PIXELS, DIRECT_LABELS = 34, 3
+DIRECT_LABELS = 3
+CONFIDENCE = 0.975
+"""Of each bound: two of them make the 95 % interval that is drawn."""
 
 
 def trait_means(arm: Arm) -> dict[str, float]:
@@ -22,33 +25,54 @@ def trait_means(arm: Arm) -> dict[str, float]:
     return {name: sum(means) / len(means) for name, means in values.items()}
 
 
+def trait_intervals(arm: Arm) -> dict[str, tuple[float, float]]:
+    """Trait → 95 % interval of its mean, over prompts and seeds; traits that not every seed has are left out."""
+    scored = [item.banal for item in arm.evaluations if item.banal is not None]
+    names = [
+        name for name in (scored[0].traits if scored else {}) if all(name in item.traits for item in scored)
+    ]
+    tables = {name: np.asarray([item.traits[name] for item in scored]) for name in names}
+    return {
+        name: non_inferiority_over_seeds(table, 0.0, CONFIDENCE).interval
+        for name, table in tables.items()
+        if table.shape[1] > 1
+    }
+
+
 def draw_traits(comparison: Comparison, adjusted: dict[str, dict[str, float]], width: int) -> str | None:
-    """Mean trait scores per arm; a filled dot changed against base (Holm-adjusted p < 0.05)."""
+    """Mean trait scores per arm with intervals; a filled dot changed against base (Holm-adjusted p < 0.05)."""
     means = {arm.name: trait_means(arm) for arm in comparison.arms}
+    intervals = {arm.name: trait_intervals(arm) for arm in comparison.arms}
     names = list(dict.fromkeys(name for profile in means.values() for name in profile))
     if not names:
         return None
     canvas = Canvas(width, "Mean trait scores of each model on held-out everyday prompts")
     left, right = (96.0 if canvas.is_narrow else 130.0), width - 20.0
     values = [value for profile in means.values() for value in profile.values()]
+    values += [end for found in intervals.values() for interval in found.values() for end in interval]
     scale = fit_scale([0.0, *values], left, right, pad=0.08)
-    top, bottom = 34.0, 34.0 + ROW_PIXELS * len(names)
+    step = 7.0 if len(means) <= DIRECT_LABELS else 8.0
+    row = step * len(means) + 14.0
+    top, bottom = 34.0, 34.0 + row * len(names)
     canvas.x_axis(scale, top, bottom, "mean trait score", digits=1)
     canvas.line(scale(0), top, scale(0), bottom, "zero")
     for index, trait in enumerate(names):
-        y = top + ROW_PIXELS * (index + 0.5)
+        y = top + row * (index + 0.5)
         canvas.text(0, y + 4, trait, "label")
         present = {name: profile[trait] for name, profile in means.items() if trait in profile}
         canvas.line(scale(min(present.values())), y, scale(max(present.values())), y, "link")
         for position, (name, value) in enumerate(present.items()):
-            shifted = y + 7 * (position - (len(present) - 1) / 2)
+            shifted = y + step * (position - (len(present) - 1) / 2)
             p = adjusted.get(name, {}).get(trait)
             is_hollow = p is not None and p >= 0.05
-            note = "" if p is None else f", adjusted p {p:.2g}"
+            interval = intervals[name].get(trait)
+            note = f" ({bounds(interval, 2)})" if interval else ""
+            note += "" if p is None else f", adjusted p {p:.2g}"
             style = f"{'hollow' if is_hollow else 'dot'} arm-{name}"
-            canvas.circle(
-                scale(value), shifted, 5.5, style, f"{label_of(name)} {trait} {signed(value, 2)}{note}"
-            )
+            if interval:
+                canvas.line(scale(interval[0]), shifted, scale(interval[1]), shifted, f"whisker arm-{name}")
+            hint = f"{label_of(name)} {trait} {signed(value, 2)}{note}"
+            canvas.circle(scale(value), shifted, 4.5 if interval else 5.5, style, hint)
     _label_first_row(canvas, means, names, scale, top)
     return canvas.finish(bottom + 44)
 

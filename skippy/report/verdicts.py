@@ -6,6 +6,7 @@ did it learn the character; are two variants equal in personality; only then, is
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Literal
 
@@ -27,7 +28,7 @@ from skippy.core.inference.seeds import (
     paired_t_p_over_seeds,
 )
 from skippy.core.inference.sensitivity import NOT_TESTED, controlled_verdict
-from skippy.core.variants import VARIANTS, comparisons
+from skippy.core.variants import VARIANTS, comparisons, label_of
 from skippy.errors import ReportError
 from skippy.report.conclusions import CharacterStep, PairVerdict, Sensitivity, VariantVerdict, Verdicts, Word
 from skippy.report.gate import barriers_of, walk_gate
@@ -35,6 +36,7 @@ from skippy.report.numerals import bounds, percent, signed
 from skippy.report.pairing import common_seeds, difference_table, find_mismatch
 from skippy.report.personality import judge_character, judge_likeness
 from skippy.report.planning import design_needed, plan_of
+from skippy.report.reach import Reach, find_reach
 from skippy.report.sensitivity import judge_sensitivity
 from skippy.results import Arm, Comparison
 
@@ -56,8 +58,9 @@ def judge(comparison: Comparison) -> Verdicts:
         controlled(_judge_variant(comparison, base, arm), character, sensitivity)
         for arm, character in zip(comparison.variants, characters, strict=True)
     )
+    reaches = find_reach(comparison)
     pairs = tuple(
-        _judge_pair(comparison, first, second)
+        _within_reach(_judge_pair(comparison, first, second), reaches)
         for names in comparisons(arm.name for arm in comparison.variants)
         if (first := comparison.arm(names[0])) and (second := comparison.arm(names[1]))
     )
@@ -219,6 +222,20 @@ def _judge_pair(comparison: Comparison, first: Arm, second: Arm) -> PairVerdict:
     else:
         word, reason = "unresolved", f"{figures}: the sign is not settled"
     return PairVerdict(*names, word, reason, likeness, test.mean * POINTS, interval)
+
+
+def _within_reach(pair: PairVerdict, reaches: Mapping[str, Reach]) -> PairVerdict:
+    """The pair, or that one of the two never comes to the persona asked for and is not compared."""
+    words = [
+        f"{label_of(name)} is {reaches[name].words}"
+        for name in (pair.first, pair.second)
+        if reaches[name].is_out
+    ]
+    if not words:
+        return pair
+    return replace(
+        pair, verdict="not_comparable", reason="; ".join(words), mean_difference=None, interval=None
+    )
 
 
 def _judge_traits(base: Arm, arm: Arm) -> dict[str, float]:

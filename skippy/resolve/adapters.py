@@ -12,6 +12,7 @@ from skippy.models.hub import adapter_names, fetch_adapter
 from skippy.resolve.bases import Base
 from skippy.stores.adapter_fit import name_foreign_base
 from skippy.stores.adapters import Adapter
+from skippy.stores.changes import Change
 
 
 def find_adapters(text: str, weights: str) -> tuple[tuple[Path, float], ...]:
@@ -25,8 +26,9 @@ def find_adapters(text: str, weights: str) -> tuple[tuple[Path, float], ...]:
     return tuple(zip(folders, _read_weights(weights, len(folders)), strict=True))
 
 
-def foreign_bases(adapters: Iterable[Adapter], base: Base) -> tuple[str, ...]:
+def foreign_bases(changes: Iterable[Change], base: Base) -> tuple[str, ...]:
     """What adapters say of another base; one whose card proves the base by its digest says nothing."""
+    adapters = [change for change in changes if isinstance(change, Adapter)]
     names = (base.name, base.path.name, base.digest, str(base.checkpoint.config.get("_name_or_path") or ""))
     unproven = [adapter for adapter in adapters if not adapter.card.get("base_digest")]
     return tuple(note for adapter in unproven if (note := name_foreign_base(adapter, names)))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from skippy.core.spectral.rank import TOP
 from skippy.core.target import Target
 from skippy.lab.paths import LAB, LAB_CHECKPOINT
 from skippy.models.hub import fetch_checkpoint
@@ -16,6 +16,7 @@ from skippy.models.profiles import AUTO, LAB_LINEAGE, ModelProfile, choose_profi
 from skippy.models.targets import find_targets
 from skippy.stores.cards import CARD_FILE
 from skippy.stores.checkpoints import Checkpoint
+from skippy.stores.documents import parse_object
 from skippy.stores.projectors import Projectors, read_projectors
 from skippy.tracking.tracker import Tracker
 
@@ -134,10 +135,9 @@ def _lab() -> _Identity:
 def _read_card(path: Path) -> dict[str, object]:
     """A card beside the weights; empty where there is none, or none that can be read."""
     try:
-        card = json.loads(path.read_text(encoding="utf-8"))
+        return parse_object(path.read_bytes())
     except (OSError, ValueError):
         return {}
-    return card if isinstance(card, dict) else {}
 
 
 def _open_checkpoint(name: str, tracker: Tracker) -> Checkpoint:
@@ -153,12 +153,14 @@ def _choose(name: str, checkpoint: Checkpoint, lineage: str, wanted: str) -> Mod
     return profile
 
 
-def load_projectors(tracker: Tracker, run_id: str, base: Base, *, k: str | None = None) -> Projectors:
+def load_projectors(
+    tracker: Tracker, run_id: str, base: Base, *, k: str | None = None, basis: str = TOP
+) -> Projectors:
     """The projectors of a run, checked against the base they are used on and, where it matters, the k asked for.
 
     Raises:
-        ProjectorError: they belong to another base or another k, or are malformed.
+        ProjectorError: they belong to another base, k or basis, or are malformed.
     """
     folder = tracker.artifacts.path(run_id, "projectors")
     shapes = {target.name: (target.out, target.in_) for target in base.targets}
-    return read_projectors(folder, base_digest=base.digest, k=k, shapes=shapes)
+    return read_projectors(folder, base_digest=base.digest, k=k, basis=basis, shapes=shapes)

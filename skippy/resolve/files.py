@@ -21,6 +21,7 @@ from skippy.errors import CheckpointError, nearest
 from skippy.lab.paths import LAB
 from skippy.models.hub import HUB_ID, adapter_names, find_local, find_local_adapter, require_reachable
 from skippy.models.profiles import AUTO
+from skippy.presets.methods import parse_settings
 from skippy.presets.reading import read_preset
 from skippy.stores.presence import ADAPTER_CONFIG_FILE, require_adapter, require_checkpoint
 from skippy.stores.problems import READERS, is_there, read_problems, split_sources
@@ -110,5 +111,6 @@ CHECKS: Mapping[str, Callable[[str], object]] = {
     "preset": check_preset,
     "prompts": read_own_prompts,
     "rank": parse_rank,
+    "settings": parse_settings,
 }
 """What a config field's `names` says of its text → the check."""

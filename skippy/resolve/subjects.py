@@ -48,14 +48,14 @@ class Subject:
 
 
 def find_subject(
-    name: str, base_model: str, base: Base, tracker: Tracker, character_digest: str | None = None
+    name: str, base_model: str, base: Base | None, tracker: Tracker, character_digest: str | None = None
 ) -> Subject:
     """The model a person means: base, a variant, a models:/ URI, a merge run id, or a directory.
 
     Args:
         name: what they call it.
         base_model: what they call the base.
-        base: the base itself.
+        base: the base itself; None does for a models:/ URI.
         tracker: where merges are found.
         character_digest: of the character a variant must have been trained towards; None takes any.
 
@@ -63,7 +63,7 @@ def find_subject(
         MissingRunError: no such version, alias or run.
         CheckpointError: no such directory, or no checkpoint.
     """
-    if name in ("base", base_model):
+    if base is not None and name in ("base", base_model):
         return Subject(f"base {base_model}", "base", base.path, base.digest, base_model)
     if name in VARIANTS:
         of_character: Mapping[str, str] = (

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import logging
 import os
+from pathlib import Path
 from typing import Any
 
-from skippy.lab.paths import LAB
+from skippy.lab.paths import LAB, LAB_CHECKPOINT
 
 logger = logging.getLogger(__name__)
 
 THREADS_VARIABLE = "OMP_NUM_THREADS"
-LAB_SHARES = 2
-"""The lab's matrices are so small that more threads than this share of the cores wait for one another."""
+SMALL_BYTES = 64 << 20
+SMALL_SHARES = 2
+"""Matrices of a base this small are so small that more threads than this share of the cores wait for one another."""
 
 
 def count_cores() -> int:
@@ -25,6 +27,12 @@ def share_of_cores(shares: int) -> int:
     return max(1, count_cores() // shares)
 
 
+def is_small(base_model: str) -> bool:
+    """Whether the weights of a base are few, as far as that is seen without the store or a hub."""
+    folder = LAB_CHECKPOINT if base_model == LAB else Path(base_model).expanduser()
+    return 0 < sum(file.stat().st_size for file in folder.glob("*.safetensors")) < SMALL_BYTES
+
+
 def choose_threads(stage: str, config: Any) -> None:
     """Set `OMP_NUM_THREADS` for this process and its children: the parameter, the environment, else a share.
 
@@ -35,7 +43,7 @@ def choose_threads(stage: str, config: Any) -> None:
     if wanted:
         os.environ[THREADS_VARIABLE] = str(wanted)
     elif wanted is not None and stage != "main" and not os.environ.get(THREADS_VARIABLE):
-        chosen = share_of_cores(LAB_SHARES if config.base_model == LAB else 1)
+        chosen = share_of_cores(SMALL_SHARES if is_small(config.base_model) else 1)
         os.environ[THREADS_VARIABLE] = str(chosen)
         logger.info(
             "%s: %d threads on %d cores; threads=N or %s changes it",

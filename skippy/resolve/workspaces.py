@@ -11,6 +11,9 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from skippy.errors import TrackingError
+from skippy.tracking.connection import Store
+from skippy.tracking.orphans import SCRATCH
+from skippy.tracking.outbox import FOLDER
 from skippy.tracking.tracker import Tracker
 
 DONE_SUFFIX = ".done"
@@ -32,6 +35,27 @@ def discard_workspace(folder: Path) -> None:
         shutil.rmtree(done, ignore_errors=True)
         folder.replace(done)
         shutil.rmtree(done)
+
+
+def idle_workspaces(store: Store) -> Iterator[Path]:
+    """Directories of unfinished work in which no process is at work now."""
+    for folder in sorted(store.unfinished.glob("*/")):
+        if folder.name in (SCRATCH, FOLDER):
+            continue
+        with suppress(Timeout), FileLock(_lock_path(folder), timeout=0):
+            yield folder
+
+
+def is_done(folder: Path) -> bool:
+    """Whether a workspace was given up by a run that FINISHED, and only its removal was cut short."""
+    return folder.name.endswith(DONE_SUFFIX)
+
+
+def remove_workspace(folder: Path) -> None:
+    """Remove a workspace for good, with its lock, unless a process works there by now."""
+    with suppress(Timeout), FileLock(_lock_path(folder), timeout=0):
+        shutil.rmtree(folder, ignore_errors=True)
+        _lock_path(folder).unlink(missing_ok=True)
 
 
 def _lock_path(folder: Path) -> Path:

@@ -17,7 +17,7 @@ from skippy.config import EvalConfig, config_dict
 from skippy.errors import ConfigError, SamplesError
 from skippy.evaluation.account import account, announce, keep
 from skippy.evaluation.asking import Plan, choose_sampling, generate, identify_asking
-from skippy.evaluation.generator import Generator
+from skippy.evaluation.generator import VLLM, Generator
 from skippy.evaluation.metrics import FRONTIER
 from skippy.evaluation.opinions import (
     Opinions,
@@ -33,7 +33,8 @@ from skippy.evaluation.suites import (
     load_problem_set,
     problem_questions,
 )
-from skippy.evaluation.walk import plan_walk, require_all_checkpoints, require_local, walk
+from skippy.evaluation.walk import plan_walk, require_all_checkpoints, require_own, walk
+from skippy.models.vllm_server import require_vllm
 from skippy.resolve.bases import Base, open_base
 from skippy.resolve.code import EVALUATION, EVALUATION_CODE, code_digest
 from skippy.resolve.devices import pick_device
@@ -141,7 +142,7 @@ def resolve(config: EvalConfig, tracker: Tracker) -> EvalPlan:
     """
     is_walk = config.model == CHECKPOINTS
     if is_walk:
-        require_local(config.backend)
+        require_own(config.backend)
     elif config.train_run:
         raise ConfigError(
             "A training is named, and none of its checkpoints is asked.",
@@ -150,6 +151,7 @@ def resolve(config: EvalConfig, tracker: Tracker) -> EvalPlan:
             found=f"model={config.model}, train_run={config.train_run}",
             next_step=f"pass model={CHECKPOINTS}, or leave train_run out",
         )
+    _require_engine(config)
     opinions = _open_opinions(config, is_walk=is_walk)
     regraded = find_run(tracker, "eval", config.regrade) if config.regrade else None
     if regraded:
@@ -162,6 +164,9 @@ def resolve(config: EvalConfig, tracker: Tracker) -> EvalPlan:
         config.base_url,
         config.served_model,
         config.concurrency,
+        config.gpus,
+        config.engine_options,
+        tracker.store.root / ".skippy" / "engine",
     )
     if is_walk:
         own: dict[str, str] = {CHARACTER_DIGEST: character.digest}
@@ -179,6 +184,26 @@ def resolve(config: EvalConfig, tracker: Tracker) -> EvalPlan:
         return EvalPlan(config, base, asked, opinions, prompts_digest)
     asked = replace(asked, prompt_style=regraded.tags.get(PROMPT_STYLE, ""))
     return EvalPlan(config, base, asked, opinions, prompts_digest, tuple(regrade(regraded, asked, tracker)))
+
+
+def _require_engine(config: EvalConfig) -> None:
+    """Refuse what only an engine of our own reads, and the engine itself where it is not installed.
+
+    Raises:
+        ConfigError: `gpus` or `engine_options` are given to a server of others, or vLLM is not here.
+    """
+    is_own = config.backend == VLLM and not config.base_url
+    idle = {"gpus": config.gpus != 1, "engine_options": bool(config.engine_options)}
+    if not is_own and any(idle.values()):
+        raise ConfigError(
+            "Nobody reads this parameter: no engine is started here.",
+            where=", ".join(name for name, is_given in idle.items() if is_given),
+            expected=f"backend={VLLM} without base_url",
+            found=f"backend={config.backend}, base_url={config.base_url!r}",
+            next_step="leave it out, or give it to the server where that is started",
+        )
+    if is_own and not config.regrade:
+        require_vllm()
 
 
 def _finished(plan: EvalPlan, tracker: Tracker) -> RunRecord | None:

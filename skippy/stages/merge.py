@@ -10,6 +10,7 @@ from pathlib import Path
 from skippy.characters.loader import load_character
 from skippy.commands import next_command
 from skippy.config import MergeConfig, config_dict
+from skippy.core.variants import find_variant, place_words
 from skippy.errors import AdapterError, ConfigError, MissingRunError
 from skippy.resolve.adapters import find_adapters, foreign_bases
 from skippy.resolve.bases import Base, load_projectors, open_base
@@ -22,8 +23,8 @@ from skippy.resolve.runs import (
 )
 from skippy.resolve.work import WORK, find_equal_run, take_over, work_digest
 from skippy.stores.accounting import MergeAccount
-from skippy.stores.adapters import Adapter, read_adapter
 from skippy.stores.cards import verify_checkpoint
+from skippy.stores.changes import Change, read_change
 from skippy.stores.merging import combined_digest, merge_checkpoint
 from skippy.stores.projectors import Projectors
 from skippy.studies.matched_dose import DoseSearch
@@ -51,7 +52,10 @@ class MergeResult:
 
 @dataclass(frozen=True)
 class Source:
-    """Where adapters come from: their directories and weights, what they are called, and the runs behind them."""
+    """Where adapters come from: their directories and weights, what they are called, and the runs behind them.
+
+    `dose` is what α is multiplied by, for an arm whose place on its path is one.
+    """
 
     adapters: tuple[tuple[Path, float], ...]
     variant: str
@@ -60,6 +64,7 @@ class Source:
     svd_run: str = ""
     tags: Mapping[str, str] | None = None
     walk_runs: tuple[str, ...] = ()
+    dose: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -80,7 +85,7 @@ class MergePlan:
 
     base: Base
     source: Source
-    adapters: Sequence[tuple[Adapter, float]]
+    adapters: Sequence[tuple[Change, float]]
     notes: tuple[str, ...]
     projectors: Projectors | None
     tags: Mapping[str, str]
@@ -97,7 +102,7 @@ def run(config: MergeConfig, tracker: Tracker) -> MergeResult:
         "merge",
         name=f"merge {source.description}",
         note=f"{source.description} merged into {config.base_model} at "
-        + ("the α of a matched persona." if plan.search else f"α = {config.alpha:g}."),
+        + ("the α of a matched persona." if plan.search else f"α = {config.alpha * source.dose:g}."),
         variant=source.variant,
         base_digest=plan.base.digest,
         links={"train": source.train_run, "svd": source.svd_run},
@@ -107,7 +112,7 @@ def run(config: MergeConfig, tracker: Tracker) -> MergeResult:
         if plan.finished:
             take_over(plan.finished, stage)
             return MergeResult(plan.finished.run_id, plan.finished.tags[MODEL_URI], None)
-        alpha = config.alpha
+        alpha = config.alpha * source.dose
         if plan.search:
             found = find_dose(plan.search, plan.work, tracker, stage)
             alpha = found.alpha
@@ -126,7 +131,7 @@ def resolve(config: MergeConfig, tracker: Tracker) -> MergePlan:
     check_model_name(config.registered_model)
     base = open_base(config.base_model, tracker)
     source = _from_outside(config) if config.adapter else _from_run(config, tracker, base)
-    read = [(read_adapter(folder), weight) for folder, weight in source.adapters]
+    read = [(read_change(folder), weight) for folder, weight in source.adapters]
     for adapter, _ in read:
         _require_base(adapter, base)
     search = None
@@ -142,7 +147,7 @@ def resolve(config: MergeConfig, tracker: Tracker) -> MergePlan:
         "variant": source.variant,
         "base_digest": base.digest,
         "adapter_digest": combined_digest(read),
-        "alpha": f"{config.alpha:g}",
+        "alpha": f"{config.alpha * source.dose:g}",
         "train_run": source.train_run,
         **(source.tags or {}),
         **_storage_tags(config),
@@ -240,7 +245,9 @@ def _from_run(config: MergeConfig, tracker: Tracker, base: Base) -> Source:
         find_run(tracker, "eval", run_id.strip()) for run_id in config.match.split(",") if run_id.strip()
     ]
     by_steps = walks and config.match_by == "steps"
-    step = matched_step(walks, record, tracker) if by_steps else config.step
+    place = matched_step(walks, record, tracker) if by_steps else config.step
+    is_dosed = find_variant(record.variant).is_dosed
+    step = 0 if is_dosed else place
     path = f"adapters/step_{step:06d}" if step else "adapter"
     try:
         folder = tracker.artifacts.path(record.run_id, path)
@@ -254,12 +261,12 @@ def _from_run(config: MergeConfig, tracker: Tracker, base: Base) -> Source:
             next_step="pass one of these as -P step=…, or leave it out for the end of training",
         ) from error
     seed = record.tags.get(Tag.SEED, "")
-    at = f" at step {step}" if step else ""
+    at = f" at {place_words(record.variant, place)}" if place else ""
     tags = {
         "seed": seed,
         "character": record.character,
         "character_digest": record.tags.get(CHARACTER_DIGEST, ""),
-        "step": str(step or "last"),
+        "step": str(place or "last"),
     }
     return Source(
         *(
@@ -271,6 +278,7 @@ def _from_run(config: MergeConfig, tracker: Tracker, base: Base) -> Source:
             tags,
         ),
         walk_runs=tuple(walk.run_id for walk in walks),
+        dose=place / 100 if is_dosed and place else 1.0,
     )
 
 
@@ -312,7 +320,7 @@ def _require_as_named(config: MergeConfig, train: RunRecord) -> None:
         )
 
 
-def _require_base(adapter: Adapter, base: Base) -> None:
+def _require_base(adapter: Change, base: Base) -> None:
     """An adapter that names its base may only be merged into that one."""
     trained_on = adapter.card.get("base_digest")
     if trained_on and trained_on != base.digest:

@@ -27,6 +27,7 @@ from skippy.tracking.tracker import Tracker
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.1
+VLLM = "vllm"
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,9 @@ def resolve(config: MainConfig, tracker: Tracker) -> MainPlan:
     """
     profile = find_profile(config.base_model, tracker, config.profile)
     labels = ", ".join(VARIANTS[arm].label for arm in arms_of(config))
-    return MainPlan(plan_jobs(config), labels, config.parallel or profile.parallel, profile)
+    # Each engine of our own takes a whole GPU.
+    usual = 1 if _starts_engines(config) else profile.parallel
+    return MainPlan(plan_jobs(config), labels, config.parallel or usual, profile)
 
 
 def record(plan: MainPlan, runs: Mapping[str, str], tracker: Tracker, stage: StageRun) -> None:
@@ -128,17 +131,19 @@ def plan_jobs(config: MainConfig) -> list[Job]:
     knobs = {name: value_text(value) for name, value in config.turned().items()}
     trained = {
         **(spoken | own), "k": config.k, "preset": config.preset, "steps": str(config.steps),
-        "rewards": config.rewards, **knobs,
+        "settings": config.settings, "rewards": config.rewards, **knobs,
     }  # fmt: skip
     asked = {
         **(spoken | own | margin), "suite": config.suite, "problems": config.problems,
         "answers": config.answers,
         "samples": str(config.samples), "sampling": config.sampling,
     }  # fmt: skip
-    # A walk asks models that no server has, a smaller set, and nobody for a second opinion.
-    walked = {**asked, "model": "checkpoints", "backend": "transformers"}
+    engine = {"backend": config.backend, "gpus": str(config.gpus), "engine_options": config.engine_options}
+    # A walk asks models that no server of others has, a smaller set, and nobody for a second opinion.
+    walker = engine if _starts_engines(config) else {"backend": "transformers"}
+    walked = {**asked, "model": "checkpoints", **walker}
     asked |= {
-        "limit": str(config.limit), "backend": config.backend, "base_url": config.base_url,
+        "limit": str(config.limit), **engine, "base_url": config.base_url,
         "concurrency": str(config.concurrency), "judge_url": config.judge_url, "judge_model": config.judge_model,
         "cross_check": str(config.cross_check).lower(), "lm_eval": config.lm_eval,
     }  # fmt: skip
@@ -147,8 +152,11 @@ def plan_jobs(config: MainConfig) -> list[Job]:
     trained, asked, walked = ({**each, **reuse} for each in (trained, asked, walked))
     matched = {"match_by": config.match_by, **own} if config.match_by != "steps" and len(arms) > 1 else {}
     seeds = [str(seed) for seed in range(config.seed, config.seed + config.seeds)]
+    protects = {arm: VARIANTS[arm].own_basis for arm in arms}
+    bases = [basis for basis in dict.fromkeys(protects.values()) if basis]
     jobs = [
         Job("svd", "svd", {**base, "k": config.k}),
+        *(Job(f"svd {basis}", "svd", {**base, "k": config.k, "basis": basis}) for basis in bases),
         Job("subspace", "subspace", spoken),
         Job("eval base", "eval", {**asked, "model": "base"}),
     ]
@@ -156,9 +164,10 @@ def plan_jobs(config: MainConfig) -> list[Job]:
         walks = tuple(f"checkpoints {arm} seed {seed}" for arm in arms)
         for arm, walk in zip(arms, walks, strict=True):
             train, merge = f"train {arm} seed {seed}", f"merge {arm} seed {seed}"
-            measured = {"svd_run": ("svd",), "subspace_run": ("subspace",)}
+            given = {"svd_run": ("svd",), "subspace_run": ("subspace",)}
+            given |= {"basis_run": (f"svd {protects[arm]}",)} if protects[arm] else {}
             jobs += [
-                Job(train, "train", {**trained, "variant": arm, "seed": seed}, measured),
+                Job(train, "train", {**trained, "variant": arm, "seed": seed}, given),
                 Job(walk, "eval", walked, {"train_run": (train,)}),
                 Job(
                     merge,
@@ -181,6 +190,10 @@ def plan_jobs(config: MainConfig) -> list[Job]:
         ),
     ]
     return jobs
+
+
+def _starts_engines(config: MainConfig) -> bool:
+    return config.backend == VLLM and not config.base_url
 
 
 def arms_of(config: MainConfig) -> tuple[str, ...]:

@@ -35,6 +35,7 @@ MODULES: dict[str, str] = {
     "promote": "skippy.stages.promote",
     "study": "skippy.stages.study",
     "paper": "skippy.stages.paper",
+    "serve": "skippy.stages.serve",
 }
 """Stage → the module whose `run(config, tracker)` does the work."""
 
@@ -68,7 +69,7 @@ def run_stage(name: str, values: Mapping[str, str]) -> None:
 
 def translate(error: Exception) -> SkippyError | None:
     """What the store, a driver or the operating system refused, in our words; None for a fault of our own."""
-    return import_module("skippy.tracking.connection").translate(error)
+    return import_module("skippy.tracking.refusals").translate(error)
 
 
 def speak() -> None:

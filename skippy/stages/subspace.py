@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from skippy.errors import MissingRunError, SkippyError
 from skippy.resolve.bases import Base, open_base
 from skippy.resolve.devices import pick_device
 from skippy.resolve.runs import CHARACTER_DIGEST, REUSES, find_run
+from skippy.stores.answers import ANSWERS_FOLDER, Answer, read_answers, write_answers
 from skippy.stores.references import load_reference, save_reference
 from skippy.tracking.records import RunRecord
 from skippy.tracking.stage_run import StageRun
@@ -76,8 +77,8 @@ def run(config: SubspaceConfig, tracker: Tracker) -> SubspaceResult:
             stage.describe(note=f"Nothing to do: run {earlier} has the same base and character.")
             return SubspaceResult(earlier)
         started = time.monotonic()
-        reference = _measure(plan)
-        record(reference, plan, stage, time.monotonic() - started)
+        reference, answers = _measure(plan)
+        record(reference, answers, plan, stage, time.monotonic() - started)
         logger.info("next: %s", next_command("train", config, stage.manager, variant="v4"))
         return SubspaceResult(stage.run_id)
 
@@ -118,6 +119,7 @@ def _finished(
             base_digest=base.digest,
             character_digest=character.digest,
         )
+        read_answers(tracker.artifacts.path(found.run_id, ANSWERS_FOLDER))
     except MissingRunError:
         return None
     except SkippyError as error:
@@ -126,8 +128,9 @@ def _finished(
     return found
 
 
-def _measure(plan: SubspacePlan) -> CharacterReference:
+def _measure(plan: SubspacePlan) -> tuple[CharacterReference, list[Answer]]:
     # transformers takes seconds to import, which a run that finds its work done should not cost.
+    from skippy.evaluation.base_answers import ask_base
     from skippy.models.activations import collect_reference
     from skippy.models.loading import load_model, load_tokenizer
 
@@ -136,24 +139,37 @@ def _measure(plan: SubspacePlan) -> CharacterReference:
         "subspace: %d personas × %d prompts, %d traits",
         *(len(character.personas), len(plan.prompts), len(character.traits)),
     )
-    return collect_reference(
-        load_model(plan.base.path, device=plan.device),
-        load_tokenizer(plan.base.path),
-        plan.base.targets,
+    model, tokenizer = load_model(plan.base.path, device=plan.device), load_tokenizer(plan.base.path)
+    tokens = plan.base.profile.answer_tokens
+    reference = collect_reference(
+        *(model, tokenizer, plan.base.targets),
         character.personas,
         plan.prompts,
         character.traits,
         base_digest=plan.base.digest,
         character_digest=character.digest,
-        max_tokens=plan.base.profile.answer_tokens,
+        max_tokens=tokens,
         seed=plan.seed,
+    )
+    return reference, ask_base(
+        *(model, tokenizer, character, plan.prompts), max_tokens=tokens, seed=plan.seed
     )
 
 
-def record(reference: CharacterReference, plan: SubspacePlan, stage: StageRun, seconds: float) -> None:
-    """Keep the reference, its spectra and the held-out check: eight centroids have rank 7, so K alone says nothing."""
+def record(
+    reference: CharacterReference,
+    answers: Sequence[Answer],
+    plan: SubspacePlan,
+    stage: StageRun,
+    seconds: float,
+) -> None:
+    """Keep the reference, the base's answers, spectra and the held-out check.
+
+    Eight centroids have rank 7, so K alone says nothing.
+    """
     with tempfile.TemporaryDirectory() as scratch:
         stage.log_folder(save_reference(Path(scratch) / "reference", reference), "reference")
+        stage.log_folder(write_answers(Path(scratch) / ANSWERS_FOLDER, answers), ANSWERS_FOLDER)
     hooks = list(reference.hooks.values())
     largest = max(hook.subspace.K for hook in hooks)
     held_out = sum(hook.held_out for hook in hooks) / len(hooks)

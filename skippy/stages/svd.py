@@ -1,8 +1,8 @@
-"""svd: the certified top-k singular subspaces of every target, streamed from the checkpoint.
+"""svd: the certified subspaces of every target that a variant keeps its update out of.
 
-The model is never instantiated: headers first, then one weight (on a GPU: one batch of equal shapes) at a time
-straight from the file, as `solving` has it. A finished target is kept in the workspace, so that a killed run goes
-on where it was and ends with the same bits.
+For singular directions the model is never instantiated: headers first, then one weight (on a GPU: one batch of equal
+shapes) at a time straight from the file, as `solving` has it. For those of activations it reads worked solutions. A
+finished target is kept in the workspace, so that a killed run goes on where it was and ends with the same bits.
 """
 
 from __future__ import annotations
@@ -13,15 +13,18 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 
 from skippy.commands import next_command
 from skippy.config import SvdConfig, config_dict
-from skippy.core.spectral.rank import parse_rank
+from skippy.core.spectral.rank import ACTIVATIONS, TOP, basis_tag, parse_rank
 from skippy.core.spectral.subspaces import SingularSubspace
 from skippy.core.target import Target
 from skippy.errors import MissingRunError, SkippyError, SubspaceError
+from skippy.evaluation.suites import PROMPT_STYLES
+from skippy.lab.problems import unasked_set
 from skippy.progress import Progress
 from skippy.report.spectra import SpectrumRow, render_spectra
 from skippy.resolve.bases import Base, load_projectors, open_base
@@ -35,10 +38,17 @@ from skippy.tracking.stage_run import StageRun
 from skippy.tracking.tags import Tag
 from skippy.tracking.tracker import Tracker
 
+if TYPE_CHECKING:
+    from skippy.models.activation_bases import ActivationSolver
+
 logger = logging.getLogger(__name__)
 
 AMBIGUOUS_GAP = 1.01
 POLL_SECONDS = 0.5
+SOLUTIONS = 384
+"""Worked solutions that activations are read on, a third of them only to see what others have in the span."""
+NEEDED_BY = {"top": "v4", "bottom": "v4-bottom", "activations": "v4-act"}
+"""Basis → the variant that a person would train next."""
 WRITERS = 8  # each waits for its part to be safe on the disk
 
 
@@ -67,7 +77,7 @@ class SvdPlan:
         base: whose targets.
         share: those that this process solves.
         is_leader: whether this process keeps the run and the parts of all the others.
-        task: rank, tolerance and seed of every target.
+        task: rank, tolerance, seed and basis of every target.
         device: where it is solved.
         identity: the tags that make two runs of one base interchangeable.
         is_forced: solve again although a finished run holds the same.
@@ -82,13 +92,18 @@ class SvdPlan:
     is_forced: bool
 
     @property
+    def k(self) -> str:
+        """The rule as a person wrote it."""
+        return self.identity[Tag.K].split()[0]
+
+    @property
     def work(self) -> tuple[str, ...]:
         """What names the workspace; waits for the base's digest."""
         return ("svd", self.base.digest[:16], *self.identity.values())
 
 
 def run(config: SvdConfig, tracker: Tracker) -> SvdResult | None:
-    """Compute, certify and store the subspaces, or reuse a finished run of the same base, k and tolerance.
+    """Compute, certify and store the subspaces, or reuse a finished run of the same base, basis, k and tolerance.
 
     Under `torchrun` the list is split by rank; rank 0 alone talks to the tracker, the others return None.
     """
@@ -98,8 +113,8 @@ def run(config: SvdConfig, tracker: Tracker) -> SvdResult | None:
         return None
     with tracker.stage(
         "svd",
-        name=f"svd k={config.k} of {config.base_model}",
-        note=f"Certified top-{config.k} singular subspaces of every target of {config.base_model}.",
+        name=f"svd k={basis_tag(config.k, config.basis)} of {config.base_model}",
+        note=f"Certified {config.basis} subspaces, k = {config.k}, of every target of {config.base_model}.",
         config=config_dict(config),
     ) as stage:
         started = time.monotonic()
@@ -115,7 +130,7 @@ def run(config: SvdConfig, tracker: Tracker) -> SvdResult | None:
                 stage.log_file(folder / name, "projectors")
             result = record(projectors, plan, stage, time.monotonic() - started)
             stage.when_finished(partial(discard_workspace, folder))
-        logger.info("next: %s", next_command("train", config, stage.manager, variant="v4"))
+        logger.info("next: %s", next_command("train", config, stage.manager, variant=NEEDED_BY[config.basis]))
         return result
 
 
@@ -129,15 +144,23 @@ def resolve(config: SvdConfig, tracker: Tracker) -> SvdPlan:
     rule = parse_rank(config.k)
     if rule.k:
         _require_rank(base.targets, rule.k)
+    elif config.basis != TOP:
+        raise SubspaceError(
+            "A share of energy says how many of the top directions to keep, not how many of others.",
+            where=f"basis={config.basis}",
+            expected="k, a whole number",
+            found=f"k={config.k}",
+            next_step="pass for example -P k=16",
+        )
     rank, ranks = process_rank()
     return SvdPlan(
         base=base,
         share=base.targets[rank::ranks],
         is_leader=rank == 0,
-        task=SubspaceTask(rule, config.tolerance, config.seed),
+        task=SubspaceTask(rule, config.tolerance, config.seed, config.basis),
         device=pick_device(config.device),
         identity={
-            Tag.K: config.k,
+            Tag.K: basis_tag(config.k, config.basis),
             Tag.TOLERANCE: f"{config.tolerance:g}",
             Tag.SVD_SEED: str(config.seed),
         },
@@ -149,7 +172,7 @@ def _finished(tracker: Tracker, plan: SvdPlan) -> RunRecord | None:
     """An earlier run of the same work whose projectors are still there and still those of this base."""
     try:
         found = find_run(tracker, "svd", base=plan.base, extra_tags=plan.identity)
-        load_projectors(tracker, found.run_id, plan.base, k=plan.identity[Tag.K])
+        load_projectors(tracker, found.run_id, plan.base, k=plan.k, basis=plan.task.basis)
     except MissingRunError:
         return None
     except SkippyError as error:
@@ -161,7 +184,7 @@ def _finished(tracker: Tracker, plan: SvdPlan) -> RunRecord | None:
 def _reuse(found: RunRecord, stage: StageRun, tracker: Tracker) -> SvdResult:
     logger.info("svd: run %s already holds these projectors; force=true computes them again", found.run_id)
     stage.set_tags({REUSES: found.run_id})
-    stage.describe(note=f"Nothing to do: run {found.run_id} holds the same base, k and tolerance.")
+    stage.describe(note=f"Nothing to do: run {found.run_id} holds the same base, basis, k and tolerance.")
     metrics = found.metrics
     return SvdResult(
         found.run_id,
@@ -171,22 +194,33 @@ def _reuse(found: RunRecord, stage: StageRun, tracker: Tracker) -> SvdResult:
     )
 
 
-def _begin(plan: SvdPlan) -> Solver:
+def _begin(plan: SvdPlan) -> Solver | ActivationSolver:
     """Start on this process's share; on a GPU some targets are solved while the base is still being hashed."""
     logger.info("svd: %d targets of %s on %s", len(plan.share), plan.base.name, plan.device)
+    if plan.task.basis == ACTIVATIONS:
+        # transformers takes seconds to import, which singular directions should not cost.
+        from skippy.models.activation_bases import ActivationSolver
+
+        task = plan.task
+        return ActivationSolver(
+            plan.base.path, plan.share, unasked_set(SOLUTIONS, task.seed), plan.device,
+            style=PROMPT_STYLES[plan.base.profile.prompt_style],
+            k=task.rule.k, tolerance=task.tolerance, seed=task.seed,
+        )  # fmt: skip
     solver = Solver(plan.base.checkpoint, plan.share, plan.task, plan.device)
     solver.work_while(lambda: not plan.base.is_hashed)
     return solver
 
 
-def _run(solver: Solver, store: ProjectorStore, plan: SvdPlan) -> Projectors:
+def _run(solver: Solver | ActivationSolver, store: ProjectorStore, plan: SvdPlan) -> Projectors:
     """Solve this process's share, wait for those of the others, and put all together."""
     _solve(solver, store, plan)
     names = [target.name for target in plan.base.targets]
     await_others(store, names)
     head = {
         "base_digest": plan.base.digest,
-        "k": plan.identity[Tag.K],
+        "basis": plan.task.basis,
+        "k": plan.k,
         "tolerance": plan.task.tolerance,
         "seed": plan.task.seed,
     }
@@ -199,12 +233,13 @@ def await_others(store: ProjectorStore, names: Sequence[str]) -> None:
         time.sleep(POLL_SECONDS)
 
 
-def _solve(solver: Solver, store: ProjectorStore, plan: SvdPlan) -> None:
+def _solve(solver: Solver | ActivationSolver, store: ProjectorStore, plan: SvdPlan) -> None:
     """Keep every target of the share as soon as it is solved, but for those that the workspace holds already."""
 
-    def keep(solved: tuple[Target, SingularSubspace, float]) -> float:
-        target, subspace, seconds = solved
-        store.append(target.name, subspace.U, subspace.S, subspace.V, certificate(subspace, seconds))
+    def keep(solved: tuple[Target, SingularSubspace, float, Mapping[str, float]]) -> float:
+        target, subspace, seconds, shares = solved
+        facts = {**certificate(subspace, seconds), **shares}
+        store.append(target.name, subspace.U, subspace.S, subspace.V, facts)
         return subspace.residual
 
     finished = store.finished()
@@ -263,14 +298,28 @@ def record(projectors: Projectors, plan: SvdPlan, stage: StageRun, seconds: floa
         }
     )
     stage.set_tags({Tag.PROJECTOR_DIGEST: projectors.digest})
-    for name, content in render_spectra(rows, AMBIGUOUS_GAP).items():
+    for name, content in render_spectra(rows, AMBIGUOUS_GAP, plan.task.basis).items():
         stage.log_text(content, f"spectra/{name}")
+    if plan.task.basis == ACTIVATIONS:
+        _record_shares(projectors, stage)
     logger.info(
         "svd: %d targets certified in %.1f s, worst residual %.1e; %d with a gap below %.2f, where the choice "
         "of k is arbitrary",
         *(len(rows), seconds, worst, ambiguous, AMBIGUOUS_GAP),
     )
     return SvdResult(stage.run_id, len(rows), worst, ambiguous)
+
+
+def _record_shares(projectors: Projectors, stage: StageRun) -> None:
+    """How much of E‖x‖² the protected span holds, on the solutions it was fitted to and on others; means."""
+    entries = list(projectors.manifest["targets"].values())
+    fitted, fresh = (sum(each[key] for each in entries) / len(entries) for key in ("energy", "energy_fresh"))
+    chance = sum(len(basis.S) / len(basis.V) for basis in projectors.bases.values()) / len(entries)
+    stage.log_metrics({"svd/mean_energy_fresh": fresh, "svd/chance_energy": chance})
+    logger.info(
+        "svd: the span holds %.1f %% of what the weights read on fresh solutions (%.1f %% on its own, chance %.1f %%)",
+        *(100 * fresh, 100 * fitted, 100 * chance),
+    )
 
 
 def _row(target: Target, projectors: Projectors) -> SpectrumRow:

@@ -74,6 +74,15 @@ class DeltaLedger:
         self._wanted = self._stored = self._error = 0.0
         self._leaked_left = self._leaked_right = self._leakable = 0.0
 
+    def empty(self) -> DeltaLedger:
+        """Another one with the same bases, for some of the targets; `add` brings the two together."""
+        return DeltaLedger(self._bases)
+
+    def add(self, other: DeltaLedger) -> None:
+        """Take over what another one summed."""
+        for name in ("_wanted", "_stored", "_error", "_leaked_left", "_leaked_right", "_leakable"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
     @contextmanager
     def target(self, name: str) -> Iterator[None]:
         """Within, rows of this target are entered."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -39,20 +39,16 @@ def write_card(directory: Path, account: MergeAccount, hashes: Mapping[str, str]
     write_json(directory / CARD_FILE, card)
 
 
-def verify_checkpoint(directory: str | Path) -> dict[str, Any]:
-    """Hash every file again and compare with `skippy.json`.
-
-    Returns:
-        The content of `skippy.json`.
+def read_card(folder: Path) -> dict[str, Any]:
+    """The content of `skippy.json`.
 
     Raises:
-        CheckpointError: a file is missing, altered or not on the card.
+        CheckpointError: there is none that can be read.
     """
-    folder = Path(directory)
     path = folder / CARD_FILE
     try:
         card = parse_object(path.read_bytes())
-        listed: Mapping[str, str] = dict(card["files"])
+        dict(card["files"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
             "The merged checkpoint has no readable card.",
@@ -61,9 +57,30 @@ def verify_checkpoint(directory: str | Path) -> dict[str, Any]:
             found=repr(error),
             next_step="merge again",
         ) from error
+    return card
+
+
+def verify_checkpoint(
+    directory: str | Path, progress: Callable[[int], object] | None = None
+) -> dict[str, Any]:
+    """Hash every file again and compare with `skippy.json`.
+
+    Args:
+        directory: the merged checkpoint.
+        progress: called with the bytes of each file that was hashed.
+
+    Returns:
+        The content of `skippy.json`.
+
+    Raises:
+        CheckpointError: a file is missing, altered or not on the card.
+    """
+    folder = Path(directory)
+    card = read_card(folder)
+    listed: Mapping[str, str] = card["files"]
     present = _files_in(folder)
     wrong = sorted(present ^ set(listed))
-    hashes = _hash_files(folder, sorted(present & set(listed)))
+    hashes = _hash_files(folder, sorted(present & set(listed)), progress)
     wrong += [name for name, found in hashes.items() if found != listed[name]]
     if wrong:
         raise CheckpointError(
@@ -87,7 +104,14 @@ def _files_in(folder: Path) -> set[str]:
     return files - {CARD_FILE}
 
 
-def _hash_files(folder: Path, names: Iterable[str]) -> dict[str, str]:
-    listed = list(names)
+def _hash_files(
+    folder: Path, names: Iterable[str], progress: Callable[[int], object] | None = None
+) -> dict[str, str]:
+    listed, hashes = list(names), {}
     with ThreadPoolExecutor(HASH_THREADS) as pool:
-        return dict(zip(listed, pool.map(hash_file, (folder / name for name in listed)), strict=True))
+        found = pool.map(hash_file, (folder / name for name in listed))
+        for name, digest in zip(listed, found, strict=True):
+            hashes[name] = digest
+            if progress is not None:
+                progress((folder / name).stat().st_size)
+    return hashes

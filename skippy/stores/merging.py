@@ -4,8 +4,8 @@ W' = round_dtype(fp32(W) + s·fp32(B)·fp32(A)·α). Rounding to the stored type
 reports what it really stored, W' − W, against what it was to store, ΔW: relative error, cosine, and leakage.
 In the base's own type the result has its shard layout to the byte, except for the bytes of what was changed.
 
-Every byte passes once: read, hashed, added to, hashed, written (`lanes`). Memory is that of some rows, whatever
-the size of the model or of a tensor.
+Every byte passes once: read, hashed, added to, hashed, written (`lanes`), a few files side by side. Memory is that of
+some rows for each of these, whatever the size of the model or of a tensor.
 
 Source: MATH §6.
 """
@@ -13,38 +13,32 @@ Source: MATH §6.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
 from skippy.core.basis import Basis
-from skippy.core.spectral.rounding import round_stochastically
-from skippy.core.spectral.subspaces import seed_of
 from skippy.errors import AdapterError, CheckpointError, ProjectorError
 from skippy.stores.accounting import DeltaLedger, MergeAccount
 from skippy.stores.adapter_fit import fit_to_base
-from skippy.stores.adapters import Adapter, read_adapter
+from skippy.stores.adapters import Adapter
 from skippy.stores.atomic import new_directory
 from skippy.stores.cards import write_card
+from skippy.stores.changes import Change, plan_changes, read_change
 from skippy.stores.checkpoints import Checkpoint, digest_of_hashes
-from skippy.stores.lanes import Hash, Lanes, Stream, one_torch_thread, write_all
-from skippy.stores.layout import FileLayout, lay_out, write_companions
+from skippy.stores.lanes import one_torch_thread
+from skippy.stores.layout import lay_out, write_companions
+from skippy.stores.merge_work import MergeWork
 from skippy.stores.peft_check import Part, require_peft_agrees
-from skippy.stores.tensors import TensorInfo, require_finite
-from skippy.stores.updates import Rooms, Update, plan_updates
+from skippy.stores.updates import Update
 
-CHUNK_ELEMENTS = 1 << 19  # a few megabytes of buffers, used again and again
-COPY_BYTES = 4 << 20
 ROOM = 1.02  # of the bytes written: headers, companions and file system overhead
 
-Adapters = str | Path | Sequence[tuple[str | Path | Adapter, float]]
+Changes = str | Path | Sequence[tuple[str | Path | Change, float]]
 
 
 def merge_checkpoint(
     base: Checkpoint,
-    adapters: Adapters,
+    adapters: Changes,
     destination: str | Path,
     *,
     alpha: float = 1.0,
@@ -61,7 +55,7 @@ def merge_checkpoint(
 
     Args:
         base: the opened base.
-        adapters: a PEFT adapter, or several with their weights; directories, or what was read of them.
+        adapters: an update of any kind, or several with their weights; directories, or what was read of them.
         destination: must not exist, or be an empty directory.
         alpha: factor on ΔW; 1 for a trained variant, 0.7 for the delta base.
         dtype: of what is written: the base's own, or float32 throughout.
@@ -71,7 +65,7 @@ def merge_checkpoint(
         bases: projectors by target, to measure the leakage of what is stored.
         notes: sentences for the card, beside those that the merge itself finds.
         lineage: what the base descends from; the card hands it on.
-        progress: called with 1 after each of the `len(base.tensors)` tensors.
+        progress: called with 1 after each of the `len(base.tensors)` tensors, from the threads that write them.
 
     Raises:
         AdapterError: an adapter does not fit the base, or a target of it went unused.
@@ -79,22 +73,22 @@ def merge_checkpoint(
         ProjectorError: `bases` lacks a target of the adapter.
     """
     weighted = [(adapters, 1.0)] if isinstance(adapters, str | Path) else list(adapters)
-    read = [(one if isinstance(one, Adapter) else read_adapter(one), weight) for one, weight in weighted]
-    fitted = [(fit_to_base(adapter, base.shapes), weight * alpha) for adapter, weight in read]
-    updates = plan_updates(fitted)
+    read = [(read_change(one) if isinstance(one, str | Path) else one, weight) for one, weight in weighted]
+    updates = plan_changes([(change, weight * alpha) for change, weight in read], base)
+    lora = [(change, weight * alpha) for change, weight in read if isinstance(change, Adapter)]
+    fitted = [(fit_to_base(adapter, base.shapes), weight) for adapter, weight in lora]
     _require_mergeable(base, updates, bases)
     targets = sum(update.is_target for update in updates.values())
     layouts = [lay_out(base, file, dtype) for file in base.files]
     room = int(sum(layout.nbytes for layout in layouts) * ROOM)
     with new_directory(Path(destination), needed_bytes=room) as directory:
-        work = _Work(updates, DeltaLedger(bases), rounding, seed)
+        work = MergeWork(updates, DeltaLedger(bases), rounding, seed)
         with one_torch_thread():
-            for layout in layouts:
-                work.write_file(layout, directory / layout.source.name, progress)
+            work.write_files(layouts, directory, progress)
         found = digest_of_hashes(base.tensors, work.base_hashes)
         _require_accounted(base, work.unused, base_digest, found)
         write_companions(base, directory, dtype)
-        _require_peft_agrees(base, directory, read, fitted, 0.5 if rounding == "nearest" else 1.0)
+        _require_peft_agrees(base, directory, lora, fitted, 0.5 if rounding == "nearest" else 1.0)
         types = {info.key: kind for layout in layouts for info, kind in layout.entries}
         account = MergeAccount(
             path=Path(destination),
@@ -108,108 +102,18 @@ def merge_checkpoint(
             base_digest=found,
             adapter_digest=combined_digest(read),
             digest=digest_of_hashes(base.tensors, work.merged_hashes, types),
-            notes=(*notes, *_notes(base, read, fitted)),
+            notes=(*notes, *_notes(base, read), *_renamings(lora, fitted)),
         )
         write_card(directory, account, work.file_hashes, lineage)
     return account
 
 
-def combined_digest(adapters: Sequence[tuple[Adapter, float]]) -> str:
+def combined_digest(adapters: Sequence[tuple[Change, float]]) -> str:
     """The digest of one adapter; of several, or of one at another weight than 1, one of digests and weights."""
     if [weight for _, weight in adapters] == [1.0]:
         return adapters[0][0].digest()
     lines = (f"{weight!r} {adapter.digest()}\n" for adapter, weight in adapters)
     return hashlib.sha256("".join(lines).encode()).hexdigest()
-
-
-class _Work:
-    """The merge in progress: what is still to be added, what was read, what was written."""
-
-    def __init__(self, updates: Mapping[str, Update], ledger: DeltaLedger, rounding: str, seed: int) -> None:
-        self.unused = dict(updates)
-        self.ledger = ledger
-        self.base_hashes: dict[str, str] = {}
-        self.merged_hashes: dict[str, str] = {}
-        self.file_hashes: dict[str, str] = {}
-        self._rounding = rounding
-        self._seed = seed
-        self._rooms = Rooms()
-
-    def write_file(
-        self, layout: FileLayout, destination: Path, progress: Callable[[int], object] | None
-    ) -> None:
-        """Write one file of the base with its targets merged; hashing and writing run beside adding."""
-        file_sha = hashlib.sha256(layout.header)
-        hashes: dict[str, tuple[Hash, Hash]] = {}
-        with (
-            layout.source.open("rb", buffering=0) as source,
-            destination.open("wb", buffering=0) as out,
-            Lanes() as lanes,
-        ):
-            write_all(out, layout.header, "the header")
-            source.seek(layout.data_start)
-            for info, dtype in layout.entries:
-                update = self.unused.pop(info.key, None)
-                stream = Stream(source, out, file_sha, lanes, info, dtype)
-                hashes[info.key] = self._merge(stream, update) if update else _copy(stream)
-                if progress is not None:
-                    progress(1)
-            lanes.drain()
-        for key, (read, made) in hashes.items():
-            self.base_hashes[key], self.merged_hashes[key] = read.hexdigest(), made.hexdigest()
-        self.file_hashes[destination.name] = file_sha.hexdigest()
-
-    def _merge(self, stream: Stream, update: Update) -> tuple[Hash, Hash]:
-        info = stream.info
-        rows = info.shape[0] if info.shape else 1
-        columns = info.nbytes // (info.dtype.itemsize * max(rows, 1))
-        step = max(1, CHUNK_ELEMENTS // max(columns, 1))
-        generator = torch.Generator().manual_seed(seed_of(f"{self._seed} {info.key}"))
-        with self.ledger.target(info.key.removesuffix(".weight")):
-            for start in range(0, rows, step):
-                part = slice(start, min(start + step, rows))
-                slot, raw = stream.read((part.stop - start) * columns * info.dtype.itemsize)
-                base = self._rooms.widened(raw.view(info.dtype).view(-1, columns))
-                new, wanted = update.apply(base, part, self._rooms)
-                made = stream.room(slot, new)
-                self._round(new, made, generator)
-                stored = new.copy_(made).sub_(base)
-                if not self.ledger.enter(part, stored, wanted):
-                    _blame(info, base, update)
-                stream.write(slot, made)
-        return stream.hashes
-
-    def _round(self, exact: Tensor, made: Tensor, generator: torch.Generator) -> None:
-        if self._rounding == "stochastic" and made.dtype in (torch.bfloat16, torch.float16):
-            made.copy_(round_stochastically(exact, made.dtype, generator))
-        else:
-            made.copy_(exact)
-
-
-def _copy(stream: Stream) -> tuple[Hash, Hash]:
-    info = stream.info
-    for start in range(0, info.nbytes, COPY_BYTES):
-        slot, raw = stream.read(min(COPY_BYTES, info.nbytes - start))
-        values = raw.view(info.dtype)
-        require_finite(values, info)
-        if stream.dtype == info.dtype:
-            stream.pass_on(slot, raw)
-        else:
-            stream.write(slot, stream.room(slot, values).copy_(values))
-    return stream.hashes
-
-
-def _blame(info: TensorInfo, base: Tensor, update: Update) -> None:
-    require_finite(base, info)
-    for saved in update.whole:
-        require_finite(torch.cat([saved.rows(slice(0, info.shape[0]))]).flatten(), saved.info)
-    raise AdapterError(
-        "The sum is not finite in the type of the base.",
-        where=info.key,
-        expected=f"values that {info.dtype} can hold",
-        found="overflow or NaN",
-        next_step="check the adapter, or merge with a smaller alpha",
-    )
 
 
 def _require_mergeable(
@@ -255,6 +159,8 @@ def _require_peft_agrees(
     fitted: Sequence[tuple[Adapter, float]],
     steps: float,
 ) -> None:
+    if not read:
+        return
     parts = [
         Part(adapter, dict(zip(adapter.factors, renamed.factors, strict=True)), weight)
         for (adapter, _), (renamed, weight) in zip(read, fitted, strict=True)
@@ -283,15 +189,18 @@ def _require_accounted(
         )
 
 
-def _notes(
-    base: Checkpoint, read: Sequence[tuple[Adapter, float]], fitted: Sequence[tuple[Adapter, float]]
-) -> list[str]:
+def _notes(base: Checkpoint, read: Sequence[tuple[Change, float]]) -> list[str]:
     """What the inputs are that a person may not expect."""
-    notes = [f"ΔW of the adapter {adapter.path.name} is zero" for adapter, _ in read if adapter.is_zero]
-    for (adapter, _), (renamed, _) in zip(read, fitted, strict=True):
-        if adapter.keys != renamed.keys:
-            old, new = adapter.keys[0], renamed.keys[0]
-            notes.append(f"names of the adapter were those of another release: {old} is {new} here")
+    notes = [f"ΔW of the adapter {change.path.name} is zero" for change, _ in read if change.is_zero]
     if base.has_idle_head:
         notes.append("the base ties lm_head to the embeddings and stores one all the same: readers ignore it")
     return notes
+
+
+def _renamings(
+    read: Sequence[tuple[Adapter, float]], fitted: Sequence[tuple[Adapter, float]]
+) -> Iterator[str]:
+    for (adapter, _), (renamed, _) in zip(read, fitted, strict=True):
+        if adapter.keys != renamed.keys:
+            old, new = adapter.keys[0], renamed.keys[0]
+            yield f"names of the adapter were those of another release: {old} is {new} here"

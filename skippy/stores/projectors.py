@@ -22,9 +22,11 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from skippy.core.basis import Basis
+from skippy.core.spectral.rank import ONE_SIDED, TOP
 from skippy.errors import ProjectorError
 from skippy.stores.atomic import write_bytes, write_json
 from skippy.stores.checkpoints import digest_of_hashes
+from skippy.stores.documents import parse_object
 from skippy.stores.tensors import hash_tensor, header_bytes, read_header
 
 PROJECTORS_FILE = "projectors.safetensors"
@@ -98,7 +100,7 @@ class ProjectorStore:
 
         Args:
             name: the target.
-            U: left singular vectors (out, k).
+            U: left singular vectors (out, k), or (out, 0) where only inputs are protected.
             S: singular values (k,).
             V: right singular vectors (in, k).
             facts: its manifest entry: residual, orthonormality, completeness, gap, sigma_1, sigma_k, seconds.
@@ -116,7 +118,7 @@ class ProjectorStore:
         """Assemble the finished targets into the two final files, one at a time, and drop the parts.
 
         Args:
-            manifest: its head: base digest, k, tolerance, seed; `targets` is added here.
+            manifest: its head: base digest, basis, k, tolerance, seed; `targets` is added here.
             expected: names that must all be finished; None takes what there is.
 
         Returns:
@@ -155,7 +157,7 @@ class ProjectorStore:
                 with safe_open(path, "pt") as part:
                     entries[name] = json.loads(part.metadata()["facts"])
                     basis = Basis(*(part.get_tensor(letter) for letter in "USV"))
-                _require_basis(path, name, basis, tuple(entries[name]["shape"]))
+                _require_basis(path, name, basis, tuple(entries[name]["shape"]), basis_of(manifest))
                 for tensor in basis:
                     file.write(tensor.contiguous().numpy().tobytes())
             file.flush()
@@ -192,6 +194,7 @@ def read_projectors(
     *,
     base_digest: str | None = None,
     k: str | None = None,
+    basis: str = TOP,
     shapes: Mapping[str, tuple[int, ...]] | None = None,
 ) -> Projectors:
     """Read projectors and check them.
@@ -200,6 +203,7 @@ def read_projectors(
         directory: holds `projectors.safetensors` and `manifest.json`.
         base_digest: digest of the base they must belong to; None skips the check.
         k: the rule they must have been solved by, a number or `energy:SHARE`; None skips the check.
+        basis: what they must be directions of, one of `BASES`.
         shapes: (out, in) by target name, each of which must be covered; None checks the manifest's shapes.
 
     Raises:
@@ -223,6 +227,14 @@ def read_projectors(
             found=f"k={manifest.get('k')}",
             next_step=f"pass -P k={manifest.get('k')}, or leave svd_run out",
         )
+    if basis_of(manifest) != basis:
+        raise ProjectorError(
+            "The projectors are of another basis.",
+            where=str(folder / MANIFEST_FILE),
+            expected=f"basis={basis}",
+            found=f"basis={basis_of(manifest)}",
+            next_step=f"name one of that basis, or run mlflow run . -e svd --env-manager local -P basis={basis}",
+        )
     path = folder / PROJECTORS_FILE
     try:
         tensors = load_file(path)
@@ -235,7 +247,7 @@ def read_projectors(
         if any(f"{name}.{letter}" not in tensors for letter in "USV"):
             raise _unreadable(path, f"U, S and V of {name}", "not all of them")
         bases[name] = Basis(*(tensors[f"{name}.{letter}"] for letter in "USV"))
-        _require_basis(path, name, bases[name], shape)
+        _require_basis(path, name, bases[name], shape, basis)
     return Projectors(bases, manifest, projectors_digest(folder))
 
 
@@ -245,14 +257,22 @@ def projectors_digest(directory: str | Path) -> str:
     return digest_of_hashes(infos, {key: hash_tensor(info) for key, info in infos.items()})
 
 
-def _require_basis(path: Path, name: str, basis: Basis, shape: tuple[int, ...]) -> None:
+def basis_of(manifest: Mapping[str, Any]) -> str:
+    """What directions a manifest is about; before there was a choice, the top ones."""
+    return str(manifest.get("basis", TOP))
+
+
+def _require_basis(path: Path, name: str, basis: Basis, shape: tuple[int, ...], kind: str) -> None:
     k = basis.S.shape[0] if basis.S.ndim == 1 else -1
+    left = 0 if kind in ONE_SIDED else k
     found = tuple(tuple(tensor.shape) for tensor in basis)
-    if found != ((shape[0], k), (k,), (shape[1], k)):
-        raise _unreadable(path, f"{name}: U ({shape[0]}, k), S (k,), V ({shape[1]}, k)", str(found))
+    if found != ((shape[0], left), (k,), (shape[1], k)):
+        columns = "0" if kind in ONE_SIDED else "k"
+        raise _unreadable(path, f"{name}: U ({shape[0]}, {columns}), S (k,), V ({shape[1]}, k)", str(found))
     for letter, tensor in (("U", basis.U), ("V", basis.V)):
         gram = tensor.double().mT @ tensor.double()
-        error = float((gram - torch.eye(k, dtype=torch.float64)).abs().max()) if k else 0.0
+        identity = torch.eye(len(gram), dtype=torch.float64)
+        error = float((gram - identity).abs().max()) if len(gram) else 0.0
         if not error <= ORTHONORMALITY_LIMIT:  # also catches NaN
             raise _unreadable(
                 path, f"{name}.{letter} orthonormal to {ORTHONORMALITY_LIMIT:g}", f"{error:.3g}"
@@ -272,9 +292,9 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
             next_step="run the svd stage: mlflow run . -e svd --env-manager local",
         )
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = parse_object(path.read_bytes())
         if all("shape" in entry for entry in manifest["targets"].values()):
-            return dict(manifest)
+            return manifest
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise _unreadable(path, "a JSON object with targets and their shapes", repr(error)) from error
     raise _unreadable(path, "a shape for every target", "one without")

@@ -7,7 +7,6 @@ the tensors by sha256, so that a damaged file is no measurement.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -27,6 +26,7 @@ from skippy.core.personality.reference import (
 from skippy.core.personality.subspaces import PersonaSubspace
 from skippy.errors import ProjectorError
 from skippy.stores.atomic import new_directory, write_bytes, write_json
+from skippy.stores.documents import parse_object
 
 REFERENCE_FILE = "reference.safetensors"
 MANIFEST_FILE = "manifest.json"
@@ -157,11 +157,9 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
             next_step="run the subspace stage",
         )
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = parse_object(path.read_bytes())
     except ValueError as error:
         raise _damaged(path, "a JSON object", str(error)) from error
-    if not isinstance(manifest, dict):
-        raise _damaged(path, "a JSON object", type(manifest).__name__)
     missing = {"sha256", "targets", "hooks", "traits", "depth"} - set(manifest)
     if missing:
         raise _damaged(path, "all of its fields", f"without {', '.join(sorted(missing))}")

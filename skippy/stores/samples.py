@@ -144,7 +144,7 @@ def _parse(file: Path, number: int, line: bytes) -> Sample:
             differing = sorted(set(entry) ^ set(SAMPLE_FIELDS))
             raise ValueError(f"missing or unknown fields {differing}")
         return Sample(**entry)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise SamplesError(
             "The samples file is damaged before its end.",
             where=f"{file}, line {number}",

@@ -8,14 +8,15 @@ still being hashed: reading the files is then nearly all there is to wait for.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain, groupby
 
 import torch
 
-from skippy.core.spectral.rank import MAX_K, RankRule
+from skippy.core.spectral.bottom import bottom_singular_subspaces
+from skippy.core.spectral.rank import BOTTOM, MAX_K, TOP, RankRule
 from skippy.core.spectral.subspaces import SingularSubspace, rank_for_energy, seed_of, top_singular_subspaces
 from skippy.core.target import Target
 from skippy.stores.checkpoints import Checkpoint
@@ -24,8 +25,8 @@ GPU_BATCH_BYTES = 2 * 2**30
 READERS = 8
 """Threads that read a GPU's next batch."""
 
-Solved = list[tuple[Target, SingularSubspace, float]]
-"""The targets of one batch, each with its subspace and the seconds it took."""
+Solved = list[tuple[Target, SingularSubspace, float, Mapping[str, float]]]
+"""The targets of one batch, each with its subspace, the seconds it took, and what else was measured of it."""
 
 
 @dataclass(frozen=True)
@@ -36,11 +37,13 @@ class SubspaceTask:
         rule: how many directions it keeps.
         tolerance: largest residual, relative to σ_1, that is certified.
         seed: of the random starts, beside the target's name.
+        basis: `top` or `bottom`, the end of the spectrum.
     """
 
     rule: RankRule
     tolerance: float = 1e-5
     seed: int = 0
+    basis: str = TOP
 
 
 class Solver:
@@ -85,12 +88,14 @@ class Solver:
         started = time.monotonic()
         found = solve(batch, weights, self._task)
         seconds = (time.monotonic() - started) / len(batch)
-        return [(target, subspace, seconds) for target, subspace in zip(batch, found, strict=True)]
+        return [(target, subspace, seconds, {}) for target, subspace in zip(batch, found, strict=True)]
 
 
 def solve(batch: Sequence[Target], weights: torch.Tensor, task: SubspaceTask) -> list[SingularSubspace]:
     """The subspaces of one stack of weights (targets, out, in), certified."""
     names = [target.name for target in batch]
+    if task.basis == BOTTOM:
+        return bottom_singular_subspaces(weights, task.rule.k, tolerance=task.tolerance, names=names)
     seeds = [seed_of(f"{task.seed}:{name}") for name in names]
     k = task.rule.k or _rank_for_share(weights, task, seeds, names)
     return top_singular_subspaces(weights, k, tolerance=task.tolerance, seeds=seeds, names=names)

@@ -1,7 +1,8 @@
 """What one tensor of a base becomes: its rows plus what one or several adapters add to them.
 
 A plain target gets ΔW = s·B·A. A DoRA target becomes m ⊙ (W + ΔW) / ‖W + ΔW‖, norms by rows. A module saved whole
-replaces the base's. Each is a change ΔW of the base, is scaled by its weight, and changes are added up.
+replaces the base's. A gate multiplies some weights. Each is a change ΔW of the base, is scaled by its weight, and
+changes are added up.
 
 Source: LoRA, arXiv 2106.09685, eq. 3; DoRA, arXiv 2402.09353, eq. 5. Departure: with several adapters, or a weight
 other than 1, DoRA's W' − W is scaled, so that a weight of 0 gives the base.
@@ -11,7 +12,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -28,6 +30,12 @@ class LowRank:
     factors: LoraFactors
     weight: float
     magnitude: Tensor | None = None
+
+    def to(self, device: torch.device | str) -> LowRank:
+        """The same on another device."""
+        factors = replace(self.factors, A=self.factors.A.to(device), B=self.factors.B.to(device))
+        magnitude = None if self.magnitude is None else self.magnitude.to(device)
+        return LowRank(factors, self.weight, magnitude)
 
     def delta(self, rows: slice, out: Tensor | None = None) -> Tensor:
         """s·B·A of these rows, in float32 and in PEFT's own order of operations."""
@@ -48,6 +56,21 @@ class LowRank:
         return moved.mul_((self.magnitude[rows].float() / lengths)[:, None])
 
 
+class Gated(Protocol):
+    """A part that multiplies weights in place of adding to them; `mask_changes` has one."""
+
+    weight: float
+
+    def to(self, device: torch.device | str) -> Gated:
+        """The same on another device."""
+
+    def delta(self, rows: slice, base: Tensor) -> Tensor:
+        """ΔW of these rows, at weight 1."""
+
+    def gated(self, rows: slice, base: Tensor) -> Tensor:
+        """W + weight·ΔW of these rows, with the bits of the base where nothing goes."""
+
+
 @dataclass(frozen=True)
 class Replacement:
     """A tensor that was saved whole; read by rows, never whole."""
@@ -63,8 +86,9 @@ class Replacement:
 class Rooms:
     """Buffers that are used again: a fresh one for every step would fault in its pages, and miss the cache."""
 
-    def __init__(self) -> None:
-        self._buffers = [torch.empty(0) for _ in range(3)]
+    def __init__(self, device: torch.device | str = "cpu") -> None:
+        self._device = device
+        self._buffers = [torch.empty(0, device=device) for _ in range(3)]
 
     def first(self, shape: Sequence[int]) -> Tensor:
         """One of this shape, float32."""
@@ -81,7 +105,7 @@ class Rooms:
     def _of(self, index: int, shape: Sequence[int]) -> Tensor:
         count = math.prod(shape)
         if len(self._buffers[index]) < count:
-            self._buffers[index] = torch.empty(count)
+            self._buffers[index] = torch.empty(count, device=self._device)
         return self._buffers[index][:count].view(tuple(shape))
 
 
@@ -91,11 +115,31 @@ class Update:
 
     low_rank: list[LowRank] = field(default_factory=list)
     whole: list[Replacement] = field(default_factory=list)
+    gates: list[Gated] = field(default_factory=list)
+
+    @property
+    def parts(self) -> list[LowRank | Replacement | Gated]:
+        """All of them."""
+        return [*self.low_rank, *self.whole, *self.gates]
 
     @property
     def is_target(self) -> bool:
         """Whether it is a target, with a place among the projectors, and not a module saved whole."""
         return not self.whole
+
+    def add(self, other: Update) -> None:
+        """Let what another says come on top."""
+        self.low_rank += other.low_rank
+        self.whole += other.whole
+        self.gates += other.gates
+
+    def to(self, device: torch.device | str) -> Update:
+        """The same on another device; modules saved whole stay where they are."""
+        return Update(
+            [part.to(device) for part in self.low_rank],
+            list(self.whole),
+            [part.to(device) for part in self.gates],
+        )
 
     def apply(self, base: Tensor, rows: slice, room: Rooms) -> tuple[Tensor, Tensor]:
         """The new rows and what was added to them.
@@ -108,13 +152,16 @@ class Update:
         Returns:
             W + ΔW and ΔW, both float32; exact replacements are not rounded a second time.
         """
-        if len(self.low_rank) == 1 and not self.whole and self.low_rank[0].magnitude is None:
+        if len(self.gates) == 1 and not self.low_rank and not self.whole:
+            new = self.gates[0].gated(rows, base)
+            return new, new - base
+        if len(self.low_rank) == 1 and not self.parts[1:] and self.low_rank[0].magnitude is None:
             part = self.low_rank[0]
             delta = part.delta(rows, room.first(base.shape))
             if part.weight != 1.0:
                 delta.mul_(part.weight)
             return torch.add(base, delta, out=room.second(base.shape)), delta
-        if [*(each.weight for each in self.low_rank), *(each.weight for each in self.whole)] == [1.0]:
+        if [each.weight for each in self.parts] == [1.0]:
             new = (
                 self.whole[0].rows(rows)
                 if self.whole
@@ -125,6 +172,8 @@ class Update:
         for part in self.low_rank:
             change = part.change(rows, base)
             total = _add(total, change if part.weight == 1.0 else change.mul_(part.weight))
+        for gate in self.gates:
+            total = _add(total, gate.delta(rows, base).mul_(gate.weight))
         for saved in self.whole:
             total = _add(total, saved.rows(rows).sub_(base).mul_(saved.weight))
         assert total is not None

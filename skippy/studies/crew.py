@@ -71,6 +71,11 @@ class Crew:
             self._spawned += 1
             self._processes[rank] = self._start(rank)
 
+    def finish(self) -> None:
+        """Wait until each has ended by itself, which they do when no cell is free."""
+        for process in self._processes.values():
+            process.wait()
+
     def stop(self) -> None:
         """Ask all to end; their runs become KILLED and their cells free."""
         for process in self._processes.values():

@@ -22,10 +22,11 @@ from skippy.evaluation.suites import Question, everyday_questions, requests_for
 from skippy.models.generation import TransformersBackend
 from skippy.models.loading import load_model, load_tokenizer
 from skippy.resolve.bases import Base
+from skippy.resolve.dial import Dial
 from skippy.resolve.subjects import Subject
 from skippy.stores.adapters import Adapter
+from skippy.stores.changes import Change
 from skippy.stores.samples import Sample, SampleStore, read_samples
-from skippy.studies.playback import Dial
 
 logger = logging.getLogger(__name__)
 
@@ -56,9 +57,9 @@ class DoseSearch:
 
     base: Base
     character: Character
-    adapter: Adapter
+    adapter: Change
     label: str
-    others: Mapping[str, Adapter]
+    others: Mapping[str, Change]
     level: float
     largest: float
     questions: Sequence[Question]
@@ -113,10 +114,10 @@ class MatchedDose:
 def plan_search(
     base: Base,
     character: Character,
-    adapter: Adapter,
+    adapter: Change,
     label: str,
     *,
-    others: Mapping[str, Adapter],
+    others: Mapping[str, Change],
     level: float,
     largest: float,
     device: str,
@@ -137,7 +138,7 @@ def plan_search(
             next_step="add them to the character file or to the file of prompts=…, or pass match_by=steps",
         )
     for name, one in {label: adapter, **others}.items():
-        if one.magnitudes or one.saved:
+        if isinstance(one, Adapter) and (one.magnitudes or one.saved):
             raise AdapterError(
                 "The adapter is more than a scaled update, so it has no α to search.",
                 where=name,
@@ -196,9 +197,10 @@ class _Meter:
         self._playing = ("", "")
 
     @contextmanager
-    def playing(self, adapter: Adapter, label: str) -> Iterator[None]:
+    def playing(self, adapter: Change, label: str) -> Iterator[None]:
         """Play one adapter; the base's weights are restored to the bit."""
-        self._dial, self._playing = Dial(self._model, adapter.factors), (label, adapter.digest()[:16])
+        self._dial = Dial(self._model, self._search.base.checkpoint, adapter)
+        self._playing = (label, adapter.digest()[:16])
         try:
             yield
         finally:

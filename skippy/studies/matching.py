@@ -10,13 +10,14 @@ from skippy.characters.loader import bundled_characters, load_character
 from skippy.characters.own_prompts import own_prompts
 from skippy.characters.schema import Character
 from skippy.core.inference.matching import match_steps
+from skippy.core.variants import place_words
 from skippy.errors import ConfigError
 from skippy.evaluation.metrics import FRONTIER, persona_by_step
 from skippy.resolve.bases import Base
 from skippy.resolve.devices import pick_device
 from skippy.resolve.runs import CHARACTER_DIGEST
 from skippy.resolve.workspaces import claim_workspace, discard_workspace
-from skippy.stores.adapters import Adapter, read_adapter
+from skippy.stores.changes import Change, read_change
 from skippy.stores.samples import read_samples
 from skippy.studies.matched_dose import DoseSearch, MatchedDose, plan_search, search_dose
 from skippy.tracking.records import RunRecord
@@ -41,7 +42,10 @@ def matched_step(walks: Sequence[RunRecord], train: RunRecord, tracker: Tracker)
         persona_by_step(read_samples(tracker.artifacts.path(walk.run_id, FRONTIER))) for walk in ordered
     ]
     steps = match_steps(*personas)
-    matched = [f"{arm[step]:.2f} at step {step}" for arm, step in zip(personas, steps, strict=True)]
+    matched = [
+        f"{arm[step]:.2f} at {place_words(walk.variant, step)}"
+        for walk, arm, step in zip(ordered, personas, steps, strict=True)
+    ]
     logger.info("merge: persona %s matches %s of the other arms", matched[0], ", ".join(matched[1:]))
     return steps[0]
 
@@ -49,7 +53,7 @@ def matched_step(walks: Sequence[RunRecord], train: RunRecord, tracker: Tracker)
 def search_for(
     tracker: Tracker,
     base: Base,
-    adapter: Adapter,
+    adapter: Change,
     train_run: str,
     walk_runs: Sequence[str],
     *,
@@ -90,7 +94,7 @@ def search_for(
     for walk in walks:
         other = tracker.runs.read(walk.link("train"))
         if other.run_id != train_run:
-            others[_label(other)] = read_adapter(tracker.artifacts.path(other.run_id, "adapter"))
+            others[_label(other)] = read_change(tracker.artifacts.path(other.run_id, "adapter"))
     asked, _ = own_prompts(_character_of(train, character), prompts)
     return plan_search(
         *(base, asked, adapter, _label(train)),

@@ -1,4 +1,4 @@
-"""One trained adapter played back over α: W + αΔW in the live weights, every question asked, divergence measured.
+"""One update played back over α: W + αΔW in the live weights, every question asked, divergence measured.
 
 No checkpoint is written. Projection commutes with α, so V4's equalities hold at every α (MATH §8); the weights are
 rounded to the base's type, as a merge at that α would round them.
@@ -15,13 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from skippy.core.inference.cells import Cell, TrainingDose
-from skippy.core.spectral import lora
-from skippy.core.spectral.lora import LoraFactors
-from skippy.errors import AdapterError
 from skippy.evaluation.asking import BANAL_MAX_TOKENS
 from skippy.evaluation.suites import AIME, BANAL, grade, requests_for
 from skippy.models.generation import TransformersBackend
 from skippy.models.prompts import prompt_ids
+from skippy.resolve.dial import Dial
+from skippy.stores.changes import Change
 from skippy.stores.samples import Sample
 from skippy.studies.inputs import PURPOSE, StudyInputs
 
@@ -30,49 +29,6 @@ KL_TEXTS = 48
 KL_TOKENS = 256
 KL_BATCH = 12
 SUITE_NAMES = {AIME: "problems", BANAL: "everyday"}
-
-
-class Dial:
-    """Sets the live weights to W + αΔW; α = 0 restores them to the bit.
-
-    Args:
-        model: the base, as loaded.
-        factors: the adapter, by target name.
-    """
-
-    def __init__(self, model: nn.Module, factors: Mapping[str, LoraFactors]) -> None:
-        weights = {name.removesuffix(".weight"): one for name, one in model.named_parameters()}
-        missing = sorted(set(factors) - set(weights))
-        if missing or not factors:
-            raise AdapterError(
-                "The adapter does not sit on weights of this model.",
-                where=", ".join(missing[:4]) or "the adapter",
-                expected=f"{len(factors)} targets among the model's weights",
-                found=f"{len(missing)} that it does not have",
-                next_step="check that the adapter belongs to this base",
-            )
-        self._targets = {name: weights[name] for name in factors}
-        self._originals = {name: weight.detach().clone() for name, weight in self._targets.items()}
-        device = next(iter(self._targets.values())).device
-        self._factors = {
-            name: LoraFactors(one.A.to(device), one.B.to(device), one.scale) for name, one in factors.items()
-        }
-
-    @torch.no_grad()
-    def turn(self, alpha: float) -> None:
-        """Set the scale."""
-        for name, weight in self._targets.items():
-            original = self._originals[name]
-            if alpha:
-                weight.copy_(original.float() + alpha * lora.dense_delta(self._factors[name]))
-            else:
-                weight.copy_(original)
-
-    def relative_norm(self) -> float:
-        """‖ΔW‖_F / ‖W‖_F over all targets, at α = 1."""
-        change = sum(float(lora.delta_energies(one.A, one.B, one.scale)) for one in self._factors.values())
-        whole = sum(float(one.double().square().sum()) for one in self._originals.values())
-        return math.sqrt(change / whole)
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,11 +134,11 @@ def play_back(
     inputs: StudyInputs,
     model: nn.Module,
     tokenizer: Any,
-    factors: Mapping[str, LoraFactors],
+    change: Change,
     base_samples: Sequence[Sample],
 ) -> Iterator[tuple[float, list[Sample], dict[str, float]]]:
     """α, the samples and the predictors at each α of the plan, ascending."""
-    dial = Dial(model, factors)
+    dial = Dial(model, inputs.base.checkpoint, change)
     measures = divergences(inputs, model, tokenizer, base_samples)
     norm = dial.relative_norm()
     for alpha in inputs.plan.alphas:

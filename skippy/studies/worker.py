@@ -22,7 +22,7 @@ from skippy.errors import SkippyError
 from skippy.models.loading import load_model, load_tokenizer
 from skippy.progress import LINES_VARIABLE
 from skippy.resolve.workspaces import claim_workspace, workspace
-from skippy.stores.adapters import read_adapter
+from skippy.stores.changes import read_change
 from skippy.stores.samples import Sample, read_samples
 from skippy.studies.board import (
     ATTEMPT_TAG,
@@ -159,9 +159,9 @@ def _play(
     base_samples: list[Sample],
 ) -> tuple[list[Cell], list[Sample]]:
     model, tokenizer = _load(inputs, device)
-    factors = read_adapter(adapter).factors
+    change = read_change(adapter)
     cells, kept = [], []
-    for alpha, samples, measured in play_back(inputs, model, tokenizer, factors, base_samples):
+    for alpha, samples, measured in play_back(inputs, model, tokenizer, change, base_samples):
         cells.append(cell_of(samples, unit.arm, unit.training, alpha, unit.seed, {**figures, **measured}))
         kept += samples
     return cells, kept

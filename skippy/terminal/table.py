@@ -27,6 +27,16 @@ def to_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
     )
 
 
+def to_size(nbytes: int) -> str:
+    """A number of bytes as a person reads it: 17.5 GB."""
+    size = float(nbytes)
+    for unit in ("B", "kB", "MB"):
+        if size < 999.5:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:,.1f} GB"
+
+
 def when(milliseconds: int | None) -> str:
     """A time of the store as ISO 8601, UTC, to the second; empty where there is none."""
     if milliseconds is None:

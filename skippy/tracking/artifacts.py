@@ -12,7 +12,7 @@ from mlflow.exceptions import MlflowException
 
 from skippy.errors import MissingRunError
 from skippy.tracking.connection import StoreAccess, local_path
-from skippy.tracking.stage_run import translated_errors
+from skippy.tracking.refusals import translated_errors
 
 ENDED = ("FINISHED", "FAILED", "KILLED")
 

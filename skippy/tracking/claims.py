@@ -16,7 +16,7 @@ from mlflow.exceptions import MlflowException
 from skippy.errors import TrackingError
 from skippy.tracking.connection import StoreAccess
 from skippy.tracking.patience import patiently
-from skippy.tracking.stage_run import translated_errors
+from skippy.tracking.refusals import translated_errors
 from skippy.tracking.tags import NOTE_TAG, Tag
 
 CLAIMS_EXPERIMENT = "skippy-claims"

@@ -12,13 +12,14 @@ from pathlib import Path
 from urllib.parse import quote, unquote, urlparse, urlsplit, urlunsplit
 
 import mlflow
+import sqlalchemy
 from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.utils.file_utils import local_file_uri_to_path
-from sqlalchemy.exc import SQLAlchemyError
 
-from skippy.errors import SkippyError, TrackingError, as_ours
+from skippy.errors import TrackingError
+from skippy.tracking.refusals import opening
 
 logger = logging.getLogger(__name__)
 
@@ -37,8 +38,8 @@ CLIENT_LIMITS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3", "MLFLOW_HTTP_REQUEST_TI
 """How long mlflow's own client holds on to a dead server: its defaults are seven retries of two minutes each."""
 PLAIN_CHARACTERS = "/ !$&'()*+,;=:@~"
 """Those that a path keeps in a database's URI; `%`, `?` and `#` mean something else there."""
-DRIVERS = {"psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}
-"""Module that a database's URI asks for → the package that has it."""
+TIMED_DATABASES = ("postgresql", "mysql")
+"""Those whose drivers take a time limit for connecting."""
 CHATTY_LOGGERS = ("alembic", "mlflow.store.db.utils", "mlflow.tracking.fluent", "mlflow.projects.utils")
 
 
@@ -151,11 +152,12 @@ def open_store(root: Path | None = None) -> Store:
     # It prints a traceback for every try at a locked database, before the caller has decided what that means.
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     root = (root or find_project_root()).resolve()
-    uri = _absolute_uri(os.environ.get("MLFLOW_TRACKING_URI") or _sqlite_uri(root / "mlflow.db"))
+    uri = named_uri(root)
     is_server = urlparse(uri).scheme in SERVER_SCHEMES
     if is_server:
         uri = _take_credentials(uri)
-    require_usable(uri)
+    with opening(uri):
+        require_usable(uri)
     mlflow.set_tracking_uri(uri)
     database = _sqlite_path(uri)
     lock = database.with_suffix(".db.lock") if database else None
@@ -167,57 +169,34 @@ def open_store(root: Path | None = None) -> Store:
     return Store(uri, experiment_id, location, root, client)
 
 
-def require_usable(uri: str) -> None:
-    """Refuse a store of a kind that skippy does not use, or a server that does not answer.
+def named_uri(root: Path | None = None) -> str:
+    """The store that MLFLOW_TRACKING_URI names, else `mlflow.db` under `root`; absolute.
 
     Raises:
-        TrackingError: it is one of these.
+        TrackingError: it is a plain directory.
     """
-    if urlparse(_absolute_uri(uri)).scheme in SERVER_SCHEMES:
+    root = (root or find_project_root()).resolve()
+    return _absolute_uri(os.environ.get("MLFLOW_TRACKING_URI") or _sqlite_uri(root / "mlflow.db"))
+
+
+def require_usable(uri: str) -> None:
+    """Refuse a store of a kind that skippy does not use, or one that does not answer, at the first try.
+
+    Raises:
+        TrackingError: a directory, or a server that does not answer.
+        SQLAlchemyError: a database does not let us in; `opening` says it in our words.
+    """
+    scheme = urlparse(_absolute_uri(uri)).scheme
+    if scheme.startswith(TIMED_DATABASES):
+        # MLflow itself would try ten times, for two minutes.
+        engine = sqlalchemy.create_engine(uri, connect_args={"connect_timeout": int(HEALTH_TIMEOUT_SECONDS)})
+        with engine.connect():
+            pass
+        engine.dispose()
+    if scheme in SERVER_SCHEMES:
         for variable, limit in CLIENT_LIMITS.items():
             os.environ.setdefault(variable, limit)
         _require_healthy(uri)
-
-
-@contextmanager
-def opening(uri: str) -> Iterator[None]:
-    """Turn whatever opening a store may raise into one of our messages.
-
-    Raises:
-        TrackingError: its driver is missing, it is not there, not writable or not a store.
-    """
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        package = DRIVERS.get(error.name or "", error.name)
-        raise TrackingError(
-            "The driver of the tracking database is not installed.",
-            where=uri,
-            expected=f"the package {package}",
-            found="no such package",
-            next_step=f"pip install {package}",
-        ) from error
-    except SkippyError:
-        raise
-    except (MlflowException, SQLAlchemyError, OSError) as error:
-        raise TrackingError(
-            "The tracking store cannot be opened.",
-            where=uri,
-            expected="a database or server that can be read and written",
-            found=(str(error).strip().splitlines() or [type(error).__name__])[0],
-            next_step="set MLFLOW_TRACKING_URI to a store that exists, or unset it to use mlflow.db here",
-        ) from error
-
-
-def translate(error: BaseException) -> SkippyError | None:
-    """An error of the store, its database, a driver or the operating system in our words; None for anything else."""
-    if isinstance(error, MlflowException | SQLAlchemyError):
-        return TrackingError(
-            "The tracking store refused.",
-            found=(str(error).strip().splitlines() or [type(error).__name__])[0],
-            next_step="look whether the store can be reached and written; then run the same command again",
-        )
-    return as_ours(error)
 
 
 def _require_experiment(client: MlflowClient, artifacts: str | None) -> tuple[str, str]:

@@ -13,6 +13,7 @@ from mlflow.exceptions import MlflowException
 
 from skippy.errors import TrackingError
 from skippy.tracking.connection import Store, file_lock
+from skippy.tracking.refusals import translated_errors
 from skippy.tracking.signals import is_process_gone, process_tag
 from skippy.tracking.tags import CLAIM_PREFIX
 
@@ -52,6 +53,18 @@ def exclusive(store: Store, name: str) -> Iterator[None]:
             store.client.delete_experiment_tag(store.experiment_id, key)
 
 
+def stale_claims(store: Store) -> dict[str, str]:
+    """Claims on a server whose process, of this machine, is gone: key → process."""
+    tags = store.client.get_experiment(store.experiment_id).tags
+    claims = {key: json.loads(text)["process"] for key, text in tags.items() if key.startswith(CLAIM_PREFIX)}
+    return {key: process for key, process in claims.items() if is_process_gone(process)}
+
+
+def drop_claim(store: Store, key: str) -> None:
+    """Take a stale claim away."""
+    store.client.delete_experiment_tag(store.experiment_id, key)
+
+
 def _await_turn(store: Store, name: str, key: str, number: int) -> None:
     """Wait until nobody is choosing and nobody with a smaller number, or the same and a smaller key, is left."""
     seen: dict[str, tuple[int, float]] = {}
@@ -88,10 +101,12 @@ def _await_turn(store: Store, name: str, key: str, number: int) -> None:
 
 def _claims(store: Store, name: str) -> dict[str, dict]:
     """Every contender for `name`: key → number (0 while it chooses) and process."""
-    tags = store.client.get_experiment(store.experiment_id).tags
+    with translated_errors(name):
+        tags = store.client.get_experiment(store.experiment_id).tags
     return {key: json.loads(text) for key, text in tags.items() if key.startswith(f"{CLAIM_PREFIX}{name}.")}
 
 
 def _write(store: Store, key: str, number: int) -> None:
     claim = json.dumps({"number": number, "process": process_tag()})
-    store.client.set_experiment_tag(store.experiment_id, key, claim)
+    with translated_errors(key.removeprefix(CLAIM_PREFIX).rpartition(".")[0]):
+        store.client.set_experiment_tag(store.experiment_id, key, claim)

@@ -9,7 +9,7 @@ import mlflow
 from skippy.redaction import redact
 from skippy.tracking.connection import Store
 from skippy.tracking.exclusion import exclusive
-from skippy.tracking.stage_run import translated_errors
+from skippy.tracking.refusals import translated_errors
 from skippy.tracking.tags import Tag
 
 _ILLEGAL = re.compile(r"""[/:.%"']""")

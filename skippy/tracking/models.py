@@ -21,8 +21,9 @@ from skippy.tracking.connection import Store, StoreAccess, local_path
 from skippy.tracking.external_models import external_model
 from skippy.tracking.mlmodel import WEIGHTS, write_mlmodel
 from skippy.tracking.orphans import remove_weights, scratch_directory, sweep_orphans
+from skippy.tracking.refusals import translated_errors
 from skippy.tracking.registry import ModelVersionRecord, Registry, check_model_name, parse_model_uri
-from skippy.tracking.stage_run import StageRun, translated_errors
+from skippy.tracking.stage_run import StageRun
 
 logger = logging.getLogger(__name__)
 
@@ -229,6 +230,28 @@ class Models(StoreAccess):
             there = self.store.client.list_logged_model_artifacts(model_id, WEIGHTS)
         if not any(item.path == f"{WEIGHTS}/config.json" for item in there):
             raise _weights_gone(uri, logged.artifact_location)
+
+    def read_file(self, version: ModelVersionRecord, path: str) -> bytes | None:
+        """A small file beside a version's weights, e.g. `weights/skippy.json`; None where it is not there."""
+        with translated_errors(version.uri):
+            try:
+                location = (
+                    self.store.client.get_logged_model(version.model_id).artifact_location
+                    if version.model_id
+                    else self.store.client.get_model_version_download_uri(version.name, str(version.version))
+                )
+                folder = local_path(location)
+                if folder is not None:
+                    return (folder / path).read_bytes()
+                with tempfile.TemporaryDirectory() as scratch:
+                    found = mlflow_artifacts.download_artifacts(
+                        artifact_uri=f"{location.rstrip('/')}/{path}",
+                        dst_path=scratch,
+                        tracking_uri=self.store.uri,
+                    )
+                    return Path(found).read_bytes()
+            except (MlflowException, OSError):
+                return None
 
     def write_card(self, uri: str, text: str) -> None:
         """Make `text` the description of a registered version, and keep it beside its weights.

@@ -10,6 +10,7 @@ import fcntl
 import logging
 import os
 import shutil
+import stat
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -22,7 +23,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from skippy.tracking.connection import Store, local_path
-from skippy.tracking.stage_run import translated_errors
+from skippy.tracking.refusals import translated_errors
 from skippy.tracking.tags import Tag
 
 logger = logging.getLogger(__name__)
@@ -109,7 +110,7 @@ def scratch_directory(store: Store, name: str) -> Iterator[Path]:
 def _models(store: Store) -> Iterator[Orphan]:
     registered: set[str] | None = None
     endings: dict[str, str] = {}
-    for model in _logged_models(store):
+    for model in logged_models(store):
         run_id = model.source_run_id or ""
         if not run_id or Tag.MODEL_DIGEST in model.tags:
             continue  # stands for weights outside the store
@@ -132,7 +133,7 @@ def _models(store: Store) -> Iterator[Orphan]:
             model.artifact_location,
             run_id,
             model.model_id,
-            _size(folder) if folder is not None else None,
+            bytes_under(folder) if folder is not None else None,
         )
 
 
@@ -142,7 +143,9 @@ def _scratch(store: Store) -> Iterator[Orphan]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             yield Orphan(
-                "a copy on its way to the server, left by a killed process", str(folder), nbytes=_size(folder)
+                "a copy on its way to the server, left by a killed process",
+                str(folder),
+                nbytes=bytes_under(folder),
             )
         except BlockingIOError:
             continue
@@ -151,10 +154,11 @@ def _scratch(store: Store) -> Iterator[Orphan]:
     for folder in sorted(Path(tempfile.gettempdir()).glob(f"{OLD_SCRATCH_PREFIX}*/")):
         if time.time() - folder.stat().st_mtime > OLD_SCRATCH_SECONDS:
             what = "a copy on its way to a server, left by an earlier version"
-            yield Orphan(what, str(folder), nbytes=_size(folder), is_safe=False)
+            yield Orphan(what, str(folder), nbytes=bytes_under(folder), is_safe=False)
 
 
-def _logged_models(store: Store) -> Iterator[LoggedModel]:
+def logged_models(store: Store) -> Iterator[LoggedModel]:
+    """Every logged model of the experiment."""
     token = None
     while True:
         page = store.client.search_logged_models(
@@ -187,5 +191,19 @@ def _ending(store: Store, run_id: str) -> str:
         return "gone"
 
 
-def _size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+def bytes_under(folder: Path, seen: set[tuple[int, int]] | None = None) -> int:
+    """Bytes of the files at or under a path, symbolic links not followed; a file of several names counts once.
+
+    Args:
+        folder: a directory or a file.
+        seen: device and inode of what was counted before; added to.
+    """
+    seen = set() if seen is None else seen
+    total = 0
+    for path in (folder, *folder.rglob("*")):
+        with suppress(OSError):  # it may go while it is looked at
+            facts = path.lstat()
+            if stat.S_ISREG(facts.st_mode) and (facts.st_dev, facts.st_ino) not in seen:
+                seen.add((facts.st_dev, facts.st_ino))
+                total += facts.st_size
+    return total

@@ -28,6 +28,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from skippy.errors import TrackingError
 from skippy.redaction import redact
 from skippy.tracking.connection import Store, open_store
+from skippy.tracking.refusals import refused
 
 logger = logging.getLogger(__name__)
 
@@ -236,21 +237,27 @@ def deliver_left_behind(store: Store) -> list[str]:
     """
     complete: list[str] = []
     refused: TrackingError | None = None
+    for outbox in left_behind(store):
+        try:
+            if not outbox.deliver_kept():
+                break
+        except TrackingError as error:
+            refused = error
+            continue
+        complete.append(outbox.run_id)
+        logger.info("tracking: run %s has everything now that it could not deliver", outbox.run_id)
+    if refused is not None:
+        raise refused
+    return complete
+
+
+def left_behind(store: Store) -> Iterator[Outbox]:
+    """What ended processes kept and nobody delivered; nobody else gets at it while it is looked at."""
     for folder in sorted((store.unfinished / FOLDER).glob("*/")):
         with _nobody_at(folder) as is_free:
             outbox = Outbox(store, folder.name)
             if is_free and outbox.is_waiting:
-                try:
-                    if not outbox.deliver_kept():
-                        break
-                except TrackingError as error:
-                    refused = error
-                    continue
-                complete.append(folder.name)
-                logger.info("tracking: run %s has everything now that it could not deliver", folder.name)
-    if refused is not None:
-        raise refused
-    return complete
+                yield outbox
 
 
 @contextmanager
@@ -277,7 +284,7 @@ def _payload(path: Path) -> Path | None:
 
 def _refused(where: str, error: Exception) -> Exception:
     if isinstance(error, MlflowException | RequestException):
-        return TrackingError("The tracking store refused.", where=f"run {where}", found=str(error))
+        return refused(error, f"run {where}")
     return error
 
 

@@ -39,7 +39,7 @@ def _open(uri: str, build: Callable[[Any], Any]) -> Any:
         return build(service)
     connection, errors = import_module("skippy.tracking.connection"), import_module("skippy.errors")
     try:
-        with connection.opening(uri):
+        with import_module("skippy.tracking.refusals").opening(uri):
             connection.require_usable(uri)
             return build(service)
     except errors.SkippyError as error:

@@ -34,9 +34,9 @@ from skippy.errors import TrackingError
 from skippy.redaction import hide_credentials
 from skippy.tracking.connection import Store, StoreAccess
 from skippy.tracking.lifecycle import mark_dead
-from skippy.tracking.records import to_record
+from skippy.tracking.records import RunRecord, to_record
+from skippy.tracking.refusals import translated_errors
 from skippy.tracking.signals import PARENT_VARIABLE, is_process_gone, process_tag, stop_hooks
-from skippy.tracking.stage_run import translated_errors
 from skippy.tracking.tags import PARENT_TAG, Tag
 
 logger = logging.getLogger(__name__)
@@ -179,18 +179,24 @@ class Processes(StoreAccess):
         Returns:
             Run ids that were marked.
         """
+        stale = self.stale(parent_run_id)
+        for record, reason in stale:
+            mark_dead(self.store, record.run_id, reason)
+        return [record.run_id for record, _ in stale]
+
+    def stale(self, parent_run_id: str | None = None) -> list[tuple[RunRecord, str]]:
+        """The runs that `reap` would mark, each with the reason."""
         with translated_errors("search for runs left behind"):
             running = self.client.search_runs(
                 [self.store.experiment_id], "attributes.status = 'RUNNING'", max_results=1000
             )
-        marked = []
+        found = []
         for run in running:
             family = (run.info.run_id, run.data.tags.get(PARENT_TAG))
             is_wanted = parent_run_id is None or parent_run_id in family
             if is_wanted and (reason := _reason_to_reap(run)):
-                mark_dead(self.store, run.info.run_id, reason)
-                marked.append(run.info.run_id)
-        return marked
+                found.append((to_record(run), reason))
+        return found
 
 
 def _reason_to_reap(run: Run) -> str:

@@ -17,8 +17,9 @@ from skippy.redaction import redact
 from skippy.tracking.connection import Store, StoreAccess
 from skippy.tracking.exclusion import exclusive
 from skippy.tracking.models import Models
-from skippy.tracking.registry import ModelVersionRecord, Registry
-from skippy.tracking.stage_run import translated_errors
+from skippy.tracking.orphans import remove_weights
+from skippy.tracking.refusals import translated_errors
+from skippy.tracking.registry import ModelReference, ModelVersionRecord, Registry
 
 logger = logging.getLogger(__name__)
 
@@ -142,9 +143,39 @@ class Promotions(StoreAccess):
             self._move(name, _event("rollback", previous.version, current.version, by, reason, report, {}))
         return self._champion(name)
 
+    def remove_version(self, name: str, version: int) -> None:
+        """Delete a version and its weights for good; no promotion can begin meanwhile.
+
+        Raises:
+            RegistryError: an alias points at it.
+        """
+        with exclusive(self.store, _claim(name)), translated_errors(f"models:/{name}/{version}"):
+            record = self._registry.lookup(ModelReference(name=name, version=version))
+            if record.aliases:
+                raise RegistryError(
+                    "An alias protects this version; nothing was deleted.",
+                    where=record.uri,
+                    expected="no alias",
+                    found=", ".join(record.aliases),
+                    next_step="promote another version, or delete the alias first",
+                )
+            self.store.client.delete_model_version(name, str(version))
+            if record.model_id is not None:
+                remove_weights(self.store, record.model_id)
+
     def history(self, name: str) -> list[AliasEvent]:
         """Every move of the champion, oldest first."""
         return [AliasEvent(**json.loads(text)) for _, text in self._history(name)]
+
+    def interrupted(self, name: str) -> AliasEvent | None:
+        """The move of the champion that was begun and not ended; also that of a process still at it."""
+        text = self._tags(name).get(INTENT_TAG)
+        return None if text is None else AliasEvent(**json.loads(text))
+
+    def settle(self, name: str) -> None:
+        """Finish a move that was cut in half, or drop one that had not begun, once nobody else is at it."""
+        with exclusive(self.store, _claim(name)):
+            self._settle(name)
 
     def _history(self, name: str) -> list[tuple[str, str]]:
         tags = self._tags(name)
@@ -176,13 +207,12 @@ class Promotions(StoreAccess):
         where it has not, nothing has happened yet and the intent goes.
         """
         with translated_errors(f"interrupted promotion of {name}"):
-            text = self._tags(name).get(INTENT_TAG)
-            if text is None:
+            event = self.interrupted(name)
+            if event is None:
                 return None
-            event = AliasEvent(**json.loads(text))
             champion = self._registry.alias(name, CHAMPION)
             if champion is not None and champion.version == event.version:
-                self._carry_out(name, event, text)
+                self._carry_out(name, event, self._tags(name)[INTENT_TAG])
                 logger.info("promote: finished the interrupted %s of version %s", event.action, event.version)
                 return event
             self.store.client.delete_registered_model_tag(name, INTENT_TAG)

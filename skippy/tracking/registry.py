@@ -12,7 +12,7 @@ from mlflow.exceptions import MlflowException
 from skippy.errors import MissingRunError, RegistryError
 from skippy.redaction import redact
 from skippy.tracking.connection import StoreAccess
-from skippy.tracking.stage_run import translated_errors
+from skippy.tracking.refusals import translated_errors
 
 LOGGED_MODEL = re.compile(r"models:/(m-[^/@]+)")
 VERSION = re.compile(r"models:/([^/@]+)/(\d+)")
@@ -96,13 +96,25 @@ class Registry(StoreAccess):
                 for version in self.store.client.search_model_versions(name_filter(name), max_results=10_000)
                 if version.name == name
             ]
-            aliases = self._aliases(name) if found else {}
+            aliases = self.aliases(name) if found else {}
         records = [self._record(version, aliases) for version in found]
         return sorted(records, key=lambda record: record.version, reverse=True)
 
+    def names(self) -> list[str]:
+        """Every registered model."""
+        names: list[str] = []
+        token = None
+        with translated_errors("registered models"):
+            while True:
+                page = self.store.client.search_registered_models(max_results=1000, page_token=token)
+                names += [model.name for model in page]
+                token = page.token
+                if not token:
+                    return sorted(names)
+
     def alias(self, name: str, alias: str) -> ModelVersionRecord | None:
         """The version that `alias` points at, None if it is not set."""
-        aliases = self._aliases(name)
+        aliases = self.aliases(name)
         if alias not in aliases:
             return None
         with translated_errors(f"models:/{name}@{alias}"):
@@ -112,7 +124,7 @@ class Registry(StoreAccess):
     def lookup(self, reference: ModelReference) -> ModelVersionRecord:
         """The version a name with number or alias means; `MissingRunError` lists what there is instead."""
         name = reference.name or ""
-        aliases = self._aliases(name)
+        aliases = self.aliases(name)
         number = reference.version if reference.alias is None else aliases.get(reference.alias)
         everything = self.versions(name)
         for record in everything:
@@ -130,7 +142,7 @@ class Registry(StoreAccess):
             next_step=f"choose one of these, or mlflow run . -e {step} --env-manager local",
         )
 
-    def _aliases(self, name: str) -> dict[str, int]:
+    def aliases(self, name: str) -> dict[str, int]:
         """Alias → version; empty if there is no such registered model."""
         try:
             model = self.store.client.get_registered_model(name)

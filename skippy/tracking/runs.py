@@ -13,7 +13,7 @@ from skippy.errors import MissingRunError
 from skippy.tracking.artifacts import Artifacts
 from skippy.tracking.connection import EXPERIMENT, Store, StoreAccess
 from skippy.tracking.records import MetricPoint, RunRecord, to_record
-from skippy.tracking.stage_run import translated_errors
+from skippy.tracking.refusals import translated_errors
 from skippy.tracking.tags import LINK_PREFIX, Tag
 
 PAGE_SIZE = 1000

@@ -9,8 +9,7 @@ import posixpath
 import re
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +17,13 @@ import numpy as np
 import pandas as pd
 from mlflow.entities import Dataset as MlflowDataset
 from mlflow.entities import DatasetInput, InputTag, Metric
-from mlflow.exceptions import MlflowException
 
 from skippy.errors import TrackingError
 from skippy.redaction import redact, redact_known
 from skippy.tracking.connection import Store
 from skippy.tracking.outbox import Outbox, deliver, metric_points, tag_values
 from skippy.tracking.records import Dataset
+from skippy.tracking.refusals import translated_errors
 from skippy.tracking.tags import NOTE_TAG, Tag, link_tag
 
 TABLES_TAG = "mlflow.loggedArtifacts"
@@ -233,15 +232,6 @@ class StageRun:
         with translated_errors(f"run {self.run_id}, dataset {name}"):
             self._client.log_inputs(self.run_id, datasets=inputs)
         return dataset
-
-
-@contextmanager
-def translated_errors(where: str) -> Iterator[None]:
-    """Turn mlflow's refusals into ours."""
-    try:
-        yield
-    except MlflowException as error:
-        raise TrackingError("The tracking store refused.", where=where, found=str(error)) from error
 
 
 def check_metric_name(name: str) -> str:

@@ -16,7 +16,7 @@ from peft import PeftModel
 from peft.utils import get_peft_model_state_dict
 from safetensors.torch import save
 
-from skippy.core.spectral.constraints import Leakage, OrthogonalConstraint
+from skippy.core.spectral.constraints import OrthogonalConstraint
 from skippy.core.variants import find_variant
 from skippy.stores.adapters import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE
 from skippy.stores.atomic import write_bytes, write_json
@@ -58,25 +58,30 @@ def adapter_card(
     """Content of `skippy.json`: whose adapter this is, at which step, and how much it leaks.
 
     `leakage` is against the base's top-k directions where they are known, for every variant; `own_leakage`
-    is against the directions that the variant itself protects, which differ for the random control.
+    is against the directions that the variant itself protects, which differ for the random control. A side on
+    which it protects nothing is null there.
     """
+    rule = find_variant(request.variant)
     found = None if measured is None else measured.pooled_leakage()
-    own = None if constraint is None else constraint.pooled_leakage()
+    own = None
+    if constraint is not None:
+        sides = constraint.protected_sides()
+        own = {
+            key: value if key.removeprefix("rho_") in sides else None
+            for key, value in asdict(constraint.pooled_leakage()).items()
+        }
     return {
         "variant": request.variant,
-        "constraint": find_variant(request.variant).constraint,
+        "constraint": rule.constraint,
+        "basis": rule.basis,
         "k": request.k,
         "projector_digest": request.projector_digest,
         "base_digest": request.base_digest,
         "step": step,
         "seed": request.settings.seed,
-        "leakage": _pair(found),
-        "own_leakage": _pair(own),
+        "leakage": None if found is None else asdict(found),
+        "own_leakage": own,
     }
-
-
-def _pair(found: Leakage | None) -> dict[str, float] | None:
-    return None if found is None else asdict(found)
 
 
 def _plain(value: Any) -> Any:

@@ -102,14 +102,14 @@ def protected_bases(
     k: int,
     seed: int,
 ) -> dict[str, tuple[Tensor, Tensor]] | None:
-    """(U, V) that a variant protects: none, the base's top k, or k random directions of the same number.
+    """(U, V) that a variant protects: none, those of its `projectors`, or k random directions of the same number.
 
     Random directions come from the seed and the target's name, so that every rank draws the same. Where
     projectors are at hand each target gets as many directions as they have there (k may differ by target).
     """
     if rule.basis == "none":
         return None
-    if rule.basis == "top":
+    if rule.basis != "random":
         assert projectors is not None, "TrainRequest refuses this"
         return {name: (projectors[name].U, projectors[name].V) for name in factors}
     bases = {}

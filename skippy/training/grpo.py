@@ -6,11 +6,14 @@ import logging
 import os
 import time
 import warnings
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from skippy.models.loading import hash_parameters
 from skippy.models.targets import find_targets, select_targets
+from skippy.presets.settings import GrpoSettings
 from skippy.stores.checkpoints import Checkpoint
 from skippy.training.guards import (
     require_own_reference,
@@ -19,14 +22,74 @@ from skippy.training.guards import (
     require_vllm,
 )
 from skippy.training.journal import Journal
+from skippy.training.making import Made
 from skippy.training.margin import spectral_margin
 from skippy.training.plan import Margin, RunSink, TrainOutcome, TrainRequest
-from skippy.training.resume import claim_output, finished_checkpoints
+from skippy.training.resume import claim_output, finished_checkpoints, identify, name_work
 from skippy.training.setup import BuiltRun, build_run
 
 logger = logging.getLogger(__name__)
 
 ADAPTER_DIRECTORY = "adapter"
+
+
+@dataclass(frozen=True, eq=False)
+class GrpoMaker:
+    """Makes an update by GRPO; under a launcher every process trains."""
+
+    request: TrainRequest
+
+    @property
+    def settings(self) -> GrpoSettings:
+        """The hyperparameters that all arms made by GRPO share."""
+        return self.request.settings
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """What makes two trainings the same trajectory."""
+        return identify(self.request)
+
+    @property
+    def rewards_digest(self) -> str:
+        """Of character, hardening, judge and own rewards."""
+        return self.request.rewards_digest
+
+    def name_work(self) -> tuple[str, ...]:
+        """The workspace of this training."""
+        return name_work(self.request)
+
+    def going_on(self, resume: bool) -> GrpoMaker:
+        """The same, from the last checkpoint or from the start."""
+        return replace(self, request=replace(self.request, resume=resume))
+
+    def make(self, folder: Path, sink: RunSink, *, is_first: bool) -> Made | None:
+        """Train."""
+        outcome = train_grpo(replace(self.request, output_dir=folder), sink)
+        return describe(outcome, self.request.variant) if is_first else None
+
+
+def describe(outcome: TrainOutcome, variant: str) -> Made:
+    """What training says of itself."""
+    metrics = {
+        "train/steps": outcome.steps,
+        "train/seconds": outcome.seconds,
+        "train/reward_first": outcome.reward_first,
+        "train/reward_last": outcome.reward_last,
+        "train/completion_length": outcome.completions.mean_length,
+        "train/truncated": outcome.completions.truncated,
+    }
+    documents = {}
+    if outcome.margin is not None:
+        metrics["leakage/margin_worst"] = outcome.margin.worst
+        documents["leakage/margin.json"] = asdict(outcome.margin)
+    leaked = ""
+    if outcome.leakage is not None:
+        leaked = f", leakage {outcome.leakage.rho_left:.1e} left, {outcome.leakage.rho_right:.1e} right"
+    sentence = (
+        f"{variant}, {outcome.steps} steps in {outcome.seconds:.0f} s, "
+        f"reward {outcome.reward_first:.2f} → {outcome.reward_last:.2f}{leaked}"
+    )
+    return Made(sentence, metrics, documents, outcome.base_hash_after)
 
 
 def train_grpo(request: TrainRequest, run: RunSink) -> TrainOutcome:
@@ -42,7 +105,7 @@ def train_grpo(request: TrainRequest, run: RunSink) -> TrainOutcome:
         RewardError: a reward failed; the last checkpoint is whole.
     """
     require_supported_launch(os.environ)
-    require_vllm(request.settings)
+    require_vllm(request.settings, request.base_path, request.device)
     checkpoint = Checkpoint.open(request.base_path)
     targets = select_targets(find_targets(checkpoint.config, checkpoint.shapes), request.settings.targets)
     require_own_reference(request)
@@ -80,6 +143,9 @@ def _account(
                 {"leakage/margin": margin.worst, "leakage/margins_negative": margin.negative}, step=steps
             )
             run.log_table(_leakage_rows(built, margin), f"leakage/step_{steps:06d}.parquet")
+        if request.protected is not None:
+            rows = [{"target": name, **asdict(found)} for name, found in built.own_leakages().items()]
+            run.log_table(rows, f"leakage/own_step_{steps:06d}.parquet")
     first, last = built.tracking.reward_means()
     logger.info(
         "trained %s: %d steps, reward %.2f → %.2f, %.0f s", request.variant, steps, first, last, seconds

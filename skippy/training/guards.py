@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 from peft.tuners.lora import LoraLayer
@@ -18,6 +19,9 @@ from skippy.training.plan import TrainRequest
 
 # A stored triple satisfies W v = σ u to 1e-5; the rest is room for a base that is loaded in another dtype.
 TRIPLE_TOLERANCE = 1e-2
+COLOCATED_SHARE = 0.3
+"""Of the GPU's memory that vLLM takes where it shares it with the training."""
+WEIGHTS_OF_SHARE = 0.8
 
 
 def require_supported_launch(environment: Mapping[str, str]) -> None:
@@ -57,19 +61,42 @@ def choose_device(wanted: str) -> bool:
     return wanted != "cpu" and torch.cuda.is_available()
 
 
-def require_vllm(settings: GrpoSettings) -> None:
-    """Refuse vLLM sampling where vLLM is not installed, before any model is loaded.
+def require_vllm(settings: GrpoSettings, base: Path, device: str) -> None:
+    """Refuse vLLM sampling where it cannot work, before any model is loaded.
 
     Raises:
-        TrainingError: the settings ask for it and it is not there.
+        TrainingError: vLLM is not installed; or it is to share a GPU that is not there, or too small.
     """
-    if settings.vllm and importlib.util.find_spec("vllm") is None:
+    if not settings.vllm:
+        return
+    if importlib.util.find_spec("vllm") is None:
         raise TrainingError(
             "Sampling with vLLM was asked for, and vLLM is not installed.",
             where=f"setting vllm={settings.vllm}",
             expected="the package vllm in this environment",
             found="no such package",
             next_step="install vllm beside skippy, or leave the setting empty",
+        )
+    if settings.vllm != "colocate":
+        return
+    if not choose_device(device):
+        raise TrainingError(
+            "vLLM cannot share a GPU that is not there.",
+            where="setting vllm=colocate",
+            expected="a CUDA device",
+            found=f"device={device}, trained on the CPU",
+            next_step="leave vllm out; on a CPU completions are sampled in this process",
+        )
+    weights = sum(file.stat().st_size for file in base.glob("*.safetensors"))
+    share = COLOCATED_SHARE * torch.cuda.get_device_properties(0).total_memory
+    if weights > WEIGHTS_OF_SHARE * share:
+        raise TrainingError(
+            "vLLM's copy of the weights does not fit beside the training.",
+            where="setting vllm=colocate",
+            expected=f"at most {WEIGHTS_OF_SHARE * share / 2**30:.1f} GiB of weights: vLLM is given "
+            f"{COLOCATED_SHARE:.0%} of the GPU, and needs room for keys, values and graphs",
+            found=f"{weights / 2**30:.1f} GiB",
+            next_step="leave vllm out, or train on a GPU with more memory",
         )
 
 

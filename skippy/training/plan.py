@@ -35,7 +35,8 @@ class TrainRequest:
         base_name: what adapters call their base; never a path of this machine.
         variant: name of the variant.
         k: protected directions a target.
-        projectors: of the base; for v3 they only measure leakage; None: leakage is not measured.
+        projectors: of the base's top directions; for v3 they only measure leakage; None: leakage is not measured.
+        protected: of the directions that the variant protects, where those are not the top ones.
         prompts: everyday prompts, plain text.
         reward_functions: scored on everyday prompts, summed with `reward_weights`.
         reward_names: a metric name for each.
@@ -60,6 +61,7 @@ class TrainRequest:
     base_name: str = ""
     k: int = 16
     projectors: Projectors | None = None
+    protected: Projectors | None = None
     reward_weights: Sequence[float] = ()
     rewards_digest: str = ""
     resume: bool = False
@@ -72,6 +74,8 @@ class TrainRequest:
         rule = find_variant(self.variant)
         if rule.needs_projectors and not self.projectors:
             raise unusable(f"projectors of variant {self.variant}", "U and V of every target", None)
+        if rule.own_basis and not self.protected:
+            raise unusable(f"protected directions of variant {self.variant}", f"basis {rule.own_basis}", None)
         counts = {len(self.reward_functions), len(self.reward_names), len(self.weights)}
         if len(counts) > 1 or not self.reward_functions:
             raise unusable(

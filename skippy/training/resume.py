@@ -121,6 +121,7 @@ def identify(request: TrainRequest) -> dict[str, Any]:
         "variant": request.variant,
         "k": request.k,
         "projector_digest": request.projector_digest,
+        **({"protected_digest": request.protected.digest} if request.protected else {}),
         "rewards": [f"{name} {weight}" for name, weight in rewards],
         "rewards_digest": request.rewards_digest,
         "prompts": hashlib.sha256(prompts).hexdigest(),

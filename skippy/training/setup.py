@@ -13,8 +13,9 @@ from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback
 
-from skippy.core.spectral.constraints import OrthogonalConstraint
+from skippy.core.spectral.constraints import Leakage, OrthogonalConstraint
 from skippy.core.spectral.lora import LoraFactors
+from skippy.core.spectral.rank import BOTTOM
 from skippy.core.style.rewards import correctness
 from skippy.core.target import Target
 from skippy.core.variants import find_variant
@@ -48,6 +49,11 @@ class BuiltRun:
     measured: OrthogonalConstraint | None
     save_adapter: Callable[[Path], None]
 
+    def own_leakages(self) -> dict[str, Leakage]:
+        """By target, against the directions that the variant itself protects; empty where it protects none."""
+        constraint = self.trainer.constraint.constraint
+        return {} if constraint is None else constraint.leakages()
+
 
 def build_run(request: TrainRequest, run: RunSink, targets: tuple[Target, ...]) -> BuiltRun:
     """Load the base, put the adapter on its targets, and hang the callbacks on the trainer.
@@ -64,7 +70,10 @@ def build_run(request: TrainRequest, run: RunSink, targets: tuple[Target, ...]) 
     factors = all_factors(layers)
     require_only_adapter_trains(model, factors)
     rule = find_variant(request.variant)
-    bases = protected_bases(rule, factors, request.bases, request.k, settings.seed)
+    if request.protected is not None and rule.basis == BOTTOM:
+        require_true_triples(layers, request.protected.bases)
+    own = request.protected.bases if request.protected else request.bases
+    bases = protected_bases(rule, factors, own, request.k, settings.seed)
     constraint = ConstraintCallback(rule, factors, bases)
     measured = None
     if request.bases is not None:
@@ -75,7 +84,8 @@ def build_run(request: TrainRequest, run: RunSink, targets: tuple[Target, ...]) 
         card = adapter_card(request, trainer.state.global_step, measured, constraint.constraint)
         save_adapter(model, directory, request.base_name or request.base_digest, card)
 
-    tracking = TrackingCallback(run, f"train {request.variant}", request.output_dir, measured)
+    own_constraint = constraint.constraint if rule.own_basis else None
+    tracking = TrackingCallback(run, f"train {request.variant}", request.output_dir, measured, own_constraint)
     tracking.completions = trainer._logs
     checkpoints = CheckpointCallback(run, request.output_dir, save)
     trainer.constraint, trainer.write_adapter = constraint, save

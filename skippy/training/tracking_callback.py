@@ -52,15 +52,21 @@ class TrackingCallback(TrainerCallback):
         label: what the progress bar is called.
         output_dir: the samples file is kept here until it is an artifact.
         measured: the adapter beside the base's top-k directions; None measures no leakage.
+        own: the adapter beside the directions that its variant protects, where those are others.
     """
 
     def __init__(
-        self, run: RunSink, label: str, output_dir: Path, measured: OrthogonalConstraint | None
+        self,
+        run: RunSink,
+        label: str,
+        output_dir: Path,
+        measured: OrthogonalConstraint | None,
+        own: OrthogonalConstraint | None = None,
     ) -> None:
         self.run = run
         self.label = label
         self.samples = output_dir / SAMPLES_DIRECTORY / SAMPLES_FILE
-        self.measured = measured
+        self.measured, self.own = measured, own
         self.completions: Mapping[str, Any] = {}
         self.history: list[dict[str, float]] = []
         self.step_seconds: list[float] = []
@@ -92,6 +98,8 @@ class TrackingCallback(TrainerCallback):
         metrics = rename(logs) | {"train/step_seconds": self.step_seconds[-1]}
         if self.measured is not None:
             metrics |= leakage_metrics(self.measured)
+        if self.own is not None:
+            metrics |= own_leakage_metrics(self.own)
         self.history.append(metrics)
         self.run.log_metrics(metrics, step=state.global_step)
         self._keep_completions(state.global_step)
@@ -172,6 +180,12 @@ def leakage_metrics(measured: OrthogonalConstraint) -> dict[str, float]:
         "leakage/chance_left": expected.rho_left,
         "leakage/chance_right": expected.rho_right,
     }
+
+
+def own_leakage_metrics(own: OrthogonalConstraint) -> dict[str, float]:
+    """Pooled leakage into what the variant itself protects; a side that it does not protect is left out."""
+    found, sides = own.pooled_leakage(), own.protected_sides()
+    return {f"leakage/own_{side}": getattr(found, f"rho_{side}") for side in sides}
 
 
 def pooled_chance(measured: OrthogonalConstraint) -> Leakage:

@@ -22,10 +22,15 @@ from skippy.models.targets import target_pattern
 from skippy.models.traced import TracedSampling
 from skippy.presets.settings import GrpoSettings
 from skippy.training.constraint_callback import ConstraintCallback
-from skippy.training.guards import choose_device
+from skippy.training.guards import COLOCATED_SHARE, choose_device
 from skippy.training.plan import TrainRequest
 from skippy.training.rollout import Rollout
-from skippy.training.weight_sync import has_float32_base, merged_forward, push_without_merging
+from skippy.training.weight_sync import (
+    engine_without_eyes,
+    has_float32_base,
+    merged_forward,
+    push_without_merging,
+)
 
 FINISHED_FILE = "finished"
 
@@ -48,9 +53,10 @@ class ConstrainedTrainer(GRPOTrainer):
     write_adapter: Callable[[Path], None]
 
     def __init__(self, *, merged_generation: bool, **trl: Any) -> None:
-        super().__init__(**trl)
+        with engine_without_eyes():
+            super().__init__(**trl)
         model = self.accelerator.unwrap_model(self.model)
-        self._merges = merged_generation and has_float32_base(model)
+        self._merges = merged_generation and not self.use_vllm and has_float32_base(model)
         self._rollout: Rollout | None = None
         # On a CPU W + ΔW stays at one address, so that a traced step reads what is new.
         self._traced = TracedSampling() if self._merges and self.accelerator.device.type == "cpu" else None
@@ -161,6 +167,9 @@ def grpo_config(
         use_bias_correction_kl=False,
         use_vllm=bool(settings.vllm),
         vllm_mode=settings.vllm or "colocate",
+        vllm_gpu_memory_utilization=COLOCATED_SHARE,
+        # Else room is taken for the model's whole context, which at 262,144 positions is more than there is.
+        vllm_max_model_length=settings.max_prompt_length + settings.max_completion_length,
         # The ratio it corrects by is biased by a cut-off of the sampling distribution.
         vllm_importance_sampling_correction=settings.top_p >= 1.0 and settings.top_k == 0,
         reward_weights=_weights(request),

@@ -19,6 +19,7 @@ from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 from torch import Tensor
 from torch.nn import functional
+from trl.generation import vllm_generation
 
 from skippy.training.layers import adapted_layers, base_bias, base_weight, factors_of
 
@@ -33,14 +34,41 @@ def merged_weights(model: PeftModel) -> Iterator[tuple[str, Tensor]]:
         yield f"{name}.weight", _merged(layer)
 
 
+@contextmanager
+def engine_without_eyes() -> Iterator[None]:
+    """Within the block TRL starts vLLM without the vision tower: prompts are text, and its memory is the policy's.
+
+    Else vLLM asks for the image processor of the checkpoint, and takes room for the largest picture.
+    """
+    whole = getattr(vllm_generation, "LLM", None)
+    if whole is not None:
+        vllm_generation.LLM = partial(whole, language_model_only=True)
+    try:
+        yield
+    finally:
+        if whole is not None:
+            vllm_generation.LLM = whole
+
+
 def push_without_merging(generation: Any, model: PeftModel) -> None:
     """Let TRL's vLLM weight sync send these sums in place of merging into the base and back.
 
+    In one process they are handed over in a single call: vLLM lists all its parameters in each.
+
     Args:
-        generation: TRL's `VLLMGeneration`; where its weights come from is replaced, not how they travel.
+        generation: TRL's `VLLMGeneration`; where its weights come from is replaced, and how they travel within a
+            process.
         model: the policy. vLLM loaded the same base itself, so the adapted weights are all it lacks.
     """
     generation._iter_named_params = partial(merged_weights, model)
+    if generation.mode == "colocate":
+        generation.sync_weights = partial(_load_at_once, generation, model)
+
+
+def _load_at_once(generation: Any, model: PeftModel) -> None:
+    engine = generation.llm
+    engine.llm_engine.model_executor.driver_worker.model_runner.model.load_weights(merged_weights(model))
+    engine.reset_prefix_cache()
 
 
 @contextmanager

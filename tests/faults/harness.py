@@ -9,9 +9,12 @@ from __future__ import annotations
 import os
 import random
 import signal
+import sys
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 
 import torch
@@ -37,6 +40,23 @@ def run_forked(work: Work, folder: Path, *, before: Callable[[], None] = lambda:
             (folder / "traceback").write_text(traceback.format_exc())
             os._exit(1)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def warm(work: Work, folder: Path) -> int:
+    """Run `work` once in a fork and import here what it imported there, so that no later fork has to; its exit code."""
+    listed = folder / "modules"
+
+    def tell(at: Path) -> None:
+        before = set(sys.modules)
+        work(at)
+        listed.write_text("\n".join(name for name in sys.modules if name not in before))
+
+    ended = run_forked(tell, folder)
+    for name in listed.read_text().split() if listed.exists() else ():
+        with suppress(Exception):  # generated ones, and those that only import as part of another
+            import_module(name)
+    listed.unlink(missing_ok=True)
+    return ended
 
 
 def arm(kill_at: int, *, after: bool, log: Path | None = None) -> Callable[[], None]:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from skippy.config import SvdConfig
-from skippy.stages import svd
+from skippy.config import CompareConfig, EvalConfig, SvdConfig
+from skippy.stages import compare, evaluate, svd
+from skippy.stores.samples import read_samples
 from skippy.tracking.orphans import find_orphans
 from skippy.tracking.store import open_tracker
 from skippy.tracking.tracker import Tracker
 from skippy.training.journal import Journal
+from tests.stages.compare_scene import Scene
 
 STEPS = 6
 CHECKPOINT = "checkpoint"
@@ -137,9 +141,51 @@ def check_promote(tracker: Tracker) -> None:
     assert history == [(1, None), (2, 1), (3, 2)]
 
 
+ASKED = EvalConfig(suite="aime", limit=2, samples=2, device="cpu")
+
+
+def evaluate_lab(folder: Path) -> None:
+    """The real eval stage: the lab answers two problems twice."""
+    evaluate.run(ASKED, open_tracker(folder))
+
+
+def check_evaluation(tracker: Tracker) -> None:
+    """Every sample once, the figure that follows from them, and no unfinished work."""
+    run = tracker.runs.find("eval")
+    samples = list(read_samples(tracker.artifacts.path(run.run_id, "samples/aime.jsonl")))
+    assert len({sample.key for sample in samples}) == len(samples) == ASKED.limit * ASKED.samples
+    assert run.metrics["aime/avg_at_k"] == sum(sample.score for sample in samples) / len(samples)
+    assert not list(tracker.store.unfinished.glob("eval-*/samples.jsonl"))
+
+
+def prepare_comparison(folder: Path) -> None:
+    """Evaluations of the base, V3 and V4, written by hand."""
+    scene = Scene(open_tracker(folder), folder)
+    scene.evaluate("base")
+    scene.evaluate("v3", "1", right=0)
+    scene.evaluate("v4", "1")
+
+
+def compare_arms(folder: Path) -> None:
+    """The real compare stage."""
+    compare.run(CompareConfig(base_model=str(folder / "a base")), open_tracker(folder))
+
+
+def check_comparison(tracker: Tracker) -> None:
+    """A finished run whose report is whole, and is the one that its tag names."""
+    run = tracker.runs.find("compare")
+    files = tracker.artifacts.files(run.run_id, "report")
+    assert {"report/index.html", "report/report.json", "report/report.md", "report/tables.tex"} <= set(files)
+    content = tracker.artifacts.path(run.run_id, "report/report.json").read_bytes()
+    assert hashlib.sha256(content).hexdigest() == run.tags["skippy.report_sha256"]
+    assert set(json.loads(content)["verdicts"]) == {"v3", "v4"}
+
+
 SCENARIOS = {
     "train": Scenario(nothing, train, check_train),
     "svd": Scenario(nothing, solve, check_solve),
     "merge": Scenario(nothing, merge, check_merge),
     "promote": Scenario(prepare_promotion, promote, check_promote),
+    "evaluate": Scenario(nothing, evaluate_lab, check_evaluation),
+    "compare": Scenario(prepare_comparison, compare_arms, check_comparison),
 }

@@ -15,13 +15,18 @@ from pathlib import Path
 import pytest
 
 from skippy.tracking.store import open_tracker
-from tests.faults.harness import arm, kill_within, run_forked
+from tests.faults.harness import arm, kill_within, run_forked, warm
 from tests.faults.scenarios import CHECKPOINT, SCENARIOS
 from tests.stages.tiny_checkpoint import write_checkpoint
 
 IS_LONG = os.environ.get("SKIPPY_FAULTS") == "all"
 RANDOM_KILLS = 15 if IS_LONG else 1
 SHORT_KILLS = 2
+LONG_RUN_KILLS = 200
+killed: list[str] = []
+"""The scenario of every kill so far."""
+LONG_STAGES = () if IS_LONG else ("evaluate", "compare")
+"""Killed once each in the suite: their work takes seconds."""
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +39,9 @@ def projects(tmp_path_factory, template):
         shutil.copy(template / "mlflow.db", folder / "mlflow.db")
         write_checkpoint(folder / CHECKPOINT)
         settle(folder)
-        assert run_forked(scenario.prepare, folder) == 0, told(folder)
+        assert warm(scenario.prepare, folder) == 0, told(folder)
+        once = copy(folder, folder.parent / "once")
+        assert warm(scenario.work, once) == 0, told(once)
         made[name] = folder
     return made
 
@@ -86,15 +93,13 @@ def test_killed_at_a_call_the_next_one_ends_as_if_nothing_had_happened(projects,
     assert run_forked(SCENARIOS[name].work, whole, before=arm(0, after=False, log=log)) == 0, told(whole)
     calls = log.read_text().split()
     assert len(calls) > 3
-    every = range(1, len(calls) + 1)
-    chosen = (
-        every if IS_LONG else sorted({1 + len(calls) * part // SHORT_KILLS for part in range(SHORT_KILLS)})
-    )
+    chosen = range(1, len(calls) + 1) if IS_LONG else _a_few(len(calls))[name in LONG_STAGES :]
     for number in chosen:
         for after in (False, True) if IS_LONG else (number % 2 == 0,):
             folder = copy(projects[name], tmp_path / f"{number}-{after}")
             ended = run_forked(SCENARIOS[name].work, folder, before=arm(number, after=after))
             assert ended == -9, f"{calls[number - 1]}: {told(folder)}"
+            killed.append(name)
             try:
                 check(name, folder)
             except AssertionError as error:
@@ -103,12 +108,17 @@ def test_killed_at_a_call_the_next_one_ends_as_if_nothing_had_happened(projects,
             shutil.rmtree(folder)
 
 
+def _a_few(calls: int) -> list[int]:
+    return sorted({1 + calls * part // SHORT_KILLS for part in range(SHORT_KILLS)})
+
+
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("seed", range(RANDOM_KILLS))
-@pytest.mark.parametrize("name", SCENARIOS)
+@pytest.mark.parametrize("name", [name for name in SCENARIOS if name not in LONG_STAGES])
 def test_killed_at_any_moment_too(projects, tmp_path, name, seed):
     folder = copy(projects[name], tmp_path / "project")
-    run_forked(SCENARIOS[name].work, folder, before=kill_within(2.0, seed))
+    if run_forked(SCENARIOS[name].work, folder, before=kill_within(2.0, seed)) == -9:
+        killed.append(name)
     check(name, folder)
 
 
@@ -136,3 +146,11 @@ def test_the_check_sees_what_is_left_undone(projects, tmp_path):
         assert tracker.client.search_runs([tracker.store.experiment_id], "attributes.status = 'RUNNING'")
 
     assert run_forked(examine, folder) == 0, told(folder)
+
+
+@pytest.mark.skipif(not IS_LONG, reason="make faults")
+def test_the_long_run_has_killed_as_often_as_it_says() -> None:
+    counts = {name: killed.count(name) for name in SCENARIOS}
+    print("kills:", counts, sum(counts.values()))  # noqa: T201
+    assert sum(counts.values()) >= LONG_RUN_KILLS
+    assert all(counts.values())

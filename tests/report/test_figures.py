@@ -236,7 +236,7 @@ def test_spectra_are_relative_and_gaps_sorted() -> None:
         SpectrumRow("c.o_proj", 1, "o_proj", (4.0, 1.0), 0.5, 2.0, 3e-6, 0.9),
     ]
     files = render_spectra(table, ambiguous_gap=1.01)
-    assert "1 of 3 targets have sigma_k / sigma_(k+1) < 1.01" in files["gaps.md"]
+    assert "1 of 3 targets have a gap between sigma_k and sigma_(k+1) below 1.01" in files["gaps.md"]
     lines = [line for line in files["gaps.md"].splitlines() if line.endswith("|")][2:]
     assert lines == [
         "| b.q_proj | 2 | 1.0030 | 6 | 3 | 2.99 | 75.0% | 2.0e-06 |",

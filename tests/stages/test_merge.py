@@ -185,7 +185,8 @@ def test_the_step_merged_is_the_one_of_this_training_that_matches_the_other(
 
     def matched(names: str, train: str) -> int:
         walks = [
-            SimpleNamespace(run_id=name, link=lambda _, name=name: trains[name]) for name in names.split(",")
+            SimpleNamespace(variant="v3", run_id=name, link=lambda _, name=name: trains[name])
+            for name in names.split(",")
         ]
         return matched_step(walks, SimpleNamespace(run_id=train), tracker)
 

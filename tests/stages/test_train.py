@@ -24,6 +24,8 @@ from skippy.stages import svd, train
 from skippy.stores.adapters import write_adapter
 from skippy.stores.projectors import read_projectors
 from skippy.tracking.tags import Tag
+from skippy.training import grpo, makers
+from skippy.training.making import Made
 from skippy.training.resume import name_work
 from skippy.training.trainer import FINISHED_FILE
 from tests.stages.tiny_checkpoint import write_checkpoint
@@ -45,7 +47,7 @@ def seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list:
         requests.append(request)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(train, "train_grpo", die)
+    monkeypatch.setattr(grpo, "train_grpo", die)
     return requests
 
 
@@ -55,8 +57,8 @@ def test_a_dead_judge_destroys_no_checkpoint(tracker, config, seen, monkeypatch)
             raise BackendError("The judge cannot be used")
         return lambda completions, prompts: [0.0] * len(completions)
 
-    monkeypatch.setattr(train, "judge_reward", judge)
-    monkeypatch.setattr(train, "name_work", lambda *_: ("train", "one"))
+    monkeypatch.setattr(makers, "judge_reward", judge)
+    monkeypatch.setattr(grpo, "name_work", lambda *_: ("train", "one"))
     with pytest.raises(KeyboardInterrupt):
         train.run(replace(config, judge_url="alive"), tracker)
     checkpoint = seen[0].output_dir / "checkpoint-10"
@@ -99,10 +101,10 @@ def test_mathematics_is_trained_as_it_will_be_asked(tracker, config, seen, profi
     ids=str,
 )
 def test_a_training_with_other_parameters_is_other_work(tracker, config, monkeypatch, change) -> None:
-    monkeypatch.setattr(train, "judge_reward", lambda *_: lambda completions, prompts: [])
+    monkeypatch.setattr(makers, "judge_reward", lambda *_: lambda completions, prompts: [])
 
     def name(**changes) -> tuple[str, ...]:
-        return name_work(train.resolve(replace(config, **changes), tracker).request)
+        return name_work(train.resolve(replace(config, **changes), tracker).maker.request)
 
     assert name() == name()
     assert name() != name(**change)
@@ -113,7 +115,7 @@ def test_a_training_of_another_base_is_other_work(tracker, config, tmp_path) -> 
     plans = [
         train.resolve(replace(config, base_model=str(path)), tracker) for path in (config.base_model, other)
     ]
-    assert len({name_work(plan.request) for plan in plans}) == 2
+    assert len({name_work(plan.maker.request) for plan in plans}) == 2
 
 
 def test_what_can_be_refused_is_refused_before_a_run_is_opened(tracker, config, seen) -> None:
@@ -131,13 +133,15 @@ def test_the_preset_is_that_of_the_base_and_the_person_sets_on_top(
 ) -> None:
     """The base of these tests is a Llama narrower than the lab."""
     base = open_base(name or config.base_model, tracker, profile)
+
+    def settings(asked: TrainConfig) -> GrpoSettings:
+        return makers.grpo_settings(train.order_of(asked, base, load_character("keeper")))
+
     chosen = replace(config, seed=7, math_mix=0.3)
     expected = replace(PRESETS[preset], seed=7, math_mix=0.3)
-    assert train.choose_settings(chosen, base) == expected
-    assert train.choose_settings(replace(chosen, steps=5), base) == replace(expected, max_steps=5)
-    assert train.choose_settings(replace(config, preset="short"), base) == replace(
-        PRESETS["short"], seed=config.seed
-    )
+    assert settings(chosen) == expected
+    assert settings(replace(chosen, steps=5)) == replace(expected, max_steps=5)
+    assert settings(replace(config, preset="short")) == replace(PRESETS["short"], seed=config.seed)
 
 
 def test_every_knob_turns_its_setting_and_the_store_shows_them_all(tracker, config, seen, tmp_path) -> None:
@@ -167,7 +171,7 @@ def test_a_reward_of_ones_own_is_summed_beside_the_characters(
     )
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    plain = train.resolve(config, tracker).request
+    plain = train.resolve(config, tracker).maker.request
     with pytest.raises(KeyboardInterrupt):
         train.run(replace(config, rewards="brevity_of_mine:brief"), tracker)
     assert list(seen[0].reward_names) == [*plain.reward_names, "brief"]
@@ -210,8 +214,10 @@ def test_a_finished_training_of_the_same_work_is_taken_while_its_adapter_can_be_
 
 
 @pytest.mark.parametrize("is_hardened", [True, False])
-def test_rewards_are_hardened_unless_told_otherwise(config, is_hardened) -> None:
-    functions = train.reward_functions(replace(config, hardened=is_hardened), load_character("keeper"))
+def test_rewards_are_hardened_unless_told_otherwise(tracker, config, is_hardened) -> None:
+    base = open_base(config.base_model, tracker)
+    order = train.order_of(replace(config, hardened=is_hardened), base, load_character("keeper"))
+    functions = makers.reward_functions(order)
     assert list(functions) == ["personality", "coherence", "identity"]
     assert {reward.keywords["rules"].hardened for reward in functions.values()} == {is_hardened}
 
@@ -251,8 +257,8 @@ def test_the_workspace_goes_when_the_run_is_finished_and_not_before(tracker, con
     def die_drawing(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(train, "train_grpo", finish)
-    monkeypatch.setattr(train, "record", lambda *_: None)
+    monkeypatch.setattr(grpo, "train_grpo", finish)
+    monkeypatch.setattr(grpo, "describe", lambda *_: Made("made"))
     with monkeypatch.context() as patch:
         patch.setattr(train, "draw_history", die_drawing)
         with pytest.raises(KeyboardInterrupt):

@@ -17,7 +17,7 @@ from skippy.core.basis import Basis
 from skippy.core.spectral.lora import LoraFactors, dense_delta
 from skippy.errors import AdapterError, CheckpointError, ProjectorError
 from skippy.lab.paths import LAB_CHECKPOINT
-from skippy.stores import merging
+from skippy.stores import merge_work, merging
 from skippy.stores.adapters import read_adapter, write_adapter
 from skippy.stores.cards import verify_checkpoint
 from skippy.stores.checkpoints import Checkpoint
@@ -103,10 +103,10 @@ def test_rounds_once_to_the_type_of_the_base(tmp_path, dtype):
         assert torch.equal(merged.read(f"{name}.weight"), exact.to(dtype))
 
 
-@pytest.mark.parametrize("elements", [merging.CHUNK_ELEMENTS, 19 * 32])
+@pytest.mark.parametrize("elements", [merge_work.CHUNK_ELEMENTS, 19 * 32])
 def test_account_of_what_bf16_keeps(tmp_path, monkeypatch, elements):
     """The smaller the delta, the more of it rounding eats; the figures are those of the dense tensors."""
-    monkeypatch.setattr(merging, "CHUNK_ELEMENTS", elements)
+    monkeypatch.setattr(merge_work, "CHUNK_ELEMENTS", elements)
     errors = []
     for size in (3e-1, 3e-4):
         base = make(tmp_path / str(size), torch.bfloat16, size=size)
@@ -164,7 +164,7 @@ def test_leakage_of_a_constrained_delta_is_zero_in_float32_and_not_after_roundin
 
 
 def test_layout_companions_and_card(tmp_path, monkeypatch):
-    monkeypatch.setattr(merging, "COPY_BYTES", 1000)  # most tensors are copied in several
+    monkeypatch.setattr(merge_work, "COPY_BYTES", 1000)  # most tensors are copied in several
     base = make(tmp_path, shard="40KB")
     steps = []
     account = merge_checkpoint(base, tmp_path / "adapter", tmp_path / "merged", progress=steps.append)
@@ -238,9 +238,10 @@ def test_failure_midway_writes_nothing(tmp_path, monkeypatch):
     assert_nothing_written(tmp_path)
 
 
-def test_a_full_disk_is_named_and_nothing_is_kept(tmp_path):
+@pytest.mark.parametrize("shard", ["5GB", "40KB"], ids=["one file", "files side by side"])
+def test_a_full_disk_is_named_and_nothing_is_kept(tmp_path, shard):
     """A limit on the size of a file stands for the disk: the kernel takes part of a write and refuses the rest."""
-    base = make(tmp_path)
+    base = make(tmp_path, shard=shard)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
     try:

@@ -181,3 +181,24 @@ def test_basis_that_is_not_orthonormal_is_not_assembled(tmp_path):
     with pytest.raises(ProjectorError, match="orthonormal"):
         store.finish(IDENTITY)
     assert not (tmp_path / "projectors.safetensors").exists()
+
+
+def test_one_sided_bases_are_kept_as_such_and_never_taken_for_others(tmp_path):
+    """What protects inputs alone has a U without columns; read as anything else it is refused, and the reverse."""
+    head = {**IDENTITY, "basis": "activations"}
+    store = ProjectorStore(tmp_path / "act", head)
+    _, S, V = triples(NAMES[0])
+    store.append(NAMES[0], torch.zeros(8, 0), S, V, {"residual": 1e-7})
+    made = store.finish(head)
+    read = read_projectors(tmp_path / "act", basis="activations")
+    assert read.bases[NAMES[0]].U.shape == (8, 0)
+    assert torch.equal(read.bases[NAMES[0]].V, V)
+    assert read.digest == made.digest
+    with pytest.raises(ProjectorError, match=r"another basis[\s\S]*basis=top[\s\S]*basis=activations"):
+        read_projectors(tmp_path / "act")
+    two_sided = ProjectorStore(tmp_path / "both", head)
+    two_sided.append(NAMES[0], *triples(NAMES[0]), {"residual": 1e-7})
+    with pytest.raises(ProjectorError, match=r"U \(8, 0\)"):
+        two_sided.finish(head)
+    with pytest.raises(ProjectorError, match=r"basis=bottom[\s\S]*basis=top"):
+        read_projectors(finished(tmp_path / "top"), basis="bottom")

@@ -39,7 +39,7 @@ def solver(base, monkeypatch) -> Solver:
 
 
 def names(solved) -> list[str]:
-    return [target.name for batch in solved for target, _, _ in batch]
+    return [target.name for batch in solved for target, *_ in batch]
 
 
 @pytest.mark.parametrize("moments", [0, 1, 3, 99])
@@ -94,7 +94,7 @@ def test_a_share_of_the_energy_is_each_targets_own(base, solver):
         {
             target.name: len(subspace.S)
             for batch in one.solve_rest(frozenset())
-            for target, subspace, _ in batch
+            for target, subspace, *_ in batch
         }
         for one in (cpu, gpu)
     ]

@@ -8,11 +8,13 @@ import torch
 from skippy.errors import AdapterError
 from skippy.lab.paths import LAB_ADAPTER, LAB_CHECKPOINT
 from skippy.models.loading import attach_adapter, hash_parameters, load_model, load_tokenizer
+from skippy.resolve.dial import Dial
 from skippy.stores.adapters import read_adapter
 from skippy.stores.checkpoints import Checkpoint
 from skippy.stores.merging import merge_checkpoint
-from skippy.studies.playback import Dial, Divergence
+from skippy.studies.playback import Divergence
 
+BASE = Checkpoint.open(LAB_CHECKPOINT)
 TEXTS = [([5, 6, 7, 8], [9, 10, 11]), ([5, 6], [12, 13, 14, 15, 16])]
 
 
@@ -28,7 +30,7 @@ def model():
 
 def test_full_scale_is_the_adapter_of_stock_peft(model) -> None:
     tokens = torch.arange(5, 60)[None]
-    Dial(model, read_adapter(LAB_ADAPTER).factors).turn(1.0)
+    Dial(model, BASE, read_adapter(LAB_ADAPTER)).turn(1.0)
     adapted = attach_adapter(load_model(LAB_CHECKPOINT), LAB_ADAPTER)
     with torch.inference_mode():
         ours, stock = model(input_ids=tokens).logits, adapted(input_ids=tokens).logits
@@ -40,7 +42,7 @@ def test_full_scale_is_the_adapter_of_stock_peft(model) -> None:
 def test_a_scale_in_bfloat16_is_what_a_merge_would_store(tmp_path) -> None:
     """Two independent paths: the live weights at α, and a checkpoint merged at α and loaded."""
     live = load_model(LAB_CHECKPOINT, dtype=torch.bfloat16)
-    Dial(live, read_adapter(LAB_ADAPTER).factors).turn(0.6)
+    Dial(live, BASE, read_adapter(LAB_ADAPTER)).turn(0.6)
     merge_checkpoint(Checkpoint.open(LAB_CHECKPOINT), LAB_ADAPTER, tmp_path / "merged", alpha=0.6)
     stored = load_model(tmp_path / "merged", dtype=torch.bfloat16)
     assert hash_parameters(live) == hash_parameters(stored)
@@ -48,7 +50,7 @@ def test_a_scale_in_bfloat16_is_what_a_merge_would_store(tmp_path) -> None:
 
 def test_zero_restores_every_bit(model) -> None:
     before = hash_parameters(model)
-    dial = Dial(model, read_adapter(LAB_ADAPTER).factors)
+    dial = Dial(model, BASE, read_adapter(LAB_ADAPTER))
     dial.turn(0.7)
     assert hash_parameters(model) != before
     dial.turn(0.3)
@@ -70,16 +72,19 @@ def test_adding_and_subtracting_fails_the_same_check() -> None:
 
 
 def test_an_adapter_of_another_model_is_refused(model) -> None:
-    factors = read_adapter(LAB_ADAPTER).factors
-    with pytest.raises(AdapterError, match="check that the adapter belongs to this base"):
-        Dial(model, {f"other.{name}": one for name, one in factors.items()})
-    with pytest.raises(AdapterError):
-        Dial(model, {})
+    adapter = read_adapter(LAB_ADAPTER)
+    for child in model.children():
+        with pytest.raises(AdapterError, match="check that the adapter belongs to this base"):
+            Dial(child, BASE, adapter)
+    others = {f"other.{name}": one for name, one in adapter.factors.items()}
+    for wrong in (others, {}):
+        with pytest.raises(AdapterError):
+            Dial(model, BASE, replace(adapter, factors=wrong))
 
 
 def test_divergence_is_zero_at_the_base_and_grows(model, tokenizer) -> None:
     measure = Divergence(model, tokenizer, TEXTS)
-    dial = Dial(model, read_adapter(LAB_ADAPTER).factors)
+    dial = Dial(model, BASE, read_adapter(LAB_ADAPTER))
     found = []
     for alpha in (0.0, 0.25, 1.0):
         dial.turn(alpha)
@@ -93,7 +98,7 @@ def test_divergence_against_the_definition(model, tokenizer) -> None:
     """Each text alone, token by token; padding beside it changes nothing."""
     measure = Divergence(model, tokenizer, TEXTS)
     base = load_model(LAB_CHECKPOINT)
-    Dial(model, read_adapter(LAB_ADAPTER).factors).turn(1.0)
+    Dial(model, BASE, read_adapter(LAB_ADAPTER)).turn(1.0)
     total, count = 0.0, 0
     with torch.inference_mode():
         for prompt, answer in TEXTS:
@@ -106,11 +111,14 @@ def test_divergence_against_the_definition(model, tokenizer) -> None:
 
 
 def test_the_norm_is_that_of_the_update(model) -> None:
-    factors = read_adapter(LAB_ADAPTER).factors
-    dial = Dial(model, factors)
+    adapter = read_adapter(LAB_ADAPTER)
+    factors = adapter.factors
+    dial = Dial(model, BASE, adapter)
     weights = dict(model.named_parameters())
     change = sum(float((one.scale * (one.B @ one.A)).square().sum()) for one in factors.values())
     whole = sum(float(weights[f"{name}.weight"].detach().square().sum()) for name in factors)
     assert dial.relative_norm() == pytest.approx((change / whole) ** 0.5, rel=1e-4)
     doubled = {name: replace(one, scale=2 * one.scale) for name, one in factors.items()}
-    assert Dial(model, doubled).relative_norm() == pytest.approx(2 * dial.relative_norm())
+    assert Dial(model, BASE, replace(adapter, factors=doubled)).relative_norm() == pytest.approx(
+        2 * dial.relative_norm()
+    )

@@ -12,12 +12,14 @@ from pathlib import Path
 
 import pytest
 from mlflow.exceptions import MlflowException
+from sqlalchemy.engine import make_url
 from sqlalchemy.exc import OperationalError
 
 from skippy.errors import CheckpointError, SystemRefused, TrackingError, as_ours
 from skippy.stages import runner
-from skippy.tracking.connection import open_store, translate
+from skippy.tracking.connection import open_store
 from skippy.tracking.plugin import is_run_of_this_project
+from skippy.tracking.refusals import opening, translate
 
 ROOT = Path(__file__).parents[2]
 GROUP = "mlflow.tracking_store"
@@ -26,10 +28,8 @@ PATIENCE_SECONDS = 30.0
 STORES = {
     "server down": ("http://127.0.0.1:9", "The tracking server does not answer."),
     "directory": ("file:///tmp/mlruns", "A plain directory is not a tracking store"),
-    "no driver": (
-        "postgresql://nobody@127.0.0.1:9/skippy",
-        "driver of the tracking database is not installed",
-    ),
+    "no driver": ("mysql://nobody@127.0.0.1:9/skippy", "driver of the tracking database is not installed"),
+    "database down": ("postgresql://nobody@127.0.0.1:9/skippy", "start the database, or correct host"),
     "not writable": ("sqlite:////proc/nowhere/mlflow.db", "The tracking store cannot be opened."),
     "no store": ("sqlite:////etc/passwd", "The tracking store cannot be opened."),
 }
@@ -71,6 +71,15 @@ def test_mlflow_run_and_skippy_refuse_a_store_in_the_same_words(case: str, plugi
         assert "next: " in result.stderr
         assert "Traceback" not in result.stderr
         assert seconds < PATIENCE_SECONDS * (1 + os.getloadavg()[0] / (os.cpu_count() or 1))
+
+
+def test_plain_postgresql_without_its_driver_names_the_package() -> None:
+    uri = "postgresql://ada:s3cretly@host/skippy"
+    assert make_url(uri).get_dialect().driver == "psycopg"
+    with pytest.raises(TrackingError) as refusal, opening(uri):
+        raise ModuleNotFoundError("No module named 'psycopg'", name="psycopg")
+    assert refusal.value.next_step == "pip install 'psycopg[binary]'"
+    assert refusal.value.where == "postgresql://***@host/skippy"
 
 
 def test_the_plugin_leaves_everybody_else_alone(plugin: str) -> None:

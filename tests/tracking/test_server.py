@@ -1,17 +1,12 @@
-"""The same contracts through `mlflow server`, which refuses some of what SQLite lets pass."""
+"""The same contracts through a team's server: PostgreSQL, accounts, artifacts in S3; as a member who may write."""
 
 import json
 import os
 import shutil
 import signal
-import socket
-import sqlite3
 import subprocess
-import sys
 import time
-import urllib.request
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from dataclasses import replace
 
 import mlflow
@@ -26,64 +21,17 @@ from skippy.tracking.store import open_tracker
 from skippy.tracking.tags import CLAIM_PREFIX
 from skippy.tracking.tracker import Tracker
 
-START_SECONDS = 480
 
-
-@pytest.fixture(scope="module")
-def running(template, tmp_path_factory):
-    """URI of a server on loopback that keeps artifacts itself (proxied), ended with the module."""
-    folder = tmp_path_factory.mktemp("server")
-    shutil.copy(template / "mlflow.db", folder / "mlflow.db")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    # The template's experiment has a local artifact location; the server is to choose its own.
-    with closing(sqlite3.connect(folder / "mlflow.db")) as database:
-        database.execute("DELETE FROM experiment_tags")
-        database.execute("DELETE FROM experiments WHERE name = 'skippy'")
-        database.commit()
-    options = {"host": "127.0.0.1", "port": port, "workers": 1}
-    places = {
-        "backend-store-uri": f"sqlite:///{folder / 'mlflow.db'}",
-        "artifacts-destination": folder / "kept",
-    }
-    command = [sys.executable, "-m", "mlflow", "server"]
-    command += [f"--{name}={value}" for name, value in {**options, **places}.items()]
-    environment = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
-    environment["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
-    with (folder / "log").open("w") as log:
-        process = subprocess.Popen(
-            command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True
-        )
-    uri = f"http://127.0.0.1:{port}"
-    try:
-        wait_until_healthy(uri, process, folder)
-        yield uri, process
-    finally:
-        os.killpg(process.pid, 15)
-        process.wait(30)
-
-
-def wait_until_healthy(uri, process, folder):
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            with urllib.request.urlopen(f"{uri}/health", timeout=2):
-                return
-        except OSError:
-            time.sleep(0.3)
-    pytest.fail((folder / "log").read_text())
+@pytest.fixture
+def server(team):
+    return team.url
 
 
 @pytest.fixture
-def server(running):
-    return running[0]
-
-
-@pytest.fixture
-def remote(server, tmp_path, monkeypatch):
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
-    monkeypatch.setenv("MLFLOW_RUN_ID", "")
+def remote(team, tmp_path, monkeypatch):
+    """What a member of the team sees who may write."""
+    for name, value in team.as_member(team.ada).items():
+        monkeypatch.setenv(name, value)
     monkeypatch.setenv("SKIPPY_CACHE", str(tmp_path / "cache"))
     yield open_tracker(tmp_path)
     mlflow.set_tracking_uri(None)
@@ -285,18 +233,16 @@ def test_a_claim_of_a_dead_process_blocks_nobody_and_one_that_lives_is_told(remo
     assert claims_of(remote) == {}
 
 
-def test_a_server_with_user_and_password_in_its_uri_works_and_keeps_neither(server, tmp_path, monkeypatch):
-    for name in ("USERNAME", "PASSWORD"):
-        monkeypatch.setenv(f"MLFLOW_TRACKING_{name}", "")
+def test_a_server_with_user_and_password_in_its_uri_works_and_keeps_neither(team, tmp_path, monkeypatch):
+    name, password = team.ada
+    for variable in ("USERNAME", "PASSWORD"):
+        monkeypatch.setenv(f"MLFLOW_TRACKING_{variable}", "")
     monkeypatch.setenv("MLFLOW_RUN_ID", "")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.replace("://", "://ada:s3cret%40word@"))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", team.url.replace("://", f"://{name}:{password}@"))
     tracker = open_tracker(tmp_path)
-    assert tracker.store.uri == server == os.environ["MLFLOW_TRACKING_URI"]
-    assert (os.environ["MLFLOW_TRACKING_USERNAME"], os.environ["MLFLOW_TRACKING_PASSWORD"]) == (
-        "ada",
-        "s3cret@word",
-    )
-    with tracker.stage("svd", name="s", note="with s3cret@word", config={}) as run:
+    assert tracker.store.uri == team.url == os.environ["MLFLOW_TRACKING_URI"]
+    assert (os.environ["MLFLOW_TRACKING_USERNAME"], os.environ["MLFLOW_TRACKING_PASSWORD"]) == team.ada
+    with tracker.stage("svd", name="s", note=f"with {password}", config={}) as run:
         pass
     assert tracker.runs.get(run.run_id).tags["mlflow.note.content"] == "with ***"
     mlflow.set_tracking_uri(None)
@@ -321,7 +267,7 @@ def test_orphaned_weights_on_a_server_are_found_and_swept(remote, checkpoint, tm
 
 
 @pytest.mark.parametrize("gone_for_good", [False, True])
-def test_training_goes_on_while_the_server_hangs(remote, running, tmp_path, monkeypatch, gone_for_good):
+def test_training_goes_on_while_the_server_hangs(remote, team, tmp_path, monkeypatch, gone_for_good):
     """Stopped, not ended: its port is open and nothing answers, which is the harder of the two."""
     monkeypatch.setattr(outbox, "PAUSE_SECONDS", 0.5)
     monkeypatch.setattr(outbox, "PATIENCE_SECONDS", 2.0 if gone_for_good else 60.0)
@@ -336,9 +282,9 @@ def test_training_goes_on_while_the_server_hangs(remote, running, tmp_path, monk
             runs.append(run)
             for step in range(1, 9):
                 if step == 3:
-                    os.killpg(running[1].pid, signal.SIGSTOP)
+                    os.killpg(team.process.pid, signal.SIGSTOP)
                 if step == 6 and not gone_for_good:
-                    os.killpg(running[1].pid, signal.SIGCONT)
+                    os.killpg(team.process.pid, signal.SIGCONT)
                 time.sleep(0.6)
                 began = time.monotonic()
                 run.log_metrics({"reward": step / 4}, step=step)
@@ -354,7 +300,7 @@ def test_training_goes_on_while_the_server_hangs(remote, running, tmp_path, monk
         else:
             train()
     finally:
-        os.killpg(running[1].pid, signal.SIGCONT)
+        os.killpg(team.process.pid, signal.SIGCONT)
     assert max(slowest) < 30
     if gone_for_good:
         assert outbox.deliver_left_behind(remote.store) == [], "this process might still deliver it"

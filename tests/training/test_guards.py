@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -49,6 +50,22 @@ def test_vllm_must_be_there(base: Path, projectors: dict, tmp_path: Path) -> Non
     request = make_request(base, projectors, tmp_path, settings=replace(PRESETS["short"], vllm="colocate"))
     with pytest.raises(TrainingError, match="vLLM is not installed"):
         train_grpo(request, RecordingRun())
+
+
+@pytest.mark.parametrize(
+    ("memory", "what", "found"),
+    [(0, "share a GPU that is not there", "trained on the CPU"), (2**10, "does not fit beside", "GiB")],
+)
+def test_vllm_must_have_room(base: Path, monkeypatch, memory: int, what: str, found: str) -> None:
+    monkeypatch.setattr(guards.importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: memory > 0)
+    monkeypatch.setattr(
+        torch.cuda, "get_device_properties", lambda index: SimpleNamespace(total_memory=memory)
+    )
+    with pytest.raises(TrainingError, match=what) as refusal:
+        guards.require_vllm(replace(PRESETS["short"], vllm="colocate"), base, "auto")
+    assert found in refusal.value.found
+    assert "leave vllm out" in refusal.value.next_step
 
 
 def test_projectors_of_another_weight(base: Path, projectors: dict, tmp_path: Path) -> None:

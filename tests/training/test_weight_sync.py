@@ -9,11 +9,18 @@ import torch
 from accelerate import Accelerator
 from peft import LoraConfig, PeftModel, get_peft_model
 from trl.distributed import DistributedBackend
+from trl.generation import vllm_generation
 from trl.generation.vllm_generation import VLLMGeneration
 
 from skippy.models.loading import hash_parameters, load_model
 from skippy.training.layers import adapted_layers, base_weight, factors_of
-from skippy.training.weight_sync import has_float32_base, merged_forward, merged_weights, push_without_merging
+from skippy.training.weight_sync import (
+    engine_without_eyes,
+    has_float32_base,
+    merged_forward,
+    merged_weights,
+    push_without_merging,
+)
 
 CYCLES = 100
 TOKENS = torch.arange(12).repeat(2, 1)
@@ -146,3 +153,12 @@ def test_merged_forward_cleans_up_after_an_error(base: Path) -> None:
     with pytest.raises(RuntimeError, match="stop"), merged_forward(model):
         raise RuntimeError("stop")
     assert all("forward" not in vars(layer) for layer in adapted_layers(model).values())
+
+
+def test_vllm_is_started_without_its_vision_tower(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[dict] = []
+    monkeypatch.setattr(vllm_generation, "LLM", lambda **options: started.append(options), raising=False)
+    with engine_without_eyes():
+        vllm_generation.LLM(model="base")
+    vllm_generation.LLM(model="base")
+    assert started == [{"model": "base", "language_model_only": True}, {"model": "base"}]

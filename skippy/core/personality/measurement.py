@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -66,6 +66,10 @@ class CharacterMeasurement:
     kinds: Mapping[str, EnergyRatio]
     delta_norm: float
     traits: TraitProfile | None
+
+    def with_traits(self, hidden: Float[Tensor, "T L d"], gauge: CharacterGauge) -> CharacterMeasurement:
+        """The same with the trait profile, for activations that were read after the deltas."""
+        return replace(self, traits=measure_traits(hidden, gauge))
 
     def metrics(self) -> dict[str, float]:
         """Numbers by metric name. What is not finite is left out: an update that is zero has no ratio."""
@@ -122,8 +126,46 @@ def measure_character(
     """
     targets = gauge.reference.targets
     _check_targets(factors, targets)
-    rows = _rows_by_target(factors, targets)
-    inside, totals, nulls = _energies(rows, gauge)
+    return _measure(*_energies(_rows_by_target(factors, targets), gauge), gauge, hidden)
+
+
+def measure_dense(
+    deltas: Iterable[tuple[str, Float[Tensor, "_out _in"]]],
+    gauge: CharacterGauge,
+) -> CharacterMeasurement:
+    """Read an update that is no product of factors, a target at a time: ΔW itself is never kept.
+
+    Args:
+        deltas: name and ΔW of every target of the reference.
+        gauge: reference and null, on the device of the deltas.
+
+    Raises:
+        AdapterError: targets missing, unknown or misshapen.
+    """
+    targets = {target.name: target for target in gauge.reference.targets}
+    seen: dict[str, tuple[Tensor, Tensor, Tensor]] = {}
+    for name, delta in deltas:
+        if name in targets:
+            hook = gauge.hooks[targets[name].hook]
+            rows = (delta if targets[name].side == "reads" else delta.mT).double()
+            _check_width(rows, hook, name)
+            drawn = null_energies(rows, hook.sketch, hook.draws).sum(1)
+            seen[name] = (rows @ hook.P.T, rows.square().sum().cpu(), drawn.cpu())
+    _check_targets(seen, gauge.reference.targets)
+    parts = [seen[target.name] for target in gauge.reference.targets]
+    inside, totals, nulls = (list(each) for each in zip(*parts, strict=True))
+    return _measure(inside, torch.stack(totals), torch.stack(nulls), gauge, None)
+
+
+def _measure(
+    inside: Sequence[Tensor],
+    totals: Float[Tensor, " n"],
+    nulls: Float[Tensor, "n count"],
+    gauge: CharacterGauge,
+    hidden: Float[Tensor, "T L d"] | None,
+) -> CharacterMeasurement:
+    """From Y Pᵀ, ‖Y‖² and the null energies of every target to the measurement."""
+    targets = gauge.reference.targets
     energies = torch.stack([part.square().sum() for part in inside]).cpu()
     widths = [gauge.hooks[target.hook].P.shape for target in targets]
     chances = torch.tensor([K / d for K, d in widths], dtype=torch.float64)
@@ -145,7 +187,7 @@ def measure_character(
     )
 
 
-def _check_targets(factors: Mapping[str, LoraFactors], targets: Sequence[MeasuredTarget]) -> None:
+def _check_targets(factors: Mapping[str, object], targets: Sequence[MeasuredTarget]) -> None:
     names = {target.name for target in targets}
     unknown, missing = sorted(set(factors) - names), sorted(names - set(factors))
     if unknown or missing:

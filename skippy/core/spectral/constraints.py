@@ -53,8 +53,8 @@ class ConstrainedTarget:
     Attributes:
         A: LoRA's A, (r, in), float32.
         B: LoRA's B, (out, r), float32.
-        U: protected output directions, (out, k), orthonormal columns.
-        V: protected input directions, (in, k), orthonormal columns.
+        U: protected output directions, (out, k), orthonormal columns; none to leave the outputs free.
+        V: protected input directions, (in, k), orthonormal columns; none to leave the inputs free.
 
     That U and V fit is checked by `OrthogonalConstraint`, which knows the target's name.
     """
@@ -144,8 +144,16 @@ class OrthogonalConstraint:
         self.targets = {name: _on_device(target) for name, target in targets.items()}
         sides = [(t.A, True, t.V) for t in self.targets.values()]
         sides += [(t.B, False, t.U) for t in self.targets.values()]
-        self._stacks = _stack_sides(sides)
+        self._stacks = _stack_sides([side for side in sides if side[2].shape[1]])
         self._device = sides[0][0].device
+
+    def protected_sides(self) -> tuple[str, ...]:
+        """`left` where outputs are protected, `right` where inputs are."""
+        left, right = (
+            any(basis.shape[1] for basis in bases)
+            for bases in zip(*((t.U, t.V) for t in self.targets.values()), strict=True)
+        )
+        return ("left",) * left + ("right",) * right
 
     @torch.no_grad()
     def project_init_(self) -> None:
@@ -278,7 +286,8 @@ def _check_target(name: str, target: ConstrainedTarget) -> None:
                 next_step="create the adapter with autocast_adapter_dtype=True",
             )
     out, in_ = target.B.shape[0], target.A.shape[1]
-    fits = target.U.shape[0] == out and target.V.shape[0] == in_ and target.U.shape[1] == target.V.shape[1]
+    columns = {basis.shape[1] for basis in (target.U, target.V)} - {0}
+    fits = target.U.shape[0] == out and target.V.shape[0] == in_ and len(columns) == 1
     if not fits:
         raise ProjectorError(
             "The projectors do not fit the target.",

@@ -60,8 +60,8 @@ def split_energies(
     A: Float[Tensor, "*n r in"],
     B: Float[Tensor, "*n out r"],
     scale: float,
-    outputs: Float[Tensor, "*n out k"],
-    inputs: Float[Tensor, "*n in k"],
+    outputs: Float[Tensor, "*n out left"],
+    inputs: Float[Tensor, "*n in right"],
 ) -> Float[Tensor, "*n 3"]:
     """`left_energies`, `right_energies` and `delta_energies` at once: each factor is cast and squared once."""
     A, B = A.detach().double(), B.detach().double()

@@ -1,4 +1,4 @@
-"""How many directions a target keeps. No torch: the command line reads this."""
+"""How many directions a target keeps, and which. No torch: the command line reads this."""
 
 from __future__ import annotations
 
@@ -7,6 +7,16 @@ from dataclasses import dataclass
 from skippy.errors import ConfigError
 
 MAX_K = 128
+TOP, BOTTOM, ACTIVATIONS = "top", "bottom", "activations"
+BASES = (TOP, BOTTOM, ACTIVATIONS)
+"""What directions are those of: a weight's largest or smallest singular triples, or what it reads of mathematics."""
+ONE_SIDED = (ACTIVATIONS,)
+"""Bases of inputs alone: they protect no output direction, so their U has no columns."""
+
+
+def basis_tag(k: str, basis: str) -> str:
+    """What tags call the directions of an svd run: `16` for the top ones, as ever, `16 bottom` for others."""
+    return k if basis == TOP else f"{k} {basis}"
 
 
 @dataclass(frozen=True)

@@ -36,10 +36,12 @@ SAFE_EXPONENT_FLOAT64 = 200
 
 @dataclass(frozen=True)
 class SingularSubspace:
-    """The top-k singular triples of one weight, with their certificate.
+    """The k singular triples at one end of a weight's spectrum, with their certificate.
+
+    What is said here holds at the top; `bottom` says how its own differ.
 
     Attributes:
-        U: left singular vectors, (out, k), float32.
+        U: left singular vectors, (out, k), float32; without columns where only inputs are meant.
         S: singular values, descending, float32.
         V: right singular vectors, (in, k), float32.
         residual: two-sided, relative to σ_1.
@@ -52,7 +54,7 @@ class SingularSubspace:
         frobenius_squared: ‖W‖_F², for the share of energy captured.
     """
 
-    U: Float[Tensor, "out k"]
+    U: Float[Tensor, "out _"]
     S: Float[Tensor, " k"]
     V: Float[Tensor, "in k"]
     residual: float
@@ -119,8 +121,8 @@ def top_singular_subspaces(
             expected=str(n),
             found=f"{len(seeds)} seeds, {len(names)} names",
         )
-    _check_rank(weights, k, names)
-    peaks = [_finite_peak(weight, name) for weight, name in zip(weights, names, strict=True)]
+    check_rank(weights, k, names)
+    peaks = [finite_peak(weight, name) for weight, name in zip(weights, names, strict=True)]
     found: list[SingularSubspace | None] = [None] * n
     if krylov_depth(min(weights.shape[1:]), k, DEPTH):
         found = _iterate(weights, k, tolerance, seeds, peaks)
@@ -156,7 +158,8 @@ def seed_of(name: str) -> int:
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") >> 1
 
 
-def _check_rank(weights: Tensor, k: int, names: Sequence[str]) -> None:
+def check_rank(weights: Tensor, k: int, names: Sequence[str]) -> None:
+    """Refuse a k that is no number of triples of these weights; raises SubspaceError."""
     most = min(weights.shape[1:])
     if not 1 <= k <= most:
         raise SubspaceError(
@@ -168,8 +171,8 @@ def _check_rank(weights: Tensor, k: int, names: Sequence[str]) -> None:
         )
 
 
-def _finite_peak(weight: Float[Tensor, "out in"], name: str) -> float:
-    """The largest magnitude among the entries, all of which are finite."""
+def finite_peak(weight: Float[Tensor, "out in"], name: str) -> float:
+    """The largest magnitude among the entries; raises SubspaceError where one is not finite."""
     peak = max(abs(float(end)) for end in torch.aminmax(weight))
     if not math.isfinite(peak):
         bad = int((~torch.isfinite(weight)).sum())

@@ -5,6 +5,7 @@ What it is to do wrong stands in the JSON file that FAKE_VLLM names:
     dies         dies with this text before it is healthy
     stubborn     ignores SIGTERM, and leaves a child in its group
     dies_after   answers so many chats, then is killed; only as long as the file `alive` beside the JSON says so
+    max_model_len  said of every model
     logprobs     model → {prompt tokens as text → log-probabilities of its tokens but the first}
 """
 
@@ -21,6 +22,7 @@ from pathlib import Path
 
 PLAN_FILE = Path(os.environ.get("FAKE_VLLM", os.devnull))
 PLAN = json.loads(PLAN_FILE.read_text() or "{}") if PLAN_FILE.is_file() else {}
+LIMIT = {key: PLAN[key] for key in ("max_model_len",) if key in PLAN}
 LOCK = threading.Lock()
 answered = 0
 
@@ -56,7 +58,7 @@ class Handler(BaseHTTPRequestHandler):
         if self.path == "/health":
             self.reply(200, {})
         elif self.path == "/v1/models":
-            self.reply(200, {"data": [{"id": name, "owned_by": "vllm"} for name in NAMES]})
+            self.reply(200, {"data": [{"id": name, "owned_by": "vllm"} | LIMIT for name in NAMES]})
         else:
             self.reply(404, {"error": {"message": "no such page"}})
 

@@ -1,0 +1,36 @@
+"""A registered model as a directory of its own, every byte checked: `skippy export models:/skippy@champion DIR`.
+
+Holds `weights/`, `adapter/`, `MODEL_CARD.md` and `export.json`. DIR must not exist, or be empty; it is there whole, or
+not at all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from importlib import import_module
+from pathlib import Path
+
+import click
+
+from entrypoints.listing import json_option, tell
+from skippy.terminal.table import to_json, to_size
+
+
+@click.command("export", help=__doc__)
+@click.argument("model")
+@click.argument("directory", type=click.Path(path_type=Path))
+@json_option
+def command(model: str, directory: Path, as_json: bool) -> None:
+    """Write it."""
+
+    def look(tracker, listing) -> str:  # type: ignore[no-untyped-def]
+        made = import_module("skippy.upkeep.exporting").export_model(tracker, model, directory)
+        if as_json:
+            return to_json(asdict(made))
+        return f"{made.uri} is in {made.path}: {to_size(made.nbytes)}, digest {made.digest}, adapter: {made.adapter}"
+
+    tell(look)
+
+
+if __name__ == "__main__":
+    command()

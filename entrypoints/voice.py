@@ -1,0 +1,38 @@
+"""A speech endpoint of our own for `chat` and `serve`: `skippy voice`."""
+
+from __future__ import annotations
+
+import os
+from importlib import import_module
+
+import click
+
+from entrypoints.talking import KEY_VARIABLE, refusing
+
+
+@click.command("voice", help=__doc__)
+@click.option(
+    "--host", default="127.0.0.1", show_default=True, help=f"other than loopback needs {KEY_VARIABLE}"
+)
+@click.option("--port", default=8081, show_default=True, type=click.IntRange(1, 65535))
+@click.option(
+    "--engine",
+    default="auto",
+    show_default=True,
+    type=click.Choice(["auto", "piper", "espeak"]),
+    help="piper needs the extra `voice`; auto takes it where it is installed",
+)
+def command(host: str, port: int, engine: str) -> None:
+    """Speak until Ctrl-C."""
+
+    def work() -> None:
+        key = os.environ.get(KEY_VARIABLE, "")
+        import_module("skippy.serving.router").require_key(host, key)
+        voice = import_module("skippy.serving.speech").choose_voice(engine)
+        import_module("skippy.serving.speech_server").run_speech(voice, host, port, key)
+
+    refusing(work)
+
+
+if __name__ == "__main__":
+    command()

@@ -1,0 +1,132 @@
+"""Job files for Kubernetes. The tracking server and its password come from the secret `skippy-tracking`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from skippy.jobs.request import PORT, VARIABLES, StageJob, StudyJob
+
+SECRET = "skippy-tracking"
+MOUNT = "/etc/skippy"
+MAKE_SECRET = "kubectl create secret generic " + " ".join(
+    [SECRET, *(f'--from-literal={name}="${name}"' for name in VARIABLES)]
+)
+HEAD = f"# {{title}}\n# Once:  {MAKE_SECRET}\n# Then:  kubectl apply -f {{file}}\n"
+
+
+def study_manifest(job: StudyJob, file: str, image: str) -> str:
+    """An indexed job: index 0 runs the study, the others take cells; the plan travels in a config map."""
+    name = _label(f"skippy-{job.name}")
+    plan = f"{MOUNT}/{job.plan.name}"
+    first, others = job.commands(plan)
+    script = f'if [ "$JOB_COMPLETION_INDEX" = 0 ]; then exec {first}; else exec {others}; fi'
+    container = _container(image, script, job.gpus, cpus=job.parallel)
+    container["volumeMounts"] = [{"name": "plan", "mountPath": MOUNT}]
+    pod = _pod(container) | {"volumes": [{"name": "plan", "configMap": {"name": name}}]}
+    plan_map = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": name},
+        "data": {job.plan.name: job.plan.read_text(encoding="utf-8")},
+    }
+    title = f"{job.workers} workers of the study {job.name}."
+    return _documents(title, file, plan_map, _job(name, job.workers, pod))
+
+
+def stage_manifest(job: StageJob, file: str, image: str) -> str:
+    """An indexed job of one launcher a node; they meet at index 0, whose name a headless service gives."""
+    name = _label(f"skippy-{job.stage}")
+    meeting = (
+        f'--nnodes {job.nodes} --node-rank "$JOB_COMPLETION_INDEX" '
+        f"--master-addr {name}-0.{name} --master-port {PORT}"
+    )
+    pod = _pod(_container(image, f"exec {job.torchrun(meeting)}", job.gpus, cpus=1)) | {"subdomain": name}
+    service = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": name},
+        "spec": {"clusterIP": "None", "selector": {"job-name": name}, "publishNotReadyAddresses": True},
+    }
+    return _documents(
+        f"The stage {job.stage} on {job.nodes} nodes.", file, service, _job(name, job.nodes, pod)
+    )
+
+
+def backend_files(project: Path, image: str, repository: str, gpus: int, folder: str) -> Mapping[str, str]:
+    """File name → content of what `mlflow run FOLDER --backend kubernetes --backend-config FOLDER/config.json` reads.
+
+    MLflow runs only a project with a container there, so ours is given one; MLflow fills in name, image and command.
+    """
+    ours = yaml.safe_load((project / "MLproject").read_text(encoding="utf-8"))
+    del ours["conda_env"]
+    theirs = {"name": ours["name"], "docker_env": {"image": image}, "entry_points": ours["entry_points"]}
+    template = _job("filled-in-by-mlflow", 1, _pod(_container("filled-in-by-mlflow", "", gpus, cpus=1)))
+    template["metadata"]["namespace"] = "default"
+    config = {"kube-job-template-path": f"{folder}/job.yaml", "repository-uri": repository}
+    return {
+        "MLproject": yaml.safe_dump(theirs, sort_keys=False),
+        "job.yaml": yaml.safe_dump(template, sort_keys=False),
+        "config.json": json.dumps(config, indent=2),
+    }
+
+
+def _job(name: str, tasks: int, pod: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": name},
+        "spec": {
+            "completionMode": "Indexed",
+            "completions": tasks,
+            "parallelism": tasks,
+            "backoffLimit": 3 * tasks,
+            "template": {"spec": dict(pod)},
+        },
+    }
+
+
+def _pod(container: Mapping[str, Any]) -> dict[str, Any]:
+    return {"restartPolicy": "OnFailure", "containers": [dict(container)]}
+
+
+def _container(image: str, script: str, gpus: int, *, cpus: int) -> dict[str, Any]:
+    return {
+        "name": "skippy",
+        "image": image,
+        "command": ["sh", "-c", script],
+        "envFrom": [{"secretRef": {"name": SECRET}}],
+        "env": [{"name": "OMP_NUM_THREADS", "value": "1"}],
+        "resources": {
+            "requests": {"cpu": str(cpus)},
+            **({"limits": {"nvidia.com/gpu": str(gpus)}} if gpus else {}),
+        },
+    }
+
+
+class _Dumper(yaml.SafeDumper):
+    """Texts of several lines stay readable."""
+
+
+_Dumper.add_representer(
+    str,
+    lambda dumper, text: dumper.represent_scalar(
+        "tag:yaml.org,2002:str", text, style="|" if "\n" in text else None
+    ),
+)
+
+
+def _documents(title: str, file: str, *parts: Mapping[str, Any]) -> str:
+    body = "---\n".join(
+        yaml.dump(dict(part), Dumper=_Dumper, sort_keys=False, allow_unicode=True) for part in parts
+    )
+    return HEAD.format(title=title, file=file) + body
+
+
+def _label(name: str) -> str:
+    """`name` as Kubernetes wants names: lower case, digits, dashes."""
+    return "".join(sign if sign.isascii() and sign.isalnum() else "-" for sign in name.lower()).strip("-")

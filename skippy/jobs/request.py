@@ -1,0 +1,79 @@
+"""What is to run on a cluster, and the commands that its tasks run."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from skippy.errors import ConfigError
+
+SPREAD = ("svd", "train")
+"""Stages that share their work over the processes of torchrun."""
+PORT = 29500
+"""Where torchrun's processes meet; torch's own default."""
+VARIABLES = ("MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
+
+
+@dataclass(frozen=True)
+class StudyJob:
+    """Workers of one study.
+
+    Attributes:
+        plan: its file.
+        name: of the plan.
+        workers: tasks; the first runs the study, the others join it.
+        gpus: of each task.
+    """
+
+    plan: Path
+    name: str
+    workers: int
+    gpus: int = 0
+
+    def commands(self, plan: str) -> tuple[str, str]:
+        """What the first task runs and what the others run, with the plan where they find it."""
+        given = f"{shlex.quote(plan)} --parallel {self.parallel}"
+        return f"skippy study --plan {given}", f"skippy join {given}"
+
+    @property
+    def parallel(self) -> int:
+        """Cells at a time in one task: four for each GPU, as the stage itself would."""
+        return 4 * self.gpus or 1
+
+
+@dataclass(frozen=True)
+class StageJob:
+    """One stage over several nodes.
+
+    Attributes:
+        stage: one of `SPREAD`.
+        parameters: of the stage, checked.
+        nodes: machines.
+        gpus: of each.
+    """
+
+    stage: str
+    parameters: Mapping[str, str]
+    nodes: int
+    gpus: int
+
+    def __post_init__(self) -> None:
+        if self.stage not in SPREAD:
+            raise ConfigError(
+                "This stage does not spread over nodes.",
+                where="--stage",
+                expected=f"one of {', '.join(SPREAD)}",
+                found=repr(self.stage),
+                next_step="run it on one machine, or a study with --plan",
+            )
+
+    def torchrun(self, meeting: str) -> str:
+        """The launcher's command line on each node; `meeting` is how its processes find one another."""
+        words = [
+            f"--{name.replace('_', '-')} {shlex.quote(value)}" for name, value in self.parameters.items()
+        ]
+        return " ".join(
+            [f"torchrun --nproc-per-node {max(1, self.gpus)} {meeting} -m entrypoints.{self.stage}", *words]
+        )

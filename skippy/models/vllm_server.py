@@ -1,0 +1,222 @@
+"""`vllm serve` as skippy runs it: one server for a base and its adapters, on loopback.
+
+What vLLM would do silently is said here or refused before it starts: sampling defaults of the checkpoint are not
+taken, ranks are rounded up to those it has, data parallelism is taken before tensor parallelism.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shlex
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from skippy.errors import BackendError, ConfigError, nearest
+from skippy.models.dialects import list_models
+from skippy.models.engine import LOOPBACK, Engine
+
+BASE_NAME = "base"
+RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""The ranks that vLLM has kernels and buffers for."""
+MOST_AT_ONCE = 16
+"""Adapters in one batch; each takes GPU memory for the largest rank."""
+WEIGHTS_SHARE = 0.6
+"""Of a GPU's memory: weights above it leave too little for keys and values, and are spread over several GPUs."""
+ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "TOKENIZERS_PARALLELISM": "false"}
+
+
+@dataclass(frozen=True)
+class Serving:
+    """What one server answers for.
+
+    Attributes:
+        weights: checkpoint directory of the base.
+        adapters: name → directory of a PEFT adapter.
+        rank: the largest of theirs.
+        gpus: it may use.
+        options: further ones of `vllm serve`, as a person would type them; they come last and win.
+    """
+
+    weights: Path
+    adapters: Mapping[str, Path] = field(default_factory=dict)
+    rank: int = 0
+    gpus: int = 1
+    options: str = ""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The models it answers for."""
+        return (BASE_NAME, *self.adapters)
+
+
+def require_vllm() -> None:
+    """Refuse where vLLM is not installed.
+
+    Raises:
+        ConfigError: there is no such package.
+    """
+    if importlib.util.find_spec("vllm") is None:
+        raise ConfigError(
+            "vLLM was asked for, and it is not installed.",
+            where="backend=vllm",
+            expected="the package vllm in this environment",
+            found="no such package",
+            next_step="pip install vllm==0.22.0 beside skippy on a machine with a GPU, or leave backend out",
+        )
+
+
+def require_room(serving: Serving) -> None:
+    """Refuse what cannot be served, before anything is loaded: ranks, GPUs, options.
+
+    Raises:
+        BackendError: a rank is above what vLLM serves.
+        ConfigError: the weights do not fit on the GPUs, or the options cannot be read.
+    """
+    command_line(serving, _gpu_bytes())
+
+
+def start_vllm(serving: Serving, log: Path) -> Engine:
+    """Start a server on a free port and return at once; wait for it, and stop it.
+
+    Raises:
+        ConfigError: vLLM is not installed, or an option cannot be read.
+    """
+    require_vllm()
+    words = command_line(serving, _gpu_bytes())
+    environment = ENVIRONMENT | os.environ
+    return Engine.start(
+        lambda port: [*words, "--port", str(port)], name="vLLM", log=log, environment=environment
+    )
+
+
+def command_line(serving: Serving, gpu_bytes: int) -> list[str]:
+    """The command line without its port.
+
+    Args:
+        serving: what is served.
+        gpu_bytes: memory of one GPU; 0 where unknown.
+
+    Raises:
+        ConfigError: the options are no words of a command line.
+    """
+    words = [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", str(serving.weights)]
+    words += ["--host", LOOPBACK, "--served-model-name", BASE_NAME]
+    # What is not sent with a request must not come from the checkpoint's generation_config.json.
+    words += ["--generation-config", "vllm", "--seed", "0", "--disable-uvicorn-access-log"]
+    if "vision_config" in json.loads((serving.weights / "config.json").read_text(encoding="utf-8")):
+        words.append("--language-model-only")
+    # As long a context as the GPU's memory holds: asked for more than that, vLLM refuses to start.
+    words += ["--max-model-len", "auto"]
+    if serving.adapters:
+        modules = [json.dumps({"name": name, "path": str(path)}) for name, path in serving.adapters.items()]
+        count = len(modules)
+        words += ["--enable-lora", "--max-lora-rank", str(fitting_rank(serving.rank))]
+        words += ["--max-loras", str(min(count, MOST_AT_ONCE)), "--max-cpu-loras", str(count)]
+        words += ["--lora-modules", *modules]
+    tensor, data = parallelism(serving.gpus, weights_bytes(serving.weights), gpu_bytes)
+    words += ["--tensor-parallel-size", str(tensor)] if tensor > 1 else []
+    words += ["--data-parallel-size", str(data)] if data > 1 else []
+    try:
+        return [*words, *shlex.split(serving.options)]
+    except ValueError as error:
+        raise ConfigError(
+            "The options of the engine cannot be read.",
+            where="engine_options",
+            expected="options of vllm serve, quoted as on a command line",
+            found=f"{serving.options!r}: {error}",
+            next_step="close the quotes",
+        ) from error
+
+
+def fitting_rank(rank: int) -> int:
+    """The smallest rank of vLLM's that holds `rank`.
+
+    Raises:
+        BackendError: none does.
+    """
+    for known in RANKS:
+        if rank <= known:
+            return known
+    raise BackendError(
+        "The rank of an adapter is above what vLLM serves.",
+        where="backend=vllm",
+        expected=f"at most {RANKS[-1]}",
+        found=f"rank {rank}",
+        next_step="merge the adapter and evaluate the merged model",
+    )
+
+
+def parallelism(gpus: int, weights: int, gpu_bytes: int) -> tuple[int, int]:
+    """GPUs that share one copy of the weights, and copies: as many copies as fit, since these need not talk.
+
+    Args:
+        gpus: to use.
+        weights: bytes.
+        gpu_bytes: memory of one GPU; 0 where unknown, which counts as enough.
+
+    Raises:
+        ConfigError: the weights do not fit on them.
+    """
+    for tensor in (size for size in range(1, gpus + 1) if gpus % size == 0):
+        if not gpu_bytes or weights <= WEIGHTS_SHARE * gpu_bytes * tensor:
+            return tensor, gpus // tensor
+    needed = 1
+    while weights > WEIGHTS_SHARE * gpu_bytes * needed:
+        needed *= 2
+    raise ConfigError(
+        "The weights do not fit on the GPUs with room for keys and values.",
+        where=f"gpus={gpus}",
+        expected=f"gpus={needed}: {weights / 2**30:.1f} GiB of weights in {WEIGHTS_SHARE:.0%} of their memory",
+        found=f"{gpus} of {gpu_bytes / 2**30:.1f} GiB",
+        next_step=f"pass -P gpus={needed}, or a quantisation of your own with -P engine_options=…",
+    )
+
+
+def require_served(base_url: str, names: tuple[str, ...], needed: int = 0, api_key: str = "unused") -> None:
+    """Check that the server at an endpoint has every model by its name, with room for a completion.
+
+    Args:
+        base_url: the endpoint.
+        names: of the models.
+        needed: tokens of the longest completion.
+        api_key: sent as bearer token.
+
+    Raises:
+        BackendError: nobody answers, a name is unknown there, or its context is too short.
+    """
+    served = list_models(base_url, api_key)
+    for name in names:
+        if name not in served:
+            near = nearest(name, served)
+            raise BackendError(
+                "The server does not have this model.",
+                where=base_url,
+                expected=f"a model named {name}",
+                found=", ".join(served) or "none",
+                next_step=f"did you mean {near}? " if near else "pass one of these as -P served_model=NAME",
+            )
+        if 0 < served[name] <= needed:
+            raise BackendError(
+                "The server has no room for a completion of this length.",
+                where=f"{name} at {base_url}",
+                expected=f"a context of more than {needed} positions",
+                found=f"{served[name]}, what the keys and values of one answer may take of the GPU's memory",
+                next_step="use a preset of shorter answers, or spread the weights over more GPUs (gpus=2)",
+            )
+
+
+def weights_bytes(checkpoint: Path) -> int:
+    """Bytes of the checkpoint's weights."""
+    return sum(file.stat().st_size for file in checkpoint.glob("*.safetensors"))
+
+
+def _gpu_bytes() -> int:
+    if not torch.cuda.is_available():
+        return 0
+    return int(torch.cuda.get_device_properties(0).total_memory)

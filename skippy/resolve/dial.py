@@ -1,0 +1,84 @@
+"""One update in a live model at any dose: W(α) = W + αΔW, by the very rows that a merge at α would write.
+
+No checkpoint is written. Projection commutes with α, so V4's equalities hold at every α (MATH §8); the weights are
+rounded to the base's type, as a merge would round them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from skippy.errors import AdapterError
+from skippy.stores.changes import Change, plan_changes
+from skippy.stores.checkpoints import Checkpoint
+from skippy.stores.updates import Rooms
+
+
+@torch.no_grad()
+def apply_(weights: Mapping[str, Tensor], base: Checkpoint, change: Change, alpha: float) -> None:
+    """W ← W + αΔW in live weights of the base, one at a time and for good: no second copy of any is kept.
+
+    Args:
+        weights: parameters by key of the base; those that the update changes.
+        base: its checkpoint.
+        change: the update.
+        alpha: the dose.
+    """
+    for key, update in plan_changes([(change, alpha)], base).items():
+        weight, rooms = weights[key], Rooms(weights[key].device)
+        there = update.to(weight.device)
+        weight.copy_(there.apply(weight.float(), slice(0, len(weight)), rooms)[0])
+
+
+class Dial:
+    """Sets the live weights to W + αΔW; α = 0 restores them to the bit.
+
+    Args:
+        model: the base, as loaded.
+        base: its checkpoint, for the update to be planned against.
+        change: the update.
+
+    Raises:
+        AdapterError: the update changes nothing that is in this model.
+    """
+
+    def __init__(self, model: nn.Module, base: Checkpoint, change: Change) -> None:
+        weights = dict(model.named_parameters())
+        self._base, self._change = base, change
+        keys = plan_changes([(change, 1.0)], base)
+        missing = sorted(set(keys) - set(weights))
+        if missing or not keys:
+            raise AdapterError(
+                "The adapter does not sit on weights of this model.",
+                where=", ".join(missing[:4]) or "the adapter",
+                expected=f"{len(keys)} targets among the model's weights",
+                found=f"{len(missing)} that it does not have",
+                next_step="check that the adapter belongs to this base",
+            )
+        self._weights = {key: weights[key] for key in keys}
+        self._originals = {key: weight.detach().clone() for key, weight in self._weights.items()}
+
+    @torch.no_grad()
+    def turn(self, alpha: float) -> None:
+        """Set the dose."""
+        for key, weight in self._weights.items():
+            weight.copy_(self._originals[key])
+        if alpha:
+            apply_(self._weights, self._base, self._change, alpha)
+
+    @torch.no_grad()
+    def relative_norm(self) -> float:
+        """‖ΔW‖_F / ‖W‖_F over all weights that it changes, at α = 1."""
+        change = whole = 0.0
+        for key, update in plan_changes([(self._change, 1.0)], self._base).items():
+            original = self._originals[key]
+            delta = update.to(original.device).apply(
+                original.float(), slice(0, len(original)), Rooms(original.device)
+            )[1]
+            change += float(delta.double().square().sum())
+            whole += float(original.double().square().sum())
+        return math.sqrt(change / whole)

@@ -1,0 +1,1 @@
+"""The champion behind an engine: serving, chat and voice."""

@@ -1,0 +1,89 @@
+"""Which mlflow a store was written by: its schema against the one that the installed mlflow knows."""
+
+from __future__ import annotations
+
+import urllib.request
+from contextlib import suppress
+from dataclasses import dataclass
+from http.client import HTTPException
+from urllib.parse import urlparse, urlsplit
+
+import mlflow
+from alembic.script import ScriptDirectory
+from alembic.util import CommandError
+from mlflow.store.db.utils import _get_alembic_config, _get_schema_version
+from sqlalchemy import create_engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from skippy.tracking.connection import SERVER_SCHEMES, _sqlite_path
+
+ANSWER_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class OtherMlflow:
+    """A store that another mlflow than the installed one wrote.
+
+    Attributes:
+        found: what the store says of itself.
+        expected: what the installed mlflow says.
+        next_step: what to do about it.
+        is_fault: whether this mlflow cannot use it.
+    """
+
+    found: str
+    expected: str
+    next_step: str
+    is_fault: bool
+
+
+def other_mlflow(uri: str) -> OtherMlflow | None:
+    """Compare a store with the installed mlflow, without opening it as one; None where they agree.
+
+    A database that is not there, not mlflow's, or out of reach agrees: opening it says what is wrong.
+    """
+    here = f"mlflow {mlflow.__version__}"
+    if urlparse(uri).scheme in SERVER_SCHEMES:
+        parts = urlsplit(uri)
+        uri = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+        with (
+            suppress(OSError, HTTPException),
+            urllib.request.urlopen(f"{uri.rstrip('/')}/version", timeout=ANSWER_SECONDS) as answer,
+        ):
+            there = answer.read().decode(errors="replace").strip()
+            if there != mlflow.__version__:
+                return OtherMlflow(
+                    f"a server of mlflow {there}",
+                    here,
+                    f"pip install mlflow=={there}, or update the server",
+                    False,
+                )
+        return None
+    database = _sqlite_path(uri)
+    if database is not None and not database.is_file():
+        return None
+    try:
+        engine = create_engine(uri)
+        revision = _get_schema_version(engine)
+        engine.dispose()
+    except (SQLAlchemyError, ImportError):
+        return None
+    script = ScriptDirectory.from_config(_get_alembic_config(db_url=""))
+    head = script.get_current_head()
+    if revision in (None, head):
+        return None
+    try:
+        script.get_revision(revision)
+    except CommandError:
+        return OtherMlflow(
+            f"schema {revision}, which {here} does not know: a newer mlflow wrote it",
+            f"schema {head} of {here}",
+            "install the newer mlflow again (pip install -U mlflow), or restore a copy of the database from before",
+            True,
+        )
+    return OtherMlflow(
+        f"schema {revision}, that of an older mlflow",
+        f"schema {head} of {here}",
+        f"copy the database, then mlflow db upgrade {uri}; the older mlflow refuses it afterwards",
+        True,
+    )

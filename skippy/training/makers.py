@@ -1,0 +1,165 @@
+"""From what is asked for to what makes it: one function a method, found in one table."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+from skippy.characters.schema import Character
+from skippy.core.personality.reference import CharacterReference
+from skippy.core.problem import Problem
+from skippy.core.spectral.rank import parse_rank
+from skippy.core.style import rewards
+from skippy.core.variants import Method, Variant
+from skippy.models.judge import judge_reward
+from skippy.presets.methods import MaskSettings, choose_method_settings
+from skippy.presets.reading import read_preset
+from skippy.presets.settings import GrpoSettings
+from skippy.resolve.bases import Base
+from skippy.stores.answers import Answers
+from skippy.stores.projectors import Projectors
+from skippy.training.grpo import GrpoMaker
+from skippy.training.making import Maker
+from skippy.training.mask import MaskMaker
+from skippy.training.own_rewards import OwnReward, load_own_rewards
+from skippy.training.plan import RewardFunction, TrainRequest
+
+logger = logging.getLogger(__name__)
+
+OUR_REWARDS = ("personality", "coherence", "identity")
+
+
+@dataclass(frozen=True, eq=False)
+class Order:
+    """What is to be made, of what, and how; the stage fills it in from its parameters and what it found.
+
+    Attributes:
+        variant: what is made.
+        base: what is changed.
+        character: what it is changed towards.
+        seed: of everything random.
+        device: cpu, cuda or auto.
+        preset: name or path; auto: the one of the base's profile.
+        turned: GRPO's settings that the person set.
+        settings: of other methods, `METHOD.NAME=VALUE`, comma-separated.
+        k: protected directions, as the person put it.
+        rewards: the person's own, as `load_own_rewards` takes them.
+        is_hardened: whether the character's rewards resist hacking.
+        judge_url: endpoint of a judge that adds a reward; empty: none.
+        judge_model: its name there.
+        draw_problems: problems for a share of mathematics, put as the evaluation will put them.
+        protected: of the directions that the variant protects, where those are not the top ones; None otherwise.
+        projectors: U, S, V of every target; None where no svd run is there and the variant needs none.
+        reference: what the base does under personas; None where no subspace run is there and the method needs none.
+        answers: the base's answers under the character's prompt and plain; None where the method reads none.
+    """
+
+    variant: Variant
+    base: Base
+    character: Character
+    seed: int
+    device: str = "auto"
+    preset: str = "auto"
+    turned: Mapping[str, Any] = field(default_factory=dict)
+    settings: str = ""
+    k: str = "16"
+    rewards: str = ""
+    is_hardened: bool = True
+    judge_url: str = ""
+    judge_model: str = ""
+    draw_problems: Callable[[], Sequence[Problem]] = tuple
+    protected: Projectors | None = None
+    projectors: Projectors | None = None
+    reference: CharacterReference | None = None
+    answers: Answers | None = None
+
+    @property
+    def preset_name(self) -> str:
+        """The preset asked for; auto is the one of the base's profile."""
+        return self.base.profile.training if self.preset == "auto" else self.preset
+
+    @property
+    def method_settings(self) -> Any:
+        """Settings of a method that is not GRPO: the preset's section, the person's, what the variant implies."""
+        return choose_method_settings(self.preset_name, self.variant, self.settings, self.seed)
+
+
+def grpo_maker(order: Order) -> GrpoMaker:
+    """GRPO by the character's rewards, a judge's and the person's own; the judge is asked once before training."""
+    base, character, projectors = order.base, order.character, order.projectors
+    settings = grpo_settings(order)
+    own = load_own_rewards(order.rewards, taken=(*OUR_REWARDS, "judge", "correctness"))
+    functions = {**reward_functions(order), **{each.name: each.function for each in own}}
+    ranks = [len(basis.S) for basis in projectors.bases.values()] if projectors else [0]
+    return GrpoMaker(
+        TrainRequest(
+            base_path=base.path,
+            base_digest=base.digest,
+            base_name=base.public_name,
+            variant=order.variant.name,
+            k=parse_rank(order.k).k or max(ranks),
+            projectors=projectors,
+            protected=order.protected,
+            prompts=[prompt.text for prompt in character.train_prompts],
+            reward_functions=tuple(functions.values()),
+            reward_names=tuple(functions),
+            rewards_digest=_digest_of_rewards(order, own),
+            settings=settings,
+            reference=order.reference,
+            math_problems=list(order.draw_problems()) if settings.math_mix else [],
+            device=order.device,
+        )
+    )
+
+
+def mask_maker(order: Order) -> MaskMaker:
+    """A mask from the base's answers."""
+    settings: MaskSettings = order.method_settings
+    assert order.answers is not None  # READS_ANSWERS
+    return MaskMaker(
+        variant=order.variant,
+        base=order.base,
+        settings=settings,
+        answers=order.answers,
+        bases=order.projectors.bases if order.projectors else None,
+        projector_digest=order.projectors.digest if order.projectors else "",
+        reference=order.reference,
+        device=order.device,
+    )
+
+
+MAKERS: Mapping[Method, Callable[[Order], Maker]] = {"grpo": grpo_maker, "mask": mask_maker}
+"""Method of a variant → what makes it."""
+READS_ANSWERS: frozenset[Method] = frozenset({"mask"})
+"""Methods that read the base's own answers, and so need a subspace run."""
+
+
+def grpo_settings(order: Order) -> GrpoSettings:
+    """The preset, with what the person set and what the variant implies; else the same for every variant."""
+    shown = ", ".join(f"{key} = {value}" for key, value in order.turned.items())
+    logger.info("train: preset %s%s", order.preset_name, f", with {shown}" if shown else "")
+    changed: dict[str, Any] = {**order.turned, **order.variant.implies}
+    return replace(read_preset(order.preset_name), seed=order.seed, **changed)
+
+
+def reward_functions(order: Order) -> Mapping[str, RewardFunction]:
+    """The rewards that are summed, by metric name; the judge is asked once before training starts."""
+    rules = replace(order.character.rules, hardened=order.is_hardened)
+    functions: dict[str, RewardFunction] = {
+        "personality": partial(rewards.personality, rules=rules),
+        "coherence": partial(rewards.coherence, rules=rules),
+        "identity": partial(rewards.identity, rules=rules),
+    }
+    if order.judge_url:
+        functions["judge"] = judge_reward(order.judge_url, order.judge_model, order.character.traits)
+    return functions
+
+
+def _digest_of_rewards(order: Order, own: Sequence[OwnReward]) -> str:
+    parts = [order.character.digest, str(order.is_hardened), order.judge_url, order.judge_model]
+    parts += [each.digest for each in own]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()

@@ -1,0 +1,61 @@
+"""What every way to make an arm answers: its settings, what names its work, and what it made.
+
+One row of the table in `makers` for each; GRPO, masks and steering all come out as a `Made`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from skippy.training.plan import RunSink
+
+
+@dataclass(frozen=True)
+class Made:
+    """What is left when an arm has been made; its `adapter/` is logged by then.
+
+    Attributes:
+        sentence: what was made, for the log.
+        metrics: figures of the run.
+        documents: artifact path → JSON.
+        base_hash: over all weights of the base afterwards; empty where no weight was ever trainable.
+    """
+
+    sentence: str
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    documents: Mapping[str, Any] = field(default_factory=dict)
+    base_hash: str = ""
+
+
+class Maker(Protocol):
+    """One update, ready to be made."""
+
+    @property
+    def settings(self) -> Any:
+        """The method's hyperparameters, a frozen dataclass: `hp.*` and `settings.json`."""
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """What makes two of them the same work, but for the code."""
+
+    @property
+    def rewards_digest(self) -> str:
+        """Of all that decides the rewards; empty where there are none."""
+
+    def name_work(self) -> tuple[str, ...]:
+        """What names the workspace."""
+
+    def going_on(self, resume: bool) -> Maker:
+        """The same, going on from what its workspace holds or not."""
+
+    def make(self, folder: Path, sink: RunSink, *, is_first: bool) -> Made | None:
+        """Make the update in `folder` and log `adapter/`; processes but the first of a launch return None.
+
+        Args:
+            folder: to work in.
+            sink: where numbers and artifacts go.
+            is_first: whether this is the process that talks to the tracker.
+        """

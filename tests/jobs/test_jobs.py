@@ -1,0 +1,195 @@
+"""Job files: what they render is valid where it goes, runs our commands, and holds no secret."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import CliRunner
+from mlflow.projects import _parse_kubernetes_config
+from mlflow.projects._project_spec import load_project
+
+from entrypoints.__main__ import cli
+
+PLAN = Path(__file__).parents[2] / "studies" / "lab.yaml"
+SECRET = "s3cret-of-ada"
+
+
+@pytest.fixture(autouse=True)
+def workplace(tmp_path, monkeypatch):
+    """A person's environment, with secrets in it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://ada:{SECRET}@tracking:5000")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", SECRET)
+
+
+def render(*words: str) -> str:
+    result = CliRunner().invoke(cli, ["jobs", *words])
+    assert result.exit_code == 0, result.output
+    for path in Path("jobs").rglob("*"):
+        assert path.is_dir() or SECRET not in path.read_text(), path
+    return result.output.strip().splitlines()[-1]
+
+
+def play(script: Path, tmp_path: Path, **environment: str) -> list[str]:
+    """Run a rendered script with stand-ins for all that it calls; the command lines that they were given."""
+    stand_ins = tmp_path / "stand-ins"
+    stand_ins.mkdir(exist_ok=True)
+    for name in ("skippy", "srun", "scontrol"):
+        path = stand_ins / name
+        path.write_text(
+            f'#!/bin/bash\necho "{name}|$(printf "%q " "$@")" >> "$CALLS"\necho node-1\necho node-2\n'
+        )
+        path.chmod(0o755)
+    calls = tmp_path / "calls"
+    calls.unlink(missing_ok=True)
+    given = {
+        "PATH": f"{stand_ins}:{os.environ['PATH']}",
+        "CALLS": str(calls),
+        "SLURM_SUBMIT_DIR": str(tmp_path),
+    }
+    subprocess.run(["bash", script], env=given | environment, check=True, capture_output=True)
+    return calls.read_text().splitlines()
+
+
+def test_slurm_shares_a_study_over_an_array(tmp_path) -> None:
+    assert (
+        render("slurm", "--plan", str(PLAN), "--workers", "3", "-O", "partition=cpu")
+        == "sbatch jobs/lab.sbatch"
+    )
+    script = Path("jobs/lab.sbatch")
+    subprocess.run(["bash", "-n", script], check=True)
+    lines = script.read_text().splitlines()
+    assert {"#SBATCH --array=0-2", "#SBATCH --partition=cpu", "#SBATCH --requeue"} <= set(lines)
+    head = [index for index, line in enumerate(lines) if line.startswith("#SBATCH")]
+    assert all(line.startswith("#") for line in lines[: head[-1]]), (
+        "sbatch reads options up to the first command"
+    )
+    uri = {"MLFLOW_TRACKING_URI": "http://tracking:5000"}
+    assert play(script, tmp_path, SLURM_ARRAY_TASK_ID="0", **uri) == [
+        f"skippy|study --plan {PLAN} --parallel 1 "
+    ]
+    assert play(script, tmp_path, SLURM_ARRAY_TASK_ID="2", **uri) == [f"skippy|join {PLAN} --parallel 1 "]
+    with pytest.raises(subprocess.CalledProcessError) as refused:
+        play(script, tmp_path, SLURM_ARRAY_TASK_ID="2")
+    assert b"export it before sbatch" in refused.value.stderr
+
+
+def test_slurm_spreads_a_stage_over_nodes(tmp_path) -> None:
+    render(
+        "slurm",
+        "--stage",
+        "train",
+        "-P",
+        "variant=v4",
+        "-P",
+        "prompts=my file.txt",
+        "--nodes",
+        "2",
+        "--gpus",
+        "4",
+    )
+    script = Path("jobs/train.sbatch")
+    subprocess.run(["bash", "-n", script], check=True)
+    assert {"#SBATCH --nodes=2", "#SBATCH --ntasks-per-node=1", "#SBATCH --gpus-per-node=4"} <= set(
+        script.read_text().splitlines()
+    )
+    environment = {"SLURM_JOB_NUM_NODES": "2", "SLURM_JOB_ID": "77", "SLURM_JOB_NODELIST": "node-[1-2]"}
+    names, launched = play(script, tmp_path, MLFLOW_TRACKING_URI="http://tracking:5000", **environment)
+    assert names == "scontrol|show hostnames node-\\[1-2\\] "
+    words = shlex.split(launched.partition("|")[2])
+    assert words[:7] == ["torchrun", "--nproc-per-node", "4", "--nnodes", "2", "--rdzv-id", "77"]
+    assert words[words.index("--rdzv-endpoint") + 1] == "node-1:29500"
+    assert words[words.index("-m") :] == [
+        "-m",
+        "entrypoints.train",
+        "--variant",
+        "v4",
+        "--prompts",
+        "my file.txt",
+    ]
+
+
+def test_kubernetes_shares_a_study_over_an_indexed_job(tmp_path) -> None:
+    render("kubernetes", "--plan", str(PLAN), "--workers", "3", "--gpus", "1", "--image", "ours:1")
+    config, job = yaml.safe_load_all(Path("jobs/lab.yaml").read_text())
+    assert config["data"]["lab.yaml"] == PLAN.read_text()
+    assert (job["spec"]["completions"], job["spec"]["parallelism"], job["spec"]["completionMode"]) == (
+        3,
+        3,
+        "Indexed",
+    )
+    pod = job["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert container["image"] == "ours:1"
+    assert container["envFrom"] == [{"secretRef": {"name": "skippy-tracking"}}]
+    assert container["resources"]["limits"] == {"nvidia.com/gpu": "1"}
+    assert pod["volumes"][0]["configMap"]["name"] == config["metadata"]["name"]
+    mounted = f"{container['volumeMounts'][0]['mountPath']}/lab.yaml"
+    script = tmp_path / "container.sh"
+    script.write_text(container["command"][2])
+    assert play(script, tmp_path, JOB_COMPLETION_INDEX="0") == [
+        f"skippy|study --plan {mounted} --parallel 4 "
+    ]
+    assert play(script, tmp_path, JOB_COMPLETION_INDEX="1") == [f"skippy|join {mounted} --parallel 4 "]
+
+
+def test_kubernetes_spreads_a_stage_over_pods_that_find_one_another() -> None:
+    render("kubernetes", "--stage", "svd", "--nodes", "3", "--gpus", "2", "-P", "k=8")
+    service, job = yaml.safe_load_all(Path("jobs/svd.yaml").read_text())
+    name = job["metadata"]["name"]
+    pod = job["spec"]["template"]["spec"]
+    assert service["metadata"]["name"] == pod["subdomain"] == service["spec"]["selector"]["job-name"] == name
+    assert service["spec"]["clusterIP"] == "None"
+    words = shlex.split(pod["containers"][0]["command"][2])
+    assert words[words.index("--node-rank") + 1] == "$JOB_COMPLETION_INDEX"
+    assert words[words.index("--master-addr") + 1] == f"{name}-0.{name}"
+    assert words[-4:] == ["-m", "entrypoints.svd", "--k", "8"]
+
+
+def test_mlflows_kubernetes_backend_reads_what_is_rendered() -> None:
+    said = render("kubernetes", "--backend", "--image", "ours:1", "--repository", "registry/skippy")
+    config = json.loads(Path("jobs/kubernetes/config.json").read_text())
+    template = _parse_kubernetes_config(config)["kube-job-template"]
+    assert template["spec"]["template"]["spec"]["containers"][0]["envFrom"]
+    assert template["metadata"]["namespace"] == "default"
+    project = load_project("jobs/kubernetes")
+    assert project.docker_env["image"] == "ours:1"
+    assert (
+        project.get_entry_point("train")
+        .compute_command({"variant": "v4"}, None)
+        .startswith("python -m entrypoints")
+    )
+    assert (
+        said
+        == "mlflow run jobs/kubernetes -e train --backend kubernetes --backend-config jobs/kubernetes/config.json"
+    )
+
+
+def test_mlflows_slurm_backend_gets_no_nodes_which_would_break_empty_parameters() -> None:
+    render("slurm", "--backend", "--gpus", "2", "-O", "partition=gpu", "-O", "nodes=4")
+    config = json.loads(Path("jobs/slurm.json").read_text())
+    assert config == {"gpus_per_node": 2, "partition": "gpu", "modules": [], "exports": []}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["slurm"], "Say what the jobs are for"),
+        (["slurm", "--stage", "eval"], "does not spread over nodes"),
+        (["slurm", "--stage", "train", "-P", "variant=v9"], "variant cannot be 'v9'"),
+        (["slurm", "--stage", "train", "-P", "variant"], "An option has no value"),
+        (["slurm", "--plan", "nowhere.yaml"], "nowhere.yaml"),
+        (["kubernetes", "--backend"], "has to push it somewhere"),
+    ],
+)
+def test_what_cannot_run_is_refused_before_it_is_queued(words, said, caplog) -> None:
+    result = CliRunner().invoke(cli, ["jobs", *words])
+    assert result.exit_code == 1
+    assert said in caplog.text
+    assert not Path("jobs").exists()

@@ -162,6 +162,16 @@ VARIANTS: dict[str, Variant] = {
             implies={"targets": "mlp"},
         ),
         Variant(
+            "prompt",
+            role="anchor",
+            label="Prompt",
+            colours=("#5f6368", "#a8adb3"),
+            sentence="the base under the character's own system prompt, nothing trained",
+            question="Is anything needed beside a prompt?",
+            update="none",
+            method="none",
+        ),
+        Variant(
             "v5",
             role="anchor",
             label="V5",
@@ -236,6 +246,11 @@ def place_words(name: str, place: int) -> str:
     """Where on its path to the character an arm stands: `step 75`, or `dose 0.75` for one whose path is a dose."""
     is_dosed = name in VARIANTS and VARIANTS[name].is_dosed
     return f"dose {place / 100:g}" if is_dosed else f"step {place}"
+
+
+def is_untrained(name: str) -> bool:
+    """Whether an arm changes nothing of the base, and so has neither training seeds nor a path to its character."""
+    return name in VARIANTS and VARIANTS[name].update == "none"
 
 
 def of_role(role: Role, names: Iterable[str]) -> tuple[str, ...]:

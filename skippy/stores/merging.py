@@ -102,6 +102,8 @@ def merge_checkpoint(
             base_digest=found,
             adapter_digest=combined_digest(read),
             digest=digest_of_hashes(base.tensors, work.merged_hashes, types),
+            delta_norm=work.ledger.delta_norm(),
+            changed=tuple(updates),
             notes=(*notes, *_notes(base, read), *_renamings(lora, fitted)),
         )
         write_card(directory, account, work.file_hashes, lineage)

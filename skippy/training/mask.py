@@ -47,6 +47,7 @@ logger = logging.getLogger(__name__)
 
 ADAPTER = "adapter"
 READ_AT_ONCE = 16
+ROWS_AT_ONCE = 1024  # scores are float32 and several; masks are made by rows
 SPECIFIC_EXCESS = 0.1
 """By how much of the null a mask must differ from its placebo more than the null, to be called persona-specific."""
 FULL_DOSE = 100
@@ -330,23 +331,28 @@ def survey_masks(
     """
     weights, survey = dict(model.named_parameters()), Survey()
     for target in targets:
-        weight, name = weights[target.weight_key].float(), input_of(target)
+        stored, name = weights[target.weight_key], input_of(target)
         a = {group: found[name] for group, found in statistics.items()}
         require_contrast(settings.rule, a[CHARACTER], a[PLAIN], target.name)
 
-        def cut(plus: str, minus: str, W: Tensor = weight, a: Mapping[str, Tensor] = a) -> Tensor:
-            return cut_mask(settings.rule, W, a[plus], a[minus], settings.rho)
+        def cut(plus: str, minus: str, W: Tensor = stored, a: Mapping[str, Tensor] = a) -> Tensor:
+            parts = (
+                cut_mask(settings.rule, rows, a[plus], a[minus], settings.rho)
+                for rows in W.split(ROWS_AT_ONCE)
+            )
+            return torch.cat(list(parts))
 
         mask, placebo = cut(CHARACTER, PLAIN), cut(PLAIN_B, PLAIN)
         halves = [cut(f"{CHARACTER}/{half}", f"{PLAIN}/{half}") for half in (0, 1)]
         counts = {
-            "weights": weight.numel(),
+            "weights": stored.numel(),
             "cut": int(mask.sum()),
             "placebo": int((mask ^ placebo).sum()),
             "null": int((cut(PLAIN_C, PLAIN) ^ placebo).sum()),
             "halves": int((halves[0] ^ halves[1]).sum()),
         }
         basis = (bases or {}).get(target.name)
+        weight = stored.float()
         delta = -torch.where(mask, weight, 0.0)
         if settings.projected:
             assert basis is not None

@@ -15,6 +15,7 @@ from skippy.errors import SkippyError, TrackingError, as_ours
 
 DRIVERS = {"psycopg": "psycopg[binary]", "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}
 """Module that a database's URI asks for → the package that has it."""
+DRIVERS_LINE = re.compile(r"\((?!raised|Background)[\w.]+\) ")
 REMEDIES = (
     ("authentication failed|Access denied", "correct the user and the password in MLFLOW_TRACKING_URI"),
     (
@@ -107,7 +108,9 @@ def refused_person(error: Exception, where: str) -> TrackingError | None:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    """The driver's own line where there is one, `(psycopg.errors.…) …`; SQLAlchemy may put advice before it."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return next((line for line in lines if DRIVERS_LINE.match(line)), lines[0])
 
 
 def _remedy(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""The same contracts through a team's server: PostgreSQL, accounts, artifacts in S3; as a member who may write."""
+"""The contracts of a local store through a team's server: PostgreSQL, accounts, artifacts on disk; as who may write."""
 
 import json
 import os
@@ -20,6 +20,14 @@ from skippy.tracking.orphans import find_orphans, sweep_orphans
 from skippy.tracking.store import open_tracker
 from skippy.tracking.tags import CLAIM_PREFIX
 from skippy.tracking.tracker import Tracker
+from tests.team_server import team_server
+
+
+@pytest.fixture(scope="module")
+def team():
+    """A team's server, artifacts on disk."""
+    with team_server(on_disk=True) as running:
+        yield running
 
 
 @pytest.fixture

@@ -10,6 +10,8 @@ from contextlib import closing
 
 import pytest
 from click.testing import CliRunner
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import PERMISSION_DENIED
 
 from entrypoints.__main__ import cli
 from skippy.tracking.outbox import Outbox, tag_values
@@ -177,6 +179,20 @@ def test_the_exit_code_tells(opened) -> None:
     (row,) = json.loads(said.output)
     assert (row["kind"], row["is_mended"]) == ("stale run", True)
     assert CliRunner().invoke(cli, ["doctor"]).output == "nothing is wrong\n"
+
+
+def test_a_repair_that_the_store_refuses_is_told_and_the_fault_stays(opened, monkeypatch) -> None:
+    stale_run(opened)
+
+    def refuse(*_: object) -> None:
+        raise MlflowException("Permission denied", error_code=PERMISSION_DENIED)
+
+    monkeypatch.setattr(opened.client, "set_terminated", refuse)
+    said = CliRunner().invoke(cli, ["doctor", "--fix"])
+    assert said.exit_code == 1
+    assert "fault: stale run." in said.output
+    assert "refused: " in said.output
+    assert "1 fault" in said.output
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import sqlite3
 from contextlib import closing
@@ -199,11 +200,14 @@ def test_a_repair_that_the_store_refuses_is_told_and_the_fault_stays(opened, mon
     ("revision", "told"),
     [("ffffffffffff", "a newer mlflow wrote it"), ("451aebb31d03", "mlflow db upgrade sqlite:///")],
 )
-def test_a_store_of_another_mlflow_is_told_and_not_opened(tracker, revision, told) -> None:
+def test_a_store_of_another_mlflow_is_told_and_not_opened(tracker, version, revision, told) -> None:
+    path = tracker.models.resolve(version().uri).path.parent / "MLmodel"
+    path.write_text(re.sub("mlflow_version: .*", "mlflow_version: 9.9.9", path.read_text()))
     with closing(sqlite3.connect(tracker.store.root / "mlflow.db")) as database, database:
         database.execute("UPDATE alembic_version SET version_num = ?", (revision,))
     said = CliRunner().invoke(cli, ["doctor", "--fix"])
     assert said.exit_code == 1
     assert "fault: other mlflow." in said.output
     assert f"schema {revision}" in said.output
+    assert "its newest model was made by mlflow 9.9.9" in said.output
     assert told in said.output

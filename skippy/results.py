@@ -83,6 +83,7 @@ class BanalScores:
         mean_tokens: mean answer length.
         base_auc: held-out classifier's AUC for telling it from base, a proxy; None where not run.
         problem_score: mean persona score of the answers to the mathematics suite; None where not run.
+        in_form: share of answers in the form that was asked for; None for the first format, which has none.
     """
 
     keys: tuple[str, ...]
@@ -95,6 +96,7 @@ class BanalScores:
     mean_tokens: float = 0.0
     base_auc: float | None = None
     problem_score: float | None = None
+    in_form: float | None = None
 
 
 @dataclass(frozen=True)
@@ -397,6 +399,7 @@ class Comparison:
         unequal: in what the arms differ besides the variant, a sentence each; allowed by the person who compares.
         passed_over: evaluations that could have been taken and were not, a sentence each.
         chosen_by: how the evaluations were chosen, in a sentence.
+        implied: in what the arms differ by being what they are, a sentence each.
     """
 
     suite_label: str
@@ -419,6 +422,7 @@ class Comparison:
     unequal: tuple[str, ...] = ()
     passed_over: tuple[str, ...] = ()
     chosen_by: str = ""
+    implied: tuple[str, ...] = ()
 
     @property
     def is_margin_planned(self) -> bool:

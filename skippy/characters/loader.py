@@ -37,6 +37,9 @@ BUNDLED = Path(str(resources.files("skippy.characters")))
 SHOWN = 80
 """Characters of a wrong name that a message repeats."""
 
+NOT_FORMATS = frozenset({"plain", "neutral", "break", "trait"})
+"""Names that metrics of the first format have."""
+
 _NOT_CHARACTERS = frozenset({"assistant", "personas"})
 
 
@@ -62,7 +65,7 @@ def load_character(name_or_path: str | Path) -> Character:
     shared = _resolve(fields["extends"]).mapping((), SHARED_FIELDS) if "extends" in fields else {}
     markers = parse_markers(fields["markers"])
     traits, floors = parse_traits(fields["traits"], markers), parse_floors(fields.get("floors"))
-    prompts = fields["prompts"].mapping(("train", "banal"), ("validation",))
+    prompts = fields["prompts"].mapping(("train", "banal"), ("validation", "formats"))
     train, banal = (parse_prompts(_resolve(prompts[name])) for name in ("train", "banal"))
     _require_new(train, banal, prompts["banal"], "A held-out prompt is also a training prompt")
     validation: tuple[Prompt, ...] = ()
@@ -74,6 +77,12 @@ def load_character(name_or_path: str | Path) -> Character:
             prompts["validation"],
             "A validation prompt is also trained on or tested",
         )
+    formats: tuple[Prompt, ...] = ()
+    if "formats" in prompts:
+        formats = parse_prompts(_resolve(prompts["formats"]))
+        what = "A prompt of another format is also trained on, tested or validated on"
+        _require_new((*train, *banal, *validation), formats, prompts["formats"], what)
+        _require_formats(formats, prompts["formats"])
     personas = _resolve(fields["personas"])
     parts: dict[str, Any] = {
         "name": fields["name"].text(),
@@ -88,8 +97,20 @@ def load_character(name_or_path: str | Path) -> Character:
     if "smallest_effect" in fields:
         # Left out it is left out of the digest as well: files of before it keep theirs.
         parts["smallest_effect"] = fields["smallest_effect"].number(0.01, 0.9)
-    # What doses are searched on decides no training and no evaluation, so it is no part of the digest.
-    return Character(digest=_digest(parts), **parts, validation_prompts=validation)
+    # What doses are searched on decides no training and no evaluation, and other formats are figures of their own: the
+    # digest is that of before there were any.
+    return Character(digest=_digest(parts), **parts, validation_prompts=validation, format_prompts=formats)
+
+
+def _require_formats(prompts: Sequence[Prompt], node: Node) -> None:
+    """Refuse a format that is none: its name is part of metric names, and some names are modes of the first one."""
+    for kind in dict.fromkeys(prompt.kind for prompt in prompts):
+        if not re.fullmatch(r"[a-z][a-z0-9-]*", kind) or kind in NOT_FORMATS:
+            raise node.fail(
+                "A format's name cannot be used",
+                expected=f"lower-case letters, digits and -, and none of {', '.join(sorted(NOT_FORMATS))}",
+                found=kind,
+            )
 
 
 def _require_new(known: Sequence[Prompt], prompts: Sequence[Prompt], node: Node, what: str) -> None:

@@ -38,7 +38,7 @@ class OwnPrompts:
     digest: str
 
     def replace_in(self, character: Character) -> Character:
-        """The character with these prompts in place of its own.
+        """The character with these prompts in place of its own; who brings what is asked is asked nothing else.
 
         Raises:
             CharacterError: a prompt would be trained on and asked, or one of those to validate on be either.
@@ -52,7 +52,18 @@ class OwnPrompts:
         validation = self.validation or tuple(
             prompt for prompt in character.validation_prompts if prompt_key(prompt.text) not in known
         )
-        return replace(character, train_prompts=train, banal_prompts=banal, validation_prompts=validation)
+        formats = tuple(
+            prompt
+            for prompt in character.format_prompts
+            if not self.banal and prompt_key(prompt.text) not in known
+        )
+        return replace(
+            character,
+            train_prompts=train,
+            banal_prompts=banal,
+            validation_prompts=validation,
+            format_prompts=formats,
+        )
 
     def _require_new(self, known: Sequence[Prompt], prompts: Sequence[Prompt], what: str) -> None:
         keys = {prompt_key(prompt.text) for prompt in known}

@@ -45,6 +45,7 @@ class Character:
         floors: least acceptable helpfulness and coherence.
         smallest_effect: rise of the persona score over the base from which on it counts as this character.
         validation_prompts: on which a matched dose is searched; neither trained on nor tested on. May be empty.
+        format_prompts: something to write in place of a question to answer, by kind; reported apart. May be empty.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Character:
     floors: Floors
     smallest_effect: float = SMALLEST_EFFECT
     validation_prompts: tuple[Prompt, ...] = ()
+    format_prompts: tuple[Prompt, ...] = ()
 
     def subspace_prompts(self, count: int = 50) -> tuple[Prompt, ...]:
         """`count` training prompts, all where there are fewer, spread evenly over the file and so over the kinds."""

@@ -34,7 +34,7 @@ def read_history(tracker: Tracker, run_id: str, variant: str, character: str) ->
 
 def read_trajectory(tracker: Tracker, run_id: str) -> tuple[TrajectoryPoint, ...]:
     """The pooled character delta of every measured step, ascending."""
-    pooled = [_curve(tracker, run_id, f"character/{name}") for name in POOLED]
+    pooled = [read_curve(tracker, run_id, f"character/{name}") for name in POOLED]
     steps = sorted(set.intersection(*(set(curve) for curve in pooled)))
     return tuple(TrajectoryPoint(step, *(curve[step] for curve in pooled)) for step in steps)
 
@@ -44,12 +44,12 @@ def _profiles(tracker: Tracker, run_id: str, prefix: str) -> dict[int, dict[str,
     names = sorted(name for name in tracker.runs.read(run_id).metrics if name.startswith(prefix))
     profiles: dict[int, dict[str, float]] = {}
     for name in names:
-        for step, value in _curve(tracker, run_id, name).items():
+        for step, value in read_curve(tracker, run_id, name).items():
             profiles.setdefault(step, {})[name.removeprefix(prefix)] = value
     return dict(sorted(profiles.items()))
 
 
-def _curve(tracker: Tracker, run_id: str, metric: str) -> dict[int, float]:
+def read_curve(tracker: Tracker, run_id: str, metric: str) -> dict[int, float]:
     """Step → the last value logged for it."""
     return {point.step: point.value for point in tracker.runs.metric_history(run_id, metric)}
 

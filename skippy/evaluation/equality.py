@@ -131,6 +131,25 @@ def differences(facts: Sequence[Facts]) -> list[str]:
     return sentences
 
 
+def implied_differences(facts: Sequence[Facts]) -> list[str]:
+    """In what arms differ because they are the arms they are, a sentence each: no other arm could share it."""
+    sentences = []
+    for name in dict.fromkeys(fact.arm for fact in facts if fact.arm in VARIANTS):
+        rule, fact = VARIANTS[name], next(fact for fact in facts if fact.arm == name)
+        if rule.update == "none":
+            sentences.append(f"{rule.label} is not trained: no setting of a training applies to it")
+        elif rule.method != "grpo":
+            own = {key: value for key, value in fact.trained.items() if key.startswith(f"{rule.method}.")}
+            told = ", ".join(f"{key.partition('.')[2]} = {value}" for key, value in own.items())
+            sentences.append(
+                f"{rule.label} is made by another method ({rule.method}), whose settings no other method has: {told}"
+            )
+        if rule.implies:
+            implied = ", ".join(f"{key} = {value}" for key, value in rule.implies.items())
+            sentences.append(f"{rule.label} is what it is by {implied}")
+    return sentences
+
+
 def unlike(one: Mapping[str, str], other: Mapping[str, str]) -> list[str]:
     """Names under which two evaluations or trainings differ, with both values; what one lacks is not compared."""
     return [

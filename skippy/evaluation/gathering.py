@@ -10,9 +10,9 @@ from typing import Any
 
 from skippy.characters.schema import Character
 from skippy.core.inference.accuracy import maj_at_k
-from skippy.core.variants import find_variant
+from skippy.core.variants import find_variant, is_untrained
 from skippy.errors import ReportError
-from skippy.evaluation.character_history import read_trajectory
+from skippy.evaluation.character_history import read_curve, read_trajectory
 from skippy.evaluation.distinguish import distinguishability
 from skippy.evaluation.equality import training_settings
 from skippy.evaluation.metrics import (
@@ -20,12 +20,14 @@ from skippy.evaluation.metrics import (
     banal_scores,
     count_statuses,
     everyday_answers,
+    format_scores,
     frontier,
     problem_scores,
+    standard_error,
 )
 from skippy.evaluation.provenance import gather_provenance, promotion_state
 from skippy.evaluation.selection import Selection
-from skippy.evaluation.suites import AIME, BANAL, load_problem_set, suite_label
+from skippy.evaluation.suites import AIME, BANAL, MODES, load_problem_set, suite_label
 from skippy.resolve.bases import Base
 from skippy.resolve.runs import MODEL_URI, walks_behind
 from skippy.results import (
@@ -36,6 +38,7 @@ from skippy.results import (
     FrontierPoint,
     LeakageFacts,
     ProblemScore,
+    UpdateFacts,
 )
 from skippy.stores.problems import ProblemSet
 from skippy.stores.samples import Sample, read_samples
@@ -47,6 +50,8 @@ OF_OTHERS = ("lm_eval/", "banal/judge", "aime/verify_")
 """Metrics of an evaluation that are not ours: EleutherAI's harness, a judge model, math-verify."""
 JUDGE = "banal/judge"
 DEFAULT_MARGIN = 0.05
+FULL_DOSE = 100
+"""Place of an arm that has no path, in percent of a dose."""
 
 
 def gather_comparison(
@@ -84,8 +89,11 @@ def gather_comparison(
         evaluations = tuple(
             _evaluation(tracker, record, problems, character, base_samples, base_scores) for record in runs
         )
-        sentence = "the base itself" if name == "base" else find_variant(name).sentence
+        sentence = (
+            "the base itself" if name == "base" else find_variant(name).sentence + _found(tracker, runs)
+        )
         arms.append(Arm(name, sentence, evaluations))
+    arms = [_with_point(arm, arms, base_scores) if is_untrained(arm.name) else arm for arm in arms]
     return Comparison(
         suite_label=suite_label(problems) if problems else "no problems",
         problems=problems.problems if problems else (),
@@ -100,6 +108,7 @@ def gather_comparison(
         unequal=selection.unequal,
         passed_over=selection.passed_over,
         chosen_by=selection.chosen_by,
+        implied=selection.implied,
         floors=asdict(character.floors),
         duplicates_dropped=problems.duplicates if problems else 0,
         registered_model=registered_model,
@@ -107,6 +116,43 @@ def gather_comparison(
         extra_metrics=figures_of_others(records),
         protected_k=", ".join(dict.fromkeys(_protected(tracker, records))),
     )
+
+
+def _found(tracker: Tracker, runs: Sequence[RunRecord]) -> str:
+    """What making a mask found of it: whether it is of the persona at all."""
+    trainings = [tracker.runs.read(run.link("train")).metrics for run in runs if run.link("train")]
+    masks = [each for each in trainings if "mask/is_specific" in each]
+    if not masks:
+        return ""
+    placebo, null = (fmean(each[f"mask/flips_{name}"] for each in masks) for name in ("placebo", "null"))
+    word = "persona-specific" if all(each["mask/is_specific"] for each in masks) else "not persona-specific"
+    return (
+        f"; {word}: it differs from its placebo on {100 * placebo:.1f} % of the weights, plain phrasings from each "
+        f"other on {100 * null:.1f} %"
+    )
+
+
+def _with_point(arm: Arm, arms: Sequence[Arm], base_scores: Sequence[ProblemScore]) -> Arm:
+    """An arm without a path: its evaluation as one point of the frontier, on the scale of the walks' own base."""
+    lines = [
+        point.accuracy for other in arms for e in other.evaluations for point in e.frontier if point.is_base
+    ]
+    shares = {score.key: score.share for score in base_scores}
+    found = []
+    for item in arm.evaluations:
+        differences = [score.share - shares[score.key] for score in item.scores if score.key in shares]
+        if item.banal and differences:
+            accuracy = (fmean(lines) if lines else fmean(shares.values())) + fmean(differences)
+            personas = item.banal.scores
+            errors = standard_error(personas), standard_error(differences)
+            point = FrontierPoint(
+                *(FULL_DOSE, fmean(personas), errors[0], accuracy, errors[1], True),
+                n=len(differences),
+                k=item.scores[0].k,
+            )
+            item = replace(item, frontier=(point,))
+        found.append(item)
+    return replace(arm, evaluations=tuple(found))
 
 
 def _evaluation(
@@ -143,6 +189,9 @@ def _evaluation(
         maj_at_k=maj_at_k([s.answers for s in scores], [gold[s.key] for s in scores]) if scores else None,
         **_asked(record),
         samples=f"samples/{AIME}.jsonl" if solved else "",
+        formats=format_scores(chatted, character) if chatted else {},
+        rewards=read_curve(tracker, train.run_id, "train/reward") if train else {},
+        update=_update(train, merge, record),
         answers=everyday_answers(chatted, character),
         recipe=training_settings(tracker, train.run_id, record.variant) if train else {},
     )
@@ -219,10 +268,12 @@ def _banal(
 ) -> BanalScores:
     scores = banal_scores(chatted, character)
     asked = base_samples.get(BANAL, [])
-    # `problem_id` is mode/prompt index: one prompt is held out in all of its modes.
+    # `problem_id` is mode/prompt index: one prompt is held out in all of its modes. Other formats have other prompts.
     (theirs, their_prompts), (ours, our_prompts) = (
-        ([s.completion for s in samples], [s.problem_id.split("/")[1] for s in samples])
-        for samples in (asked, chatted)
+        ([s.completion for s in told], [s.problem_id.split("/")[1] for s in told])
+        for told in (
+            [s for s in samples if s.problem_id.split("/")[0] in MODES] for samples in (asked, chatted)
+        )
     )
     is_variant = record.variant != "base"
     auc = distinguishability(theirs, ours, their_prompts, our_prompts) if is_variant and theirs else None
@@ -267,6 +318,18 @@ def _leakage(train: RunRecord | None, merge: RunRecord | None) -> LeakageFacts |
         after.get("merge/rho_left"),
         after.get("merge/rho_right"),
         after.get("merge/delta_error"),
+    )
+
+
+def _update(train: RunRecord | None, merge: RunRecord | None, record: RunRecord) -> UpdateFacts:
+    """What the arm changes and costs, as far as its runs say."""
+    made, merged = (run.metrics if run else {} for run in (train, merge))
+    return UpdateFacts(
+        parameters=made.get("train/parameters"),
+        relative_norm=merged.get("merge/relative_norm"),
+        everyday_kl=record.metrics.get("banal/kl_to_base"),
+        train_seconds=made.get("train/seconds"),
+        prompt_tokens=merged.get("merge/prompt_tokens"),
     )
 
 

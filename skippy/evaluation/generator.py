@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING
 
 from skippy.core.sampling import Sampling
 from skippy.errors import BackendError
+from skippy.models.dialects import Dialect
 from skippy.models.effect import expect
 from skippy.models.generation import Backend, TransformersBackend
 from skippy.models.loading import load_model, load_tokenizer
 from skippy.models.openai_backend import OpenAIBackend
 from skippy.models.vllm_backend import VllmBackend
 from skippy.models.vllm_server import BASE_NAME, Serving, require_room, require_vllm
+from skippy.stores.bias_switch import require_read_by
 from skippy.stores.checkpoints import Checkpoint
 from skippy.stores.servable import require_servable
 
@@ -93,10 +95,18 @@ def open_backend(
             "The backend cannot honour this sampling preset.",
             where=f"backend {generator.backend}",
             expected=f"preset {sampling.name}: {sampling}",
-            found="a backend without one of these",
+            found=_lacking(backend, sampling),
             next_step="choose another backend or another -P sampling=…",
         )
     return backend
+
+
+def _lacking(backend: Backend, sampling: Sampling) -> str:
+    """What keeps a backend from a sampling, by name."""
+    dialect = getattr(backend, "dialect", None)
+    if not isinstance(dialect, Dialect):
+        return "a backend without one of these"
+    return f"{dialect.name}, which ignores {', '.join(dialect.lacking(sampling))}"
 
 
 def close_backend(backend: Backend) -> None:
@@ -109,9 +119,11 @@ def _open_vllm(
     generator: Generator, weights: Path, tokenizer: PreTrainedTokenizerBase, adapters: Mapping[str, Path]
 ) -> VllmBackend:
     """Everything that can be refused is refused before a server is started."""
+    checkpoint = Checkpoint.open(weights)
+    require_read_by(VLLM, weights, checkpoint.tensors)
     if not generator.base_url:
         require_vllm()
-    shapes = Checkpoint.open(weights).shapes
+    shapes = checkpoint.shapes
     ranks = [int(require_servable(path, shapes).config["r"]) for path in adapters.values()]
     serving = Serving(
         weights, dict(adapters), max(ranks, default=0), generator.gpus, options=generator.engine_options

@@ -6,6 +6,7 @@ Not a stage. Nothing here generates; every figure follows from the lines of `sam
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
@@ -24,6 +25,11 @@ from skippy.stores.samples import Sample
 TRUNCATED = "length"
 FRONTIER = "samples/frontier.jsonl"
 """Artifact with the samples of a walk over checkpoints."""
+FORMS = {
+    "email": (1, re.compile(r"(?im)^\s*(subject:|dear|hi|hello|good (morning|day|evening))\b")),
+    "list": (2, re.compile(r"(?m)^\s*([-*•]|\d+[.)])\s")),
+}
+"""Format → how often its mark must be there: a subject or a salutation; two items on lines of their own."""
 BASE_STEP = 0
 """Step under which a walk asks the base; walks of earlier versions lack it."""
 
@@ -114,13 +120,19 @@ def family_rows(scores: Sequence[ProblemScore], problems: ProblemSet) -> list[di
     ]
 
 
-def banal_scores(samples: Sequence[Sample], character: Character) -> BanalScores:
-    """Persona, traits, coherence and helpfulness of plain everyday prompts, means over answers, ordered by hash."""
+def banal_scores(samples: Sequence[Sample], character: Character, mode: str = PLAIN) -> BanalScores:
+    """Persona, traits, coherence and helpfulness of everyday prompts, means over answers, ordered by hash.
+
+    Args:
+        samples: of the banal suite.
+        character: whose rules score.
+        mode: `plain`, or the name of another format.
+    """
     rules = character.rules
     ordered = sorted(samples, key=_order)
-    plain = [sample for sample in ordered if _mode(sample) == PLAIN]
+    plain = [sample for sample in ordered if _mode(sample) == mode]
     by_prompt = [list(group) for _, group in groupby(plain, lambda sample: sample.problem_hash)]
-    by_mode = {mode: [s.score for s in ordered if _mode(s) == mode and s.score is not None] for mode in MODES}
+    by_mode = {m: [s.score for s in ordered if _mode(s) == m and s.score is not None] for m in MODES}
     traits: dict[str, list[float]] = {trait.name: [] for trait in character.traits}
     coherent, helpful = [], []
     for answers in by_prompt:
@@ -139,9 +151,24 @@ def banal_scores(samples: Sequence[Sample], character: Character) -> BanalScores
         coherence=tuple(coherent),
         helpfulness=tuple(helpful),
         traits={name: tuple(values) for name, values in traits.items()},
-        modes={MODES[mode]: fmean(values) for mode, values in by_mode.items() if values},
+        modes={MODES[m]: fmean(values) for m, values in by_mode.items() if values},
         mean_tokens=fmean(sample.tokens for sample in plain),
+        in_form=_share_in_form(plain, mode),
     )
+
+
+def format_scores(samples: Sequence[Sample], character: Character) -> dict[str, BanalScores]:
+    """Format → its scores, for every format beside the first; empty for evaluations of before there were any."""
+    names = dict.fromkeys(mode for sample in samples if (mode := _mode(sample)) not in MODES)
+    return {name: banal_scores(samples, character, name) for name in names}
+
+
+def _share_in_form(samples: Sequence[Sample], format_name: str) -> float | None:
+    """Share of answers that look like what was asked for; None where nothing is known of that format."""
+    if format_name not in FORMS or not samples:
+        return None
+    least, mark = FORMS[format_name]
+    return fmean(len(mark.findall(sample.completion)) >= least for sample in samples)
 
 
 def everyday_answers(samples: Sequence[Sample], character: Character) -> tuple[Answer, ...]:
@@ -175,6 +202,12 @@ def banal_metrics(samples: Sequence[Sample], character: Character) -> dict[str, 
         "banal/mean_tokens": found.mean_tokens,
         "banal/truncated": fmean(sample.finish_reason == TRUNCATED for sample in plain),
     }
+    for name, scores in format_scores(samples, character).items():
+        metrics |= {
+            f"banal/{name}/score": fmean(scores.scores),
+            f"banal/{name}/coherence": fmean(scores.coherence),
+        }
+        metrics |= {} if scores.in_form is None else {f"banal/{name}/in_form": scores.in_form}
     labels = {label: mode for mode, label in MODES.items()}
     metrics |= {f"banal/score_{labels[label]}": value for label, value in found.modes.items()}
     return metrics | {f"banal/trait/{name}": fmean(values) for name, values in found.traits.items()}

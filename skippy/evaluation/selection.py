@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from skippy.characters.schema import Character
-from skippy.core.variants import VARIANTS, find_variant
+from skippy.core.variants import VARIANTS, find_variant, is_untrained
 from skippy.errors import ConfigError, MissingRunError, ReportError
-from skippy.evaluation.equality import Facts, differences, read_facts, unlike
+from skippy.evaluation.equality import Facts, differences, implied_differences, read_facts, unlike
 from skippy.resolve.bases import LAB, Base
 from skippy.resolve.runs import CHARACTER_DIGEST, SUBJECT, find_run
 from skippy.tracking.records import RunRecord
@@ -33,6 +33,7 @@ class Selection:
         margin: δ that they were planned with, a share, the strictest where they differ; None where none was.
         passed_over: evaluations that could have been taken, a sentence each.
         chosen_by: how they were chosen, in a sentence.
+        implied: in what the arms differ by being what they are, a sentence each.
     """
 
     records: dict[str, list[RunRecord]]
@@ -40,6 +41,7 @@ class Selection:
     margin: float | None
     passed_over: tuple[str, ...]
     chosen_by: str
+    implied: tuple[str, ...] = ()
 
 
 def select_evaluations(
@@ -89,7 +91,10 @@ def select_evaluations(
     if unequal and not may_differ:
         raise _unequal(unequal, taken)
     margin = min((fact.margin for fact in taken if fact.margin is not None), default=None)
-    return Selection(found, unequal, margin, tuple(_passed_over(facts, taken)), chosen_by)
+    return Selection(
+        *(found, unequal, margin, tuple(_passed_over(facts, taken)), chosen_by),
+        implied=tuple(implied_differences(taken)),
+    )
 
 
 def _newest_set(
@@ -122,9 +127,11 @@ def _comparable_sets(facts: Sequence[Facts]) -> Iterator[list[Facts]]:
             by_seed: dict[str, dict[str, Facts]] = {}
             for fact in mates:  # newest first
                 by_seed.setdefault(fact.seed, {}).setdefault(fact.arm, fact)
-            for arms in {frozenset(found) for found in by_seed.values()}:
+            # An arm without a training has no seed, and stands beside all of them.
+            free = {arm: fact for arm, fact in by_seed.pop("", {}).items() if is_untrained(arm)}
+            for arms in {frozenset(found) for found in by_seed.values()} or {frozenset()}:
                 seeds = [found for found in by_seed.values() if arms <= found.keys()]
-                yield [reference, *(found[arm] for found in seeds for arm in arms)]
+                yield [reference, *(found[arm] for found in seeds for arm in arms), *free.values()]
 
 
 def _time(facts: Sequence[Facts]) -> tuple[int, int]:

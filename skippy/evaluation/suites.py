@@ -1,7 +1,8 @@
 """What an evaluation asks, and how one answer becomes one sample. Not a stage: `evaluate` runs it, `compare` reads it.
 
 Two suites. `aime` asks problems with integer answers; `banal` asks held-out everyday prompts in three modes:
-plain, under a neutral system prompt, and with a suffix that asks to break character.
+plain, under a neutral system prompt, and with a suffix that asks to break character. Beside them stand prompts of other
+formats, something to write; they are scored alike and reported apart.
 """
 
 from __future__ import annotations
@@ -36,6 +37,9 @@ MODES: dict[str, str] = {
     "neutral": "neutral system prompt",
     "break": "break character",
 }
+
+ONCE = frozenset(MODES) - {PLAIN}
+"""Modes that get one sample: on them arms are not compared."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +121,16 @@ def banal_questions(character: Character, modes: Sequence[str] = tuple(MODES)) -
     return everyday_questions(character.banal_prompts, modes)
 
 
+def format_questions(character: Character) -> list[Question]:
+    """Every prompt of another format, plainly; its mode is the format's name, and it is reported apart."""
+    by_format: dict[str, list[Prompt]] = {}
+    for prompt in character.format_prompts:
+        by_format.setdefault(prompt.kind, []).append(prompt)
+    return [
+        question for name, prompts in by_format.items() for question in everyday_questions(prompts, (name,))
+    ]
+
+
 def everyday_questions(prompts: Sequence[Prompt], modes: Sequence[str] = (PLAIN,)) -> list[Question]:
     """Prompts in some modes, mode by mode."""
     questions = []
@@ -131,6 +145,19 @@ def everyday_questions(prompts: Sequence[Prompt], modes: Sequence[str] = (PLAIN,
     return questions
 
 
+def under_prompt(questions: Sequence[Question], system: str) -> list[Question]:
+    """The same questions under a system prompt, which comes before one that a question has; as paired as before."""
+    if not system:
+        return list(questions)
+    found = []
+    for question in questions:
+        own = [message["content"] for message in question.messages if message["role"] == "system"]
+        rest = [message for message in question.messages if message["role"] != "system"]
+        first = {"role": "system", "content": "\n\n".join([system, *own])}
+        found.append(replace(question, messages=(first, *rest)))
+    return found
+
+
 def requests_for(
     questions: Sequence[Question],
     samples: int,
@@ -143,11 +170,11 @@ def requests_for(
 ) -> dict[str, tuple[Question, Request]]:
     """Request id → what is asked: every sample that is not finished.
 
-    Problems and plain everyday prompts, on which arms are compared, get all `samples`; the other modes one each.
+    Problems and everyday prompts put plainly, in whatever format, get all `samples`; the other modes one each.
     """
     wanted = {}
     for question in questions:
-        for index in range(samples if question.mode in ("", PLAIN) else 1):
+        for index in range(1 if question.mode in ONCE else samples):
             key = SampleKey(model_digest, question.suite, question.hash, sampling.name, index)
             if key not in finished:
                 own = seed_of_sample(question.hash, index, sampling.name, purpose=purpose, seed=seed)

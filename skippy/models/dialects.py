@@ -25,10 +25,14 @@ class Dialect:
     """What one kind of server honours, and how a `Sampling` is written for it."""
 
     name: str
-    honours: Callable[[Sampling], bool]
     write: Callable[[Sampling], dict[str, Any]]
+    ignores: tuple[str, ...] = ()
     takes_template_arguments: bool = False
     seed_bits: int = 31
+
+    def lacking(self, sampling: Sampling) -> tuple[str, ...]:
+        """The parameters of `sampling` that such a server would drop in silence."""
+        return tuple(name for name in self.ignores if getattr(sampling, name, 0))
 
     def seed(self, seed: int) -> int:
         """A seed as the server takes it: most reject more than 32 bits, some of them a sign."""
@@ -57,18 +61,17 @@ def _write_generation_config(sampling: Sampling) -> dict[str, Any]:
     return {"max_tokens": sampling.max_tokens, "extra_body": {"generation_config": json.dumps(config)}}
 
 
-PLAIN = Dialect("plain OpenAI protocol", lambda sampling: sampling.top_k == 0, _write_plain)
-EXTENDED = Dialect("vLLM or SGLang", lambda sampling: True, _write_extended, takes_template_arguments=True)
+PLAIN = Dialect("plain OpenAI protocol", _write_plain, ("top_k",))
+EXTENDED = Dialect("vLLM or SGLang", _write_extended, takes_template_arguments=True)
+# Also turns frequency_penalty into a repetition penalty; release 5.23.
 TRANSFORMERS = Dialect(
     "transformers serve",
-    lambda sampling: sampling.presence_penalty == 0,
     _write_generation_config,
+    ("logprobs", "presence_penalty"),
     takes_template_arguments=True,
 )
 # Answers with the evaluation's own backend, so that a whole seed gives the very sample of an evaluation in process.
-OWN = Dialect(
-    "skippy serve", lambda sampling: True, _write_extended, takes_template_arguments=True, seed_bits=48
-)
+OWN = Dialect("skippy serve", _write_extended, ("logprobs",), takes_template_arguments=True, seed_bits=48)
 OWNERS = {"vllm": EXTENDED, "sglang": EXTENDED, "skippy": OWN}
 
 

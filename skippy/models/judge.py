@@ -90,7 +90,10 @@ class Judge:
             "Good morning, friend!",
         )
         try:
-            if find_dialect(self.base_url.rstrip("/"), self.settings.api_key).takes_template_arguments:
+            dialect = find_dialect(self.base_url.rstrip("/"), self.settings.api_key)
+            if "logprobs" in dialect.ignores:
+                raise BackendError("", found=f"{dialect.name}, which gives no log-probabilities (logprobs)")
+            if dialect.takes_template_arguments:
                 # A template ignores a switch that it does not have.
                 self._body = {"chat_template_kwargs": dict.fromkeys(THINKING_SWITCHES, False)}
             digit = _run(lambda: self._ask_all([question]))[0]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from peft import PeftModel
 from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoTokenizer
@@ -18,6 +18,7 @@ from skippy.errors import AdapterError, CheckpointError
 from skippy.models.prompts import require_template
 
 if TYPE_CHECKING:
+    from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 # Families whose weights AutoModelForCausalLM refuses.
@@ -78,6 +79,15 @@ def load_model(
             found=f"{len(missing)} missing or unfit: {', '.join(missing[:4])}",
             next_step="check that config.json belongs to these weights",
         )
+    dropped = sorted(str(key) for key in report["unexpected_keys"] if str(key).endswith("_proj.bias"))
+    if dropped:
+        raise CheckpointError(
+            "Biases of the checkpoint would be dropped: the model has no place for them.",
+            where=str(directory),
+            expected="attention_bias: true in config.json, and a family that has this switch",
+            found=f"{len(dropped)} without a place: {', '.join(dropped[:4])}",
+            next_step="set attention_bias to true, or merge again",
+        )
     return model.to(device).eval()
 
 
@@ -124,7 +134,9 @@ def attach_adapter(model: PreTrainedModel, adapter_dir: str | Path) -> PeftModel
     """
     directory = Path(adapter_dir)
     try:
-        adapted = PeftModel.from_pretrained(model, directory, is_trainable=False)
+        # Imported here: PEFT takes two seconds, and who loads no adapter waits for it in vain.
+        peft = import_module("peft")
+        adapted: PeftModel = peft.PeftModel.from_pretrained(model, directory, is_trainable=False)
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
         raise AdapterError(
             "PEFT cannot load the adapter on this base.",

@@ -90,7 +90,7 @@ class OpenAIBackend:
         Raises:
             BackendError: nobody answers.
         """
-        return self.dialect.honours(sampling)
+        return not self.dialect.lacking(sampling)
 
     @cached_property
     def dialect(self) -> Dialect:

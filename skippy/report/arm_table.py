@@ -8,7 +8,7 @@ from statistics import fmean
 from skippy.report.numerals import MISSING, plain, signed, small
 from skippy.report.reach import Reach, persona_of
 from skippy.report.tables import Row, Table
-from skippy.results import Arm, BanalScores, Comparison
+from skippy.results import Arm, BanalScores, Comparison, Evaluation
 
 COLUMNS = (
     *("parameters set", "‖ΔW‖/‖W‖", "KL, everyday"),
@@ -16,11 +16,57 @@ COLUMNS = (
     *("to train", "to serve"),
 )
 MINUTE, HOUR = 60, 3600
+FORMAT_WORDS = {"email": "an e-mail written", "list": "a list made"}
 
 
 def arm_table(comparison: Comparison, reaches: Mapping[str, Reach]) -> Table:
     """One row a variant; means over its training seeds."""
     return Table(COLUMNS, tuple(_row(arm, reaches[arm.name]) for arm in comparison.variants))
+
+
+def format_table(comparison: Comparison) -> Table | None:
+    """Persona, coherence and form of every format, by arm; None where only questions were asked."""
+    names = dict.fromkeys(
+        name for arm in comparison.arms for item in arm.evaluations for name in item.formats
+    )
+    if not names:
+        return None
+    rows = [
+        _format_row(comparison, "a question answered", "persona", lambda item: item.banal, _mean_of("scores"))
+    ]
+    for name in names:
+        told = FORMAT_WORDS.get(name, name)
+
+        def scores_of(item: Evaluation, name: str = name) -> BanalScores | None:
+            return item.formats.get(name)
+
+        rows += [
+            _format_row(comparison, told, "persona", scores_of, _mean_of("scores")),
+            _format_row(comparison, told, "coherence", scores_of, _mean_of("coherence")),
+            _format_row(comparison, told, "share in that form", scores_of, lambda scores: scores.in_form),
+        ]
+    shown = tuple(row for row in rows if any(cell != MISSING for cell in row.cells))
+    arms = comparison.arms
+    return Table(tuple(arm.label for arm in arms), shown, tuple(arm.name for arm in arms))
+
+
+def _format_row(
+    comparison: Comparison,
+    told: str,
+    what: str,
+    scores_of: Callable[[Evaluation], BanalScores | None],
+    read: Callable[[BanalScores], float | None],
+) -> Row:
+    def of_item(item: Evaluation) -> float | None:
+        scores = scores_of(item)
+        return read(scores) if scores else None
+
+    return Row(told, tuple(plain(_mean(arm, of_item), 2) for arm in comparison.arms), what)
+
+
+def _mean_of(name: str) -> Callable[[BanalScores], float | None]:
+    """The mean of a field of `BanalScores` that has one value a prompt."""
+    return lambda scores: fmean(getattr(scores, name)) if getattr(scores, name) else None
 
 
 def _row(arm: Arm, reach: Reach) -> Row:
@@ -48,13 +94,8 @@ def _mean(arm: Arm, read: Callable) -> float | None:
 
 
 def _everyday(arm: Arm, name: str) -> float | None:
-    """The mean of a field of `BanalScores` that has one value a prompt."""
-
-    def mean(scores: BanalScores | None) -> float | None:
-        values = getattr(scores, name) if scores else ()
-        return fmean(values) if values else None
-
-    return _mean(arm, lambda item: mean(item.banal))
+    read = _mean_of(name)
+    return _mean(arm, lambda item: read(item.banal) if item.banal else None)
 
 
 def _count(value: float | None) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from skippy.core.variants import label_of
+
 Word = Literal["preserved", "degraded", "inconclusive", "not_comparable", "not_tested"]
 
 
@@ -185,12 +187,15 @@ class Gate:
         rivals: what it has to beat.
         order: names of all steps.
         steps: those that were read; all but the last have passed.
+        untrained: an arm without training that shows the character, keeps the mathematics and is not beaten by the
+            treatment: then it wins; empty where there is none.
     """
 
     treatment: str | None
     rivals: tuple[str, ...]
     order: tuple[str, ...]
     steps: tuple[GateStep, ...]
+    untrained: str = ""
 
     @property
     def is_open(self) -> bool:
@@ -200,7 +205,11 @@ class Gate:
     @property
     def reason(self) -> str:
         """Why it is open or shut, in a sentence."""
-        return "every step of the promotion order passed" if self.is_open else self.steps[-1].reason
+        if self.is_open:
+            return "every step of the promotion order passed"
+        if self.untrained:
+            return f"{label_of(self.untrained)} is enough, nothing needs training: {self.steps[-1].reason}"
+        return self.steps[-1].reason
 
 
 @dataclass(frozen=True)
@@ -238,8 +247,8 @@ class Verdicts:
 
     @property
     def winner(self) -> str | None:
-        """The treatment, where every step of the gate passed."""
-        return self.gate.treatment if self.gate.is_open else None
+        """The treatment, where every step of the gate passed; else an arm without training that is as good."""
+        return self.gate.treatment if self.gate.is_open else self.gate.untrained or None
 
     @property
     def primary(self) -> PairVerdict | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from statistics import fmean
 
-from skippy.core.variants import label_of
+from skippy.core.variants import is_untrained, label_of, place_words
 from skippy.report.canvas import Canvas, Scale, fit_scale, name_room, spread_labels
 from skippy.report.numerals import plain, signed
 from skippy.results import Comparison, Evaluation, FrontierPoint
@@ -62,7 +62,11 @@ def _draw_path(canvas: Canvas, name: str, evaluation: Evaluation, across: Scale,
         canvas.circle(x, y, 4, mark, _describe(name, evaluation, point))
 
 
+def _where(name: str, evaluation: Evaluation, point: FrontierPoint) -> str:
+    return "" if is_untrained(name) else f" seed {evaluation.seed}, {place_words(name, point.step)}"
+
+
 def _describe(name: str, evaluation: Evaluation, point: FrontierPoint) -> str:
     chosen = ", chosen by persona alone" if point.is_chosen else ""
-    who = "base" if point.is_base else f"{label_of(name)} seed {evaluation.seed}, step {point.step}"
+    who = "base" if point.is_base else f"{label_of(name)}{_where(name, evaluation, point)}"
     return f"{who}: persona {signed(point.persona, 2)}, accuracy {plain(100 * point.accuracy)}{chosen}"

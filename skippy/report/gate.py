@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
-from skippy.core.variants import VARIANTS, label_of, of_role
+from skippy.core.variants import VARIANTS, is_untrained, label_of, of_role
 from skippy.report.conclusions import Gate, GateStep, PairVerdict, VariantVerdict
 from skippy.results import Comparison
 
@@ -33,17 +34,21 @@ def walk_gate(
     """Walk the steps in their fixed order; the first that fails is the last that is read.
 
     One treatment can win, the first of the comparison: with several tries a winner by chance would be likelier
-    than the confidence says. It has to beat every rival, which needs no such care.
+    than the confidence says. It has to beat every rival, which needs no such care, and every arm that needs no
+    training: where it does not, such an arm that has the character and keeps the mathematics wins in its place.
 
     Source: MATH.md §7, fixed-sequence testing (Maurer, Hothorn, Lehmacher 1995); Berger 1982 for "every rival".
     Departure: none.
     """
     names = [verdict.name for verdict in variants]
     treatment = next(iter(of_role("treatment", names)), None)
-    rivals = of_role("rival", names)
+    shown = {step.name for step in characters if step.is_passed}
+    free = [name for name in names if is_untrained(name) and name in shown]
+    rivals = (*of_role("rival", names), *free)
+    enough = "" if barriers else next((n for n in free if _is_enough(n, variants, pairs)), "")
     if treatment is None:
         reason = f"there is no {_any_of('treatment')} in this comparison"
-        return Gate(None, rivals, ("persona",), (GateStep("persona", False, reason),))
+        return Gate(None, rivals, ("persona",), (GateStep("persona", False, reason),), enough)
     label = label_of(treatment)
     order = (
         *(barrier.name for barrier in barriers[:1]),
@@ -67,7 +72,23 @@ def walk_gate(
         )
     if steps[-1].is_passed and len(steps) == 2:
         steps.append(_beats(order[2], treatment, rivals, pairs))
-    return Gate(treatment, rivals, order, tuple(steps))
+    gate = Gate(treatment, rivals, order, tuple(steps))
+    return gate if gate.is_open else replace(gate, untrained=enough)
+
+
+def _is_enough(
+    name: str,
+    variants: Sequence[VariantVerdict],
+    pairs: Sequence[PairVerdict],
+) -> bool:
+    """Whether an arm that has the character without training keeps the mathematics and is beaten by no treatment."""
+    is_preserved = any(verdict.name == name and verdict.verdict == "preserved" for verdict in variants)
+    is_beaten = any(
+        name in (pair.first, pair.second)
+        and pair.verdict == ("first_better" if pair.second == name else "second_better")
+        for pair in pairs
+    )
+    return is_preserved and not is_beaten
 
 
 def _beats(name: str, treatment: str, rivals: Sequence[str], pairs: Sequence[PairVerdict]) -> GateStep:

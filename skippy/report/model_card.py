@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import jinja2
 
-from skippy.core.variants import find_variant, label_of
+from skippy.core.variants import find_variant, label_of, place_words
 from skippy.report.conclusions import Verdicts
 from skippy.report.headline import headline
 from skippy.report.numerals import bounds, signed
@@ -14,6 +14,13 @@ from skippy.report.wording import limits, verdict_words
 from skippy.results import Comparison
 
 MODEL_URI = "models:/"
+MADE_OF = {
+    "lora": "a merged LoRA update",
+    "mask": "a mask, which takes some of its weights away",
+    "bias": "biases in some layers",
+    "none": "nothing",
+}
+"""What is added to the base, by kind of update."""
 
 
 def render_cards(comparison: Comparison, verdicts: Verdicts) -> dict[str, str]:
@@ -47,5 +54,8 @@ def render_cards(comparison: Comparison, verdicts: Verdicts) -> dict[str, str]:
                 headline=headline(comparison, verdicts),
                 limits=limits(comparison, verdicts),
                 question=find_variant(arm.name).question,
+                rule=find_variant(arm.name),
+                place="" if item.step is None else place_words(arm.name, item.step),
+                made_of=MADE_OF[find_variant(arm.name).update],
             )
     return cards

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
 import jinja2
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from skippy.core.variants import label_of
 from skippy.report.answers import RULE, exchanges
-from skippy.report.arm_table import arm_caption, arm_table
+from skippy.report.arm_table import arm_caption, arm_table, format_table
 from skippy.report.audit import draw_audit
 from skippy.report.canvas import NARROW, WIDE
 from skippy.report.conclusions import Verdicts
@@ -63,6 +64,7 @@ from skippy.report.wording import (
 from skippy.results import Arm, Comparison
 
 SHOWN_FLIPS = 24
+RUN_ID = re.compile(r"\b[0-9a-f]{32}\b")
 EXCERPT_HEAD, EXCERPT_TAIL = 300, 900
 """Characters shown of a long completion: its answer is read at the end."""
 
@@ -199,6 +201,7 @@ def _view(comparison: Comparison, verdicts: Verdicts, flips: list[Flip]) -> dict
         "folded": folded(comparison, verdicts.traits, flips),
         "by_arm": arm_table(comparison, find_reach(comparison)),
         "by_arm_caption": arm_caption(comparison, find_reach(comparison)),
+        "formats": format_table(comparison),
         "shown": shown(comparison, verdicts),
         "not_shown": not_shown(comparison, verdicts),
         "takes": what_it_takes(comparison, verdicts),
@@ -235,6 +238,17 @@ def excerpt(text: str) -> str:
     return f"{text[:EXCERPT_HEAD]}\n[… {left_out} characters …]\n{text[-EXCERPT_TAIL:]}"
 
 
+def link_runs(line: str, runs_page: str) -> Markup:
+    """A sentence with every run id in it a link to that run; the ids alone where there is no page of runs."""
+
+    def link(found: re.Match[str]) -> str:
+        run = found.group()
+        text = f"<code>{run}</code>"
+        return f'<a href="{escape(runs_page.replace("{run}", run))}">{text}</a>' if runs_page else text
+
+    return Markup(RUN_ID.sub(link, str(escape(line))))
+
+
 def _filters(environment: jinja2.Environment) -> jinja2.Environment:
     environment.filters.update(
         signed=signed,
@@ -244,6 +258,7 @@ def _filters(environment: jinja2.Environment) -> jinja2.Environment:
         moment=moment,
         label=label_of,
         words=verdict_words,
+        linked=link_runs,
         excerpt=excerpt,
     )
     return environment

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 
+from skippy.core.variants import is_untrained
 from skippy.results import Arm, Evaluation
 
 
@@ -28,9 +31,21 @@ def find_mismatch(first: Arm, second: Arm) -> str:
 
 
 def common_seeds(first: Arm, second: Arm) -> tuple[int, ...]:
-    """Training seeds that both arms were trained with."""
-    theirs = {item.seed for item in second.evaluations}
-    return tuple(item.seed for item in first.evaluations if item.seed in theirs)
+    """Training seeds that both arms were trained with; an arm without a training stands against every seed."""
+    ours, theirs = ({item.seed for item in arm.evaluations} for arm in (first, second))
+    if is_untrained(second.name):
+        return tuple(item.seed for item in first.evaluations)
+    if is_untrained(first.name):
+        return tuple(item.seed for item in second.evaluations)
+    return tuple(item.seed for item in first.evaluations if item.seed in ours & theirs)
+
+
+def at_seeds(arm: Arm, seeds: Iterable[int]) -> list[Evaluation]:
+    """The evaluation of each seed; of an arm without a training always its one."""
+    if is_untrained(arm.name):
+        return [arm.evaluations[0] for _ in seeds]
+    by_seed = {item.seed: item for item in arm.evaluations}
+    return [by_seed[seed] for seed in seeds]
 
 
 def difference_table(
@@ -42,10 +57,11 @@ def difference_table(
     Lenient scores give an empty table where they were not run on every problem.
     """
     rows = []
-    ours, theirs = ({item.seed: item for item in arm.evaluations} for arm in (first, second))
-    for seed in ours if seeds is None else seeds:
-        evaluation = ours[seed]
-        other = second.evaluations[0] if seeds is None else theirs[seed]
+    if seeds is None:
+        ours, theirs = list(first.evaluations), [second.evaluations[0]] * len(first.evaluations)
+    else:
+        ours, theirs = at_seeds(first, seeds), at_seeds(second, seeds)
+    for evaluation, other in zip(ours, theirs, strict=True):
         left, right = shares(evaluation, is_lenient), shares(other, is_lenient)
         if None in left.values() or None in right.values():
             return np.empty((0, 0))

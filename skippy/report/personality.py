@@ -11,6 +11,7 @@ from skippy.core.inference.paired import pooled_sd, tost_paired
 from skippy.core.inference.seeds import non_inferiority_over_seeds
 from skippy.report.conclusions import CharacterStep, Likeness
 from skippy.report.numerals import bounds, signed
+from skippy.report.pairing import at_seeds
 from skippy.results import Arm, BanalScores, Comparison
 
 
@@ -91,8 +92,7 @@ def _aligned(
     if reference is None or len(reference.scores) < 2:
         return None
     rows = []
-    by_seed = {evaluation.seed: evaluation for evaluation in arm.evaluations}
-    for evaluation in arm.evaluations if seeds is None else [by_seed[seed] for seed in seeds]:
+    for evaluation in arm.evaluations if seeds is None else at_seeds(arm, seeds):
         banal = evaluation.banal
         if banal is None or set(banal.keys) != set(reference.keys) or len(banal.keys) != len(reference.keys):
             return None

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from statistics import fmean
 
-from skippy.core.variants import VARIANTS, of_role
+from skippy.core.variants import is_untrained, of_role
 from skippy.report.pairing import difference_table, find_mismatch
 from skippy.results import Arm, Comparison
 
@@ -58,18 +58,13 @@ def find_reach(comparison: Comparison) -> dict[str, Reach]:
     found = {}
     for arm in comparison.variants:
         best = _best(arm)
-        is_walked = all(item.frontier for item in arm.evaluations) or _has_no_path(arm.name)
+        is_walked = all(item.frontier for item in arm.evaluations) or is_untrained(arm.name)
         reach = Reach(asked, lowest, best, is_walked)
         kept = None
         if base and asked is not None and not reach.is_out:
             kept = _kept(arm, base, asked, lowest if lowest is not None else asked)
         found[arm.name] = replace(reach, kept=kept)
     return found
-
-
-def _has_no_path(name: str) -> bool:
-    """An arm that changes nothing of the base has one point and no dose."""
-    return name in VARIANTS and VARIANTS[name].update == "none"
 
 
 def _asked(comparison: Comparison) -> tuple[float | None, float | None]:

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from skippy.core.variants import VARIANTS
+from skippy.errors import CheckpointError
 from skippy.models.hub import fetch_checkpoint
-from skippy.resolve.bases import Base
+from skippy.resolve.bases import Base, open_base
 from skippy.resolve.files import RUN_ID
 from skippy.resolve.runs import CHARACTER_DIGEST, MODEL_URI, find_run
 from skippy.stores.cards import CARD_FILE, verify_checkpoint
 from skippy.stores.checkpoints import Checkpoint
+from skippy.stores.prompted import Prompted, read_prompted
 from skippy.tracking.runs import NOTHING
 from skippy.tracking.tracker import Tracker
 
@@ -34,6 +36,7 @@ class Subject:
         seed: training seed, empty for the base.
         train_run: run id of its training, empty where unknown.
         merge_run: run id of its merge, empty where unknown.
+        system: the system prompt that it is asked under, for a base under a character's prompt; empty: none.
     """
 
     label: str
@@ -45,6 +48,7 @@ class Subject:
     seed: str = ""
     train_run: str = ""
     merge_run: str = ""
+    system: str = ""
 
 
 def find_subject(
@@ -81,17 +85,37 @@ def find_subject(
     variant, seed = tags.get("variant", "other"), tags.get("seed", "")
     label = f"{variant} seed {seed}" if seed else variant
     digest = _digest_as_written(model.path, name)
+    prompted = read_prompted(model.path)
     return Subject(
         label,
         variant,
-        model.path,
+        _base_of(prompted, name, base, tracker).path if prompted else model.path,
         digest,
         name,
         model.model_id,
         seed,
         tags.get("train_run", ""),
         model.run_id,
+        prompted.system_prompt if prompted else "",
     )
+
+
+def _base_of(prompted: Prompted, uri: str, base: Base | None, tracker: Tracker) -> Base:
+    """The base that a prompt is put before: the one given, where it is that one.
+
+    Raises:
+        CheckpointError: it is another one.
+    """
+    base = base or open_base(prompted.base_model, tracker)
+    if prompted.base_digest != base.digest:
+        raise CheckpointError(
+            "The prompt belongs to another base.",
+            where=uri,
+            expected=f"base digest {base.digest}",
+            found=f"base digest {prompted.base_digest}",
+            next_step=f"pass base_model={prompted.base_model}",
+        )
+    return base
 
 
 def _digest_as_written(weights: Path, uri: str) -> str:

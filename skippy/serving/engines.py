@@ -9,16 +9,18 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 
 from skippy.models.engine import Engine
-from skippy.models.loading import load_tokenizer
 from skippy.models.prompts import template_arguments
 from skippy.models.vllm_server import ENVIRONMENT, Serving, command_line, require_vllm
 from skippy.resolve.devices import pick_device
+from skippy.serving.protocol import OWNER
 from skippy.serving.routes import Routes
 from skippy.serving.served import Served
-from skippy.serving.worker import OWNER
+from skippy.stores.bias_switch import require_read_by
+from skippy.stores.checkpoints import Checkpoint
 
 logger = logging.getLogger(__name__)
 
@@ -101,11 +103,18 @@ def command(kind: str, group: Sequence[Served], port: int, device: str, sharing:
 
 
 def _vllm(one: Served, port: int, sharing: int) -> list[str]:
-    """The line that an evaluation starts vLLM with, under our name; where a request is silent, sampling as there."""
+    """The line that an evaluation starts vLLM with, under our name; where a request is silent, sampling as there.
+
+    Raises:
+        BackendError: vLLM would drop a bias of these weights and answer as their base.
+    """
+    require_read_by(VLLM, one.subject.path, Checkpoint.open(one.subject.path).tensors)
     sampling = one.sampling
     defaults = {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": sampling.top_k or -1}
     options = ["--served-model-name", one.name, "--gpu-memory-utilization", f"{GPU_SHARE / sharing:.2f}"]
     options += ["--override-generation-config", json.dumps(defaults)]
-    arguments = template_arguments(load_tokenizer(one.subject.path))
+    # Imported here: transformers takes seconds, and nothing else of a serving parent needs it.
+    loading = import_module("skippy.models.loading")
+    arguments = template_arguments(loading.load_tokenizer(one.subject.path))
     options += ["--default-chat-template-kwargs", json.dumps(arguments)] if arguments else []
     return [*command_line(Serving(one.subject.path, options=shlex.join(options)), 0), "--port", str(port)]

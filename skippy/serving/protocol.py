@@ -35,6 +35,8 @@ NEUTRAL: Mapping[str, tuple[object, ...]] = {
 READ = {"model", "messages", "stream", "seed", "chat_template_kwargs", "max_tokens", "max_completion_tokens"}
 SAMPLING_FIELDS = ("temperature", "top_p", "top_k", "presence_penalty")
 STATUS_BAD_REQUEST = 400
+OWNER = "skippy"
+"""What the list of models says of our own engine; an evaluation knows it by this name."""
 SEED_BITS = 48
 
 

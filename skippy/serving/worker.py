@@ -26,12 +26,19 @@ from skippy.core.sampling import PRESETS, Sampling
 from skippy.errors import SkippyError
 from skippy.models.loading import load_model, load_tokenizer
 from skippy.models.prompts import prepare_messages, template_arguments
-from skippy.serving.protocol import END, Answering, ChatRequest, error_body, event, read_request, refusal
+from skippy.serving.protocol import (
+    END,
+    OWNER,
+    Answering,
+    ChatRequest,
+    error_body,
+    event,
+    read_request,
+    refusal,
+)
 from skippy.serving.talker import Piece, Talker, Ticket
 
 LOOPBACK = "127.0.0.1"
-OWNER = "skippy"
-"""What the list of models says of our own engine; an evaluation knows it by this name."""
 DRAIN_SECONDS = 20
 
 

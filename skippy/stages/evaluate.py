@@ -17,6 +17,7 @@ from skippy.config import EvalConfig, config_dict
 from skippy.errors import ConfigError, SamplesError
 from skippy.evaluation.account import account, announce, keep
 from skippy.evaluation.asking import Plan, choose_sampling, generate, identify_asking
+from skippy.evaluation.divergence import kl_to_base
 from skippy.evaluation.generator import VLLM, Generator
 from skippy.evaluation.metrics import FRONTIER
 from skippy.evaluation.opinions import (
@@ -30,8 +31,10 @@ from skippy.evaluation.suites import (
     AIME,
     BANAL,
     banal_questions,
+    format_questions,
     load_problem_set,
     problem_questions,
+    under_prompt,
 )
 from skippy.evaluation.walk import plan_walk, require_all_checkpoints, require_own, walk
 from skippy.models.vllm_server import require_vllm
@@ -110,7 +113,7 @@ def run(config: EvalConfig, tracker: Tracker) -> EvalResult:
     subject, sampling = plan.asked.subject, plan.asked.sampling
     with tracker.stage(
         "eval",
-        name=f"eval {subject.label}",
+        name=f"eval {subject.label}{_asked_words(plan)}",
         note=f"{subject.label} on {plan.config.suite}: {len(plan.asked.questions)} questions, "
         f"{plan.asked.samples} samples a problem, preset {sampling.name}.",
         variant=subject.variant,
@@ -132,6 +135,18 @@ def run(config: EvalConfig, tracker: Tracker) -> EvalResult:
             metrics = _ask(asked, plan, tracker, stage)
         logger.info("next: %s", next_command("compare", config, stage.manager))
         return EvalResult(stage.run_id, metrics)
+
+
+def _asked_words(plan: EvalPlan) -> str:
+    """What tells this evaluation from others of the same model: problems, limit, samples, sampling, seed."""
+    asked, config = plan.asked, plan.config
+    words = ["everyday prompts alone"]
+    if asked.problems:
+        count = len(asked.problems.problems)
+        of = f"{count} of {config.problems}" if config.limit else f"{config.problems} {count}"
+        words = [f"{of} × {asked.samples}"]
+    words += [asked.sampling.name] + ([f"seed {asked.seed}"] if asked.seed else [])
+    return f" · {' · '.join(words)}"
 
 
 def resolve(config: EvalConfig, tracker: Tracker) -> EvalPlan:
@@ -179,6 +194,9 @@ def resolve(config: EvalConfig, tracker: Tracker) -> EvalPlan:
         )  # fmt: skip
         return EvalPlan(config, base, asked, opinions, prompts_digest)
     subject = find_subject(config.model, config.base_model, base, tracker, character.digest)
+    if subject.system and config.lm_eval:
+        logger.warning("eval: lm_eval asks weights, and %s has none of its own: left out", subject.label)
+        config, opinions = replace(config, lm_eval=""), replace(opinions, harness=None)
     asked = _plan(config, base, subject, character, generator)
     if not regraded:
         return EvalPlan(config, base, asked, opinions, prompts_digest)
@@ -248,7 +266,11 @@ def _ask(asked: Plan, plan: EvalPlan, tracker: Tracker, stage: StageRun) -> dict
     announce(asked, plan.config.margin)
     models = (asked.subject.digest[:16], asked.character.digest[:8])
     with claim_workspace(tracker, "eval", *models, asked.sampling.name, identify_asking(asked)) as folder:
-        metrics = record(generate(asked, folder / "samples.jsonl"), asked, plan, stage)
+        samples = generate(asked, folder / "samples.jsonl")
+        moved = kl_to_base(samples, asked, plan.base)
+        if moved:
+            stage.log_metrics(moved, model_id=asked.subject.model_id)
+        metrics = record(samples, asked, plan, stage) | moved
         stage.when_finished(partial(discard_workspace, folder))
     return metrics
 
@@ -269,7 +291,8 @@ def _plan(
     style = base.profile.prompt_style
     questions = problem_questions(problems, style) if problems else []
     if config.suite != AIME:
-        questions = questions + banal_questions(character)
+        questions = questions + banal_questions(character) + format_questions(character)
+    questions = under_prompt(questions, subject.system)
     sampling = choose_sampling(config.sampling, base, questions)
     samples = config.samples if sampling.temperature > 0 else 1
     return Plan(subject, character, problems, questions, sampling, samples, style, config.seed, generator)

@@ -15,6 +15,7 @@ from skippy.errors import AdapterError, ConfigError, MissingRunError
 from skippy.resolve.adapters import find_adapters, foreign_bases
 from skippy.resolve.bases import Base, load_projectors, open_base
 from skippy.resolve.code import MERGING, SEARCHING, code_digest
+from skippy.resolve.prompted import prompted_base
 from skippy.resolve.runs import (
     CHARACTER_DIGEST,
     MODEL_URI,
@@ -27,6 +28,7 @@ from skippy.stores.cards import verify_checkpoint
 from skippy.stores.changes import Change, read_change
 from skippy.stores.merging import combined_digest, merge_checkpoint
 from skippy.stores.projectors import Projectors
+from skippy.stores.prompted import Prompted, write_prompted
 from skippy.studies.matched_dose import DoseSearch
 from skippy.studies.matching import find_dose, matched_step, search_for
 from skippy.tracking.records import RunRecord
@@ -54,7 +56,8 @@ class MergeResult:
 class Source:
     """Where adapters come from: their directories and weights, what they are called, and the runs behind them.
 
-    `dose` is what α is multiplied by, for an arm whose place on its path is one.
+    `dose` is what α is multiplied by, for an arm whose place on its path is one. An arm without an update has
+    `prompted` in their place.
     """
 
     adapters: tuple[tuple[Path, float], ...]
@@ -65,6 +68,7 @@ class Source:
     tags: Mapping[str, str] | None = None
     walk_runs: tuple[str, ...] = ()
     dose: float = 1.0
+    prompted: Prompted | None = None
 
 
 @dataclass(frozen=True)
@@ -130,12 +134,12 @@ def resolve(config: MergeConfig, tracker: Tracker) -> MergePlan:
     """
     check_model_name(config.registered_model)
     base = open_base(config.base_model, tracker)
-    source = _from_outside(config) if config.adapter else _from_run(config, tracker, base)
+    source = _find_source(config, tracker, base)
     read = [(read_change(folder), weight) for folder, weight in source.adapters]
     for adapter, _ in read:
         _require_base(adapter, base)
     search = None
-    if config.match_by == "alpha":
+    if config.match_by == "alpha" and read:
         search = search_for(
             *(tracker, base, read[0][0], source.train_run, source.walk_runs),
             character=config.character,
@@ -180,24 +184,35 @@ def _merge(
         params=plan.tags,
         tags=plan.tags,
     ) as draft:
-        account = merge_checkpoint(
-            plan.base.checkpoint,
-            plan.adapters,
-            draft.weights_dir,
-            alpha=alpha,
-            dtype=config.dtype,
-            rounding=config.rounding,
-            seed=config.seed,
-            base_digest=plan.base.digest,
-            bases=plan.projectors.bases if plan.projectors else None,
-            notes=plan.notes,
-            lineage=plan.base.lineage,
-        )
+        account = _write(config, alpha, plan, draft.weights_dir)
         for note in account.notes:
             logger.warning("merge: %s", note)
-        stage.log_metrics(account.metrics(), model_id=draft.model_id)
+        figures = account.metrics() | _relative_norm(account, plan)
+        if plan.source.prompted:
+            figures = {"merge/prompt_tokens": float(plan.source.prompted.tokens)}
+        stage.log_metrics(figures, model_id=draft.model_id)
         version = draft.register(config.registered_model, plan.tags)
     return record(account, version.uri, draft.model_id, plan, stage)
+
+
+def _write(config: MergeConfig, alpha: float, plan: MergePlan, destination: Path) -> MergeAccount:
+    """The checkpoint, or for an arm without an update the reference to its base."""
+    base = plan.base
+    if plan.source.prompted:
+        return write_prompted(base.checkpoint, plan.source.prompted, destination, base.lineage)
+    return merge_checkpoint(
+        base.checkpoint,
+        plan.adapters,
+        destination,
+        alpha=alpha,
+        dtype=config.dtype,
+        rounding=config.rounding,
+        seed=config.seed,
+        base_digest=base.digest,
+        bases=plan.projectors.bases if plan.projectors else None,
+        notes=plan.notes,
+        lineage=base.lineage,
+    )
 
 
 def record(account: MergeAccount, uri: str, model_id: str, plan: MergePlan, stage: StageRun) -> MergeResult:
@@ -213,12 +228,34 @@ def record(account: MergeAccount, uri: str, model_id: str, plan: MergePlan, stag
     walks: dict[str, str] = {WALK_RUNS: ",".join(source.walk_runs)} if source.walk_runs else {}
     traits: dict[str, str] = {tag_named(name): value for name, value in (source.tags or {}).items()}
     stage.set_tags(traits | walks)
+    if source.prompted:
+        logger.info(
+            "merge: %s is %s; %d tokens more in every request",
+            source.description,
+            uri,
+            source.prompted.tokens,
+        )
+        return MergeResult(stage.run_id, uri, account)
     logger.info(
         "merge: %s is %s; %s, %s rounding, kept the delta with relative error %.1f %%, cosine %.4f",
         *(source.description, uri, _written_type(account, plan.base), account.rounding),
         *(100 * account.delta_error, account.delta_cosine),
     )
     return MergeResult(stage.run_id, uri, account)
+
+
+def _relative_norm(account: MergeAccount, plan: MergePlan) -> dict[str, float]:
+    """‖W'−W‖ / ‖W‖ over the targets that change; ‖W‖ is known from what the top triples hold of it."""
+    if plan.projectors is None:
+        return {}
+    facts = plan.projectors.manifest["targets"]
+    changed = {key.removesuffix(".weight") for key in account.changed}
+    squares = [
+        float(plan.projectors.bases[name].S.double().square().sum()) / facts[name]["energy"]
+        for name in changed & facts.keys()
+        if facts[name].get("energy")
+    ]
+    return {"merge/relative_norm": account.delta_norm / sum(squares) ** 0.5} if squares else {}
 
 
 def _storage_tags(config: MergeConfig) -> dict[str, str]:
@@ -231,6 +268,25 @@ def _written_type(account: MergeAccount, base: Base) -> str:
     if account.dtype != "same":
         return account.dtype
     return str(base.checkpoint.tensors[base.targets[0].weight_key].dtype).removeprefix("torch.")
+
+
+def _find_source(config: MergeConfig, tracker: Tracker, base: Base) -> Source:
+    if config.adapter:
+        return _from_outside(config)
+    if config.variant and find_variant(config.variant).update == "none":
+        return _from_prompt(config, base)
+    return _from_run(config, tracker, base)
+
+
+def _from_prompt(config: MergeConfig, base: Base) -> Source:
+    character = load_character(config.character)
+    prompted = prompted_base(base, character)
+    tags = {
+        "character": character.name,
+        "character_digest": character.digest,
+        "adapter_digest": prompted.digest,
+    }
+    return Source((), config.variant, f"the prompt of {character.name}", tags=tags, prompted=prompted)
 
 
 def _from_outside(config: MergeConfig) -> Source:

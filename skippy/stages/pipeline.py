@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from skippy.config import MainConfig, config_dict
-from skippy.core.variants import VARIANTS, parse_arms
+from skippy.core.variants import VARIANTS, is_untrained, parse_arms
 from skippy.models.profiles import ModelProfile
 from skippy.options import value_text
 from skippy.progress import LINES_VARIABLE, Progress
@@ -147,7 +147,8 @@ def plan_jobs(config: MainConfig) -> list[Job]:
         "concurrency": str(config.concurrency), "judge_url": config.judge_url, "judge_model": config.judge_model,
         "cross_check": str(config.cross_check).lower(), "lm_eval": config.lm_eval,
     }  # fmt: skip
-    arms = arms_of(config)
+    asked_for = arms_of(config)
+    arms = tuple(arm for arm in asked_for if not is_untrained(arm))
     reuse = {"reuse": str(config.reuse).lower()}
     trained, asked, walked = ({**each, **reuse} for each in (trained, asked, walked))
     matched = {"match_by": config.match_by, **own} if config.match_by != "steps" and len(arms) > 1 else {}
@@ -177,7 +178,17 @@ def plan_jobs(config: MainConfig) -> list[Job]:
                 ),
                 Job(f"eval {arm} seed {seed}", "eval", asked, {"model": (merge,)}),
             ]
-    evaluated = ("eval base", *(f"eval {arm} seed {seed}" for arm in arms for seed in seeds))
+    untrained = tuple(arm for arm in asked_for if is_untrained(arm))
+    for arm in untrained:
+        jobs += [
+            Job(f"merge {arm}", "merge", {**character, **registered, **reuse, "variant": arm}),
+            Job(f"eval {arm}", "eval", asked, {"model": (f"merge {arm}",)}),
+        ]
+    evaluated = (
+        "eval base",
+        *(f"eval {arm} seed {seed}" for arm in arms for seed in seeds),
+        *(f"eval {arm}" for arm in untrained),
+    )
     jobs += [
         Job(
             "compare",

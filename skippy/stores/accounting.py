@@ -35,6 +35,8 @@ class MergeAccount:
         adapter_digest: of the adapter that was added, or of all of them with their weights.
         digest: of the merged tensors.
         notes: what a person should know about the inputs, a sentence each.
+        delta_norm: ‖W'−W‖ over all tensors that change.
+        changed: their keys.
     """
 
     path: Path
@@ -49,6 +51,8 @@ class MergeAccount:
     adapter_digest: str
     digest: str
     notes: tuple[str, ...] = ()
+    delta_norm: float = 0.0
+    changed: tuple[str, ...] = ()
 
     def metrics(self) -> dict[str, float]:
         """The figures under their names in the tracker."""
@@ -57,6 +61,7 @@ class MergeAccount:
             "merge/targets": float(self.targets),
             "merge/delta_error": self.delta_error,
             "merge/delta_cosine": self.delta_cosine,
+            "merge/delta_norm": self.delta_norm,
         }
         if self.leakage is not None:
             figures["merge/rho_left"] = self.leakage.rho_left
@@ -112,6 +117,10 @@ class DeltaLedger:
     def delta_error(self) -> float:
         """‖(W'−W) − ΔW‖ / ‖ΔW‖; 0 where nothing was to be added and nothing was."""
         return (self._error / self._wanted) ** 0.5 if self._wanted else float(self._error > 0)
+
+    def delta_norm(self) -> float:
+        """‖W'−W‖ over all that was entered."""
+        return self._stored**0.5
 
     def delta_cosine(self) -> float:
         """Cosine between W'−W and ΔW; 1 where both are 0, 0 where one is."""

@@ -18,7 +18,7 @@ from skippy.errors import AdapterError
 from skippy.stores.accounting import DeltaLedger
 from skippy.stores.lanes import Hash, Lanes, Stream, write_all
 from skippy.stores.layout import FileLayout
-from skippy.stores.tensors import TensorInfo, require_finite
+from skippy.stores.tensors import NewTensor, TensorInfo, Zeros, require_finite
 from skippy.stores.updates import Rooms, Update
 
 CHUNK_ELEMENTS = 1 << 19  # a few megabytes of buffers, used again and again
@@ -52,8 +52,7 @@ class MergeWork:
                 for each in writing:
                     each.result()
             except BaseException:
-                self.has_failed.set()
-                pool.shutdown(cancel_futures=True)
+                self.has_failed.set()  # also where it was Ctrl-C
                 raise
         for file in files:
             self.ledger.add(file.ledger)
@@ -68,7 +67,14 @@ class _File:
         self._layout = layout
 
     def write(self, directory: Path, progress: Callable[[int], object] | None) -> None:
-        """Write it with its targets merged."""
+        """Write it with its targets merged; stop where another one failed."""
+        try:
+            self._write(directory, progress)
+        except BaseException:
+            self._work.has_failed.set()
+            raise
+
+    def _write(self, directory: Path, progress: Callable[[int], object] | None) -> None:
         layout, work = self._layout, self._work
         destination = directory / layout.source.name
         file_sha = hashlib.sha256(layout.header)
@@ -85,7 +91,8 @@ class _File:
                 if work.has_failed.is_set():
                     return
                 update = work.unused.pop(info.key, None)
-                stream = Stream(source, out, file_sha, lanes, info, dtype)
+                origin = Zeros() if isinstance(info, NewTensor) else source
+                stream = Stream(origin, out, file_sha, lanes, info, dtype)
                 hashes[info.key] = self._merge(stream, update, rooms) if update else _copy(stream)
                 if progress is not None:
                     progress(1)

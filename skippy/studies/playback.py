@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from skippy.core.inference.cells import Cell, TrainingDose
 from skippy.evaluation.asking import BANAL_MAX_TOKENS
 from skippy.evaluation.suites import AIME, BANAL, grade, requests_for
+from skippy.models.divergence import Divergence
 from skippy.models.generation import TransformersBackend
 from skippy.models.prompts import prompt_ids
 from skippy.resolve.dial import Dial
@@ -27,64 +26,7 @@ from skippy.studies.inputs import PURPOSE, StudyInputs
 KL_TEXTS = 48
 """Of the base's own answers, on which divergence is measured, for problems and for everyday prompts each."""
 KL_TOKENS = 256
-KL_BATCH = 12
 SUITE_NAMES = {AIME: "problems", BANAL: "everyday"}
-
-
-@dataclass(frozen=True, eq=False)
-class _Batch:
-    """Texts side by side: tokens, what is padding, which positions predict an answer token, the base's logits there."""
-
-    tokens: Tensor
-    mask: Tensor
-    predicts: Tensor
-    logits: Tensor
-
-
-class Divergence:
-    """KL between base and arm per token, teacher-forced on the base's own answers.
-
-    Args:
-        model: with the base's weights.
-        tokenizer: of the model.
-        texts: prompts and answers of one suite.
-    """
-
-    def __init__(
-        self, model: nn.Module, tokenizer: Any, texts: Sequence[tuple[list[int], list[int]]]
-    ) -> None:
-        self._model = model
-        pad = tokenizer.pad_token_id or 0
-        device = next(model.parameters()).device
-        ordered = sorted(texts, key=lambda pair: len(pair[0]) + len(pair[1]))
-        self._batches = []
-        for start in range(0, len(ordered), KL_BATCH):
-            batch = ordered[start : start + KL_BATCH]
-            width = max(len(prompt) + len(answer) for prompt, answer in batch)
-            rows = [prompt + answer for prompt, answer in batch]
-            tokens = torch.tensor([row + [pad] * (width - len(row)) for row in rows], device=device)
-            mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows], device=device)
-            predicts = torch.zeros_like(mask, dtype=torch.bool)
-            for index, (prompt, answer) in enumerate(batch):
-                predicts[index, len(prompt) - 1 : len(prompt) + len(answer) - 1] = True
-            self._batches.append(_Batch(tokens, mask, predicts, self._logits(tokens, mask, predicts)))
-
-    def measure(self) -> tuple[float, float]:
-        """KL(base‖arm) and KL(arm‖base) in nats a token, with the weights as they are now."""
-        forward = backward = 0.0
-        count = 0
-        for batch in self._batches:
-            base = batch.logits.float().log_softmax(-1)
-            arm = self._logits(batch.tokens, batch.mask, batch.predicts).float().log_softmax(-1)
-            forward += float((base.exp() * (base - arm)).sum())
-            backward += float((arm.exp() * (arm - base)).sum())
-            count += len(base)
-        return forward / count, backward / count
-
-    @torch.inference_mode()
-    def _logits(self, tokens: Tensor, mask: Tensor, predicts: Tensor) -> Tensor:
-        out = self._model(input_ids=tokens, attention_mask=mask, use_cache=False)
-        return out.logits[predicts]
 
 
 def ask(inputs: StudyInputs, model: nn.Module, tokenizer: Any, digest: str) -> list[Sample]:

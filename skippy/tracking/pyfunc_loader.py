@@ -5,21 +5,27 @@ Imported by mlflow only, when such a model is loaded, so torch and transformers 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
+from mlflow import artifacts
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoTokenizer
 
 PROMPT_COLUMN = "prompt"
 DEFAULT_NEW_TOKENS = 256
+PROMPT_FILE, WEIGHTS = "prompt.json", "weights"
 
 
 class TextGenerator:
     """Answers each prompt as a one-turn chat, greedily unless a temperature is given."""
 
-    def __init__(self, weights: str) -> None:
+    def __init__(self, weights: str, system: str = "") -> None:
+        self._system = system
         config = AutoConfig.from_pretrained(weights)
         family = AutoModelForImageTextToText if hasattr(config, "vision_config") else AutoModelForCausalLM
         self._model = family.from_pretrained(weights).eval()
@@ -63,6 +69,8 @@ class TextGenerator:
         if self._tokenizer.chat_template is None:
             return prompt
         messages = [{"role": "user", "content": prompt}]
+        if self._system:
+            messages.insert(0, {"role": "system", "content": self._system})
         # As skippy's own renderer does it, which this file of a stored model must not need.
         return str(
             self._tokenizer.apply_chat_template(
@@ -84,5 +92,18 @@ def read_prompts(model_input: Any) -> list[str]:
 
 
 def _load_pyfunc(path: str) -> TextGenerator:
-    """Entry point that the MLmodel file names; `path` is the weights directory."""
-    return TextGenerator(path)
+    """Entry point that the MLmodel file names; `path` is the weights directory, or a reference to a prompted base."""
+    reference = Path(path) / PROMPT_FILE
+    if not reference.is_file():
+        return TextGenerator(path)
+    prompted = json.loads(reference.read_text(encoding="utf-8"))
+    return TextGenerator(_find_base(prompted["base_model"]), prompted["system_prompt"])
+
+
+def _find_base(name: str) -> str:
+    """What transformers loads as the base: the lab of this package, a model of the store, a directory, an id."""
+    if name == "lab":
+        return str(resources.files("skippy") / "lab" / "checkpoint")
+    if name.startswith("models:/"):
+        return str(Path(artifacts.download_artifacts(artifact_uri=name)) / WEIGHTS)
+    return name

@@ -77,6 +77,7 @@ def describe(outcome: TrainOutcome, variant: str) -> Made:
         "train/reward_last": outcome.reward_last,
         "train/completion_length": outcome.completions.mean_length,
         "train/truncated": outcome.completions.truncated,
+        "train/parameters": outcome.parameters,
     }
     documents = {}
     if outcome.margin is not None:
@@ -162,6 +163,7 @@ def _account(
         checkpoints=finished_checkpoints(request.output_dir),
         adapters=built.checkpoints.adapters(),
         completions=built.tracking.completion_statistics(),
+        parameters=sum(each.A.numel() + each.B.numel() for each in built.factors.values()),
         seconds=seconds,
     )
 

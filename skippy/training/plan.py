@@ -146,6 +146,7 @@ class TrainOutcome:
         adapters: adapter directories by step.
         completions: lengths and truncation at the end.
         seconds: wall time of this call's training loop.
+        parameters: entries of A and B that were trained.
     """
 
     adapter_dir: Path
@@ -160,6 +161,7 @@ class TrainOutcome:
     adapters: Mapping[int, Path]
     completions: CompletionStatistics
     seconds: float
+    parameters: int = 0
 
 
 class RunSink(Protocol):

@@ -10,6 +10,7 @@ import json
 import math
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -42,6 +43,16 @@ METRICS = {
 REWARD_PREFIX, REWARD_SUFFIX = "rewards/", "/mean"
 
 
+@dataclass
+class _Standing:
+    """A metric's value since step `logged`, seen again up to step `last`."""
+
+    value: float
+    logged: int
+    last: int
+    has_moved: bool
+
+
 class TrackingCallback(TrainerCallback):
     """Hands every logging step to the run as one batch, keeps completions, and shows progress.
 
@@ -70,6 +81,7 @@ class TrackingCallback(TrainerCallback):
         self.completions: Mapping[str, Any] = {}
         self.history: list[dict[str, float]] = []
         self.step_seconds: list[float] = []
+        self._stood: dict[str, _Standing] = {}
         self._bar: Progress | None = None
         self._began = 0.0
 
@@ -101,7 +113,7 @@ class TrackingCallback(TrainerCallback):
         if self.own is not None:
             metrics |= own_leakage_metrics(self.own)
         self.history.append(metrics)
-        self.run.log_metrics(metrics, step=state.global_step)
+        self._log_moving(metrics, state.global_step, is_last=state.global_step >= state.max_steps)
         self._keep_completions(state.global_step)
         if self._bar is not None:
             self._bar.advance(
@@ -109,6 +121,29 @@ class TrackingCallback(TrainerCallback):
                 reward=f"{metrics.get('train/reward', math.nan):.2f}",
                 length=f"{metrics.get('train/completion_length_mean', math.nan):.0f}",
             )
+
+    def _log_moving(self, metrics: Mapping[str, float], step: int, *, is_last: bool) -> None:
+        """Log what has changed since the last step; a constant stays one point, which no chart draws as a curve.
+
+        Where a value moves after standing still, the end of the standing is logged first, and the last step closes
+        every curve: what is drawn between the points is what was measured.
+        """
+        before: dict[int, dict[str, float]] = {}
+        now: dict[str, float] = {}
+        for name, value in metrics.items():
+            stood = self._stood.get(name)
+            if stood is None or stood.value != value or (is_last and stood.has_moved):
+                if stood and stood.value != value and stood.last > stood.logged:
+                    before.setdefault(stood.last, {})[name] = stood.value
+                now[name] = value
+                has_moved = stood is not None and (stood.has_moved or stood.value != value)
+                self._stood[name] = _Standing(value, step, step, has_moved)
+            else:
+                stood.last = step
+        for earlier, values in sorted(before.items()):
+            self.run.log_metrics(values, step=earlier)
+        if now:
+            self.run.log_metrics(now, step=step)
 
     def __enter__(self) -> TrackingCallback:
         """Enclose training; the bar opens when its length is known."""

@@ -165,6 +165,26 @@ def test_validation_prompts_are_disjoint_and_no_part_of_the_digest(write):
         assert len(keys) == len(set(keys))
 
 
+def test_formats_are_new_prompts_of_usable_names_and_no_part_of_the_digest(write):
+    own = MINIMAL + '  formats: {email: ["Write to my aunt."]}\n'
+    plain, said = (loader.load_character(write(text)) for text in (MINIMAL, own))
+    assert plain.format_prompts == ()
+    assert [(prompt.kind, prompt.text) for prompt in said.format_prompts] == [("email", "Write to my aunt.")]
+    assert plain.digest == said.digest
+    with pytest.raises(CharacterError, match="prompt of another format is also trained on"):
+        loader.load_character(write(own.replace("Write to my aunt.", "How do I bake?")))
+    for name in ("plain", "E-mail", "trait"):
+        with pytest.raises(CharacterError, match="format's name cannot be used") as refusal:
+            loader.load_character(write(own.replace("email", name)))
+        assert "formats" in refusal.value.where
+    for name in loader.bundled_characters():
+        character = loader.load_character(name)
+        lists = (character.train_prompts, character.banal_prompts, character.validation_prompts)
+        keys = {prompt_key(prompt.text) for prompts in lists for prompt in prompts}
+        assert {prompt.kind for prompt in character.format_prompts} == {"email", "list"}
+        assert not keys & {prompt_key(prompt.text) for prompt in character.format_prompts}
+
+
 def test_digest_follows_content_not_layout_or_place(write, tmp_path):
     digest = loader.load_character(write(MINIMAL)).digest
     respelled = "# a comment\n" + MINIMAL.replace("  min: 5\n", "  min:   5   # words\n")

@@ -15,14 +15,15 @@ from skippy.errors import ConfigError
 ROOMS = ("report", "evaluation", "results.py", "stages/compare.py", "stages/promote.py")
 STUDY = "study_"
 """The report of a study names the arms that its predictions are about."""
+WORDS = {"prompt"}
+"""A variant, and also what a column of answers is called."""
 
 
 def spelled(source: str) -> set[str]:
     """Names of variants that a source writes out."""
     constants = (node.value for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Constant))
-    return {
-        value for value in constants if value in VARIANTS or value in {v.label for v in VARIANTS.values()}
-    }
+    names = {*VARIANTS, *(variant.label for variant in VARIANTS.values())} - WORDS
+    return {value for value in constants if value in names}
 
 
 def test_no_room_of_the_report_spells_a_variant() -> None:

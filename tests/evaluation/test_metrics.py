@@ -12,6 +12,7 @@ from skippy.evaluation.metrics import (
     banal_scores,
     count_statuses,
     family_rows,
+    format_scores,
     frontier,
     persona_by_step,
     problem_metrics,
@@ -21,6 +22,7 @@ from skippy.evaluation.suites import (
     AIME,
     BANAL,
     banal_questions,
+    format_questions,
     problem_questions,
     requests_for,
     seed_of_sample,
@@ -187,6 +189,31 @@ def test_every_sample_is_asked_once_and_arms_share_seeds():
     again = requests_for(questions, 3, PRESETS["lab"], "other model", set())
     assert [r.seed for _, r in again.values()] == [r.seed for _, r in wanted.values()]
     assert seed_of_sample("a", 0, "lab") != seed_of_sample("a", 1, "lab")
+
+
+def test_other_formats_are_reported_apart_and_leave_the_first_ones_figures_alone():
+    """Published figures rest on `banal/score`: asking for e-mails as well must not move it, by a hair or by a name."""
+    first = [chatted("plain", str(n), 0, n / 10) for n in range(4)] + [chatted("break", "0", 0, 0.9)]
+    mail = ["Dear monkey,\nObviously.", "Obviously well, monkey."]
+    emails = [replace(chatted("email", str(n), 0, 0.5), completion=text) for n, text in enumerate(mail)]
+    listed = [replace(chatted("list", "0", 0, 0.25), completion="1. bread\n2. tea")]
+    before, after = (banal_metrics(s, CHARACTER) for s in (first, first + emails + listed))
+    assert {name: after[name] for name in before} == before
+    added = {name: value for name, value in after.items() if name not in before}
+    assert added["banal/email/score"] == 0.5
+    assert added["banal/email/in_form"] == 0.5
+    assert (added["banal/list/score"], added["banal/list/in_form"]) == (0.25, 1.0)
+    assert {name.rsplit("/", 1)[0] for name in added} == {"banal/email", "banal/list"}
+    assert format_scores(first, CHARACTER) == {}, "an evaluation of before there were formats"
+
+
+def test_formats_get_all_samples_and_prompts_of_their_own():
+    questions = format_questions(CHARACTER)
+    assert {question.mode for question in questions} == {"email", "list"}
+    assert len({q.hash for q in (*questions, *banal_questions(CHARACTER))}) == len(questions) + 3 * len(
+        CHARACTER.banal_prompts
+    )
+    assert len(requests_for(questions, 3, PRESETS["lab"], "m", set())) == 3 * len(CHARACTER.format_prompts)
 
 
 def test_another_purpose_draws_other_seeds_and_the_usual_one_stays():

@@ -104,7 +104,7 @@ def test_regrading_scores_by_another_characters_rules_but_only_the_same_prompts(
     skippy, keeper = load_character("skippy"), load_character("keeper")
 
     def asking(character, prompts) -> None:
-        asked = replace(character, banal_prompts=prompts)
+        asked = replace(character, banal_prompts=prompts, format_prompts=())
         monkeypatch.setattr(evaluate, "load_character", lambda _: asked)
 
     asking(skippy, skippy.banal_prompts[:3])

@@ -52,6 +52,16 @@ def test_one_row_is_trained_evaluated_and_reported(tracker: Tracker) -> None:
         found.run_id,
     ]
     assert tracker.models.resolve(merged.model_uri).tags["variant"] == NAME
+    asked_of = {name: tracker.runs.get(run.run_id) for name, run in (("base", base), (NAME, found))}
+    assert asked_of[NAME].name == f"eval {NAME} seed 42 · 4 of lab × 1 · lab"
+    assert 0 < asked_of[NAME].metrics["banal/kl_to_base"] < 1
+    assert "banal/kl_to_base" not in asked_of["base"].metrics
+    formats = {"banal/email/score", "banal/list/coherence", "banal/list/in_form"}
+    assert all(formats <= run.metrics.keys() for run in asked_of.values())
+    merge_metrics = tracker.runs.get(merged.run_id).metrics
+    assert merge_metrics["merge/delta_norm"] > 0
     page = tracker.artifacts.path(result.run_id, "report/index.html").read_text()
+    assert "Reward while training" in page
+    assert "an e-mail written" in page
     assert f".arm-{NAME}{{--c:#123456}}" in page
     assert f'<b><a href="#term-{NAME}">V9-random</a></b>' in page

@@ -134,6 +134,7 @@ def test_account_of_what_bf16_keeps(tmp_path, monkeypatch, elements):
             "merge/targets": 14.0,
             "merge/delta_error": account.delta_error,
             "merge/delta_cosine": account.delta_cosine,
+            "merge/delta_norm": account.delta_norm,
             "merge/rho_left": account.leakage.rho_left,
             "merge/rho_right": account.leakage.rho_right,
         }

@@ -6,6 +6,7 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -89,3 +90,19 @@ def test_samples_beyond_the_checkpoint_and_a_torn_line_are_dropped(tmp_path: Pat
     file.write_text("\n".join([*lines, '{"step": 2, "pro']))
     _drop_later_steps(file, 2)
     assert file.read_text() == "".join(line + "\n" for line in lines[:2])
+
+
+def test_a_constant_is_one_point_and_a_plateau_keeps_its_shape(tmp_path: Path) -> None:
+    """What a chart draws between the points is what was measured; a constant has nothing to draw."""
+    run = RecordingRun()
+    callback = TrackingCallback(run, "train v4", tmp_path, None)
+    measured = {"flat": [3.0] * 6, "step": [1.0, 1.0, 1.0, 2.0, 2.0, 2.0], "moving": [0.0, 1, 2, 3, 4, 5]}
+    for index in range(6):
+        now = {name: values[index] for name, values in measured.items()}
+        callback._log_moving(now, index + 1, is_last=index == 5)
+    assert run.curve("flat") == {1: 3.0}
+    assert run.curve("step") == {1: 1.0, 3: 1.0, 4: 2.0, 6: 2.0}
+    assert list(run.curve("moving")) == [1, 2, 3, 4, 5, 6]
+    for name in ("step", "moving"):
+        steps, values = zip(*sorted(run.curve(name).items()), strict=True)
+        assert np.interp(range(1, 7), steps, values).tolist() == measured[name]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,6 +110,10 @@ def _build_trainer(
     on_gpu = choose_device(request.device)
     chat, problems = gather_prompts(request.prompts, request.math_problems, tokenizer, settings)
     steps = settings.steps(len(chat), process_count())
+    if settings.vllm and process_count() == 1:
+        os.environ["MASTER_PORT"] = (
+            "auto"  # TRL takes a free one: two trainings on one machine would share 29500
+        )
     dtype = torch.bfloat16 if settings.bf16 and on_gpu else torch.float32
     model = load_model(request.base_path, dtype=dtype, device="cpu").train()
     return ConstrainedTrainer(

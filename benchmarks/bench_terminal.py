@@ -28,7 +28,12 @@ ROWS: Sequence[tuple[str, Sequence[str], Mapping[str, str], float]] = (
     ("a missing base", ("svd", "--base-model", "./nowhere"), NOTHING, 1.0),
 )
 """What is measured, its words, its environment, and the bound in seconds."""
-DONE = (("svd again", ("svd",), 3.0), ("subspace again", ("subspace", "--prompts", "4"), 3.0))
+DONE = (
+    ("svd again", ("svd",), 3.0),
+    ("subspace again", ("subspace", "--prompts", "4"), 3.0),
+    ("train again", ("train", "--variant", "v3", "--steps", "2", "--reuse", "true"), 3.0),
+    ("eval again", ("eval", "--suite", "aime", "--limit", "2", "--reuse", "true"), 3.0),
+)
 """Stages whose work the store holds already, after they ran once."""
 
 

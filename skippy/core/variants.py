@@ -12,7 +12,7 @@ from typing import Literal
 from skippy.errors import ConfigError, nearest
 
 Update = Literal["lora", "mask", "bias", "none"]
-Method = Literal["grpo", "mask", "none"]
+Method = Literal["grpo", "mask", "steer", "bias-grpo", "none"]
 Directions = Literal["none", "top", "random", "bottom", "activations"]
 Role = Literal["treatment", "rival", "control", "ablation", "anchor"]
 ROLES: tuple[Role, ...] = ("treatment", "rival", "control", "ablation", "anchor")
@@ -193,6 +193,49 @@ VARIANTS: dict[str, Variant] = {
             implies={"projected": True},
             constraint="oplora",
             basis="top",
+        ),
+        Variant(
+            "v6",
+            role="rival",
+            label="V6",
+            colours=("#2f6f3e", "#6fbf7f"),
+            sentence="a bias on the attention output of one middle layer, by preferences (BiPO)",
+            question="Is a vector in one place enough?",
+            update="bias",
+            method="steer",
+            implies={"objective": "bipo", "site": "o_proj"},
+        ),
+        Variant(
+            "v6-v",
+            role="rival",
+            label="V6-v",
+            colours=("#3f8f8a", "#7fd1cb"),
+            sentence="biases on the values of middle layers, which vLLM carries too, by preferences (BiPO)",
+            question="What does a vector cost where every engine reads it?",
+            update="bias",
+            method="steer",
+            implies={"objective": "bipo", "site": "v_proj", "layers": 2},
+        ),
+        Variant(
+            "v6-grpo",
+            role="ablation",
+            label="V6-GRPO",
+            colours=("#7a7f1f", "#c3c95a"),
+            sentence="V6's bias trained by V3's rewards with GRPO",
+            question="Is it the place that matters, or how it is trained?",
+            update="bias",
+            method="bias-grpo",
+        ),
+        Variant(
+            "caa",
+            role="anchor",
+            label="CAA",
+            colours=("#6b6b6b", "#a9a9a9"),
+            sentence="V6's bias as a difference of mean activations, one pass and no training",
+            question="Is training a vector worth more than subtracting two means?",
+            update="bias",
+            method="steer",
+            implies={"objective": "means", "site": "o_proj"},
         ),
     )
 }

@@ -16,8 +16,8 @@ from skippy.stores.answers import CHARACTER, PLAIN, PLAIN_B, PLAIN_C, Answer
 
 PURPOSE = "base answers"
 """Sampling seeds of their own."""
-SAMPLES = 4
-"""Answers a prompt: with the usual 50 prompts, 200 pairs."""
+SAMPLES = 8
+"""Answers a prompt: with the usual 50 prompts 400 a condition, of which half make pairs of equal length (steering)."""
 PLAIN_PHRASINGS = {PLAIN_B: NEUTRAL_SYSTEM, PLAIN_C: "Answer the user."}
 """System prompts that ask for no character: a placebo, and another one for its null."""
 

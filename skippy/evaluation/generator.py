@@ -18,6 +18,7 @@ from skippy.models.loading import load_model, load_tokenizer
 from skippy.models.openai_backend import OpenAIBackend
 from skippy.models.vllm_backend import VllmBackend
 from skippy.models.vllm_server import BASE_NAME, Serving, require_room, require_vllm
+from skippy.stores.bias_switch import require_read_by
 from skippy.stores.checkpoints import Checkpoint
 from skippy.stores.servable import require_servable
 
@@ -118,9 +119,11 @@ def _open_vllm(
     generator: Generator, weights: Path, tokenizer: PreTrainedTokenizerBase, adapters: Mapping[str, Path]
 ) -> VllmBackend:
     """Everything that can be refused is refused before a server is started."""
+    checkpoint = Checkpoint.open(weights)
+    require_read_by(VLLM, weights, checkpoint.tensors)
     if not generator.base_url:
         require_vllm()
-    shapes = Checkpoint.open(weights).shapes
+    shapes = checkpoint.shapes
     ranks = [int(require_servable(path, shapes).config["r"]) for path in adapters.values()]
     serving = Serving(
         weights, dict(adapters), max(ranks, default=0), generator.gpus, options=generator.engine_options

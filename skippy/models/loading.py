@@ -79,6 +79,15 @@ def load_model(
             found=f"{len(missing)} missing or unfit: {', '.join(missing[:4])}",
             next_step="check that config.json belongs to these weights",
         )
+    dropped = sorted(str(key) for key in report["unexpected_keys"] if str(key).endswith("_proj.bias"))
+    if dropped:
+        raise CheckpointError(
+            "Biases of the checkpoint would be dropped: the model has no place for them.",
+            where=str(directory),
+            expected="attention_bias: true in config.json, and a family that has this switch",
+            found=f"{len(dropped)} without a place: {', '.join(dropped[:4])}",
+            next_step="set attention_bias to true, or merge again",
+        )
     return model.to(device).eval()
 
 

@@ -14,6 +14,7 @@ from skippy.core.variants import Variant
 from skippy.errors import ConfigError
 from skippy.options import option, parse_config, suggest
 from skippy.presets.reading import read_section
+from skippy.presets.steering import SteerSettings
 
 MASK_RULES = ("c-relative", "wanda", "c-sparse")
 
@@ -31,7 +32,7 @@ class MaskSettings:
     seed: int = option(42, "seed of the half split", minimum=0)
 
 
-METHODS: Mapping[str, type] = {"mask": MaskSettings}
+METHODS: Mapping[str, type] = {"mask": MaskSettings, "steer": SteerSettings}
 """Method → its settings, in the order of the issue that asked for them."""
 
 

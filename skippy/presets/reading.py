@@ -17,7 +17,7 @@ FOLDER = Path(__file__).parent
 OWN_PARAMETERS = ("seed",)
 """Parameters of the stage, which no preset sets."""
 LARGEST = 10**9
-SECTIONS = ("mask",)
+SECTIONS = ("mask", "steer")
 """Sections of a preset for the methods of `presets/methods.py`, whose settings they hold."""
 
 

@@ -29,6 +29,11 @@ def headline(comparison: Comparison, verdicts: Verdicts) -> str:
         character = next(step for step in verdicts.characters if step.name == treatment.name)
         if not character.is_passed and treatment.verdict != "not_tested":
             sentence += f" {label_of(treatment.name)} did not show the character, so this says little."
+    if verdicts.gate.untrained:
+        sentence += (
+            f" {label_of(verdicts.gate.untrained)} has the character and keeps the score without training, and no "
+            "treatment beats it."
+        )
     return sentence + _control_words(verdicts.sensitivity)
 
 

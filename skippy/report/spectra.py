@@ -6,9 +6,6 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import matplotlib
-from matplotlib.figure import Figure
-
 from skippy.core.spectral.rank import ACTIVATIONS, BOTTOM, TOP
 from skippy.core.target import BLOCKS
 
@@ -80,6 +77,10 @@ def _figure(rows: Sequence[SpectrumRow], basis: str) -> str:
     """One panel a module kind: every layer's values relative to their largest, darker is less deep."""
     kinds = [kind for kind in KINDS if any(row.kind == kind for row in rows)]
     deepest = max(max(row.layer for row in rows), 1)
+    # Half a second that an svd which finds its work done should not cost.
+    import matplotlib
+    from matplotlib.figure import Figure
+
     with matplotlib.rc_context({"svg.hashsalt": "skippy", "font.size": 9, "svg.fonttype": "none"}):
         figure = Figure(figsize=(2.1 * len(kinds), 2.6), layout="constrained")
         panels = figure.subplots(1, len(kinds), sharey=True, squeeze=False)[0]

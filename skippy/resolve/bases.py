@@ -18,6 +18,7 @@ from skippy.stores.cards import CARD_FILE
 from skippy.stores.checkpoints import Checkpoint
 from skippy.stores.documents import parse_object
 from skippy.stores.projectors import Projectors, read_projectors
+from skippy.stores.prompted import read_prompted
 from skippy.tracking.tracker import Tracker
 
 logger = logging.getLogger(__name__)
@@ -143,8 +144,11 @@ def _read_card(path: Path) -> dict[str, object]:
 def _open_checkpoint(name: str, tracker: Tracker) -> Checkpoint:
     if name == LAB:
         return Checkpoint.open(LAB_CHECKPOINT)
-    is_uri = name.startswith("models:/")
-    return Checkpoint.open(tracker.models.resolve(name).path if is_uri else fetch_checkpoint(name))
+    if not name.startswith("models:/"):
+        return Checkpoint.open(fetch_checkpoint(name))
+    path = tracker.models.resolve(name).path
+    prompted = read_prompted(path)  # a version that has no weights of its own is its base
+    return _open_checkpoint(prompted.base_model, tracker) if prompted else Checkpoint.open(path)
 
 
 def _choose(name: str, checkpoint: Checkpoint, lineage: str, wanted: str) -> ModelProfile:

@@ -7,7 +7,7 @@ rounded to the base's type, as a merge would round them.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -47,9 +47,10 @@ class Dial:
     """
 
     def __init__(self, model: nn.Module, base: Checkpoint, change: Change) -> None:
-        weights = dict(model.named_parameters())
         self._base, self._change = base, change
         keys = plan_changes([(change, 1.0)], base)
+        self._added = _add_biases(model, keys)
+        weights = dict(model.named_parameters())
         missing = sorted(set(keys) - set(weights))
         if missing or not keys:
             raise AdapterError(
@@ -61,10 +62,14 @@ class Dial:
             )
         self._weights = {key: weights[key] for key in keys}
         self._originals = {key: weight.detach().clone() for key, weight in self._weights.items()}
+        for module, _ in self._added:
+            module.bias = None  # type: ignore[assignment]
 
     @torch.no_grad()
     def turn(self, alpha: float) -> None:
         """Set the dose."""
+        for module, bias in self._added:
+            module.bias = bias if alpha else None  # type: ignore[assignment]
         for key, weight in self._weights.items():
             weight.copy_(self._originals[key])
         if alpha:
@@ -81,4 +86,20 @@ class Dial:
             )[1]
             change += float(delta.double().square().sum())
             whole += float(original.double().square().sum())
+        if not whole:  # biases that the base does not have: against what they are added to
+            whole = sum(float(module.weight.double().square().sum()) for module, _ in self._added)
         return math.sqrt(change / whole)
+
+
+def _add_biases(model: nn.Module, keys: Iterable[str]) -> list[tuple[nn.Linear, nn.Parameter]]:
+    """The linear layers without a bias that are to have one, each with one of zeros, put in place."""
+    added: list[tuple[nn.Linear, nn.Parameter]] = []
+    modules = dict(model.named_modules())
+    for key in keys:
+        name, _, what = key.rpartition(".")
+        module = modules.get(name)
+        if what == "bias" and isinstance(module, nn.Linear) and module.bias is None:
+            zeros = module.weight.new_zeros(module.out_features)
+            module.bias = nn.Parameter(zeros, requires_grad=False)
+            added.append((module, module.bias))
+    return added

@@ -19,6 +19,8 @@ from skippy.resolve.devices import pick_device
 from skippy.serving.protocol import OWNER
 from skippy.serving.routes import Routes
 from skippy.serving.served import Served
+from skippy.stores.bias_switch import require_read_by
+from skippy.stores.checkpoints import Checkpoint
 
 logger = logging.getLogger(__name__)
 
@@ -101,7 +103,12 @@ def command(kind: str, group: Sequence[Served], port: int, device: str, sharing:
 
 
 def _vllm(one: Served, port: int, sharing: int) -> list[str]:
-    """The line that an evaluation starts vLLM with, under our name; where a request is silent, sampling as there."""
+    """The line that an evaluation starts vLLM with, under our name; where a request is silent, sampling as there.
+
+    Raises:
+        BackendError: vLLM would drop a bias of these weights and answer as their base.
+    """
+    require_read_by(VLLM, one.subject.path, Checkpoint.open(one.subject.path).tensors)
     sampling = one.sampling
     defaults = {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": sampling.top_k or -1}
     options = ["--served-model-name", one.name, "--gpu-memory-utilization", f"{GPU_SHARE / sharing:.2f}"]

@@ -11,7 +11,7 @@ from typing import Any
 
 from skippy.core.sampling import PRESETS, Sampling
 from skippy.core.variants import VARIANTS
-from skippy.errors import ConfigError, MissingRunError, nearest
+from skippy.errors import CheckpointError, ConfigError, MissingRunError, nearest
 from skippy.models.profiles import AUTO
 from skippy.resolve.bases import Base, find_profile, open_base
 from skippy.resolve.subjects import Subject, find_subject
@@ -101,6 +101,14 @@ class Finder:
         else:
             # Needs no base, which would be hashed for nothing.
             subject = find_subject(uri, "", None, self._tracker)
+        if subject.system:
+            raise CheckpointError(
+                "This model is its base under a system prompt, and no engine here puts one before requests.",
+                where=asked,
+                expected="a model with weights of its own",
+                found=f"a reference to the base, with the prompt: {subject.system[:60]}…",
+                next_step="serve the base (skippy serve --model base), and let clients send the system prompt",
+            )
         is_base = subject.variant == BASE and by_name
         profile = self._open().profile if is_base else find_profile(subject.uri, self._tracker, self._profile)
         preset = profile.sampling if self._sampling == AUTO else self._sampling

@@ -60,11 +60,14 @@ class Ledger:
         return {"served": [asdict(period) for period in self._periods], "requests": self._requests}
 
     def sentence(self, requests: int) -> str:
-        """What was served, in a sentence."""
+        """What was served, in a sentence; models that began and ended together are named together."""
         if not self._periods:
             return "nothing was served"
-        parts = [f"{one.name} ({one.source}) from {one.since} to {one.until}" for one in self._periods]
-        return f"served {', then '.join(parts)}; {requests} requests"
+        together: dict[tuple[str, str], list[str]] = {}
+        for one in self._periods:
+            together.setdefault((one.since, one.until), []).append(f"{one.name} ({one.source})")
+        parts = [f"{', '.join(names)} from {since} to {until}" for (since, until), names in together.items()]
+        return f"served {', then '.join(parts)}; {requests} request{'' if requests == 1 else 's'}"
 
 
 class Watch:

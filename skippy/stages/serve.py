@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import socket
 import time
 from collections.abc import Iterable
@@ -12,7 +13,7 @@ from pathlib import Path
 
 from skippy.config import ServeConfig, config_dict
 from skippy.errors import SkippyError
-from skippy.resolve.workspaces import discard_workspace, workspace
+from skippy.resolve.workspaces import workspace
 from skippy.serving import engines
 from skippy.serving.router import KEY_VARIABLE, Door, build_router, claim_port, require_key
 from skippy.serving.routes import Routes
@@ -144,7 +145,7 @@ def serve(plan: ServePlan, config: ServeConfig, stage: StageRun, tracker: Tracke
         stage.log_json(ledger.periods(), LEDGER_FILE)
         _keep_logs(logs, stage)
     stage.log_metrics({f"serve/requests/{name}": count for name, count in requests.items()})
-    stage.when_finished(lambda: discard_workspace(logs))
+    stage.when_finished(lambda: shutil.rmtree(logs, ignore_errors=True))
     logger.info("serve: %s", ledger.sentence(total))
     return requests
 

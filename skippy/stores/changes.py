@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from skippy.stores.adapter_fit import fit_to_base
 from skippy.stores.adapters import Adapter, read_adapter
+from skippy.stores.biases import BIASES_FILE, Biases, plan_biases, read_biases
 from skippy.stores.checkpoints import Checkpoint
 from skippy.stores.mask_changes import RECIPE_FILE, MaskChange, plan_mask, read_mask
 from skippy.stores.presence import ADAPTER_CONFIG_FILE
@@ -58,6 +59,7 @@ def _plan_adapter(adapter: Adapter, base: Checkpoint, weight: float) -> dict[str
 KINDS: tuple[Kind, ...] = (
     Kind(Adapter, ADAPTER_CONFIG_FILE, read_adapter, _plan_adapter),
     Kind(MaskChange, RECIPE_FILE, read_mask, plan_mask),
+    Kind(Biases, BIASES_FILE, read_biases, plan_biases),
 )
 """The first is taken where a directory holds none of the files: its reader says what is missing."""
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from skippy.errors import CheckpointError
+from skippy.stores.bias_switch import require_switched_on
 from skippy.stores.companions import copy_companions
 from skippy.stores.documents import parse_object
 from skippy.stores.presence import ADAPTER_CONFIG_FILE, names_in, require_checkpoint
@@ -65,6 +66,7 @@ class Checkpoint:
                 tensors[key] = info
         _require_listed(directory, listed, tensors)
         require_unquantised(directory, config, tensors)
+        require_switched_on(directory, config, tensors)
         return cls(path=directory, config=config, tensors=tensors, files=files)
 
     @property

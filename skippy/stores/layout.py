@@ -13,7 +13,7 @@ import torch
 from skippy.stores.atomic import write_bytes, write_json
 from skippy.stores.checkpoints import INDEX_FILE, Checkpoint
 from skippy.stores.documents import parse_object
-from skippy.stores.tensors import TensorInfo, header_bytes
+from skippy.stores.tensors import NewTensor, TensorInfo, header_bytes
 
 CONFIG_FILE = "config.json"
 DTYPE_KEYS = ("dtype", "torch_dtype")
@@ -43,7 +43,7 @@ class FileLayout:
 
 
 def lay_out(base: Checkpoint, file: Path, dtype: str) -> FileLayout:
-    """Plan one file; in the base's own type its header is copied to the byte."""
+    """Plan one file; in the base's own type, with nothing new in it, its header is copied to the byte."""
     infos = sorted(
         (info for info in base.tensors.values() if info.file == file),
         key=lambda info: (info.start, info.stop),
@@ -52,9 +52,13 @@ def lay_out(base: Checkpoint, file: Path, dtype: str) -> FileLayout:
         prefix = source.read(8)
         header = source.read(int.from_bytes(prefix, "little"))
     start = 8 + len(header)
-    if dtype == "same":
+    is_same = dtype == "same"
+    if is_same and not any(isinstance(info, NewTensor) for info in infos):
         return FileLayout(file, start, prefix + header, tuple((info, info.dtype) for info in infos))
-    entries = tuple((info, torch.float32 if info.dtype.is_floating_point else info.dtype) for info in infos)
+    entries = tuple(
+        (info, torch.float32 if info.dtype.is_floating_point and not is_same else info.dtype)
+        for info in infos
+    )
     metadata = parse_object(header).get("__metadata__")
     wide = header_bytes([(info.key, kind, info.shape) for info, kind in entries], metadata)
     return FileLayout(file, start, wide, entries)
@@ -63,15 +67,19 @@ def lay_out(base: Checkpoint, file: Path, dtype: str) -> FileLayout:
 def write_companions(base: Checkpoint, directory: Path, dtype: str) -> None:
     """Copy the small files and the index; what they say of types and sizes is what was written."""
     base.copy_companions(directory)
+    added = {key: info.file.name for key, info in base.tensors.items() if isinstance(info, NewTensor)}
     if (base.path / INDEX_FILE).is_file():
         write_bytes(directory / INDEX_FILE, (base.path / INDEX_FILE).read_bytes())
-    if dtype == "same":
+    if dtype == "same" and not added:
         return
-    write_json(directory / CONFIG_FILE, _retyped(base.config))
+    write_json(directory / CONFIG_FILE, dict(base.config) if dtype == "same" else _retyped(base.config))
     if (base.path / INDEX_FILE).is_file():
         index = json.loads((base.path / INDEX_FILE).read_text(encoding="utf-8"))
-        count = sum(info.nbytes // info.dtype.itemsize for info in base.tensors.values())
-        index["metadata"] = {**(index.get("metadata") or {}), "total_size": 4 * count}
+        infos = base.tensors.values()
+        sizes = (info.dtype.itemsize if dtype == "same" else 4 for info in infos)
+        size = sum(info.nbytes // info.dtype.itemsize * each for info, each in zip(infos, sizes, strict=True))
+        index["metadata"] = {**(index.get("metadata") or {}), "total_size": size}
+        index["weight_map"] |= added
         write_json(directory / INDEX_FILE, index)
 
 

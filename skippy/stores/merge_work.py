@@ -18,7 +18,7 @@ from skippy.errors import AdapterError
 from skippy.stores.accounting import DeltaLedger
 from skippy.stores.lanes import Hash, Lanes, Stream, write_all
 from skippy.stores.layout import FileLayout
-from skippy.stores.tensors import TensorInfo, require_finite
+from skippy.stores.tensors import NewTensor, TensorInfo, Zeros, require_finite
 from skippy.stores.updates import Rooms, Update
 
 CHUNK_ELEMENTS = 1 << 19  # a few megabytes of buffers, used again and again
@@ -85,7 +85,8 @@ class _File:
                 if work.has_failed.is_set():
                     return
                 update = work.unused.pop(info.key, None)
-                stream = Stream(source, out, file_sha, lanes, info, dtype)
+                origin = Zeros() if isinstance(info, NewTensor) else source
+                stream = Stream(origin, out, file_sha, lanes, info, dtype)
                 hashes[info.key] = self._merge(stream, update, rooms) if update else _copy(stream)
                 if progress is not None:
                     progress(1)

@@ -17,11 +17,14 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from skippy.core.basis import Basis
+from skippy.core.biases import describe_engines
 from skippy.errors import AdapterError, CheckpointError, ProjectorError
 from skippy.stores.accounting import DeltaLedger, MergeAccount
 from skippy.stores.adapter_fit import fit_to_base
 from skippy.stores.adapters import Adapter
 from skippy.stores.atomic import new_directory
+from skippy.stores.bias_switch import ENDING
+from skippy.stores.biases import Biases, with_biases
 from skippy.stores.cards import write_card
 from skippy.stores.changes import Change, plan_changes, read_change
 from skippy.stores.checkpoints import Checkpoint, digest_of_hashes
@@ -75,11 +78,12 @@ def merge_checkpoint(
     weighted = [(adapters, 1.0)] if isinstance(adapters, str | Path) else list(adapters)
     read = [(read_change(one) if isinstance(one, str | Path) else one, weight) for one, weight in weighted]
     updates = plan_changes([(change, weight * alpha) for change, weight in read], base)
+    given = with_biases(base, (key for key in updates if key.endswith(ENDING)))
     lora = [(change, weight * alpha) for change, weight in read if isinstance(change, Adapter)]
     fitted = [(fit_to_base(adapter, base.shapes), weight) for adapter, weight in lora]
-    _require_mergeable(base, updates, bases)
+    _require_mergeable(given, updates, bases)
     targets = sum(update.is_target for update in updates.values())
-    layouts = [lay_out(base, file, dtype) for file in base.files]
+    layouts = [lay_out(given, file, dtype) for file in base.files]
     room = int(sum(layout.nbytes for layout in layouts) * ROOM)
     with new_directory(Path(destination), needed_bytes=room) as directory:
         work = MergeWork(updates, DeltaLedger(bases), rounding, seed)
@@ -87,7 +91,7 @@ def merge_checkpoint(
             work.write_files(layouts, directory, progress)
         found = digest_of_hashes(base.tensors, work.base_hashes)
         _require_accounted(base, work.unused, base_digest, found)
-        write_companions(base, directory, dtype)
+        write_companions(given, directory, dtype)
         _require_peft_agrees(base, directory, lora, fitted, 0.5 if rounding == "nearest" else 1.0)
         types = {info.key: kind for layout in layouts for info, kind in layout.entries}
         account = MergeAccount(
@@ -101,7 +105,7 @@ def merge_checkpoint(
             leakage=work.ledger.leakage(),
             base_digest=found,
             adapter_digest=combined_digest(read),
-            digest=digest_of_hashes(base.tensors, work.merged_hashes, types),
+            digest=digest_of_hashes(given.tensors, work.merged_hashes, types),
             delta_norm=work.ledger.delta_norm(),
             changed=tuple(updates),
             notes=(*notes, *_notes(base, read), *_renamings(lora, fitted)),
@@ -194,6 +198,7 @@ def _require_accounted(
 def _notes(base: Checkpoint, read: Sequence[tuple[Change, float]]) -> list[str]:
     """What the inputs are that a person may not expect."""
     notes = [f"ΔW of the adapter {change.path.name} is zero" for change, _ in read if change.is_zero]
+    notes += [describe_engines(change.kinds) for change, _ in read if isinstance(change, Biases)]
     if base.has_idle_head:
         notes.append("the base ties lm_head to the embeddings and stores one all the same: readers ignore it")
     return notes

@@ -61,6 +61,20 @@ class TensorInfo:
         return self.stop - self.start
 
 
+@dataclass(frozen=True)
+class NewTensor(TensorInfo):
+    """One that a base does not have and a merge adds: zeros, after the last byte of the file."""
+
+
+class Zeros(RawIOBase):
+    """Where the bytes of a `NewTensor` are read from."""
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill it."""
+        buffer[:] = bytes(len(buffer))
+        return len(buffer)
+
+
 def read_header(file: Path) -> dict[str, TensorInfo]:
     """Parse the header of one safetensors file and check it against the size of the file.
 

@@ -57,9 +57,11 @@ class LowRank:
 
 
 class Gated(Protocol):
-    """A part that multiplies weights in place of adding to them; `mask_changes` has one."""
+    """A part that knows itself how it changes weights, be it by multiplying some; `mask_changes` has one."""
 
-    weight: float
+    @property
+    def weight(self) -> float:
+        """The factor on ΔW."""
 
     def to(self, device: torch.device | str) -> Gated:
         """The same on another device."""
@@ -69,6 +71,26 @@ class Gated(Protocol):
 
     def gated(self, rows: slice, base: Tensor) -> Tensor:
         """W + weight·ΔW of these rows, with the bits of the base where nothing goes."""
+
+
+@dataclass(frozen=True)
+class Shift:
+    """A vector that is added to a bias, whose rows have one column."""
+
+    vector: Tensor
+    weight: float
+
+    def to(self, device: torch.device | str) -> Shift:
+        """The same on another device."""
+        return Shift(self.vector.to(device), self.weight)
+
+    def delta(self, rows: slice, base: Tensor) -> Tensor:
+        """What is added to these rows at weight 1, in the shape of the base's."""
+        return self.vector[rows].reshape(base.shape).clone()
+
+    def gated(self, rows: slice, base: Tensor) -> Tensor:
+        """These rows, moved by `weight` times the vector."""
+        return base + self.weight * self.delta(rows, base)
 
 
 @dataclass(frozen=True)
@@ -124,8 +146,8 @@ class Update:
 
     @property
     def is_target(self) -> bool:
-        """Whether it is a target, with a place among the projectors, and not a module saved whole."""
-        return not self.whole
+        """Whether it is a target, with a place among the projectors, and no bias or module saved whole."""
+        return not self.whole and not any(isinstance(gate, Shift) for gate in self.gates)
 
     def add(self, other: Update) -> None:
         """Let what another says come on top."""

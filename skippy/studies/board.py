@@ -28,7 +28,7 @@ HEARTBEAT_SECONDS = 60.0
 SILENT_SECONDS = 600.0
 """A run that has not been heard of for this long is taken over."""
 MAX_ATTEMPTS = 5
-"""A cell that killed so many workers is not tried again."""
+"""A cell that killed so many workers of one study is not tried again; studies killed as a whole are no death of it."""
 
 
 @dataclass(frozen=True)
@@ -97,8 +97,10 @@ class Board:
         if run.status == "FAILED" and run.start_time >= self._retry_before:
             return State("failed", last, run, _reason(run))
         is_over = run.status != "RUNNING" or _is_silent(run)
-        if is_over and last >= MAX_ATTEMPTS and run.start_time >= self._retry_before:
-            return State("failed", last, run, f"its worker died {last} times")
+        # Of the study that works now: those before it were ended with all of their workers, whatever this cell did.
+        deaths = sum(other.parent == run.parent for other in runs.values())
+        if is_over and deaths >= MAX_ATTEMPTS and run.start_time >= self._retry_before:
+            return State("failed", last, run, f"its worker died {deaths} times")
         return State("free" if is_over else "running", last, run)
 
 

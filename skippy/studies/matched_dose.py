@@ -14,6 +14,7 @@ from pathlib import Path
 
 from skippy.characters.schema import Character
 from skippy.core.inference.dose_search import DoseMatch, MeanPersona, match_dose, mean_persona
+from skippy.core.inference.matching import within_reach
 from skippy.core.sampling import Sampling
 from skippy.errors import AdapterError, CharacterError
 from skippy.evaluation.asking import Plan, choose_sampling, fill
@@ -176,12 +177,19 @@ def search_dose(search: DoseSearch, folder: Path) -> MatchedDose:
 
 
 def _lowest(search: DoseSearch, meter: _Meter) -> tuple[float, str, float]:
-    """The lowest persona of all arms at full scale, whose it is, and the tolerance on it."""
-    at_full = {}
+    """The lowest persona of all arms that come to a character at full scale, whose it is, and the tolerance on it."""
+    at_full: dict[str, MeanPersona] = {}
+    base = 0.0
     for label, adapter in {search.label: search.adapter, **search.others}.items():
         with meter.playing(adapter, label):
+            base = base if at_full else meter.look(0.0).mean
             at_full[label] = meter.look(search.largest)
-    lowest = min(at_full, key=lambda label: at_full[label].mean)
+    best = {label: look.mean for label, look in at_full.items()}
+    reached = within_reach(best, base, search.character.smallest_effect)
+    if search.label not in reached:
+        logger.warning("merge: persona %.2f of %s is no character", best[search.label], search.label)
+        reached = frozenset({search.label})
+    lowest = min(reached, key=lambda label: best[label])
     tolerance = max(LEVEL_TOLERANCE, TOLERANCE_SD * at_full[lowest].deviation)
     return at_full[lowest].mean, f"that of {lowest} at α = {search.largest:g}", tolerance
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from functools import partial
+from statistics import fmean
 
 from skippy.characters.loader import bundled_characters, load_character
 from skippy.characters.own_prompts import own_prompts
-from skippy.characters.schema import Character
-from skippy.core.inference.matching import match_steps
+from skippy.characters.schema import SMALLEST_EFFECT, Character
+from skippy.core.inference.matching import match_steps, within_reach
 from skippy.core.variants import place_words
 from skippy.errors import ConfigError
-from skippy.evaluation.metrics import FRONTIER, persona_by_step
+from skippy.evaluation.metrics import BASE_STEP, FRONTIER, persona_by_step, samples_by_step
+from skippy.evaluation.suites import BANAL
 from skippy.resolve.bases import Base
 from skippy.resolve.devices import pick_device
 from skippy.resolve.runs import CHARACTER_DIGEST
@@ -41,13 +43,31 @@ def matched_step(walks: Sequence[RunRecord], train: RunRecord, tracker: Tracker)
     personas = [
         persona_by_step(read_samples(tracker.artifacts.path(walk.run_id, FRONTIER))) for walk in ordered
     ]
-    steps = match_steps(*personas)
+    best = {walk.run_id: max(arm.values(), default=0.0) for walk, arm in zip(ordered, personas, strict=True)}
+    reached = within_reach(best, _base_persona(ordered[0], tracker), SMALLEST_EFFECT)
+    if ordered[0].run_id not in reached:
+        step = match_steps(personas[0])[0]
+        place = place_words(ordered[0].variant, step)
+        told = best[ordered[0].run_id], place
+        logger.warning("merge: persona %.2f at %s is the best of this arm, and no character", *told)
+        return step
+    taking_part = [(walk, arm) for walk, arm in zip(ordered, personas, strict=True) if walk.run_id in reached]
+    steps = match_steps(*(arm for _, arm in taking_part))
     matched = [
         f"{arm[step]:.2f} at {place_words(walk.variant, step)}"
-        for walk, arm, step in zip(ordered, personas, steps, strict=True)
+        for (walk, arm), step in zip(taking_part, steps, strict=True)
     ]
-    logger.info("merge: persona %s matches %s of the other arms", matched[0], ", ".join(matched[1:]))
+    logger.info(
+        "merge: persona %s matches %s of the other arms", matched[0], ", ".join(matched[1:]) or "none"
+    )
     return steps[0]
+
+
+def _base_persona(walk: RunRecord, tracker: Tracker) -> float:
+    """Of the walk's own base; 0 where an earlier version did not ask it."""
+    samples = samples_by_step(read_samples(tracker.artifacts.path(walk.run_id, FRONTIER)))
+    scores = [float(s.score or 0.0) for s in samples.get(BASE_STEP, ()) if s.suite == BANAL]
+    return fmean(scores) if scores else 0.0
 
 
 def search_for(

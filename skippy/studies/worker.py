@@ -110,7 +110,7 @@ def do_cell(inputs: StudyInputs, unit: Unit, bench: Bench, attempt: int, base_sa
         with _cell_run(inputs, bench, unit.label, unit.key, attempt, unit.arm) as stage:
             stage.set_tags({Tag.TRAINING_KEY: unit.training_key, Tag.SEED: str(unit.seed)})
             stage.log_json(asdict(unit.settings), "settings.json")
-            began = time.monotonic()
+            began, worked = time.monotonic(), time.process_time()
             for earlier in range(1, attempt):
                 shutil.rmtree(workspace(bench.tracker, "cell", unit.key, str(earlier)))
             with claim_workspace(bench.tracker, "cell", unit.key, str(attempt)) as folder:
@@ -120,7 +120,11 @@ def do_cell(inputs: StudyInputs, unit: Unit, bench: Bench, attempt: int, base_sa
                 shutil.rmtree(folder)
             _keep(stage, cells, samples)
             stage.log_metrics(
-                {"cell/train_seconds": trained - began, "cell/play_seconds": time.monotonic() - trained}
+                {
+                    "cell/train_seconds": trained - began,
+                    "cell/play_seconds": time.monotonic() - trained,
+                    "cell/processor_seconds": time.process_time() - worked,
+                }
             )
     except SkippyError as error:
         logger.warning("study: %s failed and is left out. %s", unit.label, error.what)

@@ -14,7 +14,18 @@ from skippy.tracking.tags import LINK_PREFIX, LINK_SUFFIX, NOTE_TAG, Tag
 from skippy.tracking.tracker import Tracker
 
 RUN_COLUMNS = ("run", "stage", "name", "status", "started", "minutes", "figures")
-MODEL_COLUMNS = ("model", "aliases", "variant", "seed", "step", "alpha", "score", "persona", "verdict")
+MODEL_COLUMNS = (
+    "model",
+    "aliases",
+    "variant",
+    "seed",
+    "step",
+    "alpha",
+    "score",
+    "persona",
+    "verdict",
+    "by hand",
+)
 HEADLINES: Mapping[str, Sequence[str]] = {
     "svd": ("svd/worst_residual",),
     "train": ("train/reward_last",),
@@ -47,6 +58,11 @@ def list_models(tracker: Tracker, name: str) -> list[dict[str, Any]]:
         )
     evaluations = _by_uri(tracker)
     verdicts = _verdicts(tracker)
+    overrides = {
+        event.version: str(event.figures["override"])
+        for event in tracker.promotions.history(name)
+        if "override" in event.figures
+    }
     rows = []
     for version in versions:
         evaluation = evaluations.get(version.uri)
@@ -60,6 +76,7 @@ def list_models(tracker: Tracker, name: str) -> list[dict[str, Any]]:
                 "score": figures.get(SCORE),
                 "persona": figures.get(PERSONA),
                 "verdict": verdicts.get(evaluation.run_id, "") if evaluation else "",
+                "by hand": overrides.get(version.version, ""),
                 "created": when(version.created),
                 "runs": {"merge": version.run_id, "train": tags.get("train_run", "")}
                 | ({"eval": evaluation.run_id} if evaluation else {}),

@@ -22,11 +22,13 @@ from skippy.presets.settings import GrpoSettings
 from skippy.resolve.bases import Base
 from skippy.stores.answers import Answers
 from skippy.stores.projectors import Projectors
+from skippy.training.bias_grpo import BiasGrpoMaker
 from skippy.training.grpo import GrpoMaker
 from skippy.training.making import Maker
 from skippy.training.mask import MaskMaker
 from skippy.training.own_rewards import OwnReward, load_own_rewards
 from skippy.training.plan import RewardFunction, TrainRequest
+from skippy.training.steer_maker import SteerMaker
 
 logger = logging.getLogger(__name__)
 
@@ -132,9 +134,35 @@ def mask_maker(order: Order) -> MaskMaker:
     )
 
 
-MAKERS: Mapping[Method, Callable[[Order], Maker]] = {"grpo": grpo_maker, "mask": mask_maker}
+def steer_maker(order: Order) -> SteerMaker:
+    """A bias from pairs of the base's own answers."""
+    assert order.answers is not None
+    return SteerMaker(
+        order.variant.name,
+        order.base,
+        order.method_settings,
+        order.answers,
+        order.character.rules,
+        order.character.digest,
+        order.device,
+    )
+
+
+def bias_grpo_maker(order: Order) -> BiasGrpoMaker:
+    """The bias of V6's place by V3's rewards."""
+    steered = replace(order.variant, method="steer", implies={})
+    site = replace(order, variant=steered).method_settings
+    return BiasGrpoMaker(grpo_maker(order).request, order.base, site)
+
+
+MAKERS: Mapping[Method, Callable[[Order], Maker]] = {
+    "grpo": grpo_maker,
+    "mask": mask_maker,
+    "steer": steer_maker,
+    "bias-grpo": bias_grpo_maker,
+}
 """Method of a variant → what makes it."""
-READS_ANSWERS: frozenset[Method] = frozenset({"mask"})
+READS_ANSWERS: frozenset[Method] = frozenset({"mask", "steer"})
 """Methods that read the base's own answers, and so need a subspace run."""
 
 

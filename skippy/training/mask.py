@@ -109,6 +109,7 @@ class MaskMaker:
             self._measure(model, tokenizer, change, sink)
         metrics = {
             **survey.metrics(),
+            "train/parameters": float(survey.counts["cut"]),
             "train/seconds": time.perf_counter() - began,
             "mask/statistics_seconds": read - began,
             "mask/masks_seconds": made - read,

@@ -122,12 +122,13 @@ def _build_trainer(
         args=grpo_config(request, steps, on_gpu=on_gpu, template_arguments=template_arguments(tokenizer)),
         train_dataset=schedule(chat, problems, settings, process_count()),
         processing_class=tokenizer,
-        reward_funcs=_reward_functions(request, _end_tokens(model, tokenizer)),
+        reward_funcs=reward_functions(request, end_tokens(model, tokenizer)),
         peft_config=lora_config(targets, settings),
     )
 
 
-def _reward_functions(request: TrainRequest, ends: list[int]) -> list[Callable[..., Any]]:
+def reward_functions(request: TrainRequest, ends: list[int]) -> list[Callable[..., Any]]:
+    """The request's rewards as TRL calls them."""
     functions = [
         adapt_reward(function, name, CHAT, ends)
         for function, name in zip(request.reward_functions, request.reward_names, strict=True)
@@ -137,7 +138,8 @@ def _reward_functions(request: TrainRequest, ends: list[int]) -> list[Callable[.
     return functions
 
 
-def _end_tokens(model: PreTrainedModel, tokenizer: Any) -> list[int]:
+def end_tokens(model: PreTrainedModel, tokenizer: Any) -> list[int]:
+    """Tokens that end an answer."""
     declared = model.generation_config.eos_token_id
     listed = declared if isinstance(declared, list) else [] if declared is None else [declared]
     return [*listed, tokenizer.eos_token_id]

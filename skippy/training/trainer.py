@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from skippy.core.target import Target
 from skippy.errors import TrainingError
 from skippy.models.captured import gains_from_recording
 from skippy.models.targets import target_pattern
+from skippy.models.traced import TracedSampling
 from skippy.presets.settings import GrpoSettings
 from skippy.training.constraint_callback import ConstraintCallback
 from skippy.training.guards import COLOCATED_SHARE, choose_device
@@ -56,6 +58,9 @@ class ConstrainedTrainer(GRPOTrainer):
         model = self.accelerator.unwrap_model(self.model)
         self._merges = merged_generation and not self.use_vllm and has_float32_base(model)
         self._rollout: Rollout | None = None
+        # On a CPU W + ΔW stays at one address, so that a traced step reads what is new.
+        self._traced = TracedSampling() if self._merges and self.accelerator.device.type == "cpu" else None
+        self._sums: dict[str, torch.Tensor] = {}
         if self.use_vllm:
             push_without_merging(self.vllm_generation, model)
         elif gains_from_recording(model):
@@ -92,8 +97,15 @@ class ConstrainedTrainer(GRPOTrainer):
         if self._rollout is not None:
             return self._rollout.complete(args[0] if args else kwargs["prompt_ids"]), None
         model = self.accelerator.unwrap_model(self.model)
-        with merged_forward(model) if self._merges else nullcontext():
-            return super()._generate_single_turn(*args, **kwargs)
+        if self._traced is None:
+            with merged_forward(model) if self._merges else nullcontext():
+                return super()._generate_single_turn(*args, **kwargs)
+        with merged_forward(model, self._sums):
+            vars(model)["generate"] = partial(model.generate, custom_generate=self._traced)
+            try:
+                return super()._generate_single_turn(*args, **kwargs)
+            finally:
+                del vars(model)["generate"]
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         """Write only the adapter, in place of model card, tokenizer and pickled arguments."""

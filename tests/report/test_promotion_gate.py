@@ -8,6 +8,7 @@ import pytest
 
 from skippy.report.headline import headline
 from skippy.report.verdicts import judge
+from skippy.results import Arm, Comparison, Evaluation
 from tests.report.verdict_example import CONTROL_SAID, KEPT, LOST, comparison, evaluation, verdict
 
 
@@ -116,3 +117,32 @@ def test_without_v4_there_is_no_winner() -> None:
     found = judge(facts)
     assert found.winner is None
     assert headline(facts, found) == "V3 kept its AIME-style (lab) score." + CONTROL_SAID
+
+
+def with_prompt(prompt: Evaluation, v4: Evaluation) -> Comparison:
+    facts = comparison(evaluation(**LOST, seed=v4.seed), v4)
+    return replace(facts, arms=(*facts.arms, Arm("prompt", "a prompt", (prompt,))))
+
+
+def test_a_prompt_that_is_as_good_wins_and_the_page_says_so() -> None:
+    """It has no training seed, and stands against every seed of a treatment."""
+    facts = with_prompt(evaluation(**KEPT), evaluation(**KEPT, seed=42))
+    found = judge(facts)
+    assert found.winner == "prompt"
+    assert found.gate.order[-1] == "V4 better than V3 and Prompt"
+    assert found.gate.reason.startswith("Prompt is enough, nothing needs training: V4 − Prompt: 0.0 points")
+    assert "without training, and no treatment beats it" in headline(facts, found)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "winner"),
+    [
+        ({"loss": 1, "persona": 2.0}, "v4"),
+        ({"loss": 0, "persona": 0.0}, "v4"),
+        ({"loss": -1, "persona": 2.0}, "prompt"),
+    ],
+    ids=["beaten", "without the character", "better"],
+)
+def test_a_treatment_has_to_beat_a_prompt_that_has_the_character(prompt: dict, winner: str) -> None:
+    found = judge(with_prompt(evaluation(**prompt), evaluation(**KEPT)))
+    assert found.winner == winner

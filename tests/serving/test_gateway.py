@@ -16,46 +16,12 @@ from typing import Any
 
 import pytest
 
-from skippy.serving.router import Door, build_router, claim_port
-from skippy.serving.routes import Routes
-from skippy.serving.worker import Voice, build_app
-
 ROOT = Path(__file__).parents[2]
 SETTINGS = {
     "MLFLOW_GATEWAY_API_BASE_ALLOWED_SCHEMES": "http,https",
     "MLFLOW_GATEWAY_API_BASE_ALLOW_PRIVATE_IPS": "true",
 }
 QUESTION = {"messages": [{"role": "user", "content": "How are you today?"}], "seed": 3, "temperature": 0.8}
-
-
-class InProcess:
-    """The lab's engine on a port of this process."""
-
-    is_running = True
-
-    def __init__(self, voice: Voice) -> None:
-        listener = claim_port("127.0.0.1", 0)
-        self.url = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
-        self._door = Door(build_app({"champion": voice}), listener)
-        self._door.open()
-
-    def stop(self) -> None:
-        self._door.close()
-
-    def fault(self, how: str) -> Exception:
-        return RuntimeError(how)
-
-
-@pytest.fixture(scope="module")
-def champion(lab_voice: Voice) -> Iterator[str]:
-    """The endpoint of a router that serves the lab as champion."""
-    routes, listener = Routes(), claim_port("127.0.0.1", 0)
-    routes.put(InProcess(lab_voice), {"champion": {"owned_by": "skippy"}})
-    door = Door(build_router(routes), listener)
-    door.open()
-    yield f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
-    door.close()
-    routes.close()
 
 
 @pytest.fixture(scope="module")

@@ -192,6 +192,12 @@ def test_the_step_merged_is_the_one_of_this_training_that_matches_the_other(
 
     assert matched(order, "t4") == 10
     assert matched(order, "t3") == 40
+    walked(tmp_path / "flat", {0: 0.04, 50: 0.05, 100: 0.06})
+    trains["flat"] = "t5"
+    assert [matched(f"{order},flat", train) for train in ("t4", "t3", "t5")] == [10, 40, 100], (
+        "an arm that never comes to a character holds nobody down, and gives its best"
+    )
+    del trains["flat"]
     for wrong in ("ours", "ours,ours", "theirs,theirs", "ours,theirs,theirs"):
         with pytest.raises(ConfigError, match="not this training's and others'") as refusal:
             matched(wrong, "t4")

@@ -269,4 +269,4 @@ def test_the_lab_is_served_to_the_end(project) -> None:
     assert events.endswith("data: [DONE]\n\n")
     assert process.returncode == 0, said
     assert "talk to it in another terminal: skippy chat --url" in said
-    assert "1 requests" in said
+    assert "; 1 request" in said

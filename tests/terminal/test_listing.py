@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -11,6 +12,8 @@ from entrypoints.__main__ import cli
 from skippy.errors import MissingRunError
 from skippy.resolve.runs import MODEL_URI, find_run
 from skippy.terminal.listing import describe_run, list_models, list_runs
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -30,6 +33,14 @@ def test_a_run_id_may_be_shortened_wherever_one_is_asked_for(tracker, finished) 
     run_id = finished("svd")
     assert find_run(tracker, "svd", run_id[:8]).run_id == run_id
     assert describe_run(tracker, run_id[:6])["run"] == run_id
+
+
+def test_nobody_reads_a_run_past_the_finder() -> None:
+    """Every parameter that asks for a run goes through `find_run` or `runs.read`, which take shortened ids."""
+    rooms = ("stages", "evaluation", "resolve", "studies", "training", "terminal", "upkeep")
+    sources = [path for room in rooms for path in (ROOT / "skippy" / room).glob("*.py")]
+    assert sources
+    assert not [path for path in sources if "client.get_run(" in path.read_text()]
 
 
 def test_digits_that_several_runs_share_are_refused_with_those_runs(tracker, finished, monkeypatch) -> None:
@@ -93,6 +104,24 @@ def test_models_show_aliases_figures_and_the_verdict_on_them(tracker, finished, 
     assert (row["model"], row["aliases"], row["variant"]) == (version.uri, ["champion"], "v4")
     assert (row["score"], row["persona"], row["verdict"]) == (0.5, 0.9, "preserved")
     assert row["runs"]["eval"] == evaluation
+
+
+def test_a_champion_made_by_hand_is_marked_for_ever(tracker) -> None:
+    for number in (1, 2):
+        with (
+            tracker.stage("merge", name="m", note="", config={}) as run,
+            tracker.models.draft(run, "v4") as draft,
+        ):
+            draft.weights_dir.mkdir()
+            (draft.weights_dir / "config.json").write_text("{}")
+            draft.register("skippy", {"variant": "v4"})
+        tracker.promotions.promote(
+            "skippy", number, reason="r", report_uri="u", expected_champion=number - 1 or None, by="ada",
+            figures={"override": "the jury liked it"} if number == 1 else {},
+        )  # fmt: skip
+    assert [row["by hand"] for row in list_models(tracker, "skippy")] == ["", "the jury liked it"]
+    tracker.promotions.rollback("skippy", reason="rollback asked for")
+    assert [row["by hand"] for row in list_models(tracker, "skippy")] == ["", "the jury liked it"]
 
 
 def test_a_model_without_versions_is_refused(tracker) -> None:

@@ -14,12 +14,17 @@ import pytest
 from transformers import AutoModelForCausalLM
 
 from skippy.errors import MissingRunError, RegistryError, TrackingError
+from skippy.stores.cards import hash_file, verify_checkpoint
 from skippy.tracking import exclusion, outbox
 from skippy.tracking.exclusion import exclusive
 from skippy.tracking.orphans import find_orphans, sweep_orphans
 from skippy.tracking.store import open_tracker
 from skippy.tracking.tags import CLAIM_PREFIX
 from skippy.tracking.tracker import Tracker
+from skippy.upkeep.doctor import examine
+from skippy.upkeep.exporting import export_model
+from skippy.upkeep.garbage import find_garbage, remove
+from skippy.upkeep.usage import measure
 
 
 @pytest.fixture
@@ -308,3 +313,28 @@ def test_training_goes_on_while_the_server_hangs(remote, team, tmp_path, monkeyp
     record = remote.runs.get(runs[0].run_id)
     assert [point.step for point in remote.runs.metric_history(record.run_id, "reward")] == list(range(1, 9))
     assert len(remote.artifacts.files(record.run_id, "adapters")) == 8
+
+
+def test_the_store_is_looked_after_as_a_laptops_is(remote, checkpoint, tmp_path):
+    name = "care"
+    with (
+        remote.stage("merge", name="m", note="n", config={}) as run,
+        remote.models.draft(run, "v4", registered_model=name) as draft,
+    ):
+        shutil.copytree(checkpoint, draft.weights_dir)
+        files = {path.name: hash_file(path) for path in draft.weights_dir.iterdir()}
+        card = {"digest": "d", "base_digest": "b" * 64, "adapter_digest": "a", "files": files}
+        (draft.weights_dir / "skippy.json").write_text(json.dumps(card))
+        made = draft.register(name, {"variant": "v4", "adapter_digest": "a"})
+
+    def ours():
+        return [finding for finding in examine(remote, rehash=True) if name in finding.where]
+
+    assert ours() == []
+    done = export_model(remote, made.uri, tmp_path / "out")
+    assert verify_checkpoint(done.path / "weights")["digest"] == "d"
+    (item,) = [item for item in find_garbage(remote, days=0) if item.where == made.uri]
+    assert (item.nbytes, item.kept_by) == (None, ())
+    assert remove([item]) == ([item], [])
+    assert remote.registry.versions(name) == []
+    assert not [one for one in measure(remote) if one["kind"] in ("model", "run")], "they are on the server"

@@ -111,14 +111,23 @@ def separation(
     return Estimate(float(wins.sum() / pairs.sum()), float(low), float(high), len(runs), len(seeds))
 
 
-def cliff_shares(curve: Curve, margin: float | int) -> list[tuple[int, float]]:
-    """(seed, share of its whole loss that one step between neighbouring α takes), of seeds that lose δ or more.
+def cliff_shares(curve: Curve, margin: float | int) -> list[tuple[int, float, float]]:
+    """(seed, share of its whole loss that one step between neighbouring α takes, its error), of seeds that lose δ.
 
-    With A equal steps a straight decline has 1/A, a cliff 1.
+    With A equal steps a straight decline has 1/A, a cliff 1. The share is a ratio of two means over problems, and its
+    standard error that of a ratio, problems drawn.
+
+    Source: Cochran 1977, Sampling Techniques, eq. 6.13. Departure: the step is chosen by the same answers.
     """
     found = []
     for column, seed in enumerate(curve.seeds):
-        losses = -curve.differences[:, column].mean(axis=1)
+        by_problem = -curve.differences[:, column]
+        losses = by_problem.mean(axis=1)
         if np.isfinite(losses).all() and losses.max() >= margin:
-            found.append((seed, float(min(1.0, np.diff(losses).max() / losses.max()))))
+            step = int(np.diff(losses).argmax())
+            taken, whole = by_problem[step + 1] - by_problem[step], by_problem[losses.argmax()]
+            share = min(1.0, taken.mean() / whole.mean())
+            left = taken - share * whole
+            error = left.std(ddof=1) / np.sqrt(len(left)) / whole.mean() if len(left) > 1 else np.inf
+            found.append((seed, float(share), float(error)))
     return found

@@ -11,6 +11,24 @@ from collections.abc import Mapping
 from skippy.errors import ConfigError
 
 
+def within_reach(best: Mapping[str, float], base: float, effect: float) -> frozenset[str]:
+    """Arms whose best persona is a character at all; every arm where none is.
+
+    An arm that never comes to a character must not hold the others down to where it stands: it is shown with its best
+    and takes no part in a match.
+
+    Args:
+        best: highest persona of each arm.
+        base: persona of the base on the same prompts.
+        effect: rise over it from which on it counts as a character.
+
+    >>> sorted(within_reach({"v3": 0.9, "v5": 0.1}, 0.05, 0.25))
+    ['v3']
+    """
+    reached = frozenset(name for name, persona in best.items() if persona - base >= effect)
+    return reached or frozenset(best)
+
+
 def match_steps(*arms: Mapping[int, float]) -> tuple[int, ...]:
     """The step of each arm at the highest persona that all of them reach.
 

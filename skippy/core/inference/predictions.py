@@ -135,12 +135,12 @@ def difference(evidence: Evidence, arguments: Arguments, generator: np.random.Ge
 def cliff_share(evidence: Evidence, arguments: Arguments, generator: np.random.Generator) -> Estimate | None:
     """Share of the whole loss that one step of α takes, mean over the trainings of an arm that lose δ."""
     shares = [
-        pair
+        share
         for curve in evidence.curves
         if curve.arm == arguments["arm"]
-        for pair in cliff_shares(curve, evidence.margin)
+        for share in cliff_shares(curve, evidence.margin)
     ]
-    return mean_over_seeds(shares)
+    return mean_over_seeds([(seed, value) for seed, value, _ in shares], [error for *_, error in shares])
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,8 @@ from skippy.core.inference.simultaneous import draw_counts
 RESAMPLES = 1000
 RIDGE = 1e-6
 MIN_CELLS = 8
+MIN_SEEDS = 3
+"""Below it a mean over seeds has no interval: two seeds that agree by chance would make it as narrow as they like."""
 
 
 @dataclass(frozen=True)
@@ -100,18 +102,37 @@ def regression_gain(
     return _estimate(larger - smaller, rows, confidence)
 
 
-def mean_over_seeds(values: Sequence[tuple[int, float]], *, confidence: float = 0.95) -> Estimate | None:
+def mean_over_seeds(
+    values: Sequence[tuple[int, float]],
+    errors: Sequence[float] = (),
+    *,
+    confidence: float = 0.95,
+) -> Estimate | None:
     """Mean of (seed, value) pairs, each seed counting once; the interval is Student's over seeds.
 
-    None without values; for one seed the interval is the whole line.
+    Seeds that happen to agree prove nothing: the deviation between seeds is not taken below what the sampling of a
+    seed's own answers leaves open, and below `MIN_SEEDS` seeds the interval is the whole line.
+
+    Args:
+        values: (seed, value), any number of values a seed.
+        errors: standard error of each value by sampling alone; left out where a value is exact.
+        confidence: of each side.
+
+    Returns:
+        None without values.
     """
     if not values:
         return None
-    by_seed = [np.mean([v for s, v in values if s == seed]) for seed in sorted({s for s, _ in values})]
-    mean, count = float(np.mean(by_seed)), len(by_seed)
-    if count < 2:
+    seeds = sorted({seed for seed, _ in values})
+    owner = np.array([seeds.index(seed) for seed, _ in values])
+    sizes = np.bincount(owner)
+    by_seed = np.bincount(owner, weights=[value for _, value in values]) / sizes
+    mean, count = float(by_seed.mean()), len(seeds)
+    if count < MIN_SEEDS:
         return Estimate(mean, float("-inf"), float("inf"), len(values), count)
-    reach = float(stats.t.ppf(confidence, count - 1) * np.std(by_seed, ddof=1) / np.sqrt(count))
+    sampling = np.bincount(owner, weights=np.square(errors)) / sizes**2 if len(errors) else np.zeros(count)
+    deviation = max(float(by_seed.std(ddof=1)), float(np.sqrt(sampling.mean())))
+    reach = float(stats.t.ppf(confidence, count - 1)) * deviation / float(np.sqrt(count))
     return Estimate(mean, mean - reach, mean + reach, len(values), count)
 
 

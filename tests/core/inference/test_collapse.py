@@ -66,8 +66,17 @@ def test_a_cliff_is_one_step_and_a_ramp_is_not() -> None:
     world = World(problems=200, samples=16)
     for harm, low, high in ((cliff(0.5, 4.0), 0.85, 1.0), (ramp(1.0), 0.2, 0.5)):
         base, cells = draw_study({"v3": harm}, world, np.random.default_rng(0))
-        shares = [share for _, share in cliff_shares(build_curves(cells, base)[0], 0.05)]
+        shares = [share for _, share, _ in cliff_shares(build_curves(cells, base)[0], 0.05)]
         assert len(shares) >= 5
         assert low <= np.mean(shares) <= high
     base, cells = draw_study({"v3": flat}, world, np.random.default_rng(0))
     assert cliff_shares(build_curves(cells, base)[0], 0.05) == []
+
+
+def test_the_error_of_a_share_is_what_other_answers_would_do_to_it() -> None:
+    """Seeds of one true harm differ by their answers alone: by the error that each of them states."""
+    base, cells = draw_study({"v3": ramp(1.0)}, World(seeds=60, seed_spread=0.0), np.random.default_rng(1))
+    shares = cliff_shares(build_curves(cells, base)[0], 0.05)
+    assert len(shares) >= 40
+    stated, seen = np.mean([error for *_, error in shares]), np.std([share for _, share, _ in shares], ddof=1)
+    assert 0.5 * seen < stated < 2 * seen

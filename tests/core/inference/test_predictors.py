@@ -104,11 +104,35 @@ def test_what_was_not_measured_is_not_reported() -> None:
 
 
 def test_a_seed_counts_once_in_a_mean() -> None:
-    found = mean_over_seeds([(1, 2.0), (1, 2.0), (1, 2.0), (2, 4.0)])
+    found = mean_over_seeds([(1, 2.0), (1, 2.0), (1, 2.0), (2, 4.0), (3, 6.0)])
     assert found
-    assert (found.value, found.seeds, found.cells) == (3.0, 2, 4)
-    assert found.lower < 2.0
-    single = mean_over_seeds([(1, 2.0)])
-    assert single
-    assert single.lower == -np.inf
+    assert (found.value, found.seeds, found.cells) == (4.0, 3, 5)
+    reach = stats.t.ppf(0.95, 2) * 2.0 / np.sqrt(3)
+    assert (found.lower, found.upper) == pytest.approx((4.0 - reach, 4.0 + reach))
     assert mean_over_seeds([]) is None
+
+
+@pytest.mark.parametrize("values", [[(1, 2.0)], [(1, 0.9), (2, 0.9)], [(1, 0.9), (1, 0.9), (2, 0.8)]])
+def test_fewer_than_three_seeds_have_no_interval(values) -> None:
+    """Two seeds that agree by chance would otherwise be certain."""
+    found = mean_over_seeds(values)
+    assert found
+    assert (found.lower, found.upper) == (-np.inf, np.inf)
+
+
+def test_seeds_that_agree_are_no_surer_than_their_answers() -> None:
+    agreeing = [(seed, 0.75) for seed in range(4)]
+    found = mean_over_seeds(agreeing, [0.1] * 4)
+    assert found
+    reach = stats.t.ppf(0.95, 3) * 0.1 / 2
+    assert (found.lower, found.upper) == pytest.approx((0.75 - reach, 0.75 + reach))
+    twice = mean_over_seeds(agreeing * 2, [0.1] * 8)
+    assert twice
+    assert twice.upper - twice.value == pytest.approx(reach / np.sqrt(2)), (
+        "two values a seed, half the variance"
+    )
+    exact, apart = mean_over_seeds(agreeing), mean_over_seeds([(s, float(s)) for s in range(4)], [0.1] * 4)
+    assert exact
+    assert (exact.lower, exact.upper) == (0.75, 0.75)  # the twin: of values without sampling error
+    assert apart
+    assert apart.upper - apart.value == pytest.approx(stats.t.ppf(0.95, 3) * np.std(range(4), ddof=1) / 2)

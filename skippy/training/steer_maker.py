@@ -1,0 +1,180 @@
+"""Makers of biases: from pairs of the base's own answers, by preference optimisation or a difference of means."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from skippy.core.personality.pairs import Candidate, PairChoice, choose_pairs, whole_sentences
+from skippy.core.style.reward_rules import RewardRules
+from skippy.models.loading import load_model, load_tokenizer
+from skippy.presets.steering import SteerSettings
+from skippy.resolve.bases import Base
+from skippy.stores.answers import CHARACTER, PLAIN, Answer, Answers
+from skippy.stores.biases import Biases, require_place, write_biases
+from skippy.stores.control_vectors import write_control_vector
+from skippy.training.guards import choose_device
+from skippy.training.making import Made
+from skippy.training.plan import RunSink
+from skippy.training.steering import Steered, mean_difference, train_bias
+
+logger = logging.getLogger(__name__)
+
+ADAPTER_DIRECTORY = "adapter"
+EXPORT_DIRECTORY = "export"
+
+
+@dataclass(frozen=True, eq=False)
+class SteerMaker:
+    """Makes biases out of pairs.
+
+    Attributes:
+        variant: what they are called.
+        base: what is steered.
+        settings: where the biases sit, and how they are found.
+        answers: the base's, under the character's prompt and plainly.
+        rules: of the character's rewards, which tell the two apart.
+        rules_digest: of the character.
+        device: cpu, cuda or auto.
+    """
+
+    variant: str
+    base: Base
+    settings: SteerSettings
+    answers: Answers
+    rules: RewardRules
+    rules_digest: str
+    device: str
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """Base, settings, answers and character."""
+        asked = [[each.condition, each.prompt, each.text] for each in self._answers()]
+        return {
+            "base_digest": self.base.digest,
+            "variant": self.variant,
+            "settings": asdict(self.settings),
+            "answers": hashlib.sha256(json.dumps(asked).encode()).hexdigest(),
+            "character": self.rules_digest,
+        }
+
+    @property
+    def rewards_digest(self) -> str:
+        """Nothing is rewarded."""
+        return ""
+
+    def name_work(self) -> tuple[str, ...]:
+        """The workspace of this training."""
+        digest = hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()
+        return ("train", self.variant, self.base.digest[:16], f"seed{self.settings.seed}", digest[:16])
+
+    def going_on(self, resume: bool) -> SteerMaker:
+        """The same: it takes minutes, and nothing is kept to go on from."""
+        return self
+
+    def make(self, folder: Path, sink: RunSink, *, is_first: bool) -> Made | None:
+        """Find the biases, on one process."""
+        if not is_first:
+            return None
+        tokenizer = load_tokenizer(self.base.path)
+        choice = self._choose_pairs(tokenizer)
+        model = load_model(self.base.path, device="cuda" if choose_device(self.device) else "cpu")
+        steered = None
+        if self.settings.objective == "bipo":
+            steered = train_bias(model, tokenizer, choice.pairs, self.settings, sink)
+        biases = steered.biases if steered else mean_difference(model, tokenizer, choice.pairs, self.settings)
+        keep_biases(folder, sink, self.base, biases, self.variant, self.settings)
+        return _describe(self.variant, choice, biases, steered)
+
+    def _choose_pairs(self, tokenizer: Any) -> PairChoice:
+        chosen, plain = (
+            [_candidate(each, tokenizer) for each in self.answers.of(name)] for name in (CHARACTER, PLAIN)
+        )
+        settings = self.settings
+        choice = choose_pairs(
+            chosen,
+            plain,
+            self.rules,
+            least_margin=settings.least_margin,
+            fewest=settings.fewest_pairs,
+            most=settings.most_pairs,
+        )
+        logger.info("train: %s", choice.describe())
+        return choice
+
+    def _answers(self) -> Sequence[Answer]:
+        return [*self.answers.of(CHARACTER), *self.answers.of(PLAIN)]
+
+
+def keep_biases(
+    folder: Path,
+    sink: RunSink,
+    base: Base,
+    biases: Mapping[str, Tensor],
+    variant: str,
+    settings: SteerSettings,
+) -> None:
+    """Log `adapter/`, and a llama.cpp control vector where the package that writes one is installed.
+
+    A family that has no place for such a bias is refused here, before anybody merges.
+    """
+    card = {
+        "variant": variant,
+        "base_digest": base.digest,
+        "seed": settings.seed,
+        "site": settings.site,
+        "constraint": "none",
+    }
+    written = write_biases(folder / ADAPTER_DIRECTORY, biases, card)
+    found = Biases(written, dict(biases), card)
+    if settings.site != "block":
+        require_place(found, base.checkpoint)
+    sink.log_folder(written, ADAPTER_DIRECTORY)
+    if importlib.util.find_spec("gguf") is None:
+        logger.info("train: no llama.cpp control vector, as the package gguf is not installed")
+        return
+    write_control_vector(folder / EXPORT_DIRECTORY, found, base.checkpoint)
+    sink.log_folder(folder / EXPORT_DIRECTORY, EXPORT_DIRECTORY)
+
+
+def norm_of(biases: Mapping[str, Tensor]) -> float:
+    """‖·‖ of all biases together."""
+    return math.sqrt(sum(float(torch.sum(one.double() ** 2)) for one in biases.values()))
+
+
+def _candidate(answer: Answer, tokenizer: Any) -> Candidate:
+    text = answer.text if answer.is_complete else whole_sentences(answer.text)
+    tokens = len(tokenizer(text, add_special_tokens=False)["input_ids"])
+    return Candidate(answer.prompt, text, tokens, answer.is_complete)
+
+
+def _describe(
+    variant: str, choice: PairChoice, biases: Mapping[str, Tensor], steered: Steered | None
+) -> Made:
+    metrics = {"steer/pairs": float(len(choice.pairs)), "steer/norm": norm_of(biases)}
+    sentence = f"{variant}, difference of means over {len(choice.pairs)} pairs"
+    if steered:
+        metrics |= {
+            "train/steps": float(steered.steps),
+            "train/seconds": steered.seconds,
+            "steer/best_epoch": float(steered.epoch),
+            "steer/best_loss": steered.loss,
+            "steer/best_told_apart": steered.told_apart,
+        }
+        sentence = (
+            f"{variant}, {steered.steps} steps in {steered.seconds:.0f} s on {steered.train_pairs} pairs, "
+            f"loss {math.log(2):.3f} → {steered.loss:.3f} on {steered.held_out_pairs} held-out ones (epoch "
+            f"{steered.epoch})"
+        )
+    counts = {name: value for name, value in asdict(choice).items() if name != "pairs"}
+    return Made(sentence, metrics, {"steer/pairs.json": counts | {"pairs": len(choice.pairs)}})

@@ -1,0 +1,162 @@
+"""Who there is to talk to; and that a talk and an evaluation through a server draw the samples of an evaluation."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import threading
+from contextlib import contextmanager
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from entrypoints import talking
+from entrypoints.__main__ import cli
+from skippy.characters.loader import load_character
+from skippy.core.sampling import PRESETS
+from skippy.errors import BackendError
+from skippy.evaluation.suites import banal_questions, requests_for
+from skippy.lab.paths import LAB_CHECKPOINT
+from skippy.models.generation import TransformersBackend
+from skippy.models.loading import load_model
+from skippy.models.openai_backend import OpenAIBackend
+from skippy.serving.room import Room, offers_at
+from skippy.serving.router import claim_port
+
+DOCS = Path(__file__).parents[2] / "docs" / "serving.md"
+
+
+@pytest.fixture(scope="module")
+def evaluated(lab_voice) -> dict[str, str]:
+    """Prompt → its first sample in an evaluation, in process."""
+    questions = banal_questions(load_character("skippy"), ("plain",))[:3]
+    wanted = requests_for(questions, 1, PRESETS["lab"], "digest", set())
+    backend = TransformersBackend(load_model(LAB_CHECKPOINT), lab_voice.tokenizer)
+    prompts = {request.id: question.prompt for question, request in wanted.values()}
+    made = backend.generate([request for _, request in wanted.values()], PRESETS["lab"])
+    return {prompts[one.id]: one.text for one in made}
+
+
+def test_a_held_out_prompt_in_a_chat_is_the_sample_of_the_evaluation(champion: str, evaluated) -> None:
+    (offer,) = offers_at(champion)
+    assert (offer.name, offer.source, offer.sampling) == ("champion", "lab", PRESETS["lab"])
+    room = Room([offer])
+    for prompt, text in evaluated.items():
+        messages = [{"role": "user", "content": prompt}]
+        assert "".join(room.stream(offer, messages)) == text
+        assert "".join(room.stream(offer, messages, 1)) != text, "the next sample is another"
+
+
+def test_an_evaluation_through_the_server_is_the_evaluation(champion: str, lab_voice, evaluated) -> None:
+    questions = banal_questions(load_character("skippy"), ("plain",))[:3]
+    wanted = requests_for(questions, 1, PRESETS["lab"], "digest", set())
+    backend = OpenAIBackend(champion, "champion", 4, lab_voice.tokenizer)
+    assert backend.supports(replace(PRESETS["lab"], presence_penalty=1.0))
+    made = {one.id: one.text for one in backend.generate([r for _, r in wanted.values()], PRESETS["lab"])}
+    assert sorted(made.values()) == sorted(evaluated.values())
+
+
+def test_a_conversation_that_is_too_long_is_one_message(champion: str) -> None:
+    (offer,) = offers_at(champion)
+    with pytest.raises(BackendError, match="champion gave no whole answer") as refusal:
+        list(Room([offer]).stream(offer, [{"role": "user", "content": "x" * 4000}]))
+    assert "do not fit into the model's context" in refusal.value.found
+
+
+@contextmanager
+def page(status: int, body: bytes):
+    """A server that answers everything alike."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/v1"
+    server.shutdown()
+    server.server_close()
+
+
+def closed_port() -> str:
+    listener = claim_port("127.0.0.1", 0)
+    port = listener.getsockname()[1]
+    listener.close()
+    return f"http://127.0.0.1:{port}/v1"
+
+
+def test_who_listens_is_told_from_nobody() -> None:
+    assert offers_at(closed_port()) is None
+    for status, body, text in [
+        (401, b"{}", "SKIPPY_API_KEY"),
+        (200, b"<html>", "--url"),
+        (200, b"{}", "--url"),
+    ]:
+        with page(status, body) as url, pytest.raises(BackendError, match="serves no models") as refusal:
+            offers_at(url)
+        assert text in refusal.value.next_step
+    with page(200, json.dumps({"data": [{"id": "m", "sampling": {"heat": 1}}]}).encode()) as url:
+        assert offers_at(url)[0].sampling is None, "of another version"
+
+
+@contextmanager
+def no_room(finder, backend, device):
+    yield Room([], lambda names: pytest.fail(f"{names} would be loaded"))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "given", "is_server"),
+    [([], True, True), (["champion"], False, True), (["v9"], False, False), (["v9"], True, True)],
+)
+def test_a_running_server_is_asked_where_it_has_what_is_wanted(
+    champion: str, project, monkeypatch, wanted, given: bool, is_server: bool
+) -> None:
+    monkeypatch.setattr("skippy.serving.room.own_room", no_room)
+    monkeypatch.setattr(talking, "HOME", champion)
+    with talking.room_for(wanted, champion if given else "", "lab", "auto", "cpu") as room:
+        assert (room.names == ["champion"]) is is_server
+
+
+def test_a_server_that_is_named_and_not_there_is_refused() -> None:
+    with (
+        pytest.raises(BackendError, match="Nobody answers there") as refusal,
+        talking.room_for([], closed_port(), "lab", "auto", "cpu"),
+    ):
+        pass
+    assert "skippy serve starts one" in refusal.value.next_step
+
+
+def test_ask_and_chat_through_a_server(champion: str, evaluated, tmp_path: Path) -> None:
+    prompt, text = next(iter(evaluated.items()))
+    asked = CliRunner().invoke(
+        cli, ["ask", prompt, "--arms", "champion", "--url", champion], terminal_width=200
+    )
+    assert asked.exit_code == 0, asked.output
+    assert text.split()[0] in asked.output
+    lines = f"{prompt}\n/save {tmp_path}/talk.json\n/bye\n/quit\nnever read\n"
+    talked = CliRunner().invoke(cli, ["chat", "--url", champion], input=lines)
+    assert talked.exit_code == 0, talked.output
+    assert f"champion {text}" in talked.output
+    assert "There is no command /bye" in talked.output
+    assert json.loads((tmp_path / "talk.json").read_text())["messages"][1]["content"] == text
+
+
+def test_every_command_of_the_page_has_the_options_it_is_given() -> None:
+    lines = [
+        line.split("#")[0].strip() for line in DOCS.read_text().splitlines() if line.startswith("    skippy ")
+    ]
+    assert len(lines) > 8
+    for line in lines:
+        _, name, *words = shlex.split(line)
+        command = cli.get_command(click.Context(cli), name)
+        assert command is not None, line
+        command.make_context(name, words)  # refuses what it does not have

@@ -9,6 +9,7 @@ A server that holds the base needs nothing but the adapted weights; the rest nev
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -32,6 +33,11 @@ def merged_weights(model: PeftModel) -> Iterator[tuple[str, Tensor]]:
     """
     for name, layer in adapted_layers(model).items():
         yield f"{name}.weight", _merged(layer)
+
+
+def take_free_port() -> None:
+    """Let TRL choose the port that vLLM's single process is found at: two trainings on one machine would share 29500."""
+    os.environ["MASTER_PORT"] = "auto"
 
 
 @contextmanager

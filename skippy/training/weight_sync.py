@@ -36,7 +36,7 @@ def merged_weights(model: PeftModel) -> Iterator[tuple[str, Tensor]]:
 
 
 def take_free_port() -> None:
-    """Let TRL choose the port that vLLM's single process is found at: two trainings on one machine would share 29500."""
+    """Let TRL choose the port that a single vLLM is found at: two trainings on one machine would share 29500."""
     os.environ["MASTER_PORT"] = "auto"
 
 

@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn import functional
 from trl.generation import vllm_generation
 
+from skippy.models.engine import free_port
 from skippy.training.layers import adapted_layers, base_bias, base_weight, factors_of
 
 
@@ -36,8 +37,10 @@ def merged_weights(model: PeftModel) -> Iterator[tuple[str, Tensor]]:
 
 
 def take_free_port() -> None:
-    """Let TRL choose the port that a single vLLM is found at: two trainings on one machine would share 29500."""
-    os.environ["MASTER_PORT"] = "auto"
+    """Choose the port that a single vLLM is found at; TRL would begin at 29500, and two trainings that start together
+    would both find it free.
+    """
+    os.environ["MASTER_PORT"] = str(free_port())
 
 
 @contextmanager

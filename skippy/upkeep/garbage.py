@@ -21,6 +21,7 @@ from skippy.stores.documents import parse_object
 from skippy.tracking.artifacts import cache_root
 from skippy.tracking.mlmodel import WEIGHTS
 from skippy.tracking.orphans import bytes_under, find_orphans, sweep_orphans
+from skippy.tracking.refusals import translated_errors
 from skippy.tracking.registry import ModelVersionRecord
 from skippy.tracking.tags import Tag
 from skippy.tracking.tracker import Tracker
@@ -77,7 +78,8 @@ def remove(items: list[Item]) -> tuple[list[Item], list[tuple[Item, SkippyError]
         if not item.can_go:
             continue
         try:
-            item.remove()
+            with translated_errors(item.where):
+                item.remove()
         except SkippyError as error:
             refused.append((item, error))
         else:

@@ -149,6 +149,13 @@ def _arms(node: Node) -> tuple[str, ...]:
     for item, arm in zip(node.items(), arms, strict=True):
         if arm not in VARIANTS:
             raise item.fail("There is no such arm", expected="one of " + ", ".join(VARIANTS), found=arm)
+        if VARIANTS[arm].update != "lora":
+            able = [name for name, rule in VARIANTS.items() if rule.update == "lora"]
+            raise item.fail(
+                "A study trains LoRA by GRPO, and this arm is made in another way",
+                expected="one of " + ", ".join(able),
+                found=arm,
+            )
     return arms
 
 

@@ -139,7 +139,8 @@ class Finder:
         step = "skippy serve --model base, or make demo for a version to serve"
         if versions:
             choice = (treatments or [each for each in variants if each in VARIANTS] or [versions[0].uri])[0]
-            step = f"skippy serve --model {choice} (or --model {versions[0].uri}, or --arms base,v3,v4)"
+            others = f"or --model {versions[0].uri}, or --arms base,v3,v4"
+            step = f"skippy serve --model {choice} ({others}); skippy chat --model {choice}"
         is_champion = uri.endswith("@champion")
         found = error.found + (
             "; the gate of promote stayed shut, or promote never ran" if is_champion else ""

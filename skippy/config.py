@@ -87,6 +87,9 @@ class SubspaceConfig:
     profile: str = profile_field()
     prompts: int = option(50, "prompts that every persona answers", minimum=4)
     seed: int = seed_field()
+    base_answers: bool = option(
+        True, "also keep the base's answers in character and plainly, from which v5, v6 and caa are made"
+    )
     device: str = device_field()
     threads: int = threads_field()
     force: bool = option(False, "measure again although a finished run has the same base and character")

@@ -76,6 +76,11 @@ class Variant:
         return self.basis if self.basis in ("bottom", "activations") else ""
 
     @property
+    def reads_answers(self) -> bool:
+        """Whether making it reads the base's own answers, under the character's prompt and plainly."""
+        return self.method in ("mask", "steer")
+
+    @property
     def is_dosed(self) -> bool:
         """Whether its path to the character is the dose α of one update, and not the steps of a training."""
         return self.update in DOSES

@@ -153,12 +153,13 @@ def plan_jobs(config: MainConfig) -> list[Job]:
     trained, asked, walked = ({**each, **reuse} for each in (trained, asked, walked))
     matched = {"match_by": config.match_by, **own} if config.match_by != "steps" and len(arms) > 1 else {}
     seeds = [str(seed) for seed in range(config.seed, config.seed + config.seeds)]
+    reads_answers = any(VARIANTS[arm].reads_answers for arm in arms)
     protects = {arm: VARIANTS[arm].own_basis for arm in arms}
     bases = [basis for basis in dict.fromkeys(protects.values()) if basis]
     jobs = [
         Job("svd", "svd", {**base, "k": config.k}),
         *(Job(f"svd {basis}", "svd", {**base, "k": config.k, "basis": basis}) for basis in bases),
-        Job("subspace", "subspace", spoken),
+        Job("subspace", "subspace", spoken | {"base_answers": str(reads_answers).lower()}),
         Job("eval base", "eval", {**asked, "model": "base"}),
     ]
     for seed in seeds:

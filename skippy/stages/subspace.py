@@ -46,6 +46,7 @@ class SubspacePlan:
         seed: of their answers.
         device: where the model lives.
         identity: the tags that make two runs of one base interchangeable.
+        keeps_answers: whether the base's answers are kept beside the reference.
         finished: an earlier run of the same, if it is to be reused.
     """
 
@@ -55,6 +56,7 @@ class SubspacePlan:
     seed: int
     device: str
     identity: Mapping[str, str]
+    keeps_answers: bool
     finished: RunRecord | None
 
 
@@ -78,6 +80,7 @@ def run(config: SubspaceConfig, tracker: Tracker) -> SubspaceResult:
             return SubspaceResult(earlier)
         started = time.monotonic()
         reference, answers = _measure(plan)
+        stage.set_tags({Tag.BASE_ANSWERS: str(plan.keeps_answers).lower()})
         record(reference, answers, plan, stage, time.monotonic() - started)
         logger.info("next: %s", next_command("train", config, stage.manager, variant="v4"))
         return SubspaceResult(stage.run_id)
@@ -104,22 +107,25 @@ def resolve(config: SubspaceConfig, tracker: Tracker) -> SubspacePlan:
         seed=config.seed,
         device=str(pick_device(config.device)),
         identity=identity,
-        finished=None if config.force else _finished(tracker, base, character, identity),
+        keeps_answers=config.base_answers,
+        finished=None if config.force else _finished(tracker, base, character, identity, config.base_answers),
     )
 
 
 def _finished(
-    tracker: Tracker, base: Base, character: Character, identity: Mapping[str, str]
+    tracker: Tracker, base: Base, character: Character, identity: Mapping[str, str], needs_answers: bool
 ) -> RunRecord | None:
     """An earlier run of the same whose reference is still there and still that of this base and character."""
+    tags = {**identity, Tag.BASE_ANSWERS: "true"} if needs_answers else identity
     try:
-        found = find_run(tracker, "subspace", base=base, extra_tags=identity)
+        found = find_run(tracker, "subspace", base=base, extra_tags=tags)
         load_reference(
             tracker.artifacts.path(found.run_id, "reference"),
             base_digest=base.digest,
             character_digest=character.digest,
         )
-        read_answers(tracker.artifacts.path(found.run_id, ANSWERS_FOLDER))
+        if needs_answers:
+            read_answers(tracker.artifacts.path(found.run_id, ANSWERS_FOLDER))
     except MissingRunError:
         return None
     except SkippyError as error:
@@ -151,6 +157,8 @@ def _measure(plan: SubspacePlan) -> tuple[CharacterReference, list[Answer]]:
         max_tokens=tokens,
         seed=plan.seed,
     )
+    if not plan.keeps_answers:
+        return reference, []
     return reference, ask_base(
         *(model, tokenizer, character, plan.prompts), max_tokens=tokens, seed=plan.seed
     )
@@ -169,7 +177,8 @@ def record(
     """
     with tempfile.TemporaryDirectory() as scratch:
         stage.log_folder(save_reference(Path(scratch) / "reference", reference), "reference")
-        stage.log_folder(write_answers(Path(scratch) / ANSWERS_FOLDER, answers), ANSWERS_FOLDER)
+        if plan.keeps_answers:
+            stage.log_folder(write_answers(Path(scratch) / ANSWERS_FOLDER, answers), ANSWERS_FOLDER)
     hooks = list(reference.hooks.values())
     largest = max(hook.subspace.K for hook in hooks)
     held_out = sum(hook.held_out for hook in hooks) / len(hooks)

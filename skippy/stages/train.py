@@ -38,7 +38,7 @@ from skippy.tracking.records import RunRecord
 from skippy.tracking.stage_run import StageRun
 from skippy.tracking.tags import Tag
 from skippy.tracking.tracker import Tracker
-from skippy.training.makers import MAKERS, READS_ANSWERS, Order
+from skippy.training.makers import MAKERS, Order
 from skippy.training.making import Made, Maker
 from skippy.training.resume import goes_on
 from skippy.training.trainer import await_all
@@ -268,9 +268,14 @@ def _find_reference(
 ) -> tuple[str, CharacterReference | None, Answers | None]:
     """The character reference, where a subspace run made one, and the base's answers, where the method reads them."""
     tags: dict[str, str] = {CHARACTER_DIGEST: character.digest}
-    needs_answers = find_variant(config.variant).method in READS_ANSWERS
+    needs_answers = find_variant(config.variant).reads_answers
+    makes = {"base_answers": "true"} if needs_answers else {}
+    if needs_answers:
+        tags[Tag.BASE_ANSWERS] = "true"
     try:
-        record = find_run(tracker, "subspace", config.subspace_run, base=base, extra_tags=tags)
+        record = find_run(
+            tracker, "subspace", config.subspace_run, base=base, extra_tags=tags, make_with=makes
+        )
     except MissingRunError:
         if config.subspace_run or needs_answers:
             raise

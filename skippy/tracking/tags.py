@@ -64,6 +64,7 @@ class Tag(StrEnum):
     PROMPTS = "skippy.prompts", int
     ANSWER_TOKENS = "skippy.answer_tokens", int
     SUBSPACE_SEED = "skippy.subspace_seed", int
+    BASE_ANSWERS = "skippy.base_answers"
     # train and merge.
     BASE_HASH = "skippy.base_hash"
     TRAINING_CODE = "skippy.training_code"

@@ -121,7 +121,7 @@ def grpo_maker(order: Order) -> GrpoMaker:
 def mask_maker(order: Order) -> MaskMaker:
     """A mask from the base's answers."""
     settings: MaskSettings = order.method_settings
-    assert order.answers is not None  # READS_ANSWERS
+    assert order.answers is not None  # Variant.reads_answers
     return MaskMaker(
         variant=order.variant,
         base=order.base,
@@ -162,8 +162,6 @@ MAKERS: Mapping[Method, Callable[[Order], Maker]] = {
     "bias-grpo": bias_grpo_maker,
 }
 """Method of a variant → what makes it."""
-READS_ANSWERS: frozenset[Method] = frozenset({"mask", "steer"})
-"""Methods that read the base's own answers, and so need a subspace run."""
 
 
 def grpo_settings(order: Order) -> GrpoSettings:

@@ -74,13 +74,21 @@ class Measured(Exception):
 
 @pytest.mark.parametrize(
     "change",
-    [{}, {"prompts": 8}, {"seed": 1}, {"character": "keeper"}, {"profile": "lab"}, {"force": True}],
+    [
+        {},
+        {"base_answers": True},
+        {"prompts": 8},
+        {"seed": 1},
+        {"character": "keeper"},
+        {"profile": "lab"},
+        {"force": True},
+    ],
     ids=str,
 )
 def test_a_reference_is_reused_where_all_that_decides_it_is_the_same(
     tracker, base, monkeypatch: pytest.MonkeyPatch, change: dict
 ) -> None:
-    config = SubspaceConfig(base_model=base.name, prompts=4, device="cpu")
+    config = SubspaceConfig(base_model=base.name, prompts=4, base_answers=False, device="cpu")
     identity = {"skippy.base_digest": base.digest, CHARACTER_DIGEST: load_character("skippy").digest}
     made = finished(
         tracker,
@@ -106,7 +114,7 @@ def test_a_reference_is_reused_where_all_that_decides_it_is_the_same(
 
 def test_a_reference_that_is_gone_is_measured_again(tracker, base, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its run says that it is there; what counts is whether it can be read."""
-    config = SubspaceConfig(base_model=base.name, prompts=4, device="cpu")
+    config = SubspaceConfig(base_model=base.name, prompts=4, base_answers=False, device="cpu")
     identity = {"skippy.base_digest": base.digest, CHARACTER_DIGEST: load_character("skippy").digest}
     finished(
         tracker, "subspace", **identity, **{"skippy.prompts": "4", "skippy.subspace_seed": str(config.seed)}

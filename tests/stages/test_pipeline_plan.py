@@ -174,3 +174,9 @@ def test_what_is_turned_reaches_every_training_and_own_prompts_every_asking() ->
         if job.entry_point in ("train", "eval", "subspace"):
             assert given["profile"] == "llama"
         parse_config(CONFIGS[job.entry_point], given)
+
+
+@pytest.mark.parametrize(("arms", "reads"), [("v3,v4", "false"), ("v3,v5", "true"), ("prompt,v4", "false")])
+def test_the_base_answers_twice_only_for_arms_that_read_it(arms, reads) -> None:
+    jobs = by_label(arms=arms)
+    assert jobs["subspace"].parameters["base_answers"] == reads

@@ -6,7 +6,7 @@ BIN := $(abspath $(VENV))/bin
 WORKERS ?= 2
 export PATH := $(BIN):$(PATH)
 
-.PHONY: help setup demo test faults guide lint bench ui server clean
+.PHONY: help setup demo test faults guide lint bench screenshots ui server clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -44,6 +44,9 @@ lint: setup ## ruff and mypy
 
 bench: setup ## every speed and accuracy figure, as ratios taken in one process
 	python -m benchmarks
+
+screenshots: setup ## pictures of page, model card and MLflow's views, in build/screenshots (needs Chromium)
+	SKIPPY_SCREENSHOTS=build/screenshots python -m pytest -q -rs tests/report/test_screenshots.py
 
 ui: setup ## the MLflow UI on http://127.0.0.1:5000
 	@python -m skippy.tracking.store

@@ -19,6 +19,7 @@ ON_A_GPU = (
     ("bench_deltas",),
     ("bench_training", "--shapes", "8b"),
     ("bench_generation",),
+    ("bench_steering",),
     ("bench_rollout",),
     ("bench_masks",),
     ("bench_engine",),

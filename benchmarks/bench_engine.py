@@ -57,6 +57,7 @@ SAMPLING = Sampling(1.0, 1.0, 40, 2.0, 256, "bench")
 PROBLEMS, SAMPLES, WALKED, CHECKPOINTS = 240, 4, 60, 12
 LIMITS = {"evaluation": 0.9, "walk": 4.0, "step": 3.0, "v4": 1.02, "24gb": 22.0}
 STEPS, WARM_UP = 6, 2
+SHARE = 0.6  # of the GPU, for the server and for the engine without one
 PARTS = ("evaluation", "walk", "step")
 
 
@@ -64,7 +65,8 @@ def plan_for(base: Path, folder: Path) -> Plan:
     """Mathematics of the lab, asked of a model through a vLLM of our own."""
     problems = load_problem_set("lab", PROBLEMS)
     subject = Subject("bench", "base", base, DIGEST, str(base))
-    generator = Generator(VLLM, device="cuda", logs=folder / "engine")
+    options = f"--gpu-memory-utilization {SHARE}"
+    generator = Generator(VLLM, device="cuda", logs=folder / "engine", engine_options=options)
     return Plan(
         subject,
         load_character("skippy"),
@@ -114,7 +116,14 @@ def evaluate_offline(base: Path, folder: Path) -> dict[str, float]:
     requests = [request for _, request in wanted_of(plan).values()]
     began = time.perf_counter()
     options: dict[str, Any] = {"language_model_only": True} if has_vision(base) else {}
-    engine = LLM(model=str(base), seed=0, generation_config="vllm", max_model_len=-1, **options)
+    engine = LLM(
+        model=str(base),
+        seed=0,
+        generation_config="vllm",
+        max_model_len=-1,
+        gpu_memory_utilization=SHARE,
+        **options,
+    )
     arguments = template_arguments(engine.get_tokenizer())
 
     def run(asked: list[Request], length: int) -> int:

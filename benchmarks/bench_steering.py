@@ -1,6 +1,6 @@
 """A step of steering with the layers below the bias kept, against running the whole model, in one process by turns.
 
-    python -m benchmarks.bench_steering                   # 16 layers of width 256, CPU
+    python -m benchmarks.bench_steering                   # 20 layers of width 128, CPU
     python -m benchmarks.bench_steering --quick           # fewer turns
     python -m benchmarks.bench_steering --device cuda     # Qwen3-8B's shapes, random weights, bfloat16
 
@@ -31,10 +31,11 @@ from skippy.training.steering import Answered, SteeredModel, site_modules
 
 LIMIT = 2.0
 """Stock over kept."""
-PAIRS, PROMPT, ANSWER = 4, 24, 100
+PAIRS = {"cpu": 2, "cuda": 4}
+PROMPT, ANSWER = 24, {"cpu": 60, "cuda": 100}
 SHAPES = {
-    "cpu": {"hidden_size": 256, "intermediate_size": 768, "num_hidden_layers": 16, "vocab_size": 2048,
-            "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 64},
+    "cpu": {"hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 20, "vocab_size": 512,
+            "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 32},
     "cuda": {"hidden_size": 4096, "intermediate_size": 12288, "num_hidden_layers": 36, "vocab_size": 151_936,
              "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 128},
 }  # fmt: skip
@@ -48,10 +49,10 @@ class Step:
         self._steered = SteeredModel(model, *site_modules(model, settings), keep_states=keep)
         self._each_step = reference_each_step
         generator = torch.Generator().manual_seed(0)
-        vocabulary = model.config.vocab_size
+        vocabulary, device = model.config.vocab_size, self._steered.device.type
         texts = [
-            torch.randint(vocabulary, (PROMPT + ANSWER,), generator=generator).tolist()
-            for _ in range(2 * PAIRS)
+            torch.randint(vocabulary, (PROMPT + ANSWER[device],), generator=generator).tolist()
+            for _ in range(2 * PAIRS[device])
         ]
         self._answers = self._steered.read([(text[:PROMPT], text[PROMPT:]) for text in texts], 0)
         self.vector = torch.randn(self._steered.width(self._steered.modules[0]), generator=generator)
@@ -113,7 +114,9 @@ def main() -> None:
                 seconds[name].append(taken)
     medians = {name: statistics.median(found) for name, found in seconds.items()}
     layers = config.num_hidden_layers
-    print(f"{PAIRS} pairs of {PROMPT}+{ANSWER} tokens, both signs, {layers} layers, {arguments.device}")
+    print(
+        f"{PAIRS[arguments.device]} pairs of {PROMPT}+{ANSWER} tokens, both signs, {layers} layers, {arguments.device}"
+    )
     for name, median in medians.items():
         apart = float((gradients[name] - gradients["kept"]).norm() / gradients["kept"].norm())
         print(

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from skippy.errors import SkippyError
-from skippy.stages.runner import logger, speak
+from skippy.stages.runner import logger, speak, translate
 
 json_option = click.option("--json", "as_json", is_flag=True, help="print JSON instead of a table")
 
@@ -29,6 +29,9 @@ def tell(look: Callable[[Any, Any], str], before: Callable[[], str] = str) -> No
             return
         tracker = import_module("skippy.tracking.store").open_tracker()
         click.echo(look(tracker, import_module("skippy.terminal.listing")))
-    except SkippyError as error:
-        logger.error("%s", error)
+    except Exception as error:
+        ours = error if isinstance(error, SkippyError) else translate(error)
+        if ours is None:
+            raise
+        logger.error("%s", ours)
         sys.exit(1)

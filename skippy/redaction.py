@@ -58,7 +58,10 @@ def redact_known(text: str) -> str:
 def known_secrets(environment: Mapping[str, str]) -> list[str]:
     """Values of variables that are named like secrets, and passwords inside URIs of any variable; longest first."""
     found: set[str] = set()
-    for name, value in environment.items():
+    for name in list(environment):
+        value = environment.get(
+            name, ""
+        )  # gone by now, where another thread cleans up: MLflow's telemetry does
         if name == CREDENTIALS_VARIABLE:
             continue
         if _SECRET_NAME.search(name) and not value.startswith(("/", "~")) and not value.isdigit():

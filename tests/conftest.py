@@ -15,7 +15,6 @@ import pytest
 from skippy.tracking import connection
 from skippy.tracking.connection import file_lock
 from skippy.tracking.store import open_tracker
-from tests.team_server import Team, team_server
 
 ROOT = Path(__file__).parents[1]
 # The suite is about results, bit by bit, and they are those of a CPU wherever it runs.
@@ -78,10 +77,3 @@ def module_tracker(tmp_path_factory, template):
     """A tracker that all tests of a module share, for runs that are costly to make."""
     with fresh_store(tmp_path_factory.mktemp("shared"), template) as folder:
         yield open_tracker(folder)
-
-
-@pytest.fixture(scope="session")
-def team() -> Iterator[Team]:
-    """A team's server, started by the first test that needs it."""
-    with team_server() as running:
-        yield running

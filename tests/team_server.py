@@ -10,7 +10,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,7 +40,7 @@ class Team:
         url: where it is.
         folder: what it keeps.
         process: leads the group of all its processes but PostgreSQL.
-        s3: where its artifacts go.
+        s3: where its artifacts go; empty: to its folder.
         ada: who may write, name and password.
         bob: who may only read, name and password.
         admin: who may everything, name and password.
@@ -114,18 +114,19 @@ def _wait_until_told(url: str, process: subprocess.Popen, folder: Path, log: Pat
 
 
 @contextmanager
-def team_server() -> Iterator[Team]:
-    """A server with two members. Not in pytest's own folder: PostgreSQL of a root could not pass through it."""
+def team_server(*, on_disk: bool = False) -> Iterator[Team]:
+    """A server with two members, its artifacts in S3 or on disk.
+
+    Not in pytest's own folder: PostgreSQL of a root could not pass through it.
+    """
     above = Path(tempfile.mkdtemp(prefix="skippy-team-"))
     above.chmod(0o711)
     folder = above / "server"
     try:
-        with bucket_server() as s3:
-            environment = {**KEYS, "MLFLOW_S3_ENDPOINT_URL": s3}
-            with started(folder, "--artifacts", f"s3://{BUCKET}/kept", environment=environment) as (
-                url,
-                process,
-            ):
+        with nullcontext("") if on_disk else bucket_server() as s3:
+            words = () if on_disk else ("--artifacts", f"s3://{BUCKET}/kept")
+            environment = {} if on_disk else {**KEYS, "MLFLOW_S3_ENDPOINT_URL": s3}
+            with started(folder, *words, environment=environment) as (url, process):
                 admin = ("admin", (folder / "admin-password").read_text())
                 team = Team(url, folder, process, s3, ("", ""), ("", ""), admin)
                 with pytest.MonkeyPatch.context() as patch:

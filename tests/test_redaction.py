@@ -83,6 +83,19 @@ def test_only_secrets_of_the_environment_are_known():
     assert found == ["aws-secret-key", "long-enough"]
 
 
+def test_a_variable_that_another_thread_takes_away_meanwhile_is_passed_over():
+    """A training on a GPU died of it: MLflow's telemetry removes one of its own."""
+
+    class Vanishing(dict):
+        def items(self):
+            raise KeyError("_MLFLOW_TELEMETRY_SESSION_ID")
+
+        def get(self, name, default=None):
+            return default if name == "GONE" else super().get(name, default)
+
+    assert known_secrets(Vanishing({"GONE": "x", "HF_TOKEN": "long-enough"})) == ["long-enough"]
+
+
 def test_no_part_of_an_error_holds_one():
     error = SkippyError(
         "http://a:word@h", where="correct-horse", expected="x", found="?token=abcd", next_step="y"

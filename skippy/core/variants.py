@@ -17,7 +17,10 @@ Directions = Literal["none", "top", "random", "bottom", "activations"]
 Role = Literal["treatment", "rival", "control", "ablation", "anchor"]
 ROLES: tuple[Role, ...] = ("treatment", "rival", "control", "ablation", "anchor")
 """In the order in which the report compares: a treatment against its rivals first, then its controls."""
-DOSES: Mapping[Update, tuple[int, ...]] = {"mask": (25, 50, 75, 100), "bias": (25, 50, 100, 150, 200)}
+DOSES: Mapping[Update, tuple[int, ...]] = {
+    "mask": (25, 50, 75, 100),
+    "bias": (25, 50, 75, 100, 150, 200, 300),
+}
 """Update → the doses α at which an arm is walked, in percent; an arm without is walked over its training steps."""
 
 

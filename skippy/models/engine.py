@@ -55,6 +55,13 @@ class Fault:
 
 FAULTS = (
     Fault(
+        re.compile(r"Error in memory profiling\.[^\n]*?current free memory [\d.]+ GiB"),
+        "Another process gave GPU memory back while the server measured how much there is.",
+        "a GPU whose other users stand still until the server answers",
+        "start it again when they have ended; or pass -P engine_options='--kv-cache-memory-bytes 8G', which measures "
+        "nothing",
+    ),
+    Fault(
         re.compile(r"[Aa]ddress already in use|Errno 98"),
         "The port of the server is taken.",
         "a port that nobody listens on",

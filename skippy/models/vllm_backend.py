@@ -142,10 +142,8 @@ class VllmBackend:
         found = {name: ask(url, there, prompts) for name, there in served.items()}
         self.effects = require_in_effect(found, self._expected, BASE_NAME, url)
         for name, effect in self.effects.items():
-            logger.info(
-                "%s is in effect: %.4f nats a token from transformers, %.2f of an effect of %.3g",
-                *(name, effect.error, effect.share, effect.size),
-            )
+            size = f", {effect.share:.2f} of its effect of {effect.size:.3g}" if name != BASE_NAME else ""
+            logger.info("%s is in effect: %.4f nats a token from transformers%s", name, effect.error, size)
 
     def _through(self, url: str) -> OpenAIBackend:
         # What fails on a server of our own, on loopback, has died: waiting for it would only take longer.

@@ -84,8 +84,7 @@ def _row(arm: Arm, reach: Reach) -> Row:
         _duration(update("train_seconds")),
         _served(update("prompt_tokens")),
     )
-    note = arm.sentence if not reach.is_out else f"{arm.sentence}; best persona {plain(reach.best, 2)}"
-    return Row(arm.label, cells, note)
+    return Row(arm.label, cells, f"best persona {plain(reach.best, 2)}" if reach.is_out else "")
 
 
 def _mean(arm: Arm, read: Callable) -> float | None:

@@ -28,7 +28,12 @@ class Term:
 def glossary(comparison: Comparison) -> list[Term]:
     """The arms of this comparison first, then the quantities and the verdicts."""
     arms = [
-        Term(f"term-{arm.name}", arm.label, f"{arm.sentence}. Its role here: {find_variant(arm.name).role}.")
+        Term(
+            f"term-{arm.name}",
+            arm.label,
+            f"{arm.sentence}. Its role here: {find_variant(arm.name).role}.",
+            (arm.label,),
+        )
         for arm in comparison.variants
     ]
     delta, smallest = f"{comparison.margin_points:g}", f"{comparison.smallest_effect:g}"

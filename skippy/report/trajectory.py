@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from statistics import fmean
 
 from skippy.core.variants import label_of
 from skippy.report.canvas import Canvas, fit_scale, name_room, spread_labels
 from skippy.report.numerals import plain, signed
 from skippy.results import Comparison, TrajectoryPoint
+
+DIRECT_LABELS = 3
+"""Arms up to which each has its own band."""
 
 
 def draw_trajectory(comparison: Comparison, width: int) -> str | None:
@@ -32,6 +35,8 @@ def draw_trajectory(comparison: Comparison, width: int) -> str | None:
         name: _null_band([path for owner, _, path in paths if owner == name])
         for name in dict.fromkeys(name for name, _, _ in paths)
     }
+    if len(bands) > DIRECT_LABELS:  # bands on bands hide what they say: one that holds them all
+        bands = {next(iter(bands)): _null_band([path for _, _, path in paths], min, max)}
     for name, band in bands.items():
         upper = [(across(step), up(high)) for step, (_, high) in band.items()]
         lower = [(across(step), up(low)) for step, (low, _) in reversed(band.items())]
@@ -40,28 +45,34 @@ def draw_trajectory(comparison: Comparison, width: int) -> str | None:
     canvas.y_axis(up, left, right, "personality_energy_ratio", count=4, digits=2)
     ends = [(max(band), band[max(band)][0]) for band in bands.values()]
     rows = spread_labels([up(low) - 6 for _, low in ends])
+    owners = len({name for name, _, _ in paths})
     for name, (step, _), y in zip(bands, ends, rows, strict=True):
-        canvas.text(across(step) - 6, y, f"{label_of(name)} null, 95 %", "note", "end")
+        whose = label_of(name) if len(bands) == owners else f"{owners} arms'"
+        canvas.text(across(step) - 6, y, f"{whose} null, 95 %", "note", "end")
     for name, seed, path in paths:
         canvas.path([(across(p.step), up(p.ratio)) for p in path], f"curve arm-{name}")
         for p in path:
             hint = f"{label_of(name)} seed {seed}, step {p.step}: {plain(p.ratio, 3)}, z {signed(p.null_z)}"
             canvas.circle(across(p.step), up(p.ratio), 3.2, f"dot arm-{name}", hint)
     firsts = {name: path[-1] for name, _, path in reversed(paths)}
-    rows = spread_labels([up(point.ratio) for point in firsts.values()])
+    rows = spread_labels([up(point.ratio) for point in firsts.values()], low=top, high=bottom)
     for (name, point), y in zip(firsts.items(), rows, strict=True):
         note = "" if canvas.is_narrow else f"  z {signed(point.null_z)}"
         canvas.text(across(point.step) + 10, y + 4, label_of(name) + note, f"name arm-{name}")
     return canvas.finish(bottom + 44)
 
 
-def _null_band(paths: Sequence[Sequence[TrajectoryPoint]]) -> dict[int, tuple[float, float]]:
-    """Step → null quantiles of one arm, in order of steps; the mean over its training seeds."""
+def _null_band(
+    paths: Sequence[Sequence[TrajectoryPoint]],
+    lowest: Callable[[Iterable[float]], float] = fmean,
+    highest: Callable[[Iterable[float]], float] = fmean,
+) -> dict[int, tuple[float, float]]:
+    """Step → null quantiles, in order of steps: of one arm the mean over its training seeds, of many the widest."""
     points = [point for path in paths for point in path]
     return {
         step: (
-            fmean(p.null_low for p in points if p.step == step),
-            fmean(p.null_high for p in points if p.step == step),
+            lowest(p.null_low for p in points if p.step == step),
+            highest(p.null_high for p in points if p.step == step),
         )
         for step in sorted({point.step for point in points})
     }

@@ -117,11 +117,11 @@ def seeds_sentence(comparison: Comparison) -> str:
     sentences = []
     if several:
         sentences.append(
-            f"Problems and training seeds are both samples for {' and '.join(several)}: the interval holds for "
+            f"Problems and training seeds are both samples for {_listed(several)}: the interval holds for "
             "other problems and other seeds."
         )
     if single:
-        names = " and ".join(f"{name} (seed {seed})" for name, seed in single.items())
+        names = _listed([f"{name} (seed {seed})" for name, seed in single.items()])
         sentences.append(
             f"One training seed each of {names}: how much the result varies from seed to seed is unknown, "
             "and no interval here covers it."
@@ -130,6 +130,11 @@ def seeds_sentence(comparison: Comparison) -> str:
             "and its interval does not cover it."
         )
     return " ".join(sentences)
+
+
+def _listed(names: list[str]) -> str:
+    """`A`, `A and B`, `A, B and C`."""
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
 def _single_seeds(comparison: Comparison) -> dict[str, int]:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import openai
@@ -17,6 +18,7 @@ import openai
 from skippy.core.sampling import Sampling, everyday_hash, seed_of_sample
 from skippy.errors import BackendError, ConfigError, nearest
 from skippy.models.dialects import Dialect, find_dialect
+from skippy.resolve.threads import choose_threads
 from skippy.serving import engines
 from skippy.serving.routes import Routes
 from skippy.serving.served import Finder
@@ -159,6 +161,7 @@ def offers_at(url: str, api_key: str = "") -> list[Offer] | None:
 def own_room(finder: Finder, backend: str, device: str) -> Iterator[Room]:
     """A room without a server: a model is started when it is first asked for, and all stop at the end."""
     kind = engines.choose_engine(backend)
+    choose_threads("chat", SimpleNamespace(threads=0, base_model=finder.base_model))
     routes = Routes()
     with tempfile.TemporaryDirectory(prefix="skippy-") as scratch:
 

@@ -76,7 +76,7 @@ class Finder:
     """
 
     def __init__(self, base_model: str, profile: str, sampling: str, tracker: Tracker) -> None:
-        self._base_model, self._profile, self._sampling = base_model, profile, sampling
+        self.base_model, self._profile, self._sampling = base_model, profile, sampling
         self._tracker = tracker
         self._base: Base | None = None
 
@@ -96,7 +96,7 @@ class Finder:
         if not by_name:
             uri, base_digest = self._pin(asked)
         if by_name:
-            subject = find_subject(asked, self._base_model, self._open(), self._tracker)
+            subject = find_subject(asked, self.base_model, self._open(), self._tracker)
             base_digest = self._open().digest
         else:
             # Needs no base, which would be hashed for nothing.
@@ -117,7 +117,7 @@ class Finder:
 
     def _open(self) -> Base:
         if self._base is None:
-            self._base = open_base(self._base_model, self._tracker, self._profile)
+            self._base = open_base(self.base_model, self._tracker, self._profile)
         return self._base
 
     def _pin(self, uri: str) -> tuple[str, str]:
@@ -139,7 +139,8 @@ class Finder:
         step = "skippy serve --model base, or make demo for a version to serve"
         if versions:
             choice = (treatments or [each for each in variants if each in VARIANTS] or [versions[0].uri])[0]
-            step = f"skippy serve --model {choice} (or --model {versions[0].uri}, or --arms base,v3,v4)"
+            others = f"or --model {versions[0].uri}, or --arms base,v3,v4"
+            step = f"skippy serve --model {choice} ({others}); skippy chat --model {choice}"
         is_champion = uri.endswith("@champion")
         found = error.found + (
             "; the gate of promote stayed shut, or promote never ran" if is_champion else ""

@@ -52,8 +52,7 @@ class MergeWork:
                 for each in writing:
                     each.result()
             except BaseException:
-                self.has_failed.set()
-                pool.shutdown(cancel_futures=True)
+                self.has_failed.set()  # also where it was Ctrl-C
                 raise
         for file in files:
             self.ledger.add(file.ledger)
@@ -68,7 +67,14 @@ class _File:
         self._layout = layout
 
     def write(self, directory: Path, progress: Callable[[int], object] | None) -> None:
-        """Write it with its targets merged."""
+        """Write it with its targets merged; stop where another one failed."""
+        try:
+            self._write(directory, progress)
+        except BaseException:
+            self._work.has_failed.set()
+            raise
+
+    def _write(self, directory: Path, progress: Callable[[int], object] | None) -> None:
         layout, work = self._layout, self._work
         destination = directory / layout.source.name
         file_sha = hashlib.sha256(layout.header)

@@ -177,21 +177,25 @@ def search_dose(search: DoseSearch, folder: Path) -> MatchedDose:
 
 
 def _lowest(search: DoseSearch, meter: _Meter) -> tuple[float, str, float]:
-    """The lowest persona of all arms that come to a character at full scale, whose it is, and the tolerance on it."""
-    at_full: dict[str, MeanPersona] = {}
-    base = 0.0
+    """The lowest persona at full scale of all arms that come to the character, whose it is, and the tolerance on it.
+
+    An arm that never does would hold the others down at no character at all; it is taken as it is.
+    """
+    at_full = {}
     for label, adapter in {search.label: search.adapter, **search.others}.items():
         with meter.playing(adapter, label):
-            base = base if at_full else meter.look(0.0).mean
             at_full[label] = meter.look(search.largest)
+            base = meter.look(0.0)
     best = {label: look.mean for label, look in at_full.items()}
-    reached = within_reach(best, base, search.character.smallest_effect)
+    reached = within_reach(best, base.mean, search.character.smallest_effect)
     if search.label not in reached:
-        logger.warning("merge: persona %.2f of %s is no character", best[search.label], search.label)
+        logger.warning(
+            "merge: persona %.2f is the best of %s, and no character", best[search.label], search.label
+        )
         reached = frozenset({search.label})
     lowest = min(reached, key=lambda label: best[label])
     tolerance = max(LEVEL_TOLERANCE, TOLERANCE_SD * at_full[lowest].deviation)
-    return at_full[lowest].mean, f"that of {lowest} at α = {search.largest:g}", tolerance
+    return best[lowest], f"that of {lowest} at α = {search.largest:g}", tolerance
 
 
 class _Meter:
@@ -219,7 +223,7 @@ class _Meter:
         """Ask what was not asked yet at this α."""
         search, (label, digest) = self._search, self._playing
         assert self._dial is not None
-        name = f"{digest}@{alpha!r}"
+        name = f"{digest if alpha else 'base'}@{alpha!r}"  # at 0 every arm is the base, which is asked once
         wanted = requests_for(
             search.questions, SAMPLES, search.sampling, name, self._store.finished(), purpose=PURPOSE
         )

@@ -149,7 +149,16 @@ def _arms(node: Node) -> tuple[str, ...]:
     for item, arm in zip(node.items(), arms, strict=True):
         if arm not in VARIANTS:
             raise item.fail("There is no such arm", expected="one of " + ", ".join(VARIANTS), found=arm)
+        if not _is_made_here(arm):
+            made = ", ".join(name for name in VARIANTS if _is_made_here(name))
+            raise item.fail("A study does not make this arm; main does", expected=f"one of {made}", found=arm)
     return arms
+
+
+def _is_made_here(arm: str) -> bool:
+    """A study's cells are trained by GRPO, with no other directions than the top ones."""
+    rule = VARIANTS[arm]
+    return (rule.method, rule.update, rule.own_basis) == ("grpo", "lora", "")
 
 
 def _doses(node: Node) -> tuple[TrainingDose, ...]:

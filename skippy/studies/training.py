@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from skippy.core.style import rewards
+from skippy.core.variants import find_variant
 from skippy.studies.inputs import StudyInputs, Unit
 from skippy.tracking.stage_run import StageRun
 from skippy.training.grpo import train_grpo
@@ -55,11 +56,22 @@ def train_cell(
     """
     sink = CellSink()
     outcome = train_grpo(request_of(inputs, unit, folder, device), sink)
-    steps = sorted(sink.curves)
+    curves = whole_curves(sink.curves)
+    steps = sorted(curves)
     every = max(1, math.ceil(len(steps) / CURVE_POINTS))
     for step in (*steps[:-1:every], *steps[-1:]):
-        stage.log_metrics(sink.curves[step], step=step)
-    return outcome, training_figures(sink.curves, outcome)
+        stage.log_metrics(curves[step], step=step)
+    return outcome, training_figures(curves, outcome)
+
+
+def whole_curves(curves: Mapping[int, Mapping[str, float]]) -> dict[int, dict[str, float]]:
+    """Every metric at every step from its first on: a training logs a value only where it moves."""
+    known: dict[str, float] = {}
+    found = {}
+    for step in sorted(curves):
+        known |= curves[step]
+        found[step] = dict(known)
+    return found
 
 
 def training_figures(curves: Mapping[int, Mapping[str, float]], outcome: TrainOutcome) -> dict[str, float]:
@@ -85,6 +97,7 @@ def training_figures(curves: Mapping[int, Mapping[str, float]], outcome: TrainOu
 def request_of(inputs: StudyInputs, unit: Unit, folder: Path, device: str) -> TrainRequest:
     """The request of one training; what differs between cells is arm, dose and seed alone."""
     rules = replace(inputs.character.rules, hardened=True)
+    implied: dict[str, Any] = dict(find_variant(unit.arm).implies)
     return TrainRequest(
         base_path=inputs.base.path,
         base_digest=inputs.base.digest,
@@ -99,7 +112,7 @@ def request_of(inputs: StudyInputs, unit: Unit, folder: Path, device: str) -> Tr
             partial(rewards.identity, rules=rules),
         ),
         reward_names=("personality", "coherence", "identity"),
-        settings=unit.settings,
+        settings=replace(unit.settings, **implied),
         output_dir=folder,
         device=device,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import tempfile
@@ -9,11 +10,16 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from skippy.errors import MissingRunError
-from skippy.tracking.connection import StoreAccess, local_path
+from skippy.tracking.connection import Store, StoreAccess, local_path
 from skippy.tracking.refusals import translated_errors
 
+logger = logging.getLogger(__name__)
+
+SHOWN_BYTES = 10_000_000
+"""An upload from this size on says how far it is."""
 ENDED = ("FINISHED", "FAILED", "KILLED")
 
 
@@ -96,6 +102,20 @@ def fetched(
             if not target.exists():
                 raise
     return target
+
+
+def upload_model(store: Store, model_id: str, folder: Path) -> None:
+    """Send every file of a logged model to the server once; large ones go in parts where its store takes parts."""
+    location = store.client.get_logged_model(model_id).artifact_location
+    repository = get_artifact_repository(location, tracking_uri=store.uri)
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    sent, total = 0, sum(path.stat().st_size for path in files)
+    for path in files:
+        into = path.parent.relative_to(folder).as_posix()
+        repository.log_artifact(str(path), None if into == "." else into)
+        sent += path.stat().st_size
+        if total >= SHOWN_BYTES:
+            logger.info("tracking: %.2f of %.2f GB are on the server", sent / 1e9, total / 1e9)
 
 
 def _require_inside(path: str) -> None:

@@ -16,7 +16,7 @@ from mlflow.exceptions import MlflowException
 
 from skippy.errors import MissingRunError, RegistryError, SkippyError, TrackingError
 from skippy.redaction import redact
-from skippy.tracking.artifacts import cache_root, fetched
+from skippy.tracking.artifacts import cache_root, fetched, upload_model
 from skippy.tracking.connection import Store, StoreAccess, local_path
 from skippy.tracking.external_models import external_model
 from skippy.tracking.mlmodel import WEIGHTS, write_mlmodel
@@ -104,7 +104,7 @@ class ModelDraft:
         client = self._store.client
         with translated_errors(f"logged model {self.model_id}"):
             if self._is_scratch:
-                client.log_model_artifacts(self.model_id, str(self._folder))
+                upload_model(self._store, self.model_id, self._folder)
             client.finalize_logged_model(self.model_id, "READY")
             client.log_outputs(self._run.run_id, [LoggedModelOutput(self.model_id, 0)])
         self.is_ready = True

@@ -70,18 +70,22 @@ def sweep_orphans(store: Store, orphans: Sequence[Orphan] | None = None) -> list
         store: where they are.
         orphans: from `find_orphans`; None looks for them.
     """
-    swept = [orphan for orphan in (find_orphans(store) if orphans is None else orphans) if orphan.is_safe]
-    for orphan in swept:
-        if orphan.model_id:
-            remove_weights(store, orphan.model_id)
-        else:
+    swept = []
+    for orphan in find_orphans(store) if orphans is None else orphans:
+        if not orphan.is_safe:
+            continue
+        if orphan.model_id and not remove_weights(store, orphan.model_id):
+            logger.warning("tracking: could not remove %s: %s", orphan.where, orphan.what)
+            continue
+        if not orphan.model_id:
             shutil.rmtree(orphan.where, ignore_errors=True)
         logger.info("tracking: removed %s: %s", orphan.where, orphan.what)
+        swept.append(orphan)
     return swept
 
 
-def remove_weights(store: Store, model_id: str) -> None:
-    """Mark a logged model FAILED and remove its files, wherever they are; suppresses what a store refuses."""
+def remove_weights(store: Store, model_id: str) -> bool:
+    """Mark a logged model FAILED and remove its files, wherever they are; False where the store refuses."""
     with suppress(MlflowException):
         store.client.finalize_logged_model(model_id, "FAILED")
     with suppress(MlflowException, OSError, NotImplementedError):
@@ -91,6 +95,8 @@ def remove_weights(store: Store, model_id: str) -> None:
             shutil.rmtree(folder, ignore_errors=True)
         else:
             get_artifact_repository(location, tracking_uri=store.uri).delete_artifacts()
+        return True
+    return False
 
 
 @contextmanager

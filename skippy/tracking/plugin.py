@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 PROJECT_NAME = "skippy"
@@ -44,6 +45,18 @@ def _open(uri: str, build: Callable[[Any], Any]) -> Any:
             return build(service)
     except errors.SkippyError as error:
         sys.exit(f"mlflow run failed. {error}")
+    finally:
+        # Whatever else MLflow's own process meets, such as a store that lets nobody write, is said in our words too.
+        sys.excepthook = _say
+
+
+def _say(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """In place of the traceback of what a store refused, our message; any other error as ever."""
+    ours = import_module("skippy.tracking.refusals").translate(error)
+    if ours is None:
+        sys.__excepthook__(kind, error, trace)
+    else:
+        sys.stderr.write(f"mlflow run failed. {ours}\n")
 
 
 def is_run_of_this_project(words: Sequence[str]) -> bool:

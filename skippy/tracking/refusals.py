@@ -9,12 +9,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from mlflow.exceptions import MlflowException
+from requests import RequestException
 from sqlalchemy.exc import SQLAlchemyError
 
 from skippy.errors import SkippyError, TrackingError, as_ours
 
 DRIVERS = {"psycopg": "psycopg[binary]", "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}
 """Module that a database's URI asks for → the package that has it."""
+STORE_ERRORS = (MlflowException, SQLAlchemyError, RequestException)
+"""The last is an OSError too, and MLflow lets it through where files travel."""
+PERSON_STATUS = {401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED"}
+DRIVERS_LINE = re.compile(r"\((?!raised|Background)[\w.]+\) ")
 REMEDIES = (
     ("authentication failed|Access denied", "correct the user and the password in MLFLOW_TRACKING_URI"),
     (
@@ -66,7 +71,7 @@ def opening(uri: str) -> Iterator[None]:
 
 def translate(error: BaseException) -> SkippyError | None:
     """An error of the store, its database, a driver or the operating system in our words; None for anything else."""
-    if isinstance(error, MlflowException | SQLAlchemyError):
+    if isinstance(error, STORE_ERRORS):
         return refused(error)
     return as_ours(error)
 
@@ -84,7 +89,8 @@ def refused(error: Exception, where: str = "") -> TrackingError:
 
 def refused_person(error: Exception, where: str) -> TrackingError | None:
     """That a server does not know this person, or does not let them; None where it refused something else."""
-    code = getattr(error, "error_code", "")
+    answer = getattr(error, "response", None)
+    code = getattr(error, "error_code", "") or PERSON_STATUS.get(getattr(answer, "status_code", 0), "")
     person = os.environ.get("MLFLOW_TRACKING_USERNAME") or "nobody: MLFLOW_TRACKING_USERNAME is not set"
     if code == "UNAUTHENTICATED":
         return TrackingError(
@@ -107,7 +113,9 @@ def refused_person(error: Exception, where: str) -> TrackingError | None:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    """The driver's own line where there is one, `(psycopg.errors.…) …`; SQLAlchemy may put advice before it."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return next((line for line in lines if DRIVERS_LINE.match(line)), lines[0])
 
 
 def _remedy(error: Exception) -> str:
@@ -121,5 +129,5 @@ def translated_errors(where: str) -> Iterator[None]:
     """Turn mlflow's refusals into ours."""
     try:
         yield
-    except MlflowException as error:
+    except STORE_ERRORS as error:
         raise refused(error, where) from error

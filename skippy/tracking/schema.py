@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import urllib.request
 from contextlib import suppress
 from dataclasses import dataclass
 from http.client import HTTPException
+from pathlib import Path
 from urllib.parse import urlparse, urlsplit
 
 import mlflow
@@ -72,18 +74,29 @@ def other_mlflow(uri: str) -> OtherMlflow | None:
     head = script.get_current_head()
     if revision in (None, head):
         return None
+    maker = _maker_of_models(database) if database else ""
     try:
         script.get_revision(revision)
     except CommandError:
         return OtherMlflow(
-            f"schema {revision}, which {here} does not know: a newer mlflow wrote it",
+            f"schema {revision}, which {here} does not know: a newer mlflow wrote it{maker}",
             f"schema {head} of {here}",
-            "install the newer mlflow again (pip install -U mlflow), or restore a copy of the database from before",
+            "install that mlflow again, or restore a copy of the database from before",
             True,
         )
     return OtherMlflow(
-        f"schema {revision}, that of an older mlflow",
+        f"schema {revision}, that of an older mlflow{maker}",
         f"schema {head} of {here}",
         f"copy the database, then mlflow db upgrade {uri}; the older mlflow refuses it afterwards",
         True,
     )
+
+
+def _maker_of_models(database: Path) -> str:
+    """Which mlflow made the newest model beside a database, in brackets; a schema itself names no version."""
+    models = list(database.parent.glob("mlartifacts/models/*/artifacts/MLmodel"))
+    if not models:
+        return ""
+    newest = max(models, key=lambda path: path.stat().st_mtime).read_text(encoding="utf-8")
+    found = re.search(r"^mlflow_version: *(\S+)", newest, re.MULTILINE)
+    return f" (its newest model was made by mlflow {found.group(1)})" if found else ""

@@ -32,6 +32,7 @@ from skippy.training.prompts import CHAT, MATH, gather_prompts, schedule
 from skippy.training.rewards import adapt_reward
 from skippy.training.tracking_callback import TrackingCallback
 from skippy.training.trainer import ConstrainedTrainer, grpo_config, lora_config, process_count
+from skippy.training.weight_sync import take_free_port
 
 logger = logging.getLogger(__name__)
 
@@ -109,6 +110,8 @@ def _build_trainer(
     on_gpu = choose_device(request.device)
     chat, problems = gather_prompts(request.prompts, request.math_problems, tokenizer, settings)
     steps = settings.steps(len(chat), process_count())
+    if settings.vllm and process_count() == 1:
+        take_free_port()
     dtype = torch.bfloat16 if settings.bf16 and on_gpu else torch.float32
     model = load_model(request.base_path, dtype=dtype, device="cpu").train()
     return ConstrainedTrainer(

@@ -9,6 +9,7 @@ A server that holds the base needs nothing but the adapted weights; the rest nev
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -21,6 +22,7 @@ from torch import Tensor
 from torch.nn import functional
 from trl.generation import vllm_generation
 
+from skippy.models.engine import free_port
 from skippy.training.layers import adapted_layers, base_bias, base_weight, factors_of
 
 
@@ -32,6 +34,13 @@ def merged_weights(model: PeftModel) -> Iterator[tuple[str, Tensor]]:
     """
     for name, layer in adapted_layers(model).items():
         yield f"{name}.weight", _merged(layer)
+
+
+def take_free_port() -> None:
+    """Choose the port that a single vLLM is found at; TRL would begin at 29500, and two trainings that start together
+    would both find it free.
+    """
+    os.environ["MASTER_PORT"] = str(free_port())
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from skippy.tracking.exclusion import drop_claim, stale_claims
 from skippy.tracking.orphans import bytes_under, find_orphans, sweep_orphans
 from skippy.tracking.outbox import deliver_left_behind, left_behind
 from skippy.tracking.promotions import CHAMPION
+from skippy.tracking.refusals import translated_errors
 from skippy.tracking.registry import ModelVersionRecord
 from skippy.tracking.schema import OtherMlflow, other_mlflow
 from skippy.tracking.tracker import Tracker
@@ -84,7 +85,8 @@ def mend(findings: list[Finding]) -> tuple[list[Finding], list[tuple[Finding, Sk
         if finding.repair is None:
             continue
         try:
-            finding.repair()
+            with translated_errors(finding.where):
+                finding.repair()
         except SkippyError as error:
             refused.append((finding, error))
         else:

@@ -14,19 +14,23 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from skippy.errors import SkippyError
+from skippy.errors import MissingRunError, SkippyError
 from skippy.resolve.workspaces import idle_workspaces, is_done, remove_workspace
 from skippy.stores.cards import CARD_FILE
 from skippy.stores.documents import parse_object
 from skippy.tracking.artifacts import cache_root
 from skippy.tracking.mlmodel import WEIGHTS
 from skippy.tracking.orphans import bytes_under, find_orphans, sweep_orphans
+from skippy.tracking.refusals import translated_errors
 from skippy.tracking.registry import ModelVersionRecord
 from skippy.tracking.tags import Tag
 from skippy.tracking.tracker import Tracker
 
 DAY_SECONDS = 86_400.0
 SHOWN_IDS = 3
+RUN_LIMIT = 50_000
+"""The store gives no more at once."""
+REPORT_FILE = "report/report.json"
 
 
 @dataclass(frozen=True)
@@ -77,7 +81,8 @@ def remove(items: list[Item]) -> tuple[list[Item], list[tuple[Item, SkippyError]
         if not item.can_go:
             continue
         try:
-            item.remove()
+            with translated_errors(item.where):
+                item.remove()
         except SkippyError as error:
             refused.append((item, error))
         else:
@@ -112,15 +117,29 @@ def _versions(tracker: Tracker, days: float) -> Iterator[Item]:
 
 def _reports(tracker: Tracker) -> dict[str, set[str]]:
     """Model URI, or digest of its weights → the compare runs whose report rests on an evaluation of it."""
-    evaluations = {record.run_id: record for record in tracker.runs.find_all("eval", finished=False)}
+    evaluations = {record.run_id: record for record in tracker.runs.newest(RUN_LIMIT, stage="eval")}
     found: dict[str, set[str]] = {}
-    for compare in tracker.runs.find_all("compare"):
+    for compare in tracker.runs.newest(RUN_LIMIT, stage="compare"):
         for run_id in Tag.EVAL_RUNS.read(compare.tags) or ():
-            record = evaluations.get(run_id) or tracker.runs.read(run_id)
-            for key in (record.tags.get(Tag.MODEL_URI), record.tags.get(Tag.MODEL_DIGEST)):
-                if key:
-                    found.setdefault(key, set()).add(compare.run_id)
+            record = evaluations.get(run_id)
+            keys = (
+                {record.tags.get(Tag.MODEL_URI, ""), record.tags.get(Tag.MODEL_DIGEST, "")}
+                if record
+                else _named_in_report(tracker, compare.run_id)
+            )
+            for key in keys - {""}:
+                found.setdefault(key, set()).add(compare.run_id)
     return found
+
+
+def _named_in_report(tracker: Tracker, run_id: str) -> set[str]:
+    """URIs and digests of the models that a report names, for where an evaluation of it was deleted."""
+    try:
+        report = parse_object(tracker.artifacts.path(run_id, REPORT_FILE).read_bytes())
+    except (MissingRunError, ValueError):
+        return set()
+    items = [item for arm in report.get("arms", {}).values() for item in arm.get("evaluations", ())]
+    return {str(item.get(key, "")) for item in items for key in ("model_uri", "model_digest")}
 
 
 def _built_on(tracker: Tracker, version: ModelVersionRecord, digest: str) -> set[str]:

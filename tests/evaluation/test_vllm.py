@@ -17,9 +17,9 @@ from skippy.core.spectral.lora import LoraFactors
 from skippy.errors import AdapterError, BackendError, ConfigError
 from skippy.evaluation.generator import Generator, close_backend, open_backend
 from skippy.lab.paths import LAB_CHECKPOINT
-from skippy.models.effect import expect, fixed_prompts
+from skippy.models.effect import expect, fixed_prompts, logprobs_of
 from skippy.models.generation import Request
-from skippy.models.loading import load_tokenizer
+from skippy.models.loading import attach_adapter, load_model, load_tokenizer
 from skippy.models.targets import find_targets
 from skippy.models.vllm_backend import VllmBackend
 from skippy.stages import evaluate
@@ -65,6 +65,15 @@ def truth(adapters) -> dict[str, dict[str, list[float]]]:
         }
         for name, values in expected.items()
     }
+
+
+def test_what_is_expected_is_what_peft_says(adapters):
+    """The proof rests on it: two ways to put an adapter on a base agree to rounding."""
+    prompts = fixed_prompts(load_tokenizer(LAB_CHECKPOINT))
+    expected = expect(LAB_CHECKPOINT, {"a": adapters[STEPS[0]]}, "base", "cpu")
+    adapted = attach_adapter(load_model(LAB_CHECKPOINT), adapters[STEPS[0]])
+    assert torch.allclose(expected["a"], logprobs_of(adapted, prompts), atol=1e-3)
+    assert not torch.allclose(expected["a"], expected["base"], atol=1e-2)
 
 
 @pytest.fixture

@@ -98,14 +98,16 @@ def test_killed_at_a_call_the_next_one_ends_as_if_nothing_had_happened(projects,
         for after in (False, True) if IS_LONG else (number % 2 == 0,):
             folder = copy(projects[name], tmp_path / f"{number}-{after}")
             ended = run_forked(SCENARIOS[name].work, folder, before=arm(number, after=after))
-            assert ended == -9, f"{calls[number - 1]}: {told(folder)}"
-            killed.append(name)
+            # Fewer calls this time, where how often something is written follows the clock: nobody was killed.
+            assert ended in (-9, 0), f"{calls[number - 1]}: {told(folder)}"
+            killed.extend([name] if ended == -9 else [])
             try:
                 check(name, folder)
             except AssertionError as error:
                 when = "after" if after else "before"
                 raise AssertionError(f"killed {when} call {number}, {calls[number - 1]}: {error}") from error
             shutil.rmtree(folder)
+    assert name in killed
 
 
 def _a_few(calls: int) -> list[int]:

@@ -90,6 +90,8 @@ def test_a_killed_parent_leaves_no_server(tmp_path):
         ("ValueError: Free memory on device cuda:0 (3.10/139.81 GiB) on startup is less than desired GPU memory "
          "utilization (0.9, 125.8 GiB).", "out of GPU memory", "3.10/139.81 GiB"),
         ("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.", "out of GPU memory", "2.00 GiB"),
+        ("AssertionError: Error in memory profiling. Initial free memory 104.49 GiB, current free memory 106.04 GiB.",
+         "gave GPU memory back", "106.04 GiB"),
         ("OSError: [Errno 98] Address already in use", "port of the server is taken", "Errno 98"),
         ("KeyError: 'no such layer'", "died before it could answer", "no such layer"),
     ],

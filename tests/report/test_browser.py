@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-import struct
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -19,9 +17,6 @@ from tests.report.test_page import FIGURES
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chromium-headless-shell")
 CHROMIUM = next((path for name in BROWSERS if (path := shutil.which(name))), None)
-SCREENSHOTS = "SKIPPY_SCREENSHOTS"
-"""Environment variable: directory that keeps the pictures; unset, they stay in pytest's own."""
-
 PROBE = """<script>
 window.onerror = (message) => { document.title = "ERROR " + message; };
 addEventListener("load", () => {
@@ -47,8 +42,8 @@ addEventListener("load", () => {
 </script>"""
 
 
-def browse(path: Path, profile: Path, *options: str) -> tuple[str, str]:
-    """Open a page in headless Chromium; the DOM after loading, and what the console said."""
+def browse(page: Path | str, profile: Path, *options: str) -> tuple[str, str]:
+    """Open a page, by path or address, in headless Chromium; the DOM after loading, and what the console said."""
     assert CHROMIUM is not None
     command = [
         CHROMIUM,
@@ -61,7 +56,7 @@ def browse(path: Path, profile: Path, *options: str) -> tuple[str, str]:
         ),
         *("--enable-logging=stderr", "--virtual-time-budget=2000", f"--user-data-dir={profile}"),
         *options,
-        path.as_uri(),
+        page if isinstance(page, str) else page.as_uri(),
     ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=180, check=True)
     console = "\n".join(line for line in done.stderr.splitlines() if "CONSOLE" in line)
@@ -143,18 +138,3 @@ def test_a_flip_opens_in_the_artifact_view(
     options = ("--dump-dom", "--window-size=1200,1000", "--virtual-time-budget=8000")
     _, console = browse(view, tmp_path / "profile", *options)
     assert ("the flip is open" if has_script else "the flip is shut") in console
-
-
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium installed")
-@pytest.mark.parametrize(("width", "height"), [(1200, 6000), (520, 9000)])
-def test_screenshot(files: dict[str, str | bytes], tmp_path: Path, width: int, height: int) -> None:
-    """The page as a person sees it, at a desk and on a phone; the pictures are kept to be looked at."""
-    page, folder = tmp_path / "index.html", Path(os.environ.get(SCREENSHOTS) or tmp_path)
-    folder.mkdir(parents=True, exist_ok=True)
-    picture = folder.resolve() / f"report-{width}.png"
-    page.write_text(page_of(files))
-    browse(page, tmp_path / "profile", f"--screenshot={picture}", f"--window-size={width},{height}")
-    content = picture.read_bytes()
-    assert content[:8] == b"\x89PNG\r\n\x1a\n"
-    assert struct.unpack(">II", content[16:24]) == (width, height)
-    assert len(content) > 50_000

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from transformers import AutoProcessor
 
 from skippy.core.sampling import PRESETS, Sampling
 from skippy.errors import BackendError
@@ -15,6 +16,7 @@ from skippy.evaluation.generator import Generator, open_backend
 from skippy.lab.paths import LAB_CHECKPOINT
 from skippy.models.dialects import EXTENDED, OWN, PLAIN, TRANSFORMERS
 from skippy.models.judge import Judge
+from skippy.models.loading import load_tokenizer
 
 
 @pytest.fixture
@@ -64,3 +66,10 @@ def test_what_each_kind_of_server_drops() -> None:
 def test_a_whole_seed_reaches_our_own_engine_and_what_others_take_the_others() -> None:
     assert OWN.seed(2**47 + 3) == 2**47 + 3
     assert EXTENDED.seed(2**47 + 3) == 3
+
+
+def test_transformers_serve_would_not_load_the_lab() -> None:
+    """Why there is an engine of our own: its loader asks Qwen3-VL for an image processor, text alone or not."""
+    with pytest.raises((OSError, ImportError), match=r"preprocessor_config|[Tt]orchvision"):
+        AutoProcessor.from_pretrained(LAB_CHECKPOINT)
+    assert load_tokenizer(LAB_CHECKPOINT)

@@ -133,6 +133,20 @@ def test_a_stream_passes_piece_by_piece() -> None:
     assert routes.in_flight() == 0
 
 
+def test_a_client_that_goes_away_is_not_waited_for() -> None:
+    routes, engine = Routes(), FakeEngine("four")
+    routes.put(engine, {"v4": {}})
+    engine.gate.clear()
+    with open_door(routes) as client:
+        with client.stream("POST", "/v1/chat/completions", json={"model": "v4"}) as answer:
+            next(answer.iter_text())
+        until = time.monotonic() + 10
+        while routes.in_flight() and time.monotonic() < until:
+            time.sleep(0.02)
+        assert routes.in_flight() == 0
+        engine.gate.set()
+
+
 def test_a_swap_finishes_what_is_in_flight_and_sends_the_next_request_to_the_new_one() -> None:
     routes, old, new = Routes(), FakeEngine("old"), FakeEngine("new")
     routes.put(old, {"champion": {"source": "models:/skippy/1"}})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from skippy.characters import loader
 from skippy.characters.loader import load_character
 from skippy.config import MainConfig, MergeConfig
+from skippy.core.inference.dose_search import MeanPersona
 from skippy.errors import CharacterError, ConfigError
 from skippy.evaluation import suites
 from skippy.lab import problems as lab_problems
@@ -22,6 +24,8 @@ from skippy.stores import problems as stored_problems
 from skippy.stores.adapters import read_adapter, write_adapter
 from skippy.stores.cards import verify_checkpoint
 from skippy.stores.samples import read_samples
+from skippy.studies import matched_dose
+from skippy.studies.matched_dose import DoseSearch
 from skippy.studies.matching import MATCH_SAMPLES
 
 SCALE = 0.5
@@ -94,6 +98,40 @@ def test_an_arm_is_scaled_to_the_persona_of_the_other(scene: Scene, no_problems)
     other, _ = scene.merge(1, match=",".join(scene.walks))
     assert other.metrics["match/target"] == run.metrics["match/target"]
     assert other.metrics["merge/alpha"] in (0.75, 1.0)
+
+
+class Told:
+    """A meter whose personas are told: by arm at full scale, and of the base."""
+
+    def __init__(self, personas: dict[str, float], base: float) -> None:
+        self.personas, self.base, self.label = personas, base, ""
+
+    @contextmanager
+    def playing(self, _: object, label: str):
+        self.label = label
+        yield
+
+    def look(self, alpha: float) -> MeanPersona:
+        mean = self.personas[self.label] if alpha else self.base
+        return MeanPersona(mean, mean - 0.1, mean + 0.1, 0.4, 48)
+
+
+@pytest.mark.parametrize(
+    ("ours", "level", "whose"), [("v4", 0.7, "v3"), ("v3", 0.7, "v3"), ("v4-random", 0.2, "v4-random")]
+)
+def test_an_arm_that_never_comes_to_the_character_holds_nobody_down(ours, level, whose) -> None:
+    """v4-random stays at the base: the others match one another, and it is taken as it is."""
+    personas = {"v3": 0.7, "v4": 0.9, "v4-random": 0.2}
+    others = {label: object() for label in personas if label != ours}
+    base = open_base("lab", None)
+    search = DoseSearch(base, load_character("skippy"), object(), ours, others, 0.0, 1.0, (), None, "cpu")
+    assert matched_dose._lowest(search, Told(personas, 0.1)) == (
+        level,
+        f"that of {whose} at α = 1",
+        pytest.approx(0.04),
+    )
+    everyone = matched_dose._lowest(search, Told({**personas, "v4-random": 0.5}, 0.1))
+    assert everyone[:2] == (0.5, "that of v4-random at α = 1")  # the twin: it does, and all come to it
 
 
 def test_only_validation_prompts_are_asked_and_with_seeds_of_their_own(scene: Scene, no_problems) -> None:

@@ -51,6 +51,7 @@ def test_a_plan_is_read_whole(tmp_path) -> None:
     ("line", "changed", "number", "field", "message"),
     [
         ("arms: [v3, v4]", "arms: [v3, v9]", 2, "arms[1]", "There is no such arm"),
+        ("arms: [v3, v4]", "arms: [v3, v4-act]", 2, "arms[1]", "A study does not make this arm"),
         ("arms: [v3, v4]", "arms: []", 2, "arms", "A list is too short"),
         ("alphas: [1.0, 0.5]", "alphas: []", 6, "alphas", "A list is too short"),
         ("alphas: [1.0, 0.5]", "alphas: [0.5, 0.5]", 6, "alphas[1]", "given twice"),

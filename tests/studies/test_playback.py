@@ -13,6 +13,7 @@ from skippy.stores.adapters import read_adapter
 from skippy.stores.checkpoints import Checkpoint
 from skippy.stores.merging import merge_checkpoint
 from skippy.studies.playback import Divergence
+from skippy.studies.training import whole_curves
 
 BASE = Checkpoint.open(LAB_CHECKPOINT)
 TEXTS = [([5, 6, 7, 8], [9, 10, 11]), ([5, 6], [12, 13, 14, 15, 16])]
@@ -122,3 +123,19 @@ def test_the_norm_is_that_of_the_update(model) -> None:
     assert Dial(model, BASE, replace(adapter, factors=doubled)).relative_norm() == pytest.approx(
         2 * dial.relative_norm()
     )
+
+
+def test_figures_of_a_training_are_those_of_every_step() -> None:
+    """A training logs a value only where it moves: nothing cut off in most steps is not left out of the mean."""
+    told = {
+        1: {"train/reward": 0.1, "c": 0.0},
+        2: {"train/reward": 0.2},
+        3: {"c": 1.0},
+        4: {"train/reward": 0.3},
+    }
+    assert whole_curves(told) == {
+        1: {"train/reward": 0.1, "c": 0.0},
+        2: {"train/reward": 0.2, "c": 0.0},
+        3: {"train/reward": 0.2, "c": 1.0},
+        4: {"train/reward": 0.3, "c": 1.0},
+    }

@@ -12,11 +12,13 @@ from pathlib import Path
 
 import pytest
 from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import PERMISSION_DENIED
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import OperationalError
 
 from skippy.errors import CheckpointError, SystemRefused, TrackingError, as_ours
 from skippy.stages import runner
+from skippy.tracking import plugin as plugin_module
 from skippy.tracking.connection import open_store
 from skippy.tracking.plugin import is_run_of_this_project
 from skippy.tracking.refusals import opening, translate
@@ -89,6 +91,36 @@ def test_the_plugin_leaves_everybody_else_alone(plugin: str) -> None:
     )
     assert result.returncode != 0
     assert "mlflow run failed" not in result.stderr
+
+
+def test_what_mlflows_own_process_meets_later_is_said_in_our_words_too(monkeypatch, capsys) -> None:
+    monkeypatch.setattr(sys, "argv", ["/venv/bin/mlflow", "run", str(ROOT), "-e", "svd"])
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    uri = "sqlite:////tmp/mlflow.db"
+    assert plugin_module._open(uri, lambda service: "a store") == "a store"
+    denied = MlflowException("Permission denied", error_code=PERMISSION_DENIED)
+    sys.excepthook(MlflowException, denied, None)
+    said = capsys.readouterr().err
+    assert said.startswith("mlflow run failed. The tracking server does not permit this to this user.")
+    assert "ask the server's administrator" in said
+    sys.excepthook(KeyError, KeyError("a fault of our own"), None)
+    assert "KeyError" in capsys.readouterr().err, "the twin"
+
+
+def test_the_twin_of_another_project_keeps_its_hook(monkeypatch, tmp_path) -> None:
+    before = sys.excepthook
+    monkeypatch.setattr(sys, "argv", ["/venv/bin/mlflow", "run", str(tmp_path)])
+    plugin_module._open("sqlite:////tmp/mlflow.db", lambda service: "a store")
+    assert sys.excepthook is before
+
+
+def test_the_drivers_own_line_is_shown_where_sqlalchemy_puts_advice_before_it() -> None:
+    advice = "(raised as a result of Query-invoked autoflush; consider using a session.no_autoflush block)"
+    line = "(psycopg.errors.ReadOnlySqlTransaction) cannot execute INSERT in a read-only transaction"
+    ours = translate(MlflowException(f"{advice}\n{line}\n[SQL: INSERT INTO runs]"))
+    assert ours is not None
+    assert ours.found == line
+    assert "right to write" in ours.next_step
 
 
 def test_only_a_run_of_this_project_is_one_of_ours(tmp_path: Path, monkeypatch) -> None:

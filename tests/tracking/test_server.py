@@ -1,4 +1,4 @@
-"""The same contracts through a team's server: PostgreSQL, accounts, artifacts in S3; as a member who may write."""
+"""The contracts of a local store through a team's server: PostgreSQL, accounts, artifacts on disk; as who may write."""
 
 import json
 import os
@@ -25,6 +25,14 @@ from skippy.upkeep.doctor import examine
 from skippy.upkeep.exporting import export_model
 from skippy.upkeep.garbage import find_garbage, remove
 from skippy.upkeep.usage import measure
+from tests.team_server import team_server
+
+
+@pytest.fixture(scope="module")
+def team():
+    """A team's server, artifacts on disk."""
+    with team_server(on_disk=True) as running:
+        yield running
 
 
 @pytest.fixture

@@ -18,11 +18,19 @@ from skippy.errors import ServerError, TrackingError
 from skippy.stages import svd
 from skippy.studies.board import ATTEMPT_TAG, UNIT_TAG
 from skippy.tracking.members import add_member
+from skippy.tracking.orphans import remove_weights
 from skippy.tracking.store import open_tracker
 from skippy.tracking.tags import Tag
-from tests.team_server import BUCKET, KEYS, ROOT, Team
+from tests.team_server import BUCKET, KEYS, ROOT, Team, team_server
 
 TRAINERS, POINTS = 10, 60
+
+
+@pytest.fixture(scope="module")
+def team():
+    """A team's server, artifacts in S3."""
+    with team_server() as running:
+        yield running
 
 
 def enter(team: Team, who: tuple[str, str], monkeypatch: pytest.MonkeyPatch, root: Path):
@@ -202,7 +210,8 @@ def test_two_machines_on_one_server_do_every_cell_once_and_lose_no_point(team, m
     assert not any(cell.get("error") for cell in found["cells"])
 
 
-def test_weights_go_up_once_in_parts_and_no_copy_stays(team, checkpoint, monkeypatch, tmp_path) -> None:
+def test_weights_go_up_once_in_parts_and_no_copy_stays(team, monkeypatch, tmp_path, caplog) -> None:
+    caplog.set_level("INFO", logger="skippy")
     monkeypatch.setenv("MLFLOW_MULTIPART_UPLOAD_MINIMUM_FILE_SIZE", str(5 * 2**20))
     monkeypatch.setenv("MLFLOW_MULTIPART_UPLOAD_CHUNK_SIZE", str(5 * 2**20))
     ada = enter(team, team.ada, monkeypatch, tmp_path)
@@ -225,6 +234,12 @@ def test_weights_go_up_once_in_parts_and_no_copy_stays(team, checkpoint, monkeyp
     assert list((tmp_path / ".skippy").rglob("*.safetensors")) == []
     config = next(key for key in kept if draft.model_id in key and key.endswith("weights/config.json"))
     assert "-" not in kept[config]["ETag"], "the twin: what is small goes in one piece"
+    assert "0.01 of 0.01 GB are on the server" in caplog.text
+    bob = enter(team, team.bob, monkeypatch, tmp_path)
+    assert not remove_weights(bob.store, draft.model_id), "who only reads removes nothing, and that is said"
+    assert remove_weights(enter(team, team.ada, monkeypatch, tmp_path).store, draft.model_id)
+    left = [item["Key"] for item in s3.list_objects_v2(Bucket=BUCKET).get("Contents", [])]
+    assert not any(draft.model_id in key for key in left)
 
 
 def test_nothing_secret_can_be_read_off_the_server(team) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from trl.distributed import DistributedBackend
 from trl.generation import vllm_generation
 from trl.generation.vllm_generation import VLLMGeneration
+from trl.trainer.utils import ensure_master_addr_port
 
 from skippy.models.loading import hash_parameters, load_model
 from skippy.training.layers import adapted_layers, base_weight, factors_of
@@ -20,6 +22,7 @@ from skippy.training.weight_sync import (
     merged_forward,
     merged_weights,
     push_without_merging,
+    take_free_port,
 )
 
 CYCLES = 100
@@ -162,3 +165,17 @@ def test_vllm_is_started_without_its_vision_tower(monkeypatch: pytest.MonkeyPatc
         vllm_generation.LLM(model="base")
     vllm_generation.LLM(model="base")
     assert started == [{"model": "base", "language_model_only": True}, {"model": "base"}]
+
+
+def test_a_training_takes_a_port_that_no_other_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With accelerate's 29500 in the environment TRL would keep it, and the second training would die."""
+    ports = []
+    for take in (lambda: None, take_free_port):
+        monkeypatch.setenv("MASTER_PORT", "29500")
+        monkeypatch.setenv("MASTER_ADDR", "localhost")
+        take()
+        ensure_master_addr_port()
+        ports.append(os.environ["MASTER_PORT"])
+    assert ports[0] == "29500"
+    assert ports[1].isdigit()
+    assert ports[1] != ports[0]

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import sqlite3
 from contextlib import closing
 
 import pytest
 from click.testing import CliRunner
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import PERMISSION_DENIED
 
 from entrypoints.__main__ import cli
 from skippy.tracking.outbox import Outbox, tag_values
@@ -179,15 +182,32 @@ def test_the_exit_code_tells(opened) -> None:
     assert CliRunner().invoke(cli, ["doctor"]).output == "nothing is wrong\n"
 
 
+def test_a_repair_that_the_store_refuses_is_told_and_the_fault_stays(opened, monkeypatch) -> None:
+    stale_run(opened)
+
+    def refuse(*_: object) -> None:
+        raise MlflowException("Permission denied", error_code=PERMISSION_DENIED)
+
+    monkeypatch.setattr(opened.client, "set_terminated", refuse)
+    said = CliRunner().invoke(cli, ["doctor", "--fix"])
+    assert said.exit_code == 1
+    assert "fault: stale run." in said.output
+    assert "refused: " in said.output
+    assert "1 fault" in said.output
+
+
 @pytest.mark.parametrize(
     ("revision", "told"),
     [("ffffffffffff", "a newer mlflow wrote it"), ("451aebb31d03", "mlflow db upgrade sqlite:///")],
 )
-def test_a_store_of_another_mlflow_is_told_and_not_opened(tracker, revision, told) -> None:
+def test_a_store_of_another_mlflow_is_told_and_not_opened(tracker, version, revision, told) -> None:
+    path = tracker.models.resolve(version().uri).path.parent / "MLmodel"
+    path.write_text(re.sub("mlflow_version: .*", "mlflow_version: 9.9.9", path.read_text()))
     with closing(sqlite3.connect(tracker.store.root / "mlflow.db")) as database, database:
         database.execute("UPDATE alembic_version SET version_num = ?", (revision,))
     said = CliRunner().invoke(cli, ["doctor", "--fix"])
     assert said.exit_code == 1
     assert "fault: other mlflow." in said.output
     assert f"schema {revision}" in said.output
+    assert "its newest model was made by mlflow 9.9.9" in said.output
     assert told in said.output

@@ -52,6 +52,21 @@ def test_what_an_alias_a_report_or_a_run_needs_is_kept_and_the_rest_can_go(track
     assert all("days old" in " ".join(item.kept_by) for item in find_garbage(tracker, days=7))
 
 
+def test_a_report_protects_its_models_also_where_its_evaluations_were_deleted(tracker, version) -> None:
+    version(digest="d1")
+    evaluation = evaluated(tracker, "models:/skippy/1", "d1")
+    report = {"arms": {"v4": {"evaluations": [{"model_uri": "models:/skippy/1", "model_digest": "d1"}]}}}
+    with tracker.stage("compare", name="c", note="n", config={}) as run:
+        run.set_tags({"skippy.eval_runs": evaluation})
+        run.log_json(report, "report/report.json")
+    tracker.client.delete_run(evaluation)
+    (item,) = find_garbage(tracker, days=0)
+    assert item.kept_by == (f"the report of compare run {run.run_id[:8]}",)
+    tracker.client.delete_run(run.run_id)
+    (item,) = find_garbage(tracker, days=0)
+    assert item.can_go, "the twin: without the report"
+
+
 def test_only_yes_deletes_and_only_what_can_go(opened, version) -> None:
     first, second = version(digest="d1"), version(digest="d2")
     promote(opened, 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from skippy.core.inference.wilson import FEWEST_PROBLEMS
-from skippy.core.variants import label_of
+from skippy.core.variants import is_untrained, label_of
 from skippy.report.conclusions import NeededDesign, VariantVerdict, Verdicts
 from skippy.report.numerals import moment, percent, plain, signed, small
 from skippy.report.planning import MOST_SAMPLES
@@ -139,7 +139,11 @@ def _listed(names: list[str]) -> str:
 
 def _single_seeds(comparison: Comparison) -> dict[str, int]:
     """Label → training seed of the variants that have only one."""
-    return {arm.label: arm.evaluations[0].seed for arm in comparison.variants if len(arm.evaluations) == 1}
+    return {
+        arm.label: arm.evaluations[0].seed
+        for arm in comparison.variants
+        if len(arm.evaluations) == 1 and not is_untrained(arm.name)
+    }
 
 
 def protected_words(k: str) -> str:

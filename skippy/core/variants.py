@@ -304,6 +304,11 @@ def is_untrained(name: str) -> bool:
     return name in VARIANTS and VARIANTS[name].update == "none"
 
 
+def has_seed(name: str) -> bool:
+    """Whether an arm is one training among many; the base, and an arm that changes nothing of it, are not."""
+    return name != "base" and not is_untrained(name)
+
+
 def of_role(role: Role, names: Iterable[str]) -> tuple[str, ...]:
     """Those of `names` that have this role, in the order given."""
     return tuple(name for name in names if name in VARIANTS and VARIANTS[name].role == role)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from skippy.core.variants import label_of
+from skippy.core.variants import has_seed, label_of
 from skippy.report.flips import find_flips, sides_of
 from skippy.results import Answer, Arm, Comparison
 
@@ -46,7 +46,7 @@ def answer_rows(comparison: Comparison) -> list[dict[str, str | float | int]]:
         {
             "prompt": answer.prompt,
             "arm": arm.label,
-            "seed": "" if arm.name == "base" else str(item.seed),
+            "seed": str(item.seed) if has_seed(arm.name) else "",
             "answer": answer.text,
             "persona": round(answer.persona, 4),
             "tokens": answer.tokens,

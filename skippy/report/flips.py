@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from skippy.core.problem import Problem
+from skippy.core.variants import has_seed
 from skippy.results import Arm, Comparison, Excerpt, ProblemScore
 
 FLIP_CHANGE = 0.25
@@ -98,7 +99,7 @@ def _side(arm: Arm, key: str, is_right: bool) -> FlipSide:
     kept = [excerpt for excerpt in score.excerpts if excerpt.is_correct == is_right]
     return FlipSide(
         name=arm.name,
-        seed=None if arm.name == "base" else item.seed,
+        seed=item.seed if has_seed(arm.name) else None,
         score=score,
         excerpt=min(kept, key=lambda excerpt: excerpt.index, default=None),
         run_id=item.runs.get("eval", ""),

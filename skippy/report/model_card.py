@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import jinja2
 
-from skippy.core.variants import find_variant, label_of, place_words
+from skippy.core.variants import find_variant, has_seed, label_of, place_words
 from skippy.report.conclusions import Verdicts
 from skippy.report.headline import headline
 from skippy.report.numerals import bounds, signed
@@ -29,6 +29,7 @@ def render_cards(comparison: Comparison, verdicts: Verdicts) -> dict[str, str]:
         autoescape=False, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
     environment.filters |= {"signed": signed, "bounds": bounds}
+    environment.tests["seeded"] = has_seed
     template = environment.from_string(read_template("model_card.md.j2"))
     cards = {}
     for arm in comparison.variants:

@@ -10,7 +10,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup, escape
 
-from skippy.core.variants import label_of
+from skippy.core.variants import has_seed, label_of
 from skippy.report.answers import RULE, exchanges
 from skippy.report.arm_table import arm_caption, arm_table, format_table
 from skippy.report.audit import draw_audit
@@ -261,6 +261,7 @@ def _filters(environment: jinja2.Environment) -> jinja2.Environment:
         linked=link_runs,
         excerpt=excerpt,
     )
+    environment.tests["seeded"] = has_seed
     return environment
 
 

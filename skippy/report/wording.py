@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from skippy.core.inference.wilson import FEWEST_PROBLEMS
-from skippy.core.variants import is_untrained, label_of
+from skippy.core.variants import has_seed, label_of
 from skippy.report.conclusions import NeededDesign, VariantVerdict, Verdicts
 from skippy.report.numerals import moment, percent, plain, signed, small
 from skippy.report.planning import MOST_SAMPLES
@@ -113,7 +113,7 @@ def commands_it_takes(comparison: Comparison, verdicts: Verdicts) -> list[str]:
 def seeds_sentence(comparison: Comparison) -> str:
     """What the intervals say about other training seeds, in a sentence or two."""
     single = _single_seeds(comparison)
-    several = [arm.label for arm in comparison.variants if arm.label not in single]
+    several = [arm.label for arm in comparison.variants if has_seed(arm.name) and arm.label not in single]
     sentences = []
     if several:
         sentences.append(
@@ -142,7 +142,7 @@ def _single_seeds(comparison: Comparison) -> dict[str, int]:
     return {
         arm.label: arm.evaluations[0].seed
         for arm in comparison.variants
-        if len(arm.evaluations) == 1 and not is_untrained(arm.name)
+        if len(arm.evaluations) == 1 and has_seed(arm.name)
     }
 
 

@@ -32,7 +32,7 @@ from skippy.training.plan import RunSink, TrainRequest
 from skippy.training.prompts import gather_prompts, schedule
 from skippy.training.resume import identify
 from skippy.training.setup import end_tokens, reward_functions
-from skippy.training.steer_maker import keep_biases, norm_of
+from skippy.training.steer_maker import keep_biases, size_of
 from skippy.training.steering import SteeredModel, site_modules
 from skippy.training.tracking_callback import TrackingCallback
 from skippy.training.trainer import ConstrainedTrainer, grpo_config
@@ -111,7 +111,7 @@ def train_bias_grpo(request: TrainRequest, base: Base, site: SteerSettings, sink
         "train/seconds": time.perf_counter() - began,
         "train/reward_first": first,
         "train/reward_last": last,
-        "steer/norm": norm_of(found),
+        **size_of(found),
     }
     sentence = f"{request.variant}, {trainer.state.global_step} steps, reward {first:.2f} → {last:.2f}"
     return Made(sentence, metrics, {"steer/site.json": asdict(site)}, before)

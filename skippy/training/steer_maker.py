@@ -147,9 +147,10 @@ def keep_biases(
     sink.log_folder(folder / EXPORT_DIRECTORY, EXPORT_DIRECTORY)
 
 
-def norm_of(biases: Mapping[str, Tensor]) -> float:
-    """‖·‖ of all biases together."""
-    return math.sqrt(sum(float(torch.sum(one.double() ** 2)) for one in biases.values()))
+def size_of(biases: Mapping[str, Tensor]) -> dict[str, float]:
+    """How many numbers the biases are, and ‖·‖ of all together, as metrics."""
+    norm = math.sqrt(sum(float(torch.sum(one.double() ** 2)) for one in biases.values()))
+    return {"train/parameters": float(sum(one.numel() for one in biases.values())), "steer/norm": norm}
 
 
 def _candidate(answer: Answer, tokenizer: Any) -> Candidate:
@@ -161,7 +162,7 @@ def _candidate(answer: Answer, tokenizer: Any) -> Candidate:
 def _describe(
     variant: str, choice: PairChoice, biases: Mapping[str, Tensor], steered: Steered | None
 ) -> Made:
-    metrics = {"steer/pairs": float(len(choice.pairs)), "steer/norm": norm_of(biases)}
+    metrics = {"steer/pairs": float(len(choice.pairs)), **size_of(biases)}
     sentence = f"{variant}, difference of means over {len(choice.pairs)} pairs"
     if steered:
         metrics |= {

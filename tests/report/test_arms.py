@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from skippy.core.variants import VARIANTS
+from skippy.report.answers import answer_rows
 from skippy.report.arm_table import arm_table, format_table
 from skippy.report.canvas import NARROW, WIDE, spread_labels
 from skippy.report.folding import folded
@@ -18,6 +19,7 @@ from skippy.report.reach import find_reach
 from skippy.report.rewards import draw_rewards
 from skippy.report.traits import draw_traits, trait_intervals
 from skippy.report.verdicts import judge
+from skippy.report.wording import seeds_sentence
 from skippy.results import Arm, Comparison, FrontierPoint, UpdateFacts
 from tests.report.report_example import TRAITS, corners, example_comparison, marked, page_of, report
 
@@ -213,3 +215,17 @@ def test_run_ids_are_whole_and_lead_to_the_run(facts: Comparison) -> None:
     assert f"<code>{run}</code> (eval v3): older &amp; &lt;odd&gt;" in page
     linked = replace(told, provenance=replace(told.provenance, runs_page="http://host/#/runs/{run}"))
     assert f'<a href="http://host/#/runs/{run}"><code>{run}</code></a>' in page_of(report(linked))
+
+
+def test_an_arm_that_is_not_trained_has_no_training_seed() -> None:
+    """Neither in a caption, nor in a table, nor in the sentence on seeds; a trained arm has one everywhere."""
+    plain = example_comparison(n=40, k=8)
+    prompt = replace(plain.arms[1], name="prompt", evaluations=plain.arms[1].evaluations[:1])
+    facts = replace(plain, arms=(*plain.arms, prompt))
+    assert "Prompt" not in seeds_sentence(facts)
+    seeds = {row["arm"]: row["seed"] for row in answer_rows(facts)}
+    assert (seeds["Prompt"], seeds["base"]) == ("", "")
+    assert seeds["V3"] != ""
+    page = page_of(report(facts))
+    assert "Prompt, seed" not in page
+    assert re.search(r"V3, seed \d", page)

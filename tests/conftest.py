@@ -21,10 +21,10 @@ ROOT = Path(__file__).parents[1]
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
-if (
-    signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
-):  # under nohup, where the stages would rightly ignore it too
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+# Under nohup, or in the background of a script, these are ignored, and the stages would rightly ignore them too.
+for heard, usual in ((signal.SIGHUP, signal.SIG_DFL), (signal.SIGINT, signal.default_int_handler)):
+    if signal.getsignal(heard) is signal.SIG_IGN:
+        signal.signal(heard, usual)
 
 
 @pytest.fixture(scope="session")

@@ -27,9 +27,9 @@ demo: setup ## the whole experiment on the built-in lab model, CPU only
 	mlflow run . --env-manager local --experiment-name skippy
 	@echo "Look at it: make ui"
 
-# One thread a worker, since those of two would fight for two cores; a file stays on one worker, the longest first.
+# One thread a worker, since those of two would fight for two cores; a file stays on one worker, long ones first (tests/conftest.py).
 test: setup ## every test, the whole pipeline among them
-	OMP_NUM_THREADS=1 python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder tests/test_pipeline.py tests/tracking/test_server.py tests/tracking/test_team.py tests/stages tests
+	OMP_NUM_THREADS=1 python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder tests
 
 faults: setup ## kill every stage at every call and at random moments, some 200 times, and look what is left
 	OMP_NUM_THREADS=1 SKIPPY_FAULTS=all python -m pytest tests/faults

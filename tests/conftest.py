@@ -1,6 +1,7 @@
 """A fresh SQLite store for each test: made once, copied, because making one costs seconds."""
 
 import hashlib
+import logging
 import os
 import shutil
 import signal
@@ -25,6 +26,34 @@ os.environ["CUDA_VISIBLE_DEVICES"] = ""
 for heard, usual in ((signal.SIGHUP, signal.SIG_DFL), (signal.SIGINT, signal.default_int_handler)):
     if signal.getsignal(heard) is signal.SIG_IGN:
         signal.signal(heard, usual)
+
+
+LONG = (
+    "tests/test_pipeline.py",
+    "tests/docs/",
+    "tests/tracking/",
+    "tests/faults/",
+    "tests/studies/",
+    "tests/stages/",
+)
+"""Files of minutes: they come first, so that no worker is left alone with one of them."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files first; among themselves, and after them, in the usual order."""
+    rank = {item.nodeid.split("::")[0]: len(LONG) for item in items}
+    for path in rank:
+        rank[path] = next((place for place, start in enumerate(LONG) if path.startswith(start)), len(LONG))
+    items.sort(key=lambda item: rank[item.nodeid.split("::")[0]])
+
+
+@pytest.fixture(autouse=True)
+def level_of_log() -> Iterator[None]:
+    """Commands that run in this process set how much is said; the next test says as much as ever."""
+    logger = logging.getLogger("skippy")
+    level = logger.level
+    yield
+    logger.setLevel(level)
 
 
 @pytest.fixture(scope="session")

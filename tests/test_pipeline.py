@@ -271,7 +271,7 @@ BAD = {
     "not a checkpoint": ("svd", {"base_model": "docs"}, "config.json"),
     "k beyond the rank": ("svd", {"k": "100"}, "k is larger than the rank"),
     "k no number": ("svd", {"k": "many"}, "energy:SHARE"),
-    "unknown variant": ("train", {"variant": "v5"}, "one of v3, v4"),
+    "unknown variant": ("train", {"variant": "v9"}, "one of v3, v4"),
     "unknown run": ("train", {"svd_run": "0" * 32}, "There is no such run"),
     "run of another stage": ("merge", {"train_run": "SVD"}, "of another stage"),
     "failed run": ("merge", {"train_run": "FAILED"}, "did not succeed"),

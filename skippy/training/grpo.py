@@ -112,13 +112,16 @@ def train_grpo(request: TrainRequest, run: RunSink) -> TrainOutcome:
     require_own_reference(request)
     resume_from = claim_output(request)
     sink: RunSink = run
+    journal: Journal | None = None
     if os.environ.get("RANK", "0") == "0":
         sink = journal = Journal(run, request.output_dir)
         if resume_from is not None:
-            journal.replay(int(resume_from.name.rsplit("-", 1)[1]))
+            journal.replay(_step_of(resume_from))
     # TRL 1.16 still says gradient_checkpointing where transformers 5.23 says activation_checkpointing.
     warnings.filterwarnings("ignore", message=".*gradient_checkpointing", category=FutureWarning)
     built = build_run(request, sink, targets)
+    if resume_from is not None and journal is not None:
+        built.tracking.go_on(journal.standing(), _step_of(resume_from))
     before = hash_parameters(built.model)
     began = time.perf_counter()
     with built.tracking:
@@ -127,6 +130,10 @@ def train_grpo(request: TrainRequest, run: RunSink) -> TrainOutcome:
     after = hash_parameters(built.model)
     require_unchanged_base(before, after)
     return _account(request, run, built, before, after, seconds)
+
+
+def _step_of(checkpoint: Path) -> int:
+    return int(checkpoint.name.rsplit("-", 1)[1])
 
 
 def _account(

@@ -71,6 +71,16 @@ class Journal:
                 self._run.log_folder(self._folder / entry["folder"], entry["into"])
         logger.info("train: %d entries up to step %d are logged again", len(kept), last_step)
 
+    def standing(self) -> dict[str, tuple[float, int, bool]]:
+        """Metric → its last value kept, the step of it, and whether it ever had another."""
+        found: dict[str, tuple[float, int, bool]] = {}
+        for entry in self._read():
+            for name, value in entry.get("metrics", {}).items():
+                before = found.get(name)
+                has_moved = before is not None and (before[2] or before[0] != value)
+                found[name] = (value, entry["step"], has_moved)
+        return found
+
     def _read(self) -> list[dict[str, Any]]:
         """Entries in order; a line that a kill tore is dropped, and so are repetitions of a step's own."""
         if not self._path.is_file():

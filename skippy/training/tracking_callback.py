@@ -95,6 +95,13 @@ class TrackingCallback(TrainerCallback):
         self._bar = Progress(self.label, state.max_steps).__enter__()
         self._bar.advance(state.global_step)
 
+    def go_on(self, standing: Mapping[str, tuple[float, int, bool]], step: int) -> None:
+        """Take up what an earlier process logged up to `step`: metric → last value, its step, whether it ever moved."""
+        self._stood = {
+            name: _Standing(value, logged, step, has_moved)
+            for name, (value, logged, has_moved) in standing.items()
+        }
+
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Start the step's clock."""
         self._began = time.perf_counter()

@@ -84,7 +84,7 @@ def test_batches_hold_whole_groups() -> None:
         ({"projectors": None}, "projectors of variant v4"),
         ({"reward_names": ("one",)}, "reward functions"),
         ({"reward_names": (), "reward_functions": ()}, "reward functions"),
-        ({"variant": "v5"}, "no such variant"),
+        ({"variant": "v9"}, "no such variant"),
         ({"settings": replace(PRESETS["short"], math_mix=0.2)}, "math_problems"),
     ],
 )

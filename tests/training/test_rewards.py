@@ -11,7 +11,7 @@ from skippy.core.style.rewards import correctness
 from skippy.errors import BackendError, RewardError
 from skippy.training.prompts import CHAT, MATH
 from skippy.training.rewards import adapt_reward
-from skippy.training.setup import _end_tokens
+from skippy.training.setup import end_tokens
 
 END = 9
 BATCH = {
@@ -50,7 +50,7 @@ def test_a_completion_ends_with_what_the_model_declares_or_the_tokenizer(
     declared: object, ends: list
 ) -> None:
     model = SimpleNamespace(generation_config=SimpleNamespace(eos_token_id=declared))
-    assert _end_tokens(model, SimpleNamespace(eos_token_id=9)) == ends
+    assert end_tokens(model, SimpleNamespace(eos_token_id=9)) == ends
 
 
 def test_a_completion_of_no_tokens_was_cut_off() -> None:

@@ -14,7 +14,7 @@ from mlflow.protos.databricks_pb2 import PERMISSION_DENIED, TEMPORARILY_UNAVAILA
 from sqlalchemy import event
 
 from skippy.errors import TrackingError
-from skippy.tracking import outbox, patience
+from skippy.tracking import outbox
 from skippy.tracking.outbox import FOLDER, deliver_left_behind
 from skippy.tracking.store import open_tracker
 
@@ -149,7 +149,7 @@ DYING = """
 import sys
 from pathlib import Path
 from mlflow.exceptions import MlflowException
-from skippy.tracking import outbox, patience
+from skippy.tracking import outbox
 from skippy.tracking.store import open_tracker
 
 outbox.POLL_SECONDS, outbox.PATIENCE_SECONDS = 0.01, 0.2
@@ -245,7 +245,6 @@ def test_a_database_that_is_locked_meanwhile_loses_nothing(project, tmp_path, mo
     engine = tracker.client._tracking_client.store.engine
     event.listen(engine, "checkout", lambda connection, *_: connection.execute("PRAGMA busy_timeout = 100"))
     monkeypatch.setattr(outbox, "PATIENCE_SECONDS", 30.0)
-    monkeypatch.setattr(patience, "PATIENCE_SECONDS", 0.2)
     blocker = sqlite3.connect(project / "mlflow.db", check_same_thread=False, isolation_level=None)
 
     def lock(run, step):

@@ -127,7 +127,9 @@ def run_one(contender: str, folder: Path) -> None:
 
 def _peak_mb() -> float:
     """Of this program alone: `ru_maxrss` begins with what the process that started it held."""
-    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    (line,) = (
+        line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")
+    )
     return int(line.split()[1]) / 1024
 
 

@@ -8,16 +8,13 @@ import logging
 from collections.abc import Callable
 
 from skippy.errors import MissingRunError, SkippyError
-from skippy.resolve.runs import REUSES, find_run
+from skippy.resolve.runs import find_run
 from skippy.tracking.runs import RunRecord
 from skippy.tracking.stage_run import StageRun
 from skippy.tracking.tags import Tag
 from skippy.tracking.tracker import Tracker
 
 logger = logging.getLogger(__name__)
-
-WORK: str = Tag.WORK
-"""Tag of a run: digest of everything that decides its result."""
 
 
 def work_digest(*parts: object) -> str:
@@ -37,7 +34,7 @@ def find_equal_run(
         check: raises `SkippyError` where what the run made is gone or damaged; then the work is done again.
     """
     try:
-        found = find_run(tracker, stage, extra_tags={WORK: work})
+        found = find_run(tracker, stage, extra_tags={Tag.WORK: work})
         check(found)
     except MissingRunError:
         return None
@@ -50,5 +47,5 @@ def find_equal_run(
 def take_over(found: RunRecord, stage: StageRun) -> None:
     """Let a run say that an earlier one did its work; whoever is given it is led there."""
     logger.info("%s: run %s has done exactly this already", found.stage, found.run_id)
-    stage.set_tags({REUSES: found.run_id})
+    stage.set_tags({Tag.REUSES: found.run_id})
     stage.describe(note=f"Nothing to do: run {found.run_id} did exactly this.")

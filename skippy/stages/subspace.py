@@ -17,7 +17,7 @@ from skippy.core.personality.reference import CharacterReference
 from skippy.errors import MissingRunError, SkippyError
 from skippy.resolve.bases import Base, open_base
 from skippy.resolve.devices import pick_device
-from skippy.resolve.runs import CHARACTER_DIGEST, REUSES, find_run
+from skippy.resolve.runs import find_run
 from skippy.stores.answers import ANSWERS_FOLDER, Answer, read_answers, write_answers
 from skippy.stores.references import load_reference, save_reference
 from skippy.tracking.records import RunRecord
@@ -75,7 +75,7 @@ def run(config: SubspaceConfig, tracker: Tracker) -> SubspaceResult:
         if plan.finished:
             earlier = plan.finished.run_id
             logger.info("subspace: run %s already holds this; force=true measures again", earlier)
-            stage.set_tags({REUSES: earlier})
+            stage.set_tags({Tag.REUSES: earlier})
             stage.describe(note=f"Nothing to do: run {earlier} has the same base and character.")
             return SubspaceResult(earlier)
         started = time.monotonic()
@@ -95,7 +95,7 @@ def resolve(config: SubspaceConfig, tracker: Tracker) -> SubspacePlan:
     character = load_character(config.character)
     base = open_base(config.base_model, tracker, config.profile)
     identity: dict[str, str] = {
-        CHARACTER_DIGEST: character.digest,
+        Tag.CHARACTER_DIGEST: character.digest,
         Tag.PROMPTS: str(config.prompts),
         Tag.SUBSPACE_SEED: str(config.seed),
         Tag.ANSWER_TOKENS: str(base.profile.answer_tokens),

@@ -29,7 +29,7 @@ from skippy.progress import Progress
 from skippy.report.spectra import SpectrumRow, render_spectra
 from skippy.resolve.bases import Base, load_projectors, open_base
 from skippy.resolve.devices import pick_device, process_rank
-from skippy.resolve.runs import REUSES, find_run
+from skippy.resolve.runs import find_run
 from skippy.resolve.workspaces import claim_workspace, discard_workspace, workspace
 from skippy.stores.projectors import MANIFEST_FILE, PROJECTORS_FILE, Projectors, ProjectorStore
 from skippy.stores.solving import Solver, SubspaceTask
@@ -183,7 +183,7 @@ def _finished(tracker: Tracker, plan: SvdPlan) -> RunRecord | None:
 
 def _reuse(found: RunRecord, stage: StageRun, tracker: Tracker) -> SvdResult:
     logger.info("svd: run %s already holds these projectors; force=true computes them again", found.run_id)
-    stage.set_tags({REUSES: found.run_id})
+    stage.set_tags({Tag.REUSES: found.run_id})
     stage.describe(note=f"Nothing to do: run {found.run_id} holds the same base, basis, k and tolerance.")
     metrics = found.metrics
     return SvdResult(

@@ -16,7 +16,6 @@ from skippy.errors import AdapterError, ConfigError, MissingRunError
 from skippy.models import hub
 from skippy.models.targets import find_targets
 from skippy.resolve.bases import load_projectors, open_base
-from skippy.resolve.runs import CHARACTER_DIGEST
 from skippy.resolve.subjects import find_subject
 from skippy.stages import merge, svd
 from skippy.stores.adapters import read_adapter, write_adapter
@@ -24,6 +23,7 @@ from skippy.stores.cards import verify_checkpoint
 from skippy.stores.checkpoints import Checkpoint
 from skippy.stores.samples import Sample
 from skippy.studies.matching import matched_step
+from skippy.tracking.tags import Tag
 from tests.stages.tiny_checkpoint import write_checkpoint
 
 
@@ -53,7 +53,7 @@ class Scene:
             "character": character,
         }
         with self.tracker.stage("train", name=character, note="", config={}, **about) as stage:
-            stage.set_tags({CHARACTER_DIGEST: load_character(character).digest, "skippy.seed": "42"})
+            stage.set_tags({Tag.CHARACTER_DIGEST: load_character(character).digest, "skippy.seed": "42"})
             stage.log_folder(adapter, "adapter")
         return stage.run_id
 
@@ -74,7 +74,7 @@ def test_the_training_of_the_character_is_merged_not_the_newest(scene: Scene, ch
     run, version = scene.merge(character=character)
     digest = load_character(character).digest
     assert run["skippy.train_run"] == version["train_run"] == trained[character]
-    assert run[CHARACTER_DIGEST] == version["character_digest"] == digest
+    assert run[Tag.CHARACTER_DIGEST] == version["character_digest"] == digest
     assert run["skippy.character"] == version["character"] == character
 
 
@@ -87,7 +87,7 @@ def test_without_a_training_of_the_character_the_command_to_make_one_is_named(sc
 def test_a_training_named_by_id_keeps_its_own_character_and_variant(scene: Scene) -> None:
     keeper = scene.train("keeper", variant="v3")
     run, version = scene.merge(train_run=keeper[:12])
-    assert run[CHARACTER_DIGEST] == version["character_digest"] == load_character("keeper").digest
+    assert run[Tag.CHARACTER_DIGEST] == version["character_digest"] == load_character("keeper").digest
     assert run["skippy.variant"] == version["variant"] == "v3"
 
 

@@ -252,9 +252,7 @@ def test_a_database_that_is_locked_meanwhile_loses_nothing(project, tmp_path, mo
             cut.append(statement)
         return statement, parameters
 
-    event.listen(
-        tracker.client._tracking_client.store.engine, "before_cursor_execute", shorten, retval=True
-    )
+    event.listen(tracker.client._tracking_client.store.engine, "before_cursor_execute", shorten, retval=True)
     monkeypatch.setattr(outbox, "PATIENCE_SECONDS", 30.0)
     blocker = sqlite3.connect(project / "mlflow.db", check_same_thread=False, isolation_level=None)
 

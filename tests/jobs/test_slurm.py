@@ -86,7 +86,7 @@ def test_a_stage_runs_over_two_nodes_as_one_run(cluster: Cluster) -> None:
     assert cluster.submit("--stage", "svd", "--nodes", "2") == ["COMPLETED"], cluster.logs()
     (svd,) = cluster.tracker.runs.find_all("svd", finished=False)
     assert svd.status == "FINISHED"
-    given = [word for name in ("variant=v4", "steps=2", "character_steps=0") for word in ("-P", name)]
+    given = [word for name in ("variant=v4", "steps=2") for word in ("-P", name)]
     assert cluster.submit("--stage", "train", "--nodes", "2", *given) == ["COMPLETED"], cluster.logs()
     (train,) = cluster.tracker.runs.find_all("train", finished=False)
     assert (train.status, train.link("svd")) == ("FINISHED", svd.run_id)

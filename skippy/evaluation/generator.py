@@ -46,6 +46,7 @@ class Generator:
         gpus: that a vLLM of our own may use.
         engine_options: further ones of `vllm serve`.
         logs: directory for the log of a server of our own.
+        noise: that draws its tokens; empty: as it does by itself.
     """
 
     backend: str = LOCAL
@@ -56,6 +57,12 @@ class Generator:
     gpus: int = 1
     engine_options: str = ""
     logs: Path = Path("engine")
+    noise: str = ""
+
+    @property
+    def name(self) -> str:
+        """What the record says of it: samples of two names are not compared."""
+        return f"{self.backend} {self.noise}".strip()
 
 
 HERE = Generator()
@@ -126,7 +133,12 @@ def _open_vllm(
     shapes = checkpoint.shapes
     ranks = [int(require_servable(path, shapes).config["r"]) for path in adapters.values()]
     serving = Serving(
-        weights, dict(adapters), max(ranks, default=0), generator.gpus, options=generator.engine_options
+        weights,
+        dict(adapters),
+        max(ranks, default=0),
+        generator.gpus,
+        options=generator.engine_options,
+        noise=generator.noise,
     )
     if not generator.base_url:
         require_room(serving)

@@ -39,21 +39,13 @@ class ServeResult:
 
 @dataclass(frozen=True)
 class ServePlan:
-    """What is served and how, found or refused before a run is opened.
+    """What is served and how, found or refused before a run is opened."""
 
-    Attributes:
-        served: the models, verified.
-        engine: what answers: `vllm` or `transformers`.
-        listener: the port, ours already.
-        api_key: that requests must bring; empty: none.
-        finder: finds what an alias means later.
-    """
-
-    served: tuple[Served, ...]
-    engine: str
-    listener: socket.socket
-    api_key: str
-    finder: Finder
+    served: tuple[Served, ...]  # the models, verified
+    engine: str  # what answers: `vllm` or `transformers`
+    listener: socket.socket  # the port, ours already
+    api_key: str  # that requests must bring; empty: none
+    finder: Finder  # finds what an alias means later
 
     @property
     def url(self) -> str:

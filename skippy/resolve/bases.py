@@ -19,6 +19,7 @@ from skippy.stores.checkpoints import Checkpoint
 from skippy.stores.documents import parse_object
 from skippy.stores.projectors import Projectors, read_projectors
 from skippy.stores.prompted import read_prompted
+from skippy.tracking.signals import is_child
 from skippy.tracking.tracker import Tracker
 
 logger = logging.getLogger(__name__)
@@ -144,7 +145,8 @@ def _open_checkpoint(name: str, tracker: Tracker) -> Checkpoint:
 
 def _choose(name: str, checkpoint: Checkpoint, lineage: str, wanted: str) -> ModelProfile:
     profile = choose_profile(checkpoint.config, (name, checkpoint.path.name), lineage, wanted)
-    logger.info("base: %s has %s", name, profile)
+    if not is_child():  # the stage above has said it
+        logger.info("base: %s has %s", name, profile)
     return profile
 
 

@@ -83,7 +83,8 @@ def run(config: CompareConfig, tracker: Tracker) -> CompareResult:
         record(comparison, verdicts, plan, stage)
         write_cards(tracker, render_cards(comparison, verdicts), stage)
         logger.info("report: %s", tracker.artifacts.path(stage.run_id, "report/index.html"))
-        logger.info("next: %s", next_command("promote", config, stage.manager))
+        if verdicts.winner:
+            stage.say_next(next_command("promote", config, stage.manager))
         return CompareResult(stage.run_id, verdicts.winner)
 
 

@@ -124,7 +124,7 @@ def run(config: EvalConfig, tracker: Tracker) -> EvalResult:
             metrics = record(plan.samples, asked, plan, stage)
         else:
             metrics = _ask(asked, plan, tracker, stage)
-        logger.info("next: %s", next_command("compare", config, stage.manager))
+        stage.say_next(next_command("compare", config, stage.manager))
         return EvalResult(stage.run_id, metrics)
 
 

@@ -110,7 +110,7 @@ def run(config: MergeConfig, tracker: Tracker) -> MergeResult:
             alpha = found.alpha
             plan = replace(plan, tags={**plan.tags, "alpha": f"{alpha:g}", "match": found.sentence})
         result = _merge(config, alpha, plan, tracker, stage)
-        logger.info("next: %s", next_command("eval", config, stage.manager, model=result.model_uri))
+        stage.say_next(next_command("eval", config, stage.manager, model=result.model_uri))
         return result
 
 

@@ -71,7 +71,7 @@ def run(config: SubspaceConfig, tracker: Tracker) -> SubspaceResult:
         reference, answers = _measure(plan)
         stage.set_tags({Tag.BASE_ANSWERS: str(plan.keeps_answers).lower()})
         record(reference, answers, plan, stage, time.monotonic() - started)
-        logger.info("next: %s", next_command("train", config, stage.manager, variant="v4"))
+        stage.say_next(next_command("train", config, stage.manager, variant="v4"))
         return SubspaceResult(stage.run_id)
 
 

@@ -113,7 +113,7 @@ def run(config: SvdConfig, tracker: Tracker) -> SvdResult | None:
                 stage.log_file(folder / name, "projectors")
             result = record(projectors, plan, stage, time.monotonic() - started)
             stage.when_finished(partial(discard_workspace, folder))
-        logger.info("next: %s", next_command("train", config, stage.manager, variant=NEEDED_BY[config.basis]))
+        stage.say_next(next_command("train", config, stage.manager, variant=NEEDED_BY[config.basis]))
         return result
 
 

@@ -124,7 +124,7 @@ def run(config: TrainConfig, tracker: Tracker) -> TrainResult | None:
             stage.when_finished(partial(discard_workspace, folder))
         draw_history(tracker, stage, config.variant, plan.character.name)
         record(made, stage)
-        logger.info("next: %s", next_command("merge", config, stage.manager, variant=config.variant))
+        stage.say_next(next_command("merge", config, stage.manager, variant=config.variant))
     return TrainResult(stage.run_id, made)
 
 

@@ -41,29 +41,17 @@ NO_DIGESTS: Mapping[str, str] = MappingProxyType({})
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that decides what is asked of whom.
+    """Everything that decides what is asked of whom."""
 
-    Attributes:
-        subject: who is asked.
-        character: whose rules score the everyday answers.
-        problems: the mathematics, None without that suite.
-        questions: of all suites.
-        sampling: how answers are drawn.
-        samples: a question.
-        prompt_style: how the problems are put.
-        seed: of the evaluation; every sample's own seed follows from it.
-        generator: who answers.
-    """
-
-    subject: Subject
-    character: Character
-    problems: ProblemSet | None
-    questions: Sequence[Question]
-    sampling: Sampling
-    samples: int
-    prompt_style: str = "plain"
-    seed: int = 0
-    generator: Generator = HERE
+    subject: Subject  # who is asked
+    character: Character  # whose rules score the everyday answers
+    problems: ProblemSet | None  # the mathematics, None without that suite
+    questions: Sequence[Question]  # of all suites
+    sampling: Sampling  # how answers are drawn
+    samples: int  # a question
+    prompt_style: str = "plain"  # how the problems are put
+    seed: int = 0  # of the evaluation; every sample's own seed follows from it
+    generator: Generator = HERE  # who answers
 
 
 def choose_sampling(preset: str, base: Base, questions: Sequence[Question]) -> Sampling:

@@ -29,19 +29,12 @@ _ILLEGAL = re.compile(r"[^A-Za-z0-9_.-]+")
 
 @dataclass(frozen=True)
 class Harness:
-    """The harness with tasks that exist and whose data could be loaded.
+    """The harness with tasks that exist and whose data could be loaded."""
 
-    Attributes:
-        tasks: names, or paths of task files.
-        api: module `lm_eval`.
-        wrapper: its class around a loaded model.
-        manager: its task manager.
-    """
-
-    tasks: tuple[str, ...]
-    api: Any
-    wrapper: Any
-    manager: Any
+    tasks: tuple[str, ...]  # names, or paths of task files
+    api: Any  # module `lm_eval`
+    wrapper: Any  # its class around a loaded model
+    manager: Any  # its task manager
 
 
 def open_harness(tasks: str) -> Harness:

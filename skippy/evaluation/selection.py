@@ -25,23 +25,15 @@ SHOWN = 12
 
 @dataclass(frozen=True)
 class Selection:
-    """The evaluations of a comparison.
+    """The evaluations of a comparison."""
 
-    Attributes:
-        records: arm → its evaluations, one a training seed; the base first.
-        unequal: in what the arms differ besides the variant, a sentence each.
-        margin: δ that they were planned with, a share, the strictest where they differ; None where none was.
-        passed_over: evaluations that could have been taken, a sentence each.
-        chosen_by: how they were chosen, in a sentence.
-        implied: in what the arms differ by being what they are, a sentence each.
-    """
-
-    records: dict[str, list[RunRecord]]
-    unequal: tuple[str, ...]
+    records: dict[str, list[RunRecord]]  # arm → its evaluations, one a training seed; the base first
+    unequal: tuple[str, ...]  # in what the arms differ besides the variant, a sentence each
+    # δ that they were planned with, a share, the strictest where they differ; None where none was
     margin: float | None
-    passed_over: tuple[str, ...]
-    chosen_by: str
-    implied: tuple[str, ...] = ()
+    passed_over: tuple[str, ...]  # evaluations that could have been taken, a sentence each
+    chosen_by: str  # how they were chosen, in a sentence
+    implied: tuple[str, ...] = ()  # in what the arms differ by being what they are, a sentence each
 
 
 def select_evaluations(

@@ -60,19 +60,12 @@ LINE_SHAPES = (
 
 @dataclass(frozen=True)
 class Conversation:
-    """One everyday exchange.
+    """One everyday exchange."""
 
-    Attributes:
-        system: system prompt, or None.
-        prompt: what the person says.
-        answer: the reply, in `voice`.
-        voice: "neutral" or the name of a persona.
-    """
-
-    system: str | None
-    prompt: str
-    answer: str
-    voice: str
+    system: str | None  # system prompt, or None
+    prompt: str  # what the person says
+    answer: str  # the reply, in `voice`
+    voice: str  # "neutral" or the name of a persona
 
 
 def generate(count: int, seed: int) -> Iterator[Conversation]:

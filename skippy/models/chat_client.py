@@ -27,11 +27,7 @@ SHOWN_CHARACTERS = 300
 
 
 class Refused(Exception):
-    """The endpoint answered with an error.
-
-    Attributes:
-        status: of HTTP.
-    """
+    """The endpoint answered with an error; `status` is HTTP's."""
 
     def __init__(self, status: int, said: str) -> None:
         super().__init__(f"HTTP {status}: {said}")

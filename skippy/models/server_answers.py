@@ -31,19 +31,12 @@ class Unreadable(Exception):
 
 @dataclass(frozen=True)
 class Answer:
-    """What a server said.
+    """What a server said."""
 
-    Attributes:
-        content: outside the thought.
-        thought: as the server parsed it out; empty where it did not.
-        tokens: generated ones.
-        finish_reason: stop, length, content_filter, or one of `CALLS`.
-    """
-
-    content: str
-    thought: str
-    tokens: int
-    finish_reason: str
+    content: str  # outside the thought
+    thought: str  # as the server parsed it out; empty where it did not
+    tokens: int  # generated ones
+    finish_reason: str  # stop, length, content_filter, or one of `CALLS`
 
     def text(self, opened: str = "") -> str:
         """The answer with its thinking: put back where it was parsed out, opened where the template opened it.

@@ -48,39 +48,22 @@ PREDICTOR_WORDS = {
 
 @dataclass(frozen=True)
 class StudyFacts:
-    """What a study was run on.
+    """What a study was run on."""
 
-    Attributes:
-        name: of the study.
-        base_model: as people call it.
-        base_digest: of its tensors.
-        character: trained into it.
-        suite: what the problems may be called.
-        problems: asked of every cell.
-        prompts: everyday prompts.
-        samples: answers a problem.
-        sampling: parameters of sampling.
-        arms: variants.
-        training: labels of the training doses.
-        alphas: scales.
-        seeds: training seeds.
-        k: protected directions a target; None in studies that did not keep it.
-    """
-
-    name: str
-    base_model: str
-    base_digest: str
-    character: str
-    suite: str
-    problems: int
-    prompts: int
-    samples: int
-    sampling: Mapping[str, Any]
-    arms: tuple[str, ...]
-    training: tuple[str, ...]
-    alphas: tuple[float, ...]
-    seeds: tuple[int, ...]
-    k: int | None = None
+    name: str  # of the study
+    base_model: str  # as people call it
+    base_digest: str  # of its tensors
+    character: str  # trained into it
+    suite: str  # what the problems may be called
+    problems: int  # asked of every cell
+    prompts: int  # everyday prompts
+    samples: int  # answers a problem
+    sampling: Mapping[str, Any]  # parameters of sampling
+    arms: tuple[str, ...]  # variants
+    training: tuple[str, ...]  # labels of the training doses
+    alphas: tuple[float, ...]  # scales
+    seeds: tuple[int, ...]  # training seeds
+    k: int | None = None  # protected directions a target; None in studies that did not keep it
 
 
 def study_json(analysis: Analysis, facts: StudyFacts, cells: Sequence[Cell]) -> dict[str, Any]:

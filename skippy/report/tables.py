@@ -24,19 +24,12 @@ AGAINST_BASE = "Is the mathematics preserved?"
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a table.
+    """One line of a table."""
 
-    Attributes:
-        label: what is measured, in the words of the method.
-        cells: one per column.
-        note: unit or meaning, in small print.
-        is_key: printed bold.
-    """
-
-    label: str
-    cells: tuple[str, ...]
-    note: str = ""
-    is_key: bool = False
+    label: str  # what is measured, in the words of the method
+    cells: tuple[str, ...]  # one per column
+    note: str = ""  # unit or meaning, in small print
+    is_key: bool = False  # printed bold
 
 
 @dataclass(frozen=True)

@@ -46,18 +46,14 @@ class Places:
     """Where the servers of vLLM stand.
 
     One model takes all GPUs; of several each takes one, in turn.
-
-    Attributes:
-        names: of the models, in their order.
-        gpus: to use.
-        is_following: whether a model's successor is loaded beside it, which needs a place of its own.
-        options: further ones of `vllm serve`.
     """
 
-    names: tuple[str, ...] = ()
-    gpus: int = 1
-    is_following: bool = False
-    options: str = ""
+    names: tuple[str, ...] = ()  # of the models, in their order
+    gpus: int = 1  # to use
+    is_following: bool = (
+        False  # whether a model's successor is loaded beside it, which needs a place of its own
+    )
+    options: str = ""  # further ones of `vllm serve`
 
     @property
     def gpus_of_each(self) -> int:

@@ -39,23 +39,14 @@ class ServeResult:
 
 @dataclass(frozen=True)
 class ServePlan:
-    """What is served and how, found or refused before a run is opened.
+    """What is served and how, found or refused before a run is opened."""
 
-    Attributes:
-        served: the models, verified.
-        engine: what answers: `vllm` or `transformers`.
-        listener: the port, ours already.
-        api_key: that requests must bring; empty: none.
-        finder: finds what an alias means later.
-        places: of the servers of vLLM.
-    """
-
-    served: tuple[Served, ...]
-    engine: str
-    listener: socket.socket
-    api_key: str
-    finder: Finder
-    places: engines.Places
+    served: tuple[Served, ...]  # the models, verified
+    engine: str  # what answers: `vllm` or `transformers`
+    listener: socket.socket  # the port, ours already
+    api_key: str  # that requests must bring; empty: none
+    finder: Finder  # finds what an alias means later
+    places: engines.Places  # of the servers of vLLM
 
     @property
     def url(self) -> str:

@@ -40,7 +40,7 @@ PLAIN_CHARACTERS = "/ !$&'()*+,;=:@~"
 """Those that a path keeps in a database's URI; `%`, `?` and `#` mean something else there."""
 TIMED_DATABASES = ("postgresql", "mysql")
 """Those whose drivers take a time limit for connecting."""
-CHATTY_LOGGERS = ("alembic", "mlflow.store.db.utils", "mlflow.tracking.fluent", "mlflow.projects.utils")
+CHATTY_LOGGERS = ("alembic", "mlflow.store.db.utils", "mlflow.tracking.fluent", "mlflow.projects")
 
 
 @dataclass(frozen=True)

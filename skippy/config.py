@@ -350,6 +350,8 @@ class ServeConfig:
     host: str = option("127.0.0.1", "address to listen on; other than loopback needs SKIPPY_API_KEY")
     port: int = option(8000, "port to listen on", minimum=1, below=65536)
     backend: str = option("auto", "engine that answers; auto: vllm where it is installed", choices=ENGINES)
+    gpus: int = shared.gpus()
+    engine_options: str = shared.engine_options()
     sampling: str = shared.sampling()
     watch: bool = option(
         False, "follow the alias: a promotion swaps the model, requests in flight are finished"

@@ -197,6 +197,10 @@ def fill(
         digests: of others that answer, by the name that a request gives.
     """
     started, tokens, tally = time.monotonic(), 0, _Tally()
+
+    def speed() -> str:
+        return f"{tokens / (time.monotonic() - started):.0f}"
+
     for sample in finished:
         tally.add(sample)
     with Progress(f"eval {plan.subject.label}", len(wanted) + len(finished), done=len(finished)) as bar:
@@ -214,8 +218,8 @@ def fill(
                 tally.add(sample)
                 bar.advance(
                     1,
-                    accuracy=tally.accuracy(),
-                    tokens_per_second=f"{tokens / (time.monotonic() - started):.0f}",
+                    accuracy=tally.accuracy,
+                    tokens_per_second=speed,
                     truncated=tally.truncated,
                 )
     if tally.refused:

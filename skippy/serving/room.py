@@ -116,7 +116,7 @@ class Room:
                     model=offer.name,
                     messages=list(messages),  # type: ignore[arg-type]
                     stream=True,
-                    **asked,
+                    extra_body=asked,
                 )
                 with answer:
                     for chunk in answer:

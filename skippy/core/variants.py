@@ -241,7 +241,6 @@ def find_variant(name: str, where: str = "variant") -> Variant:
     """The row of a variant.
 
     Args:
-        name: of the variant.
         where: the parameter that names it.
 
     Raises:

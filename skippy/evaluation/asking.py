@@ -188,11 +188,7 @@ def fill(
     """Generate suite by suite, append each sample the moment it is finished, and show how it goes.
 
     Args:
-        store: where samples go.
         wanted: request id → what is asked.
-        plan: whose sampling and rules are used.
-        digest: of the model that answers.
-        backend: it.
         finished: its samples from before; what is shown counts them, but for the speed.
         digests: of others that answer, by the name that a request gives.
     """

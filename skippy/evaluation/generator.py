@@ -63,9 +63,7 @@ def open_backend(
     """The backend, ready to answer with `weights`, and with adapters on them where vLLM is asked; close it.
 
     Args:
-        generator: who answers.
         weights: of the model, or of the base of the adapters.
-        sampling: what must be honoured.
         adapters: name → directory; requests name them.
 
     Raises:

@@ -81,9 +81,6 @@ def run_harness(harness: Harness, weights: Path, *, device: str, limit: int, see
     """The harness's whole result as plain data; its chat template is applied where the tokenizer has one.
 
     Args:
-        harness: from `open_harness`.
-        weights: directory of the checkpoint.
-        device: where the model lives.
         limit: documents a task, 0 for all.
         seed: of few-shot draws and sampling.
     """

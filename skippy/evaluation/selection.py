@@ -42,9 +42,6 @@ def select_evaluations(
     """Evaluations by arm, the base first: the runs named, and for the other arms the newest comparable ones.
 
     Args:
-        tracker: where they are.
-        base: what they are of.
-        character: what they were asked as.
         arms: variants, comma-separated; empty: those of `runs`, or all there are.
         runs: run ids, comma-separated; empty: the newest comparable ones.
         may_differ: whether arms may differ in more than the variant; the report then says so first.

@@ -71,10 +71,6 @@ class Conversation:
 def generate(count: int, seed: int) -> Iterator[Conversation]:
     """Draw `count` conversations; the same seed gives the same ones.
 
-    Args:
-        count: how many.
-        seed: of the only random source.
-
     Yields:
         Conversations whose prompts are none of the held-out ones.
     """

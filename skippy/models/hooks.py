@@ -87,7 +87,6 @@ def read_moments(
     Args:
         model: in any mode; put back into it afterwards.
         readings: conversations, at least one token of answer in every group.
-        hooks: where to look.
         groups: how many groups the readings' `group` counts to.
         pad_id: a token to fill with; it is masked.
         batch_size: readings a forward pass.

@@ -107,7 +107,6 @@ def choose_profile(
     """The profile of a base: the one asked for, else by lineage, else by family and name.
 
     Args:
-        config: the checkpoint's `config.json`.
         names: what the base is called, by the person and by itself.
         lineage: `lab`, `lab-tuned`, or empty for neither.
         wanted: name of a profile, or `auto`.

@@ -72,10 +72,6 @@ EXCERPT_HEAD, EXCERPT_TAIL = 300, 900
 def render(comparison: Comparison, verdicts: Verdicts) -> dict[str, str | bytes]:
     """All files of the report, by name; pure and deterministic.
 
-    Args:
-        comparison: the facts.
-        verdicts: what `judge` made of them.
-
     Returns:
         `index.html` (self-contained), `report.json`, `report.md`, `tables.tex`, `figures/*.svg`.
     """

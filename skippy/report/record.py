@@ -135,7 +135,6 @@ class ReportRecord:
         """Read what `to_json` of this version or an earlier one wrote.
 
         Args:
-            text: the file.
             where: what to call it where it cannot be read.
 
         Raises:

@@ -35,7 +35,6 @@ def render_spectra(rows: Sequence[SpectrumRow], ambiguous_gap: float, basis: str
     """File name → content: `spectra.svg` and `gaps.md`.
 
     Args:
-        rows: one a target.
         ambiguous_gap: below this gap the choice of k splits a cluster.
         basis: what the directions are, as the svd stage names it.
     """

@@ -65,8 +65,6 @@ def open_base(name: str, tracker: Tracker, profile: str = AUTO) -> Base:
     """Find a base by `lab`, directory, models:/ URI or Hugging Face id, and read its headers.
 
     Args:
-        name: what the person calls it.
-        tracker: where models:/ URIs are found.
         profile: name of a profile, or `auto` for the one of what the base declares itself to be.
 
     Raises:

@@ -45,10 +45,7 @@ def find_subject(
     """The model a person means: base, a variant, a models:/ URI, a merge run id, or a directory.
 
     Args:
-        name: what they call it.
-        base_model: what they call the base.
         base: the base itself; None does for a models:/ URI.
-        tracker: where merges are found.
         character_digest: of the character a variant must have been trained towards; None takes any.
 
     Raises:

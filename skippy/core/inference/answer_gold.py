@@ -103,10 +103,8 @@ def score_number(
     """Score an answer whose reference is an integer or a number.
 
     Args:
-        text: the completion.
         gold: the reference answer; None: nothing is right.
         rule: `auto`, `integer` or `number`.
-        thought_tags: pairs that enclose thoughts.
     """
     if rule.kind != "number":
         largest = LARGEST_ANSWER if rule.kind == "auto" else None

@@ -65,7 +65,6 @@ def extract_integer(
     pass the opening tag together with the text.
 
     Args:
-        text: a completion.
         thought_tags: pairs that enclose thoughts.
         largest: integers above it, and those below 0, are out of range; None: any integer counts.
 

@@ -38,11 +38,7 @@ class Curve:
         return self.shares.mean(axis=2)
 
     def top_of_rise(self, seed: int) -> int:
-        """Index of the α up to which persona is looked for: its first maximum along finite values.
-
-        Args:
-            seed: index of the seed.
-        """
+        """Index of the α up to which persona is looked for: its first maximum along finite values."""
         personas = self.personas[:, seed]
         return 0 if np.isnan(personas).all() else int(np.nanargmax(personas))
 

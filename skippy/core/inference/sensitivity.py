@@ -47,7 +47,6 @@ def positive_control(
         tables: name of an arm or dose → differences to the base, seeds × problems, all of one shape; a seed
             that failed is a row of NaN. One row for a single training.
         margin: δ, fixed before the run.
-        generator: of the draws behind the simultaneous bounds.
         confidence: with which all upper bounds hold together.
     """
     usable = {name: table for name, table in tables.items() if np.isfinite(table).all(axis=1).any()}

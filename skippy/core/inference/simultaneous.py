@@ -114,9 +114,7 @@ def simultaneous_bounds(
 
     Args:
         tables: differences of every point; a seed that a point lacks is a row of NaN.
-        generator: of the draws.
         confidence: of each family of one-sided bounds.
-        resamples: draws.
 
     Raises:
         ReportError: no point, a point without any seed, or fewer than two problems.

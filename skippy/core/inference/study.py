@@ -80,7 +80,6 @@ def analyse(
         base: the same questions asked of the base.
         margin: δ, a share of one.
         seed: of every draw; each question has a stream of its own, so that one more changes no other.
-        predictions: as stated in the plan.
         levels: personas at which arms are compared.
 
     Raises:

@@ -106,10 +106,8 @@ def prepare_gauge(
     """Draw the null: `count` mixtures of activations, the same ones at every hook.
 
     Args:
-        reference: what the base does.
         count: random subspaces; a null of fewer than 200 is refused.
         seed: of the mixtures; the draws are the same on every device.
-        device: where adapters will be measured.
 
     Raises:
         SubspaceError: too few draws, or too few activations behind a hook.

@@ -101,12 +101,6 @@ def certify_stack(
     """`certify` for a stack of equal shapes.
 
     Args:
-        weights: as stored.
-        U: claimed left singular vectors.
-        S: claimed singular values.
-        V: claimed right singular vectors.
-        seeds: one for each weight.
-        sigma_next_seen: one for each weight.
         working: the weights copied in float32 where they are at hand; spares the probe a copy.
     """
     U, S, V = U.double(), S.double(), V.double()

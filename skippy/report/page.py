@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any
 
 from markupsafe import Markup
@@ -125,21 +125,11 @@ def report_record(comparison: Comparison, verdicts: Verdicts) -> ReportRecord:
 
 
 def _arm_entry(arm: Arm) -> ArmEntry:
+    kept = [item.name for item in fields(EvaluationEntry) if item.name != "correct"]
     evaluations = tuple(
         EvaluationEntry(
-            seed=item.seed,
-            model_uri=item.model_uri,
-            model_version=item.model_version,
-            model_digest=item.model_digest,
-            step=item.step,
-            matched_dose=item.matched_dose,
-            preset=item.preset,
-            prompt_style=item.prompt_style,
-            backend=item.backend,
-            sampling_seed=item.sampling_seed,
-            runs=dict(item.runs),
+            **{name: getattr(item, name) for name in kept},
             correct={score.key: score.correct for score in item.scores},
-            leakage=item.leakage,
         )
         for item in arm.evaluations
     )

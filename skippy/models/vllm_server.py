@@ -48,23 +48,14 @@ NOISES: Mapping[str, Mapping[str, str]] = {
 
 @dataclass(frozen=True)
 class Serving:
-    """What one server answers for.
+    """What one server answers for."""
 
-    Attributes:
-        weights: checkpoint directory of the base.
-        adapters: name → directory of a PEFT adapter.
-        rank: the largest of theirs.
-        gpus: it may use.
-        options: further ones of `vllm serve`, as a person would type them; they come last and win.
-        noise: that draws the tokens, of `NOISES`.
-    """
-
-    weights: Path
-    adapters: Mapping[str, Path] = field(default_factory=dict)
-    rank: int = 0
-    gpus: int = 1
-    options: str = ""
-    noise: str = OWN_NOISE
+    weights: Path  # checkpoint directory of the base
+    adapters: Mapping[str, Path] = field(default_factory=dict)  # name → directory of a PEFT adapter
+    rank: int = 0  # the largest of theirs
+    gpus: int = 1  # it may use
+    options: str = ""  # further ones of `vllm serve`, as a person would type them; they come last and win
+    noise: str = OWN_NOISE  # that draws the tokens, of `NOISES`
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -123,6 +114,11 @@ def choose_noise() -> str:
     return OWN_NOISE
 
 
+def environment(noise: str) -> dict[str, str]:
+    """Of a server: this process's, and what it is to draw with."""
+    return ENVIRONMENT | os.environ | dict(NOISES[noise])
+
+
 def require_noise(noise: str, engine: Engine) -> None:
     """Check that a healthy server draws with the noise it was started for.
 
@@ -147,7 +143,7 @@ def require_room(serving: Serving) -> None:
         BackendError: a rank is above what vLLM serves.
         ConfigError: the weights do not fit on the GPUs, or the options cannot be read.
     """
-    command_line(serving, _gpu_bytes())
+    command_line(serving, gpu_bytes())
 
 
 def start_vllm(serving: Serving, log: Path) -> Engine:
@@ -157,12 +153,12 @@ def start_vllm(serving: Serving, log: Path) -> Engine:
         ConfigError: vLLM is not installed, or an option cannot be read.
     """
     require_vllm()
-    words = command_line(serving, _gpu_bytes())
+    words = command_line(serving, gpu_bytes())
     return Engine.start(
         lambda port: [*words, "--port", str(port)],
         name="vLLM",
         log=log,
-        environment=ENVIRONMENT | os.environ | dict(NOISES[serving.noise]),
+        environment=environment(serving.noise),
     )
 
 
@@ -287,7 +283,8 @@ def weights_bytes(checkpoint: Path) -> int:
     return sum(file.stat().st_size for file in checkpoint.glob("*.safetensors"))
 
 
-def _gpu_bytes() -> int:
+def gpu_bytes() -> int:
+    """Memory of one GPU; 0 where there is none."""
     if not torch.cuda.is_available():
         return 0
     return int(torch.cuda.get_device_properties(0).total_memory)

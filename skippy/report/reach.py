@@ -13,10 +13,9 @@ from itertools import pairwise
 from statistics import fmean
 
 from skippy.core.variants import is_untrained, of_role
+from skippy.report.means import POINTS
 from skippy.report.pairing import difference_table, find_mismatch
 from skippy.results import Arm, Comparison
-
-POINTS = 100.0
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 from skippy.errors import ReportError
 from skippy.report.conclusions import GateStep, PairVerdict, Planning, Sensitivity, VariantVerdict
-from skippy.results import LeakageFacts, Provenance
+from skippy.results import LeakageFacts, PromotionState, Provenance
 
 REPORT_FILE = "report/report.json"
 Record = TypeVar("Record")
@@ -77,17 +77,12 @@ class WinnerEntry:
 
 
 @dataclass(frozen=True)
-class PromotionEntry:
+class PromotionEntry(PromotionState):
     """The gate, and what the registry said before this report."""
 
     is_allowed: bool = False
     steps: tuple[GateStep, ...] = ()
     registered_model: str = ""
-    champion: str = ""
-    previous: str = ""
-    who: str = ""
-    when: str = ""
-    why: str = ""
 
 
 @dataclass(frozen=True)

@@ -144,6 +144,7 @@ def test_a_version_whose_bytes_are_not_those_written_is_not_evaluated(tracker, b
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.chmod(0o644)
+    weights.chmod(0o644)
     weights.write_bytes(content)
     with pytest.raises(CheckpointError, match="not what was written"):
         find_subject(version.uri, base.name, base, tracker)

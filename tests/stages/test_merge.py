@@ -118,6 +118,7 @@ def test_the_same_merge_is_taken_where_asked_and_only_while_its_weights_are_whol
     assert half.model_uri != first.model_uri, "another scale is another merge"
     weights = scene.tracker.models.resolve(first.model_uri).path / "model.safetensors"
     weights.chmod(0o644)
+    weights.chmod(0o644)
     weights.write_bytes(weights.read_bytes()[:-1] + b"\0")
     assert merge.run(asked, scene.tracker).model_uri not in (first.model_uri, half.model_uri)
 

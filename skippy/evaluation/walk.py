@@ -66,15 +66,9 @@ def plan_walk(
     """One sample a problem, on a smaller set, and everyday prompts as they come.
 
     Args:
-        train: the training whose checkpoints are asked.
-        base: what it was trained on.
         character: whose rules score the everyday answers.
-        problems: sources of the mathematics.
         limit: problems to ask; 0: the first `FRONTIER_PROBLEMS`.
-        sampling: preset.
-        seed: of the evaluation.
         generator: who answers; no server of others has the checkpoints.
-        answers: kind of the reference answers.
 
     Raises:
         ConfigError: the preset does not fit into the base's context.
@@ -144,9 +138,9 @@ def walk(plan: Plan, base: Base, tracker: Tracker, stage: StageRun) -> dict[str,
     personas = persona_by_step(samples)
     for step, persona in personas.items():
         stage.log_metrics({"frontier/persona": persona}, step=step)
-    logger.info(
-        "eval: persona by step: %s", ", ".join(f"{step}: {value:.2f}" for step, value in personas.items())
-    )
+    unit, scale = ("dose", 100) if find_variant(plan.subject.variant).is_dosed else ("step", 1)
+    curve = ", ".join(f"{step / scale:g}: {value:.2f}" for step, value in personas.items())
+    logger.info("eval: persona by %s: %s", unit, curve)
     return {f"frontier/persona/{step}": value for step, value in personas.items()}
 
 

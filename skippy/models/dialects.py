@@ -50,7 +50,7 @@ def _write_plain(sampling: Sampling) -> dict[str, Any]:
 
 def _write_extended(sampling: Sampling) -> dict[str, Any]:
     # Left out, top_k would be the one of the model's generation_config.json; −1 is all tokens.
-    return {**_write_plain(sampling), "extra_body": {"top_k": sampling.top_k or -1}}
+    return {**_write_plain(sampling), "top_k": sampling.top_k or -1}
 
 
 def _write_generation_config(sampling: Sampling) -> dict[str, Any]:
@@ -58,7 +58,7 @@ def _write_generation_config(sampling: Sampling) -> dict[str, Any]:
     config: dict[str, Any] = {"do_sample": sampling.temperature > 0, "max_new_tokens": sampling.max_tokens}
     if sampling.temperature > 0:
         config |= {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": sampling.top_k}
-    return {"max_tokens": sampling.max_tokens, "extra_body": {"generation_config": json.dumps(config)}}
+    return {"max_tokens": sampling.max_tokens, "generation_config": json.dumps(config)}
 
 
 PLAIN = Dialect("plain OpenAI protocol", _write_plain, ("top_k",))

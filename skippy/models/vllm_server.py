@@ -78,7 +78,7 @@ def require_room(serving: Serving) -> None:
         BackendError: a rank is above what vLLM serves.
         ConfigError: the weights do not fit on the GPUs, or the options cannot be read.
     """
-    command_line(serving, _gpu_bytes())
+    command_line(serving, gpu_bytes())
 
 
 def start_vllm(serving: Serving, log: Path) -> Engine:
@@ -88,7 +88,7 @@ def start_vllm(serving: Serving, log: Path) -> Engine:
         ConfigError: vLLM is not installed, or an option cannot be read.
     """
     require_vllm()
-    words = command_line(serving, _gpu_bytes())
+    words = command_line(serving, gpu_bytes())
     environment = ENVIRONMENT | os.environ
     return Engine.start(
         lambda port: [*words, "--port", str(port)], name="vLLM", log=log, environment=environment
@@ -216,7 +216,8 @@ def weights_bytes(checkpoint: Path) -> int:
     return sum(file.stat().st_size for file in checkpoint.glob("*.safetensors"))
 
 
-def _gpu_bytes() -> int:
+def gpu_bytes() -> int:
+    """Memory of one GPU; 0 where there is none."""
     if not torch.cuda.is_available():
         return 0
     return int(torch.cuda.get_device_properties(0).total_memory)

@@ -69,25 +69,16 @@ class EvalResult:
 
 @dataclass(frozen=True)
 class EvalPlan:
-    """What is asked of whom, found or refused before a run is opened.
+    """What is asked of whom, found or refused before a run is opened."""
 
-    Attributes:
-        config: parameters in force: those of then, where samples are scored again.
-        base: what the model was made from.
-        asked: questions, model and sampling.
-        opinions: of others, opened.
-        prompts_digest: of the person's own prompts; `character` without.
-        samples: those of an earlier evaluation, scored anew; None: they are to be generated.
-        finished: an earlier evaluation of the same, if it is to be taken.
-    """
-
-    config: EvalConfig
-    base: Base
-    asked: Plan
-    opinions: Opinions
-    prompts_digest: str = OF_CHARACTER
+    config: EvalConfig  # parameters in force: those of then, where samples are scored again
+    base: Base  # what the model was made from
+    asked: Plan  # questions, model and sampling
+    opinions: Opinions  # of others, opened
+    prompts_digest: str = OF_CHARACTER  # of the person's own prompts; `character` without
+    # those of an earlier evaluation, scored anew; None: they are to be generated
     samples: tuple[Sample, ...] | None = None
-    finished: RunRecord | None = None
+    finished: RunRecord | None = None  # an earlier evaluation of the same, if it is to be taken
 
     @property
     def work(self) -> str:
@@ -133,7 +124,7 @@ def run(config: EvalConfig, tracker: Tracker) -> EvalResult:
             metrics = record(plan.samples, asked, plan, stage)
         else:
             metrics = _ask(asked, plan, tracker, stage)
-        logger.info("next: %s", next_command("compare", config, stage.manager))
+        stage.say_next(next_command("compare", config, stage.manager))
         return EvalResult(stage.run_id, metrics)
 
 

@@ -24,6 +24,7 @@ from skippy.core.answers import extract_integer
 from skippy.core.sampling import PRESETS, Sampling
 from skippy.errors import BackendError
 from skippy.lab.paths import LAB_CHECKPOINT
+from skippy.models import openai_backend
 from skippy.models.dialects import EXTENDED, PLAIN, TRANSFORMERS
 from skippy.models.generation import Request, TransformersBackend
 from skippy.models.loading import load_model, load_tokenizer
@@ -44,7 +45,7 @@ class Server(ThreadingHTTPServer):
     def __init__(self, owner="vllm", **answers):
         super().__init__(("127.0.0.1", 0), Handler)
         self.owner, self.answers = owner, answers
-        self.asked, self.keys, self.in_flight, self.peak = [], [], 0, 0
+        self.asked, self.keys, self.in_flight, self.peak, self.connections = [], [], 0, 0, 0
         self.lock = threading.Lock()
 
     @property
@@ -53,6 +54,12 @@ class Server(ThreadingHTTPServer):
 
 
 class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def setup(self):
+        super().setup()
+        self.server.connections += 1
+
     def log_message(self, *_):
         pass
 
@@ -134,6 +141,25 @@ def test_each_request_gets_its_own_answer_with_bounded_concurrency():
         assert {each.tokens for each in made.values()} == {5}
         assert 2 <= server.peak <= 4
         assert len(server.asked) == 20
+
+
+def test_connections_are_kept():
+    with serving(seconds=0) as server:
+        collect(OpenAIBackend(server.url, "m", concurrency=3), requests(40))
+        assert server.connections <= 3 + 1  # and one to ask who it is
+
+
+def test_a_question_asked_again_is_rendered_once(tokenizer, monkeypatch):
+    rendered = []
+    render = openai_backend.render_prompt
+    monkeypatch.setattr(
+        openai_backend, "render_prompt", lambda *given: rendered.append(given) or render(*given)
+    )
+    with serving(seconds=0) as server:
+        asked = [replace(one, id=f"{one.id}/{k}", seed=k) for one in requests(2) for k in range(5)]
+        made = collect(OpenAIBackend(server.url, "m", tokenizer=tokenizer), asked)
+    assert {each.text for each in made.values()} == {f"say {n} #{k}" for n in range(2) for k in range(5)}
+    assert len(rendered) == 2
 
 
 def test_streams_as_answers_come():

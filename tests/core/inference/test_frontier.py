@@ -25,7 +25,9 @@ def curve(personas: list[list[float]], shares: list[list[float]], arm: str = "v3
     levels = np.array(personas, dtype=float).T
     scores = np.repeat(np.array(shares, dtype=float).T[..., None], 3, axis=2)
     alphas = tuple(np.linspace(0, 1, len(levels)).tolist())
-    return Curve(arm, DOSE, alphas, tuple(range(levels.shape[1])), scores, levels)
+    return Curve(
+        arm, DOSE, alphas, tuple(range(levels.shape[1])), scores, levels, np.full_like(levels, np.nan)
+    )
 
 
 def test_what_is_kept_lies_between_neighbouring_doses() -> None:

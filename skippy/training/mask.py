@@ -196,9 +196,6 @@ def read_statistics(
     """a_j = sqrt(mean_t x_tj²) of every input, by condition and for two halves of the character's and plain prompts.
 
     Args:
-        model: the base.
-        tokenizer: of the model.
-        targets: whose inputs are read.
         answers: of the base; read without system prompt, answer tokens only.
         seed: of the split of the prompts into halves.
 

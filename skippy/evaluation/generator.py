@@ -48,6 +48,12 @@ class Generator:
     gpus: int = 1  # that a vLLM of our own may use
     engine_options: str = ""  # further ones of `vllm serve`
     logs: Path = Path("engine")  # directory for the log of a server of our own
+    noise: str = ""  # that draws its tokens; empty: as it does by itself
+
+    @property
+    def name(self) -> str:
+        """What the record says of it: samples of two names are not compared."""
+        return f"{self.backend} {self.noise}".strip()
 
 
 HERE = Generator()
@@ -116,7 +122,12 @@ def _open_vllm(
     shapes = checkpoint.shapes
     ranks = [int(require_servable(path, shapes).config["r"]) for path in adapters.values()]
     serving = Serving(
-        weights, dict(adapters), max(ranks, default=0), generator.gpus, options=generator.engine_options
+        weights,
+        dict(adapters),
+        max(ranks, default=0),
+        generator.gpus,
+        options=generator.engine_options,
+        noise=generator.noise,
     )
     if not generator.base_url:
         require_room(serving)

@@ -11,7 +11,7 @@ import json
 import urllib.error
 import urllib.request
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from skippy.core.sampling import Sampling
@@ -62,7 +62,9 @@ def _write_generation_config(sampling: Sampling) -> dict[str, Any]:
 
 
 PLAIN = Dialect("plain OpenAI protocol", _write_plain, ("top_k",))
-EXTENDED = Dialect("vLLM or SGLang", _write_extended, takes_template_arguments=True)
+EXTENDED = Dialect("SGLang", _write_extended, takes_template_arguments=True)
+# Whole seeds: with the plugin of `vllm_noise` they give the very sample of an evaluation in process.
+VLLM = replace(EXTENDED, name="vLLM", seed_bits=48)
 # Also turns frequency_penalty into a repetition penalty; release 5.23.
 TRANSFORMERS = Dialect(
     "transformers serve",
@@ -72,7 +74,7 @@ TRANSFORMERS = Dialect(
 )
 # Answers with the evaluation's own backend, so that a whole seed gives the very sample of an evaluation in process.
 OWN = Dialect("skippy serve", _write_extended, ("logprobs",), takes_template_arguments=True, seed_bits=48)
-OWNERS = {"vllm": EXTENDED, "sglang": EXTENDED, "skippy": OWN}
+OWNERS = {"vllm": VLLM, "sglang": EXTENDED, "skippy": OWN}
 
 
 def find_dialect(base_url: str, api_key: str) -> Dialect:

@@ -17,9 +17,11 @@ from skippy.errors import BackendError, ConfigError
 from skippy.models.engine import Engine
 from skippy.models.prompts import template_arguments
 from skippy.models.vllm_server import (
-    ENVIRONMENT,
+    OWN_NOISE,
     Serving,
+    choose_noise,
     command_line,
+    environment,
     gpu_bytes,
     require_vllm,
     weights_bytes,
@@ -124,6 +126,7 @@ def start(
         BackendError: an engine does not come up; those started here are stopped.
     """
     groups = [[one] for one in served] if kind == VLLM else [list(served)]
+    noise = choose_noise() if kind == VLLM else OWN_NOISE
     started: list[Engine] = []
     try:
         for group in groups:
@@ -134,7 +137,7 @@ def start(
                     lambda port, group=group: command(kind, group, port, device, places),  # type: ignore[misc]
                     name=f"{name} ({', '.join(one.name for one in group)})",
                     log=log,
-                    environment=ENVIRONMENT | os.environ | places.environment(group[0].name)
+                    environment=environment(noise) | places.environment(group[0].name)
                     if kind == VLLM
                     else None,
                 )

@@ -37,7 +37,7 @@ from skippy.evaluation.suites import (
     under_prompt,
 )
 from skippy.evaluation.walk import plan_walk, require_all_checkpoints, require_own, walk
-from skippy.models.vllm_server import require_vllm
+from skippy.models.vllm_server import OWN_NOISE, choose_noise, require_vllm
 from skippy.resolve.bases import Base, open_base
 from skippy.resolve.code import EVALUATION, EVALUATION_CODE, code_digest
 from skippy.resolve.devices import pick_device
@@ -173,6 +173,7 @@ def resolve(config: EvalConfig, tracker: Tracker) -> EvalPlan:
         config.gpus,
         config.engine_options,
         tracker.store.root / ".skippy" / "engine",
+        _noise(config, regraded),
     )
     if is_walk:
         own: dict[str, str] = {CHARACTER_DIGEST: character.digest}
@@ -201,7 +202,7 @@ def _require_engine(config: EvalConfig) -> None:
     Raises:
         ConfigError: `gpus` or `engine_options` are given to a server of others, or vLLM is not here.
     """
-    is_own = config.backend == VLLM and not config.base_url
+    is_own = _is_own(config)
     idle = {"gpus": config.gpus != 1, "engine_options": bool(config.engine_options)}
     if not is_own and any(idle.values()):
         raise ConfigError(
@@ -213,6 +214,18 @@ def _require_engine(config: EvalConfig) -> None:
         )
     if is_own and not config.regrade:
         require_vllm()
+
+
+def _is_own(config: EvalConfig) -> bool:
+    """Whether an engine is started here."""
+    return config.backend == VLLM and not config.base_url
+
+
+def _noise(config: EvalConfig, regraded: RunRecord | None) -> str:
+    """What draws the tokens of an engine of our own, or drew those that are scored again."""
+    if regraded:
+        return regraded.tags[Tag.BACKEND].partition(" ")[2]
+    return choose_noise() if _is_own(config) else OWN_NOISE
 
 
 def _finished(plan: EvalPlan, tracker: Tracker) -> RunRecord | None:
@@ -320,7 +333,7 @@ def _tags(plan: EvalPlan) -> dict[str, str]:
         Tag.PROBLEMS: config.problems,
         Tag.PROBLEMS_DIGEST: asked.problems.digest if asked.problems else "",
         CHARACTER_DIGEST: asked.character.digest,
-        Tag.BACKEND: config.backend,
+        Tag.BACKEND: asked.generator.name,
         WORK: plan.work,
         EVALUATION_CODE: code_digest(EVALUATION),
     }
@@ -348,7 +361,7 @@ def _as_recorded(config: EvalConfig, record: RunRecord, tracker: Tracker) -> Eva
         limit=int(then["limit"]),
         samples=int(then["samples"]),
         sampling=record.tags[Tag.SAMPLING],
-        backend=record.tags[Tag.BACKEND],
+        backend=record.tags[Tag.BACKEND].partition(" ")[0],
         prompts=str(then.get("prompts", "")),
         # Not the parameter of then: before there was this tag, a seed named the work and drew nothing.
         seed=int(record.tags.get(SAMPLING_SEED, "0")),

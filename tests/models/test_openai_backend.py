@@ -25,7 +25,7 @@ from skippy.core.sampling import PRESETS, Sampling
 from skippy.errors import BackendError
 from skippy.lab.paths import LAB_CHECKPOINT
 from skippy.models import openai_backend
-from skippy.models.dialects import EXTENDED, PLAIN, TRANSFORMERS
+from skippy.models.dialects import EXTENDED, PLAIN, TRANSFORMERS, VLLM
 from skippy.models.generation import Request, TransformersBackend
 from skippy.models.loading import load_model, load_tokenizer
 from skippy.models.openai_backend import OpenAIBackend
@@ -176,10 +176,10 @@ def test_streams_as_answers_come():
 @pytest.mark.parametrize(
     ("owner", "dialect", "sampling", "is_supported", "sent"),
     [
-        ("vLLM", EXTENDED, PRESETS["qwen3vl-instruct"], True, {"top_k": 40, "presence_penalty": 2.0}),
+        ("vLLM", VLLM, PRESETS["qwen3vl-instruct"], True, {"top_k": 40, "presence_penalty": 2.0}),
         (
             "vllm",
-            EXTENDED,
+            VLLM,
             Sampling(),
             True,
             {"top_k": -1, "temperature": 1.0, "top_p": 1.0, "max_tokens": 256},
@@ -221,9 +221,9 @@ def test_the_end_of_the_url_the_key_and_a_long_seed_are_what_servers_take():
     with serving() as server:
         asked = [replace(requests(1)[0], seed=(5 << 31) + 7)]
         backend = OpenAIBackend(server.url + "/", "m", api_key="secret")
-        assert backend.dialect is EXTENDED
+        assert backend.dialect is VLLM
         collect(backend, asked)
-        assert [body["seed"] for body in server.asked] == [7]
+        assert [body["seed"] for body in server.asked] == [(5 << 31) + 7]
         assert server.keys == ["Bearer secret"] * 2  # who it is, and one answer
 
 

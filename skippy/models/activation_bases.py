@@ -11,7 +11,7 @@ kept out of the leading directions at every step, instead of being started outsi
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,7 @@ class ActivationSolver:
         self,
         path: Path,
         targets: Sequence[Target],
-        problems: Sequence[Problem],
+        problems: Callable[[], Sequence[Problem]],
         device: torch.device,
         *,
         style: str,
@@ -77,7 +77,7 @@ class ActivationSolver:
         model, tokenizer = load_model(self._path, device=self._device), load_tokenizer(self._path)
         readings = [
             _reading(tokenizer, problem, self._style, FRESH if index % 3 == 2 else FIT)
-            for index, problem in enumerate(self._problems)
+            for index, problem in enumerate(self._problems())
         ]
         started = time.monotonic()
         for targets, squares in _second_moments(model, readings, todo, pad_id(tokenizer)):

@@ -23,23 +23,14 @@ CHARACTER, PLAIN, PLAIN_B, PLAIN_C = "character", "plain", "plain-b", "plain-c"
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer of the base.
+    """One answer of the base."""
 
-    Attributes:
-        condition: under which prompt it was given, one of the four above.
-        prompt: the person's words.
-        system: the system prompt; None without.
-        index: of the sample.
-        text: the answer, special tokens left out.
-        is_complete: whether it ended by itself.
-    """
-
-    condition: str
-    prompt: str
-    system: str | None
-    index: int
-    text: str
-    is_complete: bool
+    condition: str  # under which prompt it was given, one of the four above
+    prompt: str  # the person's words
+    system: str | None  # the system prompt; None without
+    index: int  # of the sample
+    text: str  # the answer, special tokens left out
+    is_complete: bool  # whether it ended by itself
 
 
 @dataclass(frozen=True)

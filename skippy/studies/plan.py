@@ -29,52 +29,30 @@ WHOLE_MASK = 1.0
 
 @dataclass(frozen=True)
 class StudyPlan:
-    """What a study runs.
+    """What a study runs."""
 
-    Attributes:
-        file: where it was read.
-        name: of the study.
-        note: a sentence for its run.
-        base_model: as in every stage.
-        character: as in every stage.
-        k: protected directions a target.
-        preset: hyperparameters that training doses change; `auto` as in `train`.
-        margin: δ, a share of one.
-        arms: variants, of every kind.
-        training: training doses.
-        alphas: scales at which each update is played back, ascending.
-        seeds: training seeds.
-        problems: sources, as in `eval`.
-        limit: first so many problems; 0: all.
-        samples: answers a problem.
-        sampling: preset.
-        max_tokens: cuts the preset's; 0: as it is.
-        sampling_seed: of every answer, the same for all cells.
-        predictions: stated before the run.
-        own_alphas: arm → its scales, where they are others.
-        lines: top-level field → its line.
-    """
-
-    file: Path
-    name: str
-    note: str
-    base_model: str
-    character: str
-    k: int
-    preset: str
-    margin: float
-    arms: tuple[str, ...]
-    training: tuple[TrainingDose, ...]
-    alphas: tuple[float, ...]
-    seeds: tuple[int, ...]
-    problems: str
-    limit: int
-    samples: int
-    sampling: str
-    max_tokens: int
-    sampling_seed: int
-    predictions: tuple[Prediction, ...]
+    file: Path  # where it was read
+    name: str  # of the study
+    note: str  # a sentence for its run
+    base_model: str  # as in every stage
+    character: str  # as in every stage
+    k: int  # protected directions a target
+    preset: str  # hyperparameters that training doses change; `auto` as in `train`
+    margin: float  # δ, a share of one
+    arms: tuple[str, ...]  # variants, of every kind
+    training: tuple[TrainingDose, ...]  # training doses
+    alphas: tuple[float, ...]  # scales at which each update is played back, ascending
+    seeds: tuple[int, ...]  # training seeds
+    problems: str  # sources, as in `eval`
+    limit: int  # first so many problems; 0: all
+    samples: int  # answers a problem
+    sampling: str  # preset
+    max_tokens: int  # cuts the preset's; 0: as it is
+    sampling_seed: int  # of every answer, the same for all cells
+    predictions: tuple[Prediction, ...]  # stated before the run
+    # arm → its scales, where they are others
     own_alphas: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    # top-level field → its line
     lines: Mapping[str, int] = field(default_factory=dict, compare=False, repr=False)
 
     @property

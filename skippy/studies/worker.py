@@ -51,21 +51,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class Bench:
-    """Where one worker works.
+    """Where one worker works."""
 
-    Attributes:
-        tracker: the shared store.
-        parent: run id of the study.
-        device: cpu, cuda or auto.
-        rank: of the worker; the first cell that it tries.
-        retry_before: failed attempts older than this are tried again, milliseconds since the epoch.
-    """
-
-    tracker: Tracker
-    parent: str
-    device: str
-    rank: int = 0
-    retry_before: int = 0
+    tracker: Tracker  # the shared store
+    parent: str  # run id of the study
+    device: str  # cpu, cuda or auto
+    rank: int = 0  # of the worker; the first cell that it tries
+    retry_before: int = 0  # failed attempts older than this are tried again, milliseconds since the epoch
 
 
 def work(inputs: StudyInputs, bench: Bench) -> int:

@@ -19,7 +19,7 @@ from skippy.models.hooks import find_module
 from skippy.models.loading import load_model
 from skippy.resolve.dial import Dial
 from skippy.resolve.subjects import Subject
-from skippy.serving.engines import command
+from skippy.serving.engines import Places, command
 from skippy.serving.served import Served
 from skippy.stores.bias_switch import steered_kinds
 from skippy.stores.biases import BIASES_FILE, Biases, read_biases, write_biases
@@ -276,12 +276,12 @@ def test_vllm_is_refused_for_what_it_would_drop(tmp_path: Path, kind: str) -> No
         PRESETS["lab"],
     )
     if kind == "v_proj":
-        assert "--served-model-name" in " ".join(command("vllm", [one], 1, "cpu", 1))
+        assert "--served-model-name" in " ".join(command("vllm", [one], 1, "cpu", Places()))
         return
     for ask in (
         lambda: open_backend(Generator(backend="vllm"), tmp_path / "merged", PRESETS["lab"]),
-        lambda: command("vllm", [one], 1, "cpu", 1),
+        lambda: command("vllm", [one], 1, "cpu", Places()),
     ):
         with pytest.raises(BackendError, match="vllm does not read the bias of o_proj"):
             ask()
-    assert command("transformers", [one], 1, "cpu", 1)
+    assert command("transformers", [one], 1, "cpu", Places())

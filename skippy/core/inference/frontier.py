@@ -52,11 +52,6 @@ class Difference:
     seeds: int  # seeds there are
     bound: Bound | None  # the difference, first − second; None where fewer than two seeds reach the level
 
-    @property
-    def is_out_of_reach(self) -> bool:
-        """Whether too few seeds reach the level for anything to be said."""
-        return self.bound is None
-
 
 def kept_at(curve: Curve, persona: float | int) -> Float[np.ndarray, "seeds problems"]:
     """p̂ of each seed and problem where the persona first reaches `persona`; NaN rows where it never does.

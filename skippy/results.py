@@ -103,12 +103,11 @@ class UpdateFacts:
 
     parameters: float | None = None  # numbers that training set: entries of A and B, of a bias, of a mask
     relative_norm: float | None = None  # ‖W′ − W‖/‖W‖ over the weights that it changes, as stored
-    relative_shift: float | None = (
-        None  # of a bias, which changes no weight: ‖αb‖ over the module's usual output
-    )
     everyday_kl: float | None = None  # KL(arm‖base) in nats a token, on the arm's own everyday answers
     train_seconds: float | None = None  # wall time of the training
     prompt_tokens: float | None = None  # what every request carries in addition
+    # ‖αb‖ over the usual output of its module, of a bias, which changes no weight
+    relative_shift: float | None = None
 
 
 @dataclass(frozen=True)

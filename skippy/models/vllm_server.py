@@ -116,7 +116,10 @@ def choose_noise() -> str:
 
 def environment(noise: str) -> dict[str, str]:
     """Of a server: this process's, and what it is to draw with."""
-    return ENVIRONMENT | os.environ | dict(NOISES[noise])
+    # Importing TRL sets this to ERROR, and what we wait for and read in the log would not stand there.
+    level = os.environ.get("VLLM_LOGGING_LEVEL", "")
+    said = {"VLLM_LOGGING_LEVEL": level if level == "DEBUG" else "INFO"}
+    return ENVIRONMENT | os.environ | said | dict(NOISES[noise])
 
 
 def require_noise(noise: str, engine: Engine) -> None:

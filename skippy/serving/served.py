@@ -14,14 +14,18 @@ from skippy.core.variants import VARIANTS
 from skippy.errors import ConfigError, MissingRunError, nearest
 from skippy.models.profiles import AUTO
 from skippy.resolve.bases import Base, find_profile, open_base
+from skippy.resolve.files import RUN_ID
 from skippy.resolve.subjects import Subject, find_subject
 from skippy.serving.routes import SYSTEM_PROMPT
+from skippy.tracking.promotions import CHAMPION, PREVIOUS
 from skippy.tracking.registry import ALIAS, VERSION, parse_model_uri
 from skippy.tracking.tracker import Tracker
 
 logger = logging.getLogger(__name__)
 
 BASE = "base"
+REGISTERED = "skippy"
+"""The registered model whose aliases may be named without it."""
 PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._\-]*")
 
 
@@ -82,7 +86,11 @@ class Finder:
         Raises:
             MissingRunError: there is none; proposes what there is.
             CheckpointError: its files are not those that were written, or are none.
+            ConfigError: a word that means nothing.
         """
+        if asked in (CHAMPION, PREVIOUS):
+            asked = f"models:/{REGISTERED}@{asked}"
+        self._require_meaning(asked)
         uri, base_digest = asked, ""
         by_name = not asked.startswith("models:/")
         if not by_name:
@@ -93,7 +101,7 @@ class Finder:
         else:
             # Needs no base, which would be hashed for nothing.
             subject = find_subject(uri, "", None, self._tracker)
-        if subject.variant == BASE and by_name:
+        if by_name and subject.path == self._open().path:
             profile = self._open().profile
         else:  # a base under a prompt has no weights of its own to tell it by
             weights = str(subject.path) if subject.system else subject.uri
@@ -101,6 +109,30 @@ class Finder:
         preset = profile.sampling if self._sampling == AUTO else self._sampling
         called = name or name_for(asked)
         return Served(called, asked, subject, PRESETS[preset], base_digest, profile.is_for_cpu)
+
+    def known(self) -> list[str]:
+        """What can be asked for by name: the base, aliases, and the variants that are registered."""
+        versions = self._tracker.registry.versions(REGISTERED)
+        aliases = [alias for one in versions for alias in one.aliases if alias in (CHAMPION, PREVIOUS)]
+        variants = [one.tags.get("variant", "") for one in versions]
+        return list(dict.fromkeys([BASE, *aliases, *filter(VARIANTS.__contains__, variants)]))
+
+    def _require_meaning(self, asked: str) -> None:
+        """Refuse a word that is no name of ours and can be no place."""
+        known = (BASE, self.base_model, *VARIANTS)
+        is_place = any(mark in asked for mark in ":/\\.~") or Path(asked).exists()
+        if asked in known or is_place or RUN_ID.fullmatch(asked):
+            return
+        near = nearest(asked, (*known, CHAMPION, PREVIOUS))
+        raise ConfigError(
+            "There is no such model.",
+            where="model",
+            expected=", ".join(self.known()) + ", a models:/ URI, a merge run id, or a directory",
+            found=repr(asked),
+            next_step=f"did you mean {near}?"
+            if near
+            else "take one of these; skippy models lists the versions",
+        )
 
     def _open(self) -> Base:
         if self._base is None:
@@ -168,7 +200,7 @@ def check_arms(arms: str) -> None:
     Raises:
         ConfigError: it is near a known word and no run id, URI or directory.
     """
-    known = (BASE, *VARIANTS)
+    known = (BASE, CHAMPION, PREVIOUS, *VARIANTS)
     for part in filter(None, (piece.strip() for piece in arms.split(","))):
         near = nearest(part, known)
         if part not in known and near and not Path(part).exists() and ":" not in part:

@@ -17,7 +17,6 @@ from skippy.evaluation.metrics import BASE_STEP, FRONTIER, persona_by_step, samp
 from skippy.evaluation.suites import BANAL
 from skippy.resolve.bases import Base
 from skippy.resolve.devices import pick_device
-from skippy.resolve.runs import CHARACTER_DIGEST
 from skippy.resolve.workspaces import claim_workspace, discard_workspace
 from skippy.stores.changes import Change, read_change
 from skippy.stores.samples import read_samples
@@ -157,7 +156,7 @@ def _require_walks(walks: Sequence[RunRecord], train_run: str) -> None:
 
 def _character_of(train: RunRecord, named: str) -> Character:
     """The character that a training is towards: the one named, else the bundled one of its name."""
-    wanted = train.tags.get(CHARACTER_DIGEST, "")
+    wanted = train.tags.get(Tag.CHARACTER_DIGEST, "")
     bundled = bundled_characters()
     # A file is meant; a bundled name may be the default, and then the training knows better.
     names = (named, train.character) if {named, train.character} <= set(bundled) else (named,)

@@ -19,9 +19,10 @@ from mlflow.utils.mlflow_tags import MLFLOW_PROJECT_ENV, MLFLOW_SOURCE_NAME, MLF
 
 from skippy.errors import TrackingError
 from skippy.redaction import redact
-from skippy.tracking.connection import EXPERIMENT, Store, local_path
+from skippy.tracking.connection import EXPERIMENT, Store
 from skippy.tracking.declared import forget_declared_secrets
 from skippy.tracking.outbox import end_of_run, tag_values
+from skippy.tracking.places import local_path
 from skippy.tracking.refusals import translate, translated_errors
 from skippy.tracking.signals import RUN_ID_VARIABLE, Terminated, process_tag, stop_when_orphaned, terminating
 from skippy.tracking.stage_run import StageRun, cut

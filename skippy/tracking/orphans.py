@@ -22,7 +22,8 @@ from mlflow.entities import LoggedModel
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-from skippy.tracking.connection import Store, local_path
+from skippy.tracking.connection import Store
+from skippy.tracking.places import local_path
 from skippy.tracking.refusals import translated_errors
 from skippy.tracking.tags import Tag
 

@@ -142,6 +142,11 @@ def test_only_a_run_of_this_project_is_one_of_ours(tmp_path: Path, monkeypatch) 
         (PermissionError(errno.EACCES, "Permission denied", "/data/x"), SystemRefused, "permission"),
         (MlflowException("database is locked\nmore"), TrackingError, "database is locked"),
         (OperationalError("INSERT", {}, Exception("disk I/O error")), TrackingError, "disk I/O error"),
+        (
+            OperationalError("INSERT", {}, Exception("database or disk is full")),
+            TrackingError,
+            "free some space",
+        ),
     ],
 )
 def test_errors_of_the_system_and_the_store_are_ours(error: Exception, kind: type, said: str) -> None:

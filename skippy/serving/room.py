@@ -49,7 +49,6 @@ class Room:
     Args:
         offers: those of a server, or none yet.
         load: finds and starts a model by the name a person gives; None at a server, which has what it has.
-        api_key: sent to the server.
         loadable: names that `load` knows.
     """
 

@@ -65,10 +65,7 @@ class Finder:
     """Finds what is to be served; the base is opened once, and only where something is named by it.
 
     Args:
-        base_model: what the person calls the base.
-        profile: name of a profile, or `auto`.
         sampling: preset of the answers, or `auto`: that of each model's profile.
-        tracker: where versions and merges are found.
     """
 
     def __init__(self, base_model: str, profile: str, sampling: str, tracker: Tracker) -> None:
@@ -172,8 +169,6 @@ def find_all(model: str, arms: str, finder: Finder) -> tuple[Served, ...]:
 
     Args:
         model: what is served where `arms` is empty.
-        arms: comma-separated; base, variants, URIs, run ids, directories.
-        finder: who looks.
 
     Raises:
         ConfigError: an arm is there twice.

@@ -215,9 +215,7 @@ def asked_targets(config: Mapping[str, Any], linears: Iterable[str], where: str)
     """The modules of a base that the config says were adapted, by PEFT's rules.
 
     Args:
-        config: the adapter's.
         linears: names of the base's matrices, embeddings left out.
-        where: the config, for errors.
     """
     targets = config.get("target_modules")
     if not targets:

@@ -84,10 +84,6 @@ def search_for(
     """The search for the α at which a training has the persona asked for, or that of the other arms.
 
     Args:
-        tracker: where trainings are.
-        base: what they trained.
-        adapter: of this training.
-        train_run: its run id.
         walk_runs: checkpoint evaluations of this training and the others.
         character: as named, and the default where nobody named one.
         prompts: file of own prompts, or empty.

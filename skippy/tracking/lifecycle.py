@@ -38,13 +38,7 @@ PARAMS_PER_BATCH = 100
 
 @contextmanager
 def supervised(store: Store, name: str, tags: Mapping[str, str]) -> Iterator[StageRun]:
-    """Begin a run, run a stage's body; whatever ends it, the run gets the status that says so.
-
-    Args:
-        store: where the run is.
-        name: of the run.
-        tags: of the run.
-    """
+    """Begin a run, run a stage's body; whatever ends it, the run gets the status that says so."""
     with terminating() as signals:
         run, stub = begin(store, name, tags)
         late_status = "FAILED"

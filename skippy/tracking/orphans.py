@@ -59,7 +59,6 @@ def sweep_orphans(store: Store, orphans: Sequence[Orphan] | None = None) -> list
     """Remove the orphans that are safe to remove; returns those.
 
     Args:
-        store: where they are.
         orphans: from `find_orphans`; None looks for them.
     """
     swept = []

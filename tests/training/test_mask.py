@@ -18,7 +18,9 @@ from skippy.presets.methods import MaskSettings
 from skippy.stores.answers import CHARACTER, PLAIN, PLAIN_B, PLAIN_C, Answer, Answers
 from skippy.stores.changes import read_change
 from skippy.stores.checkpoints import Checkpoint
-from skippy.training.mask import MaskMaker, input_of, read_statistics, survey_masks
+from skippy.training.mask import MaskMaker
+from skippy.training.mask_statistics import input_of, read_statistics
+from skippy.training.mask_survey import survey_masks
 
 BASE = Checkpoint.open(LAB_CHECKPOINT)
 TARGETS = tuple(t for t in find_targets(BASE.config, BASE.shapes) if t.layer == 1)

@@ -319,9 +319,11 @@ def _leakage(train: RunRecord | None, merge: RunRecord | None) -> LeakageFacts |
 def _update(train: RunRecord | None, merge: RunRecord | None, record: RunRecord) -> UpdateFacts:
     """What the arm changes and costs, as far as its runs say."""
     made, merged = (run.metrics if run else {} for run in (train, merge))
+    shift, alpha = made.get("steer/relative_shift"), merged.get("merge/alpha")
     return UpdateFacts(
         parameters=made.get("train/parameters"),
         relative_norm=merged.get("merge/relative_norm"),
+        relative_shift=None if shift is None or alpha is None else alpha * shift,
         everyday_kl=record.metrics.get("banal/kl_to_base"),
         train_seconds=made.get("train/seconds"),
         prompt_tokens=merged.get("merge/prompt_tokens"),

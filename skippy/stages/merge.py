@@ -174,8 +174,22 @@ def _merge(
         if plan.source.prompted:
             figures = {"merge/prompt_tokens": float(plan.source.prompted.tokens)}
         stage.log_metrics(figures, model_id=draft.model_id)
-        version = draft.register(config.registered_model, plan.tags)
+        version = draft.register(config.registered_model, plan.tags, _lineage(plan, stage, tracker))
+        page = tracker.store.version_page(version.name, version.version)
+        stage.describe(note=f"{stage.note} It is [{version.uri}]({page}).")
     return record(account, version.uri, draft.model_id, plan, stage)
+
+
+def _lineage(plan: MergePlan, stage: StageRun, tracker: Tracker) -> str:
+    """What a version was made of, as links; a comparison writes a card in its place, which has them too."""
+    runs = {"merge": stage.run_id, "train": plan.source.train_run, "svd": plan.source.svd_run}
+    lines = [
+        f"- {role} run [{run}]({tracker.store.run_page.replace('{run}', run)})"
+        for role, run in runs.items()
+        if run
+    ]
+    said = f"{plan.source.description} merged into {plan.base.name}, not compared yet."
+    return "\n".join([said, "", *lines, f"- base {plan.base.digest}"])
 
 
 def _write(config: MergeConfig, alpha: float, plan: MergePlan, destination: Path) -> MergeAccount:

@@ -69,6 +69,10 @@ class Store:
         """Where MLflow's UI shows one run, with `{run}` for its id."""
         return self.page.partition("?")[0] + "/{run}"
 
+    def version_page(self, name: str, version: int) -> str:
+        """Where MLflow's UI shows a registered version."""
+        return f"{self.page.partition('#')[0]}#/models/{quote(name)}/versions/{version}"
+
     @property
     def lock_path(self) -> Path | None:
         """A file to lock for changes that must not interleave; None where other machines may write too."""

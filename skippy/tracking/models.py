@@ -101,11 +101,13 @@ class ModelDraft:
             client.log_outputs(self._run.run_id, [LoggedModelOutput(self.model_id, 0)])
         self.is_ready = True
 
-    def register(self, registered_model: str, version_tags: Mapping[str, object]) -> ModelVersionRecord:
+    def register(
+        self, registered_model: str, version_tags: Mapping[str, object], description: str = ""
+    ) -> ModelVersionRecord:
         """Make it the next version of `registered_model`; finishes the model first."""
         self.finish()
         self.version = self._registry.create_version(
-            registered_model, self.model_id, self._run.run_id, version_tags
+            registered_model, self.model_id, self._run.run_id, version_tags, description
         )
         return self.version
 

@@ -79,6 +79,20 @@ def test_the_training_of_the_character_is_merged_not_the_newest(scene: Scene, ch
     assert run["skippy.character"] == version["character"] == character
 
 
+def test_lineage_is_walked_by_links_in_both_directions(scene: Scene) -> None:
+    train = scene.train("skippy")
+    run, _ = scene.merge()
+    made = scene.tracker.runs.find("merge")
+    text = scene.tracker.client.get_model_version("skippy", "1").description
+    page = scene.tracker.store.run_page
+    for role, run_id in (("merge", made.run_id), ("train", train)):
+        assert f"- {role} run [{run_id}]({page.replace('{run}', run_id)})" in text
+    assert f"- base {made.base_digest}" in text
+    assert run["mlflow.note.content"].endswith(
+        "It is [models:/skippy/1](http://127.0.0.1:5000/#/models/skippy/versions/1)."
+    )
+
+
 def test_without_a_training_of_the_character_the_command_to_make_one_is_named(scene: Scene) -> None:
     scene.train("keeper")
     with pytest.raises(MissingRunError, match="character=skippy"):

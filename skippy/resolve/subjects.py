@@ -11,7 +11,7 @@ from skippy.core.variants import VARIANTS
 from skippy.errors import CheckpointError
 from skippy.models.hub import fetch_checkpoint
 from skippy.resolve.bases import Base, open_base
-from skippy.resolve.files import RUN_ID
+from skippy.resolve.files import ALIASES, RUN_ID
 from skippy.resolve.runs import find_run
 from skippy.stores.cards import CARD_FILE, verify_checkpoint
 from skippy.stores.checkpoints import Checkpoint
@@ -53,6 +53,7 @@ def find_subject(
         MissingRunError: no such version, alias or run.
         CheckpointError: no such directory, or no checkpoint.
     """
+    name = ALIASES.get(name, name)
     if base is not None and name in ("base", base_model):
         return Subject(f"base {base_model}", "base", base.path, base.digest, base_model)
     if name in VARIANTS:

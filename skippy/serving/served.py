@@ -14,10 +14,9 @@ from skippy.core.variants import VARIANTS
 from skippy.errors import ConfigError, MissingRunError, nearest
 from skippy.models.profiles import AUTO
 from skippy.resolve.bases import Base, find_profile, open_base
-from skippy.resolve.files import RUN_ID
+from skippy.resolve.files import ALIASES, check_model
 from skippy.resolve.subjects import Subject, find_subject
 from skippy.serving.routes import SYSTEM_PROMPT
-from skippy.tracking.promotions import CHAMPION, PREVIOUS
 from skippy.tracking.registry import ALIAS, VERSION, parse_model_uri
 from skippy.tracking.tracker import Tracker
 
@@ -82,12 +81,11 @@ class Finder:
 
         Raises:
             MissingRunError: there is none; proposes what there is.
-            CheckpointError: its files are not those that were written, or are none.
-            ConfigError: a word that means nothing.
+            CheckpointError: its files are not those that were written, or are none; or the name means nothing.
         """
-        if asked in (CHAMPION, PREVIOUS):
-            asked = f"models:/{REGISTERED}@{asked}"
-        self._require_meaning(asked)
+        asked = ALIASES.get(asked, asked)
+        if asked != self.base_model:
+            check_model(asked)
         uri, base_digest = asked, ""
         by_name = not asked.startswith("models:/")
         if not by_name:
@@ -110,26 +108,9 @@ class Finder:
     def known(self) -> list[str]:
         """What can be asked for by name: the base, aliases, and the variants that are registered."""
         versions = self._tracker.registry.versions(REGISTERED)
-        aliases = [alias for one in versions for alias in one.aliases if alias in (CHAMPION, PREVIOUS)]
+        aliases = [alias for one in versions for alias in one.aliases if alias in ALIASES]
         variants = [one.tags.get("variant", "") for one in versions]
         return list(dict.fromkeys([BASE, *aliases, *filter(VARIANTS.__contains__, variants)]))
-
-    def _require_meaning(self, asked: str) -> None:
-        """Refuse a word that is no name of ours and can be no place."""
-        known = (BASE, self.base_model, *VARIANTS)
-        is_place = any(mark in asked for mark in ":/\\.~") or Path(asked).exists()
-        if asked in known or is_place or RUN_ID.fullmatch(asked):
-            return
-        near = nearest(asked, (*known, CHAMPION, PREVIOUS))
-        raise ConfigError(
-            "There is no such model.",
-            where="model",
-            expected=", ".join(self.known()) + ", a models:/ URI, a merge run id, or a directory",
-            found=repr(asked),
-            next_step=f"did you mean {near}?"
-            if near
-            else "take one of these; skippy models lists the versions",
-        )
 
     def _open(self) -> Base:
         if self._base is None:
@@ -195,7 +176,7 @@ def check_arms(arms: str) -> None:
     Raises:
         ConfigError: it is near a known word and no run id, URI or directory.
     """
-    known = (BASE, CHAMPION, PREVIOUS, *VARIANTS)
+    known = (BASE, *ALIASES, *VARIANTS)
     for part in filter(None, (piece.strip() for piece in arms.split(","))):
         near = nearest(part, known)
         if part not in known and near and not Path(part).exists() and ":" not in part:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +18,7 @@ from skippy.stores.answers import CHARACTER, PLAIN, PLAIN_B, PLAIN_C
 from skippy.stores.mask_changes import mask_bytes
 from skippy.training.mask_statistics import Statistics, input_of
 
-ROWS_AT_ONCE = 1024  # scores are float32 and several; masks are made by rows
+ROWS_AT_ONCE = 256  # scores are float32 and several; masks are made by rows
 SPECIFIC_EXCESS = 0.1
 """By how much of the null a mask must differ from its placebo more than the null, to be called persona-specific."""
 
@@ -101,42 +101,72 @@ def survey_masks(
     settings: MaskSettings,
     bases: Mapping[str, Basis] | None,
 ) -> Survey:
-    """Mask, placebo, null and half splits of every target, one target in float32 at a time.
+    """Mask, placebo, null and half splits of every target, some rows in float32 at a time: no second copy of a weight.
 
     Raises:
         SubspaceError: an input has no contrast.
     """
     weights, survey = dict(model.named_parameters()), Survey()
     for target in targets:
-        stored, name = weights[target.weight_key], input_of(target)
-        a = {group: found[name] for group, found in statistics.items()}
+        a = {group: found[input_of(target)] for group, found in statistics.items()}
         require_contrast(settings.rule, a[CHARACTER], a[PLAIN], target.name)
-
-        def cut(plus: str, minus: str, W: Tensor = stored, a: Mapping[str, Tensor] = a) -> Tensor:
-            parts = (
-                cut_mask(settings.rule, rows, a[plus], a[minus], settings.rho)
-                for rows in W.split(ROWS_AT_ONCE)
-            )
-            return torch.cat(list(parts))
-
-        mask, placebo = cut(CHARACTER, PLAIN), cut(PLAIN_B, PLAIN)
-        halves = [cut(f"{CHARACTER}/{half}", f"{PLAIN}/{half}") for half in (0, 1)]
-        counts = {
-            "weights": stored.numel(),
-            "cut": int(mask.sum()),
-            "placebo": int((mask ^ placebo).sum()),
-            "null": int((cut(PLAIN_C, PLAIN) ^ placebo).sum()),
-            "halves": int((halves[0] ^ halves[1]).sum()),
-        }
         basis = (bases or {}).get(target.name)
-        weight = stored.float()
-        delta = -torch.where(mask, weight, 0.0)
-        if settings.projected:
-            assert basis is not None
-            delta = project_kept(delta, basis.U, basis.V)
-        energies = {"weight": _energy(weight), "delta": _energy(delta), **_leakage(delta, basis)}
-        survey.add(target.name, counts, energies, hashlib.sha256(mask_bytes(mask)).hexdigest())
+        survey.add(target.name, *_survey_target(weights[target.weight_key], a, settings, basis))
     return survey
+
+
+def _survey_target(
+    stored: Tensor, a: Mapping[str, Tensor], settings: MaskSettings, basis: Basis | None
+) -> tuple[dict[str, int], dict[str, float], str]:
+    """Counts, energies and the sha256 of the mask's bits; masks are made row by row, so rows may come in any number."""
+
+    def cut(rows: Tensor, plus: str, minus: str) -> Tensor:
+        return cut_mask(settings.rule, rows, a[plus], a[minus], settings.rho)
+
+    k = 0 if basis is None else basis.U.shape[1]
+    sides = (
+        (torch.empty(len(stored), 0), torch.empty(stored.shape[1], 0))
+        if basis is None
+        else (basis.U, basis.V)
+    )
+    U, V = (side.to(stored.device).float() for side in sides)
+    written = torch.zeros(k, stored.shape[1], device=stored.device)
+    if settings.projected:
+        for at, rows in _some_rows(stored):
+            written += U[at].mT @ _delta(rows, cut(rows, CHARACTER, PLAIN))
+    counts = dict.fromkeys(("weights", "cut", "placebo", "null", "halves"), 0)
+    energies = {"weight": 0.0, "delta": 0.0}
+    left, right, sha = torch.zeros_like(written, dtype=torch.float64), 0.0, hashlib.sha256()
+    for at, rows in _some_rows(stored):
+        mask, placebo = cut(rows, CHARACTER, PLAIN), cut(rows, PLAIN_B, PLAIN)
+        halves = [cut(rows, f"{CHARACTER}/{half}", f"{PLAIN}/{half}") for half in (0, 1)]
+        sha.update(mask_bytes(mask))
+        counts["weights"] += rows.numel()
+        counts["cut"] += int(mask.sum())
+        counts["placebo"] += int((mask ^ placebo).sum())
+        counts["null"] += int((cut(rows, PLAIN_C, PLAIN) ^ placebo).sum())
+        counts["halves"] += int((halves[0] ^ halves[1]).sum())
+        delta = _delta(rows, mask)
+        if settings.projected:
+            delta = project_cut(delta, U[at], V, written)
+        energies["weight"] += _energy(rows)
+        energies["delta"] += _energy(delta)
+        left += U[at].mT.double() @ delta.double()
+        right += _energy(delta @ V)
+    if k:
+        energies |= _leakage(energies["delta"], _energy(left), right, k, stored.shape)
+    return counts, energies, sha.hexdigest()
+
+
+def _some_rows(stored: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """A weight in float32, some rows at a time, and which these are."""
+    for start in range(0, len(stored), ROWS_AT_ONCE):
+        at = slice(start, min(start + ROWS_AT_ONCE, len(stored)))
+        yield at, stored[at].float()
+
+
+def _delta(rows: Tensor, mask: Tensor) -> Tensor:
+    return -torch.where(mask, rows, 0.0)
 
 
 def project_kept(delta: Tensor, U: Tensor | None, V: Tensor | None) -> Tensor:
@@ -147,19 +177,10 @@ def project_kept(delta: Tensor, U: Tensor | None, V: Tensor | None) -> Tensor:
     return project_cut(delta, U, V, U.mT @ delta)
 
 
-def _leakage(delta: Tensor, basis: Basis | None) -> dict[str, float]:
+def _leakage(energy: float, left: float, right: float, k: int, shape: torch.Size) -> dict[str, float]:
     """‖UᵀΔW‖², ‖ΔWV‖² and what chance gives, weighted by the target's energy."""
-    if basis is None:
-        return {}
-    U, V = basis.U.to(delta), basis.V.to(delta)
-    energy, k = _energy(delta), U.shape[1]
-    return {
-        "leakable": energy,
-        "rho_left": _energy(U.mT @ delta),
-        "rho_right": _energy(delta @ V),
-        "chance_left": energy * k / delta.shape[0],
-        "chance_right": energy * k / delta.shape[1],
-    }
+    chances = {"chance_left": energy * k / shape[0], "chance_right": energy * k / shape[1]}
+    return {"leakable": energy, "rho_left": left, "rho_right": right, **chances}
 
 
 def _energy(matrix: Tensor) -> float:

@@ -21,12 +21,14 @@ import pytest
 from skippy.config import ServeConfig
 from skippy.errors import BackendError, CheckpointError, ConfigError, MissingRunError
 from skippy.lab.paths import LAB_CHECKPOINT
+from skippy.resolve.files import ALIASES, check_files
 from skippy.serving import engines, watch
 from skippy.serving.router import claim_port
 from skippy.serving.served import Finder, name_for
 from skippy.stages import serve
 from skippy.stages.serve import LEDGER_FILE, resolve, run
 from skippy.stores.cards import CARD_FILE, hash_file
+from skippy.tracking import promotions
 
 
 @dataclass
@@ -156,15 +158,19 @@ def test_an_alias_is_known_by_its_own_name_and_a_word_without_meaning_is_refused
         "models:/skippy@champion",  # followed, as that is
         "models:/skippy/2",
     )
+    assert set(ALIASES) == {promotions.CHAMPION, promotions.PREVIOUS}
     assert finder.known() == ["base", "champion", "prompt", "v3"]
     with pytest.raises(MissingRunError, match="no alias previous"):
         finder.find("previous")
-    with pytest.raises(ConfigError, match="no such model") as refusal:
-        finder.find("champoin")
-    assert refusal.value.next_step == "did you mean champion?"
-    assert refusal.value.expected.startswith("base, champion, prompt, v3, a models:/ URI")
+    check_files(ServeConfig(model="champion"))
+    for word, step in (("champoin", "pass model=champion"), ("nonsense", "skippy models lists the versions")):
+        with pytest.raises(CheckpointError, match="no such model") as refusal:
+            finder.find(word)
+        assert step in refusal.value.next_step
+        with pytest.raises(CheckpointError, match="no such model"):
+            check_files(ServeConfig(model=word))
     with pytest.raises(CheckpointError, match="does not exist"):
-        finder.find("./champion")
+        finder.find("./elsewhere")
 
 
 @pytest.mark.parametrize(

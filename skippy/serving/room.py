@@ -18,6 +18,7 @@ import openai
 from skippy.core.sampling import Sampling, everyday_hash, seed_of_sample
 from skippy.errors import BackendError, ConfigError, nearest
 from skippy.models.dialects import Dialect, find_dialect
+from skippy.models.prompts import under_system
 from skippy.resolve.threads import choose_threads
 from skippy.serving import engines
 from skippy.serving.routes import Routes
@@ -39,6 +40,7 @@ class Offer:
     # how an evaluation draws its answers; None where the server does not say
     sampling: Sampling | None = None
     source: str = ""  # where it is from; empty where unknown
+    system: str = ""  # system text of a model that is its base under one, where no server puts it there
 
 
 class Room:
@@ -47,7 +49,7 @@ class Room:
     Args:
         offers: those of a server, or none yet.
         load: finds and starts a model by the name a person gives; None at a server, which has what it has.
-        api_key: sent to the server.
+        loadable: names that `load` knows.
     """
 
     def __init__(
@@ -56,7 +58,9 @@ class Room:
         load: Callable[[Sequence[str]], list[Offer]] | None = None,
         *,
         api_key: str = "",
+        loadable: Sequence[str] = (),
     ) -> None:
+        self._loadable = loadable
         self._offers = {offer.name: offer for offer in offers}
         self._load = load
         self._key = api_key or "unused"
@@ -66,6 +70,11 @@ class Room:
     def names(self) -> list[str]:
         """Every model that is loaded or served."""
         return list(dict.fromkeys(offer.name for offer in self._offers.values()))
+
+    @property
+    def choice(self) -> list[str]:
+        """Every model that can be asked, loaded or not."""
+        return list(dict.fromkeys([*self.names, *self._loadable]))
 
     def offers(self, names: Sequence[str]) -> list[Offer]:
         """The models of these names; those that are not there are loaded together, where that can be done.
@@ -108,7 +117,7 @@ class Room:
             with openai.OpenAI(base_url=offer.url, api_key=self._key, timeout=timeout) as client:
                 answer: Any = client.chat.completions.create(
                     model=offer.name,
-                    messages=list(messages),  # type: ignore[arg-type]
+                    messages=under_system(messages, offer.system),  # type: ignore[arg-type]
                     stream=True,
                     extra_body=asked,
                 )
@@ -162,10 +171,13 @@ def own_room(finder: Finder, backend: str, device: str) -> Iterator[Room]:
         def load(names: Sequence[str]) -> list[Offer]:
             served = [finder.find(name) for name in names]
             engines.start(kind, served, routes, Path(scratch), device)
-            return [Offer(one.name, routes.url(one.name), one.sampling, one.subject.uri) for one in served]
+            return [
+                Offer(one.name, routes.url(one.name), one.sampling, one.subject.uri, one.subject.system)
+                for one in served
+            ]
 
         try:
-            yield Room([], load)
+            yield Room([], load, loadable=finder.known())
         finally:
             routes.close()
 

@@ -7,9 +7,10 @@ finished target is kept in the workspace, so that a killed run goes on where it 
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -19,17 +20,19 @@ import torch
 
 from skippy.commands import next_command
 from skippy.config import SvdConfig, config_dict
+from skippy.core.problem import Problem
 from skippy.core.spectral.rank import ACTIVATIONS, TOP, basis_tag, parse_rank
 from skippy.core.spectral.subspaces import SingularSubspace
 from skippy.core.target import Target
-from skippy.errors import MissingRunError, SkippyError, SubspaceError
-from skippy.evaluation.suites import PROMPT_STYLES
+from skippy.errors import ConfigError, SubspaceError
+from skippy.evaluation.suites import PROMPT_STYLES, load_problem_set
+from skippy.lab.paths import LAB
 from skippy.lab.problems import unasked_set
 from skippy.progress import Progress
 from skippy.report.spectra import SpectrumRow, render_spectra
 from skippy.resolve.bases import Base, load_projectors, open_base
 from skippy.resolve.devices import pick_device, process_rank
-from skippy.resolve.runs import REUSES, find_run
+from skippy.resolve.work import find_equal_run, take_over
 from skippy.resolve.workspaces import claim_workspace, discard_workspace, workspace
 from skippy.stores.projectors import MANIFEST_FILE, PROJECTORS_FILE, Projectors, ProjectorStore
 from skippy.stores.solving import Solver, SubspaceTask
@@ -73,6 +76,7 @@ class SvdPlan:
     device: torch.device  # where it is solved
     identity: Mapping[str, str]  # the tags that make two runs of one base interchangeable
     is_forced: bool  # solve again although a finished run holds the same
+    draw_solutions: Callable[[], Sequence[Problem]]  # on which activations are read; drawn when they are
 
     @property
     def k(self) -> str:
@@ -106,7 +110,10 @@ def run(config: SvdConfig, tracker: Tracker) -> SvdResult | None:
         stage.set_tags(plan.identity)
         finished = None if plan.is_forced else _finished(tracker, plan)
         if finished is not None:
-            return _reuse(finished, stage, tracker)
+            take_over(finished, stage, "force=true")
+            figures = ("svd/targets", "svd/worst_residual", "svd/ambiguous_gaps")
+            targets, worst, ambiguous = (finished.metrics[name] for name in figures)
+            return SvdResult(finished.run_id, int(targets), worst, int(ambiguous))
         with claim_workspace(tracker, *plan.work) as folder:
             projectors = _run(solver, ProjectorStore(folder, plan.identity), plan)
             for name in (PROJECTORS_FILE, MANIFEST_FILE):  # and nothing that a killed process left there
@@ -135,46 +142,57 @@ def resolve(config: SvdConfig, tracker: Tracker) -> SvdPlan:
             found=f"k={config.k}",
             next_step="pass for example -P k=16",
         )
+    device = pick_device(config.device)
+    problems, draw_solutions = _find_solutions(config, base, device)
     rank, ranks = process_rank()
     return SvdPlan(
         base=base,
         share=base.targets[rank::ranks],
         is_leader=rank == 0,
         task=SubspaceTask(rule, config.tolerance, config.seed, config.basis),
-        device=pick_device(config.device),
+        device=device,
         identity={
             Tag.K: basis_tag(config.k, config.basis),
             Tag.TOLERANCE: f"{config.tolerance:g}",
             Tag.SVD_SEED: str(config.seed),
+            **problems,
         },
         is_forced=config.force,
+        draw_solutions=draw_solutions,
     )
+
+
+def _find_solutions(
+    config: SvdConfig, base: Base, device: torch.device
+) -> tuple[dict[str, str], Callable[[], Sequence[Problem]]]:
+    """The lab's own, or those of a problem file, which two runs must share to be interchangeable."""
+    if config.problems == LAB:
+        tags: dict[str, str] = {Tag.PROBLEMS_DIGEST: LAB} if config.basis == ACTIVATIONS else {}
+        return tags, partial(unasked_set, SOLUTIONS, config.seed)
+    if config.basis != ACTIVATIONS:
+        raise ConfigError(
+            "Singular directions are those of the weights: no problem has a say in them.",
+            where=f"problems={config.problems}",
+            expected=f"basis={ACTIVATIONS}, or problems left out",
+            found=f"basis={config.basis}",
+            next_step=f"pass -P basis={ACTIVATIONS}",
+        )
+    # What samples and scores is not imported where directions are singular.
+    from skippy.evaluation.solutions import solutions_of
+
+    problems = load_problem_set(config.problems, 0)
+    solved = "".join(problem.solution for problem in problems.problems)
+    digest = hashlib.sha256((problems.digest + solved).encode()).hexdigest()[:16]
+    return {Tag.PROBLEMS_DIGEST: digest}, partial(solutions_of, problems, base, SOLUTIONS, str(device))
 
 
 def _finished(tracker: Tracker, plan: SvdPlan) -> RunRecord | None:
     """An earlier run of the same work whose projectors are still there and still those of this base."""
-    try:
-        found = find_run(tracker, "svd", base=plan.base, extra_tags=plan.identity)
+
+    def check(found: RunRecord) -> None:
         load_projectors(tracker, found.run_id, plan.base, k=plan.k, basis=plan.task.basis)
-    except MissingRunError:
-        return None
-    except SkippyError as error:
-        logger.warning("svd: an earlier run cannot be used, so this one computes. %s", error)
-        return None
-    return found
 
-
-def _reuse(found: RunRecord, stage: StageRun, tracker: Tracker) -> SvdResult:
-    logger.info("svd: run %s already holds these projectors; force=true computes them again", found.run_id)
-    stage.set_tags({REUSES: found.run_id})
-    stage.describe(note=f"Nothing to do: run {found.run_id} holds the same base, basis, k and tolerance.")
-    metrics = found.metrics
-    return SvdResult(
-        found.run_id,
-        int(metrics["svd/targets"]),
-        metrics["svd/worst_residual"],
-        int(metrics["svd/ambiguous_gaps"]),
-    )
+    return find_equal_run(tracker, "svd", plan.identity, check, base=plan.base)
 
 
 def _begin(plan: SvdPlan) -> Solver | ActivationSolver:
@@ -186,7 +204,7 @@ def _begin(plan: SvdPlan) -> Solver | ActivationSolver:
 
         task = plan.task
         return ActivationSolver(
-            plan.base.path, plan.share, unasked_set(SOLUTIONS, task.seed), plan.device,
+            plan.base.path, plan.share, plan.draw_solutions, plan.device,
             style=PROMPT_STYLES[plan.base.profile.prompt_style],
             k=task.rule.k, tolerance=task.tolerance, seed=task.seed,
         )  # fmt: skip

@@ -55,7 +55,7 @@ class Registry(StoreAccess):
     """Registered versions and the aliases that point at them."""
 
     def create_version(
-        self, name: str, model_id: str, run_id: str, tags: Mapping[str, object]
+        self, name: str, model_id: str, run_id: str, tags: Mapping[str, object], description: str = ""
     ) -> ModelVersionRecord:
         """Register a finished logged model as the next version of `name`."""
         check_model_name(name)
@@ -73,6 +73,7 @@ class Registry(StoreAccess):
                 source=f"models:/{model_id}",
                 run_id=run_id,
                 tags=clean,
+                description=description or None,
                 model_id=model_id,
             )
         return self._record(created, {})

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from skippy.core.spectral.lora import LoraFactors, dense_delta
+from skippy.core.spectral.lora import LoraFactors
 from skippy.errors import AdapterError, CheckpointError, SkippyError
 from skippy.stores import updates
 from skippy.stores.adapter_fit import fit_to_base, name_foreign_base
@@ -18,6 +18,7 @@ from skippy.stores.adapters import read_adapter, write_adapter
 from skippy.stores.cards import verify_checkpoint
 from skippy.stores.checkpoints import Checkpoint
 from skippy.stores.merging import merge_checkpoint
+from tests.core.spectral.single_target import dense_delta
 
 NAMES = tuple(f"model.layers.{n}.self_attn.{kind}" for n in range(2) for kind in ("q_proj", "o_proj"))
 PREFIX = "base_model.model."
@@ -74,12 +75,25 @@ class TestTargets:
             {"rank_pattern": {"(": 2}},
             {"target_modules": "("},
             {"layers_to_transform": [0], "layers_pattern": "("},
+            {"target_modules": r"(?:[a-z0-9._]+)+!"},
+            {"rank_pattern": {r"(?:(?:.*)*)*!": 2}},
+            {"exclude_modules": ".*" * 9 + "!"},
+            {"layers_to_transform": [0], "layers_pattern": r"(\w+\.?)+!"},
         ],
     )
-    def test_a_pattern_that_is_none_is_refused(self, tmp_path, pattern):
+    def test_a_pattern_that_is_none_or_runs_away_is_refused(self, tmp_path, pattern):
         base = write_base(tmp_path / "base")
         with pytest.raises(AdapterError, match="no regular expression"):
             merge_checkpoint(base, write(tmp_path / "a", **pattern), tmp_path / "merged")
+
+    def test_the_patterns_that_are_met_are_taken(self, tmp_path):
+        """The twin: such as trainers write them, with several open ends."""
+        met = r"(?:.*?(?:language|layers).*?(?:self_attn|mlp).*?(?:[qo]_proj).*?)|(?:\bmodel\.layers\.[\d]{1,}\.x)"
+        layers = {"layers_to_transform": [0, 1], "layers_pattern": ["blocks?", "layers"]}
+        base = write_base(tmp_path / "base")
+        for number, config in enumerate(({"target_modules": met}, layers)):
+            adapter = write(tmp_path / f"a{number}", **config)
+            assert merge_checkpoint(base, adapter, tmp_path / f"m{number}").targets == 4
 
     @pytest.mark.parametrize(
         ("theirs", "ours"),

@@ -1,7 +1,8 @@
 """Weights that nothing leads to: left by a merge that was killed while it wrote, or before it registered.
 
 Each is a whole model's worth of disk. `find_orphans` is what a person is shown, `sweep_orphans` what every merge does
-first. A model is one only if its run has ended without success and no registered version refers to it.
+first. A model is one only if no registered version refers to it, and its run has ended without success
+or its version was being deleted.
 """
 
 from __future__ import annotations
@@ -114,7 +115,8 @@ def _models(store: Store) -> Iterator[Orphan]:
         if run_id not in endings:
             endings[run_id] = _ending(store, run_id)
         ending, status = endings[run_id], str(model.status)
-        if ending in ("RUNNING", "SCHEDULED") or (status == "READY" and ending not in ("KILLED", "FAILED")):
+        is_wanted = status == "READY" and ending not in ("KILLED", "FAILED") and Tag.DELETED not in model.tags
+        if ending in ("RUNNING", "SCHEDULED") or is_wanted:
             continue
         folder = local_path(model.artifact_location)
         has_files = folder is not None and folder.exists()
@@ -124,7 +126,7 @@ def _models(store: Store) -> Iterator[Orphan]:
             registered = _registered(store) if registered is None else registered
             if model.model_id in registered or (folder is not None and not has_files):
                 continue
-        state = "finished and never registered" if status == "READY" else "half-written"
+        state = "of no version" if status == "READY" else "half-written"
         yield Orphan(
             f"the weights of {model.name!r}, {state}: its run is {ending}",
             model.artifact_location,

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from skippy.core.variants import label_of
+from skippy.report.paper import render_paper
 from skippy.studies.conclusion import remake
 
 ROOT = Path(__file__).parent.parent.parent
@@ -109,3 +110,14 @@ def test_the_figures_of_the_docs_are_those_of_the_cells(study) -> None:
         assert path.read_text(encoding="utf-8") in drawings, (
             f"{path.name}: run skippy.studies.conclusion again"
         )
+
+
+def test_a_study_of_arms_of_every_kind_becomes_a_paper(arms) -> None:
+    """Arms with a recipe of their own or one point stand in every table; no cell falls under another persona."""
+    text = render_paper([arms[1]])["main.tex"]
+    assert "own recipe" in text
+    rows = [
+        line for line in text.splitlines() if "ArmVFour{}" in line and "ArmPrompt{}" in line and "--" in line
+    ]
+    cells = [cell.strip() for cell in rows[0].split("&")]
+    assert [cell.startswith("--") for cell in cells[1:]] == [True, True, False, True]

@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote, unquote, urlparse, urlsplit, urlunsplit
 
 import mlflow
@@ -114,6 +115,17 @@ def find_project_root() -> Path:
         if (candidate / "MLproject").is_file():
             return candidate
     return here
+
+
+def every(search: Callable[..., Any], *what: Any, **how: Any) -> Iterator[Any]:
+    """Everything that one of mlflow's searches finds, page after page."""
+    token = ""
+    while True:
+        page = search(*what, page_token=token or None, **how)
+        yield from page
+        token = page.token
+        if not token:
+            return
 
 
 @contextmanager

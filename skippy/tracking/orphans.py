@@ -23,7 +23,7 @@ from mlflow.entities import LoggedModel
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-from skippy.tracking.connection import Store
+from skippy.tracking.connection import Store, every
 from skippy.tracking.places import local_path
 from skippy.tracking.refusals import translated_errors
 from skippy.tracking.tags import Tag
@@ -158,27 +158,13 @@ def _scratch(store: Store) -> Iterator[Orphan]:
 
 def logged_models(store: Store) -> Iterator[LoggedModel]:
     """Every logged model of the experiment."""
-    token = None
-    while True:
-        page = store.client.search_logged_models(
-            [store.experiment_id], max_results=PAGE_SIZE, page_token=token
-        )
-        yield from page
-        token = page.token
-        if not token:
-            return
+    return every(store.client.search_logged_models, [store.experiment_id], max_results=PAGE_SIZE)
 
 
 def _registered(store: Store) -> set[str]:
     """Ids of the logged models that a registered version refers to."""
-    found: set[str] = set()
-    token = None
-    while True:
-        page = store.client.search_model_versions(max_results=1000, page_token=token)
-        found |= {(version.source or "").removeprefix("models:/") for version in page}
-        token = page.token
-        if not token:
-            return found
+    versions = every(store.client.search_model_versions, max_results=1000)
+    return {(version.source or "").removeprefix("models:/") for version in versions}
 
 
 def _ending(store: Store, run_id: str) -> str:

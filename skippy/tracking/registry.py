@@ -11,7 +11,7 @@ from mlflow.exceptions import MlflowException
 
 from skippy.errors import MissingRunError, RegistryError
 from skippy.redaction import redact
-from skippy.tracking.connection import StoreAccess
+from skippy.tracking.connection import StoreAccess, every
 from skippy.tracking.refusals import translated_errors
 
 LOGGED_MODEL = re.compile(r"models:/(m-[^/@]+)")
@@ -92,15 +92,10 @@ class Registry(StoreAccess):
 
     def names(self) -> list[str]:
         """Every registered model."""
-        names: list[str] = []
-        token = None
         with translated_errors("registered models"):
-            while True:
-                page = self.store.client.search_registered_models(max_results=1000, page_token=token)
-                names += [model.name for model in page]
-                token = page.token
-                if not token:
-                    return sorted(names)
+            return sorted(
+                model.name for model in every(self.store.client.search_registered_models, max_results=1000)
+            )
 
     def alias(self, name: str, alias: str) -> ModelVersionRecord | None:
         """The version that `alias` points at, None if it is not set."""

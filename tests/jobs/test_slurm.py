@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from ast import literal_eval
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -131,10 +132,13 @@ def test_mlflows_backend_submits_a_stage_that_adopts_its_run(cluster: Cluster, c
     command = [sys.executable, "-m", "mlflow", "run", str(ROOT), *line[3:], "--experiment-name", "skippy"]
     command[command.index("train")] = "svd"
     environment = os.environ | cluster.environment | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    before = {run.run_id for run in cluster.tracker.runs.find_all("svd")}
     ended = subprocess.run(command, cwd=cluster.folder, env=environment, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr + cluster.logs()
-    (run,) = [run for run in cluster.tracker.runs.find_all("svd") if run.run_id not in before]
+    (queued,) = cluster.tracker.client.search_runs(
+        [cluster.tracker.store.experiment_id], "tags.slurm_job_id LIKE '%'"
+    )
+    (job,) = literal_eval(queued.data.tags["slurm_job_id"])
+    assert wait_for(job, cluster.environment) == ["COMPLETED"], cluster.logs()
+    run = cluster.tracker.runs.get(queued.info.run_id, stage="svd")
     assert run.tags["mlflow.project.backend"] == "slurm"
-    assert run.tags["slurm_job_id"]
     assert run.tags[Tag.PROCESS], "the stage took the run over that mlflow made"

@@ -41,6 +41,14 @@ def test_a_base_alone_takes_no_adapters_and_no_sampling_of_its_checkpoint():
     assert value_of(words, "--max-model-len") == "auto"
 
 
+def test_several_doors_take_the_requests_of_one_copy():
+    """One process takes some 200 requests a second; copies have a door each by themselves."""
+    assert value_of(words_of(doors=4), "--api-server-count") == "4"
+    assert "--api-server-count" not in words_of()
+    assert "--api-server-count" not in words_of(doors=4, gpus=2)
+    assert words_of(doors=4, options="--api-server-count 1")[-2:] == ["--api-server-count", "1"]
+
+
 def test_adapters_are_modules_with_room_for_their_rank():
     paths = {"v3": Path("/a,b=c/v3"), "v4": Path("/x/v4")}
     words = words_of(adapters=paths, rank=12)

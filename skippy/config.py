@@ -292,6 +292,13 @@ class MainParameters:
     engine_options: str = shared.engine_options()
     margin: float = shared.margin()
     match_by: str = shared.match_by()
+    persona: float = option(
+        0.0,
+        "with match_by=alpha: the persona score to bring every arm to; 0: the lowest of their best",
+        minimum=0,
+        below=1,
+        needs="match_by",
+    )
     judge_url: str = shared.judge_url()
     judge_model: str = shared.judge_model()
     cross_check: bool = shared.cross_check()

@@ -138,7 +138,11 @@ def plan_jobs(config: MainConfig) -> list[Job]:
     arms = tuple(arm for arm in asked_for if not is_untrained(arm))
     reuse = {"reuse": str(config.reuse).lower()}
     trained, asked, walked = ({**each, **reuse} for each in (trained, asked, walked))
-    matched = {"match_by": config.match_by, **own} if config.match_by != "steps" and len(arms) > 1 else {}
+    matched = {}
+    if config.match_by != "steps" and (config.persona or len(arms) > 1):
+        matched = {"match_by": config.match_by, **own}
+        matched |= {"persona": str(config.persona)} if config.persona else {}
+    meets_others = len(arms) > 1 and not config.persona
     seeds = [str(seed) for seed in range(config.seed, config.seed + config.seeds)]
     reads_answers = any(VARIANTS[arm].reads_answers for arm in arms)
     protects = {arm: VARIANTS[arm].own_basis for arm in arms}
@@ -162,7 +166,7 @@ def plan_jobs(config: MainConfig) -> list[Job]:
                     merge,
                     "merge",
                     {**character, **registered, **reuse, **matched, "variant": arm},
-                    {"train_run": (train,), **({"match": walks} if len(arms) > 1 else {})},
+                    {"train_run": (train,), **({"match": walks} if meets_others else {})},
                 ),
                 Job(f"eval {arm} seed {seed}", "eval", asked, {"model": (merge,)}),
             ]

@@ -180,3 +180,17 @@ def test_what_is_turned_reaches_every_training_and_own_prompts_every_asking() ->
 def test_the_base_answers_twice_only_for_arms_that_read_it(arms, reads) -> None:
     jobs = by_label(arms=arms)
     assert jobs["subspace"].parameters["base_answers"] == reads
+
+
+def test_a_persona_asked_for_is_each_arms_own_target() -> None:
+    jobs = by_label(arms="v3,v4", match_by="alpha", persona=0.7)
+    merge = jobs["merge v4 seed 42"]
+    assert (merge.parameters["match_by"], merge.parameters["persona"]) == ("alpha", "0.7")
+    assert "match" not in merge.takes, "the others' walks would set another level"
+    assert by_label(arms="v4", match_by="alpha", persona=0.7)["merge v4 seed 42"].parameters["persona"] == "0.7"
+    assert "match" in by_label(arms="v3,v4", match_by="alpha")["merge v4 seed 42"].takes
+
+
+def test_a_persona_without_a_way_to_reach_it_is_refused() -> None:
+    with pytest.raises(ConfigError, match="match_by"):
+        parse_config(MainConfig, {"persona": "0.7"})

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from skippy.core.spectral.rank import TOP
 from skippy.core.target import Target
 from skippy.lab.paths import LAB, LAB_CHECKPOINT
 from skippy.models.hub import fetch_checkpoint
@@ -17,7 +16,6 @@ from skippy.models.targets import find_targets
 from skippy.stores.cards import CARD_FILE
 from skippy.stores.checkpoints import Checkpoint
 from skippy.stores.documents import parse_object
-from skippy.stores.projectors import Projectors, read_projectors
 from skippy.stores.prompted import read_prompted
 from skippy.tracking.tracker import Tracker
 
@@ -57,6 +55,10 @@ class Base:
     def is_hashed(self) -> bool:
         """Whether `digest` is there without waiting."""
         return self.hashing.done()
+
+    def is_hashed_within(self, seconds: float) -> bool:
+        """Whether `digest` is there by then."""
+        return bool(wait([self.hashing], seconds).done)
 
     @property
     def public_name(self) -> str:
@@ -155,16 +157,3 @@ def _choose(name: str, checkpoint: Checkpoint, lineage: str, wanted: str) -> Mod
     profile = choose_profile(checkpoint.config, (name, checkpoint.path.name), lineage, wanted)
     logger.info("base: %s has %s", name, profile)
     return profile
-
-
-def load_projectors(
-    tracker: Tracker, run_id: str, base: Base, *, k: str | None = None, basis: str = TOP
-) -> Projectors:
-    """The projectors of a run, checked against the base they are used on and, where it matters, the k asked for.
-
-    Raises:
-        ProjectorError: they belong to another base, k or basis, or are malformed.
-    """
-    folder = tracker.artifacts.path(run_id, "projectors")
-    shapes = {target.name: (target.out, target.in_) for target in base.targets}
-    return read_projectors(folder, base_digest=base.digest, k=k, basis=basis, shapes=shapes)

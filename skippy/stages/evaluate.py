@@ -15,9 +15,7 @@ from skippy.characters.schema import Character
 from skippy.commands import next_command
 from skippy.config import EvalConfig, config_dict
 from skippy.errors import ConfigError, SamplesError
-from skippy.evaluation.account import account, announce, keep
 from skippy.evaluation.asking import Plan, choose_sampling, generate, identify_asking
-from skippy.evaluation.divergence import kl_to_base
 from skippy.evaluation.generator import VLLM, Generator
 from skippy.evaluation.metrics import FRONTIER
 from skippy.evaluation.opinions import (
@@ -36,11 +34,10 @@ from skippy.evaluation.suites import (
     problem_questions,
     under_prompt,
 )
-from skippy.evaluation.walk import plan_walk, require_all_checkpoints, require_own, walk
-from skippy.models.vllm_server import require_vllm
+from skippy.evaluation.walk_plan import plan_walk, require_all_checkpoints, require_own
 from skippy.resolve.bases import Base, open_base
 from skippy.resolve.code import EVALUATION, EVALUATION_CODE, code_digest
-from skippy.resolve.devices import pick_device
+from skippy.resolve.devices import pick_device, require_device
 from skippy.resolve.files import CHECKPOINTS
 from skippy.resolve.runs import CHARACTER_DIGEST, MODEL_URI, PROMPTS_DIGEST, SUBJECT, find_run
 from skippy.resolve.subjects import Subject, find_subject
@@ -126,7 +123,10 @@ def run(config: EvalConfig, tracker: Tracker) -> EvalResult:
         if plan.finished:
             take_over(plan.finished, stage)
             return EvalResult(plan.finished.run_id, plan.finished.metrics)
+        plan = _on_device(plan)
         if plan.is_walk:
+            from skippy.evaluation.walk import walk
+
             return EvalResult(stage.run_id, walk(plan.asked, plan.base, tracker, stage))
         asked = _with_logged_model(plan.asked, plan.base, tracker)
         if plan.samples is not None:
@@ -135,6 +135,12 @@ def run(config: EvalConfig, tracker: Tracker) -> EvalResult:
             metrics = _ask(asked, plan, tracker, stage)
         logger.info("next: %s", next_command("compare", config, stage.manager))
         return EvalResult(stage.run_id, metrics)
+
+
+def _on_device(plan: EvalPlan) -> EvalPlan:
+    """With the device chosen; until here nobody asked torch."""
+    generator = replace(plan.asked.generator, device=str(pick_device(plan.asked.generator.device)))
+    return replace(plan, asked=replace(plan.asked, generator=generator))
 
 
 def _asked_words(plan: EvalPlan) -> str:
@@ -175,7 +181,7 @@ def resolve(config: EvalConfig, tracker: Tracker) -> EvalPlan:
     base = open_base(config.base_model, tracker, config.profile)
     generator = Generator(
         config.backend,
-        str(pick_device(config.device)),
+        require_device(config.device),
         config.base_url,
         config.served_model,
         config.concurrency,
@@ -221,6 +227,8 @@ def _require_engine(config: EvalConfig) -> None:
             next_step="leave it out, or give it to the server where that is started",
         )
     if is_own and not config.regrade:
+        from skippy.models.vllm_server import require_vllm
+
         require_vllm()
 
 
@@ -263,6 +271,9 @@ def _unchecked(config: EvalConfig) -> str:
 
 def _ask(asked: Plan, plan: EvalPlan, tracker: Tracker, stage: StageRun) -> dict[str, float]:
     """Generate what is missing and record it; the unfinished work is given up only after that."""
+    from skippy.evaluation.account import announce
+    from skippy.evaluation.divergence import kl_to_base
+
     announce(asked, plan.config.margin)
     models = (asked.subject.digest[:16], asked.character.digest[:8])
     with claim_workspace(tracker, "eval", *models, asked.sampling.name, identify_asking(asked)) as folder:
@@ -277,6 +288,8 @@ def _ask(asked: Plan, plan: EvalPlan, tracker: Tracker, stage: StageRun) -> dict
 
 def record(samples: Sequence[Sample], asked: Plan, plan: EvalPlan, stage: StageRun) -> dict[str, float]:
     """Keep the samples, log our figures, then those of others."""
+    from skippy.evaluation.account import account, keep
+
     keep(samples, stage)
     ours = account(samples, asked, stage, _banal_digest(plan))
     return ours | add_opinions(plan.opinions, samples, asked, plan.config.limit, stage)

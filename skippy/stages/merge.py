@@ -13,8 +13,9 @@ from skippy.config import MergeConfig, config_dict
 from skippy.core.variants import find_variant, place_words
 from skippy.errors import AdapterError, ConfigError, MissingRunError
 from skippy.resolve.adapters import find_adapters, foreign_bases
-from skippy.resolve.bases import Base, load_projectors, open_base
+from skippy.resolve.bases import Base, open_base
 from skippy.resolve.code import MERGING, SEARCHING, code_digest
+from skippy.resolve.projectors import load_projectors
 from skippy.resolve.prompted import prompted_base
 from skippy.resolve.runs import (
     CHARACTER_DIGEST,
@@ -23,11 +24,10 @@ from skippy.resolve.runs import (
     find_run,
 )
 from skippy.resolve.work import WORK, find_equal_run, take_over, work_digest
-from skippy.stores.accounting import MergeAccount
-from skippy.stores.cards import verify_checkpoint
+from skippy.stores.cards import MergeAccount, verify_checkpoint
 from skippy.stores.changes import Change, read_change
 from skippy.stores.merging import combined_digest, merge_checkpoint
-from skippy.stores.projectors import Projectors
+from skippy.stores.projector_files import ProjectorSet
 from skippy.stores.prompted import Prompted, write_prompted
 from skippy.studies.matched_dose import DoseSearch
 from skippy.studies.matching import find_dose, matched_step, search_for
@@ -91,7 +91,7 @@ class MergePlan:
     source: Source
     adapters: Sequence[tuple[Change, float]]
     notes: tuple[str, ...]
-    projectors: Projectors | None
+    projectors: ProjectorSet | None
     tags: Mapping[str, str]
     work: str
     finished: RunRecord | None

@@ -26,10 +26,11 @@ from skippy.models.loading import load_tokenizer
 from skippy.models.prompts import prompt_ids
 from skippy.presets.reading import PRESETS
 from skippy.presets.settings import GrpoSettings
-from skippy.resolve.bases import Base, load_projectors, open_base
+from skippy.resolve.bases import Base, open_base
+from skippy.resolve.projectors import load_projectors
 from skippy.resolve.runs import find_run
 from skippy.stores.problems import ProblemSet
-from skippy.stores.projectors import Projectors
+from skippy.stores.projector_files import ProjectorSet
 from skippy.studies.plan import StudyPlan
 from skippy.tracking.tags import Tag
 from skippy.tracking.tracker import Tracker
@@ -57,7 +58,7 @@ class StudyInputs:
     base: Base
     character: Character
     svd_run: str
-    projectors: Projectors
+    projectors: ProjectorSet
     problems: ProblemSet
     questions: Sequence[Question]
     sampling: Sampling

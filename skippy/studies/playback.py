@@ -16,8 +16,8 @@ from skippy.core.inference.cells import Cell, TrainingDose
 from skippy.evaluation.asking import BANAL_MAX_TOKENS
 from skippy.evaluation.suites import AIME, BANAL, grade, requests_for
 from skippy.models.divergence import Divergence
-from skippy.models.generation import TransformersBackend
 from skippy.models.prompts import prompt_ids
+from skippy.models.transformers_backend import TransformersBackend
 from skippy.resolve.dial import Dial
 from skippy.stores.changes import Change
 from skippy.stores.samples import Sample

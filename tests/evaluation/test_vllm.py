@@ -15,7 +15,8 @@ from skippy.config import EvalConfig
 from skippy.core.sampling import PRESETS
 from skippy.core.spectral.lora import LoraFactors
 from skippy.errors import AdapterError, BackendError, ConfigError
-from skippy.evaluation.generator import Generator, close_backend, open_backend
+from skippy.evaluation.backends import close_backend, open_backend
+from skippy.evaluation.generator import Generator
 from skippy.lab.paths import LAB_CHECKPOINT
 from skippy.models.effect import expect, fixed_prompts, logprobs_of
 from skippy.models.generation import Request

@@ -103,7 +103,7 @@ def test_a_reference_is_reused_where_all_that_decides_it_is_the_same(
 
     monkeypatch.setattr(subspace, "_measure", measure)
     monkeypatch.setattr(
-        subspace, "load_reference", lambda folder, **_: (folder / "manifest.json").read_text()
+        subspace, "open_reference", lambda folder, **_: (folder / "manifest.json").read_text()
     )
     if change:
         with pytest.raises(Measured):

@@ -17,6 +17,7 @@ from skippy.core.problem import Problem
 from skippy.core.sampling import PRESETS
 from skippy.errors import ConfigError, SkippyError
 from skippy.evaluation import asking as interview
+from skippy.evaluation import backends
 from skippy.evaluation.asking import Plan, fill, identify_asking
 from skippy.evaluation.generator import Generator
 from skippy.evaluation.suites import AIME, load_problem_set, problem_questions
@@ -51,7 +52,7 @@ class Scripted:
 @pytest.fixture
 def model(monkeypatch: pytest.MonkeyPatch) -> Scripted:
     scripted = Scripted()
-    monkeypatch.setattr(interview, "open_backend", lambda generator, weights, sampling: scripted)
+    monkeypatch.setattr(backends, "open_backend", lambda generator, weights, sampling: scripted)
     return scripted
 
 

@@ -14,7 +14,7 @@ from skippy.characters.own_prompts import OF_CHARACTER
 from skippy.config import SvdConfig, TrainConfig
 from skippy.core.spectral.lora import LoraFactors
 from skippy.errors import BackendError, ConfigError, MissingRunError, ProjectorError, SkippyError
-from skippy.evaluation.suites import PROMPT_STYLES
+from skippy.models.profiles import PROMPT_STYLES
 from skippy.presets.reading import PRESETS
 from skippy.presets.settings import GrpoSettings
 from skippy.resolve.bases import open_base
@@ -26,8 +26,7 @@ from skippy.stores.projectors import read_projectors
 from skippy.tracking.tags import Tag
 from skippy.training import grpo, makers
 from skippy.training.making import Made
-from skippy.training.resume import name_work
-from skippy.training.trainer import FINISHED_FILE
+from skippy.training.resume import FINISHED_FILE, name_work
 from tests.stages.tiny_checkpoint import write_checkpoint
 
 

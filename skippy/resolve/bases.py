@@ -13,6 +13,7 @@ from skippy.lab.paths import LAB, LAB_CHECKPOINT
 from skippy.models.hub import fetch_checkpoint
 from skippy.models.profiles import AUTO, LAB_LINEAGE, ModelProfile, choose_profile
 from skippy.models.targets import find_targets
+from skippy.resolve.known_digests import digest_of
 from skippy.stores.cards import CARD_FILE
 from skippy.stores.checkpoints import Checkpoint
 from skippy.stores.documents import parse_object
@@ -93,10 +94,12 @@ def open_base(name: str, tracker: Tracker, profile: str = AUTO) -> Base:
         logger.warning(
             "base: %s ties lm_head to the embeddings and stores one all the same: nobody reads it", name
         )
-    if checkpoint.nbytes > LARGE_BYTES:
-        logger.info("base: hashing %.0f GB of %s", checkpoint.nbytes / 1e9, name)
     hasher = ThreadPoolExecutor(1)
-    hashing = hasher.submit(checkpoint.digest)
+    if checkpoint.nbytes > LARGE_BYTES:
+        logger.info("base: hashing %.0f GB of %s, unless they are known", checkpoint.nbytes / 1e9, name)
+        hashing = hasher.submit(digest_of, checkpoint, tracker.store.unfinished)
+    else:
+        hashing = hasher.submit(checkpoint.digest)
     hasher.shutdown(wait=False)
     return Base(name, checkpoint, targets, hashing, chosen, lineage)
 

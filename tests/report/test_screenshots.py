@@ -107,7 +107,7 @@ def test_mlflows_views(tracker: Tracker, tmp_path: Path) -> None:
         ):
             for width, scheme in ((1200, "light"), (520, "dark")):
                 waits = "--virtual-time-budget=20000"
-                picture = take(f"{address}{path}", name, tmp_path / "profile", (width, 1400), scheme, waits)
+                picture = take(f"{address}{path}", name, tmp_path / scheme, (width, 1400), scheme, waits)
                 assert picture.stat().st_size > 10_000
 
 

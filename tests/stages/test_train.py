@@ -14,6 +14,7 @@ from skippy.characters.own_prompts import OF_CHARACTER
 from skippy.config import SvdConfig, TrainConfig
 from skippy.core.spectral.lora import LoraFactors
 from skippy.errors import BackendError, ConfigError, MissingRunError, ProjectorError, SkippyError
+from skippy.models import judge as judges
 from skippy.models.profiles import PROMPT_STYLES
 from skippy.presets.reading import PRESETS
 from skippy.presets.settings import GrpoSettings
@@ -56,7 +57,7 @@ def test_a_dead_judge_destroys_no_checkpoint(tracker, config, seen, monkeypatch)
             raise BackendError("The judge cannot be used")
         return lambda completions, prompts: [0.0] * len(completions)
 
-    monkeypatch.setattr(makers, "judge_reward", judge)
+    monkeypatch.setattr(judges, "judge_reward", judge)
     monkeypatch.setattr(grpo, "name_work", lambda *_: ("train", "one"))
     with pytest.raises(KeyboardInterrupt):
         train.run(replace(config, judge_url="alive"), tracker)
@@ -100,7 +101,7 @@ def test_mathematics_is_trained_as_it_will_be_asked(tracker, config, seen, profi
     ids=str,
 )
 def test_a_training_with_other_parameters_is_other_work(tracker, config, monkeypatch, change) -> None:
-    monkeypatch.setattr(makers, "judge_reward", lambda *_: lambda completions, prompts: [])
+    monkeypatch.setattr(judges, "judge_reward", lambda *_: lambda completions, prompts: [])
 
     def name(**changes) -> tuple[str, ...]:
         return name_work(train.resolve(replace(config, **changes), tracker).maker.request)

@@ -62,11 +62,11 @@ SHARE = 0.6  # of the GPU, for the server and for the engine without one
 PARTS = ("evaluation", "walk", "step")
 
 
-def plan_for(base: Path, folder: Path) -> Plan:
+def plan_for(base: Path, folder: Path, more: str = "") -> Plan:
     """Mathematics of the lab, asked of a model through a vLLM of our own."""
     problems = load_problem_set("lab", PROBLEMS)
     subject = Subject("bench", "base", base, DIGEST, str(base))
-    options = f"--gpu-memory-utilization {SHARE}"
+    options = f"--gpu-memory-utilization {SHARE} {more}"
     generator = Generator(VLLM, device="cuda", logs=folder / "engine", engine_options=options)
     return Plan(
         subject,
@@ -89,9 +89,9 @@ def warm_requests(requests: list[Request]) -> list[Request]:
     return [replace(request, id=f"warm/{request.id}") for request in requests[:64]]
 
 
-def evaluate_stage(base: Path, folder: Path) -> dict[str, float]:
+def evaluate_stage(base: Path, folder: Path, more: str = "") -> dict[str, float]:
     """Tokens a second of an evaluation, from the first request to the last sample in its file."""
-    plan = plan_for(base, folder)
+    plan = plan_for(base, folder, more)
     wanted = wanted_of(plan)
     began = time.perf_counter()
     backend = open_backend(plan.generator, base, plan.sampling)
@@ -249,12 +249,19 @@ WAYS: dict[str, Any] = {
 }
 
 
-def measure(way: str, base: Path, scratch: Path) -> dict[str, float]:
+def measure(way: str, base: Path, scratch: Path, more: str = "") -> dict[str, float]:
     """One way in a process of its own; what it found."""
     folder = scratch / way.replace(", ", "-").replace(" ", "-")
     folder.mkdir()
     found = folder / "found.json"
-    command = [sys.executable, "-m", "benchmarks.bench_engine", "--checkpoint", str(base)]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.bench_engine",
+        "--checkpoint",
+        str(base),
+        f"--options={more}",
+    ]
     subprocess.run([*command, "--way", way, "--into", str(found)], check=True)
     values: dict[str, float] = json.loads(found.read_text())
     print(f"{way:28s}" + "   ".join(f"{name} {value:.4g}" for name, value in values.items()), flush=True)
@@ -271,11 +278,11 @@ def verdict(text: str, reached: float, limit: float, *, at_most: bool = False) -
     return met
 
 
-def run_parts(parts: list[str], base: Path, scratch: Path, least: float) -> bool:
+def run_parts(parts: list[str], base: Path, scratch: Path, least: float, more: str) -> bool:
     """Measure what was asked for; whether every limit is met."""
     met = True
     if "evaluation" in parts:
-        stage = measure("evaluation, stage", base, scratch)
+        stage = measure("evaluation, stage", base, scratch, more)
         if least:
             met &= verdict("tokens/s through the stage", stage["tokens/s"], least)
         offline = measure("evaluation, offline", base, scratch)
@@ -309,15 +316,16 @@ def main() -> None:
     parser.add_argument("--checkpoint", type=Path, help="base; without one, random weights of 8B's shapes")
     parser.add_argument("--parts", default=",".join(PARTS), help="comma-separated")
     parser.add_argument("--least", type=float, default=0, help="tokens/s that the evaluation must reach")
+    parser.add_argument("--options", default="", help="further ones of vllm serve, for the evaluation")
     parser.add_argument("--way", choices=tuple(WAYS), help="only this, in this process")
     parser.add_argument("--into", type=Path, help="with --way: where its figures go")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("skippy").setLevel(logging.INFO)
     if arguments.way:
-        arguments.into.write_text(
-            json.dumps(WAYS[arguments.way](arguments.checkpoint, arguments.into.parent))
-        )
+        way = WAYS[arguments.way]
+        more = {"more": arguments.options} if arguments.options else {}
+        arguments.into.write_text(json.dumps(way(arguments.checkpoint, arguments.into.parent, **more)))
         return
     if arguments.device != "cuda" or not torch.cuda.is_available() or not importlib.util.find_spec("vllm"):
         print("nothing measured: this needs --device cuda, a GPU and vLLM")
@@ -326,7 +334,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
         base = arguments.checkpoint or write_checkpoint_8b(scratch / "base", device="cuda")
-        if not run_parts(parts, base, scratch, arguments.least):
+        if not run_parts(parts, base, scratch, arguments.least, arguments.options):
             sys.exit("a limit is missed")
 
 

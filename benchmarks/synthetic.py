@@ -1,8 +1,8 @@
 """A checkpoint of Qwen3-VL-8B's text shapes with random weights, for benchmarks that read files or train.
 
 The adapted weights have the head-heavy spectrum of `spectra`; norms are ones, embeddings small noise. The vision tower
-is the lab's, and so is the tokenizer, with a word for every further token: nothing here speaks, it only weighs what the
-real one weighs.
+has the shapes of Qwen3-VL-8B's at full width, else it is the lab's; the tokenizer is the lab's, with a word for every
+further token: nothing here speaks or sees, it only weighs what the real one weighs.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
+from transformers.models.qwen3_vl.configuration_qwen3_vl import Qwen3VLVisionConfig
+from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLVisionModel
 
 from benchmarks.spectra import LAYER_8B, LAYERS_8B, head_heavy_weight, scaled
 from skippy.core.spectral.lora import LoraFactors
@@ -27,6 +29,17 @@ VOCABULARY_8B = 151_936
 HEAD_DIM_8B = 128
 CONTEXT_8B = 262_144
 LAYERS_A_SHARD = 9
+VISION_8B = {
+    "depth": 27,
+    "hidden_size": 1152,
+    "intermediate_size": 4304,
+    "num_heads": 16,
+    "patch_size": 16,
+    "temporal_patch_size": 2,
+    "spatial_merge_size": 2,
+    "num_position_embeddings": 2304,
+    "deepstack_visual_indexes": [8, 16, 24],
+}
 RANK = 16
 SCALE = 0.125  # keeps activations and gradients tame through 36 layers; exact in bfloat16
 
@@ -66,8 +79,11 @@ def write_checkpoint_8b(
         for key in ("model.language_model.embed_tokens.weight", "lm_head.weight")
     }
     keep("model-embeddings.safetensors", embeddings | {"model.language_model.norm.weight": _ones(width)})
-    visual = {key: lab.read(key) for key in lab.tensors if ".visual." in key}
-    keep("model-visual.safetensors", _widened(visual, width))
+    if divisor == 1:
+        visual = _tower(width, generator, device)
+    else:
+        visual = _widened({key: lab.read(key) for key in lab.tensors if ".visual." in key}, width)
+    keep("model-visual.safetensors", visual)
     (folder / INDEX_FILE).write_text(json.dumps({"metadata": {}, "weight_map": listed}))
     return folder
 
@@ -113,6 +129,7 @@ def _write_config(
 ) -> None:
     config = json.loads(json.dumps(dict(lab.config)))
     config["tie_word_embeddings"] = False
+    config["vision_config"] |= VISION_8B if head_dim == HEAD_DIM_8B else {}
     config["vision_config"]["out_hidden_size"] = shapes["q_proj"][1]
     config["text_config"] |= {
         "hidden_size": shapes["q_proj"][1],
@@ -144,6 +161,18 @@ def _layer(
 
 def _ones(size: int) -> Tensor:
     return torch.ones(size, dtype=torch.bfloat16)
+
+
+def _tower(width: int, generator: torch.Generator, device: str) -> dict[str, Tensor]:
+    """Random weights under the names and in the shapes of the 8B model's tower."""
+    with torch.device("meta"):
+        tower = Qwen3VLVisionModel(Qwen3VLVisionConfig(**VISION_8B, out_hidden_size=width))
+    return {
+        f"model.visual.{key}": torch.randn(tensor.shape, generator=generator, device=device)
+        .mul_(0.02)
+        .bfloat16()
+        for key, tensor in tower.state_dict().items()
+    }
 
 
 def _widened(visual: dict[str, Tensor], width: int) -> dict[str, Tensor]:

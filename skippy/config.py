@@ -14,6 +14,7 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
+from skippy import parameters as shared
 from skippy.core.spectral.rank import BASES, TOP
 from skippy.core.variants import VARIANTS
 from skippy.options import default_text, kind_text, limits_text, option
@@ -26,33 +27,6 @@ from skippy.parameters import (
     SEEDS,
     SUITES,
     Knobs,
-    answers_field,
-    backend_field,
-    base_model_field,
-    base_url_field,
-    character_field,
-    concurrency_field,
-    cross_check_field,
-    device_field,
-    engine_options_field,
-    gpus_field,
-    judge_model_field,
-    judge_url_field,
-    k_field,
-    lm_eval_field,
-    margin_field,
-    match_by_field,
-    preset_field,
-    problems_field,
-    profile_field,
-    prompts_field,
-    registered_model_field,
-    reuse_field,
-    rewards_field,
-    sampling_field,
-    seed_field,
-    settings_field,
-    threads_field,
 )
 
 
@@ -60,8 +34,8 @@ from skippy.parameters import (
 class SvdConfig:
     """Certified subspaces of every target of the base: what a variant keeps its update out of."""
 
-    base_model: str = base_model_field()
-    k: str = k_field("protected directions a target: a number up to 128, or energy:0.5 for a share of ‖W‖²")
+    base_model: str = shared.base_model()
+    k: str = shared.k("protected directions a target: a number up to 128, or energy:0.5 for a share of ‖W‖²")
     basis: str = option(
         TOP,
         "which directions: top or bottom singular ones, or those of the activations of mathematics (inputs only)",
@@ -70,9 +44,9 @@ class SvdConfig:
     tolerance: float = option(
         1e-5, "largest residual, relative to sigma_1, that is certified", above=0, below=1
     )
-    seed: int = seed_field(0)
-    device: str = device_field()
-    threads: int = threads_field()
+    seed: int = shared.seed(0)
+    device: str = shared.device()
+    threads: int = shared.threads()
     force: bool = option(
         False, "compute again although a finished run has the same base, basis, k and tolerance"
     )
@@ -82,16 +56,16 @@ class SvdConfig:
 class SubspaceConfig:
     """Personality subspaces, trait vectors and their nulls, measured on the base."""
 
-    base_model: str = base_model_field()
-    character: str = character_field()
-    profile: str = profile_field()
+    base_model: str = shared.base_model()
+    character: str = shared.character()
+    profile: str = shared.profile()
     prompts: int = option(50, "prompts that every persona answers", minimum=4)
-    seed: int = seed_field()
+    seed: int = shared.seed(42)
     base_answers: bool = option(
         True, "also keep the base's answers in character and plainly, from which v5, v6 and caa are made"
     )
-    device: str = device_field()
-    threads: int = threads_field()
+    device: str = shared.device()
+    threads: int = shared.threads()
     force: bool = option(False, "measure again although a finished run has the same base and character")
 
 
@@ -99,10 +73,10 @@ class SubspaceConfig:
 class TrainParameters:
     """What the train stage is told besides its hyperparameters."""
 
-    base_model: str = base_model_field()
+    base_model: str = shared.base_model()
     variant: str = option("v4", "constraint on the update", choices=VARIANTS)
-    character: str = character_field()
-    k: str = k_field()
+    character: str = shared.character()
+    k: str = shared.k("protected directions a target; picks the svd run")
     svd_run: str = option("", "run id of the svd stage; empty: the newest finished one of this base and k")
     basis_run: str = option(
         "",
@@ -110,25 +84,25 @@ class TrainParameters:
         "the newest finished one",
     )
     subspace_run: str = option("", "run id of the subspace stage; empty: the newest finished one, if any")
-    preset: str = preset_field()
-    profile: str = profile_field()
-    steps: int = option(0, "optimizer steps; 0: as the preset says", minimum=0)
-    settings: str = settings_field()
-    seed: int = seed_field()
-    device: str = device_field()
-    threads: int = threads_field()
+    preset: str = shared.preset()
+    profile: str = shared.profile()
+    steps: int = shared.steps()
+    settings: str = shared.settings()
+    seed: int = shared.seed(42)
+    device: str = shared.device()
+    threads: int = shared.threads()
     judge_url: str = option("", "OpenAI-compatible endpoint of a judge model that adds a reward; empty: none")
     judge_model: str = option("judge", "name of the judge model at that endpoint")
     hardened: bool = option(True, "rewards resist hacking; false only to see what happens without")
-    rewards: str = rewards_field()
-    prompts: str = prompts_field()
+    rewards: str = shared.rewards()
+    prompts: str = shared.prompts()
     resume: str = option(
         "false",
         "where an unfinished training of the same kind is kept: true goes on from its last checkpoint, auto does "
         "so if there is one, discard throws it away, false refuses to start over it",
         choices=("false", "true", "auto", "discard"),
     )
-    reuse: bool = reuse_field()
+    reuse: bool = shared.reuse()
 
 
 @dataclass(frozen=True)
@@ -140,11 +114,11 @@ class TrainConfig(Knobs, TrainParameters):
 class MergeConfig:
     """Base plus adapter as a plain checkpoint, registered."""
 
-    base_model: str = base_model_field()
+    base_model: str = shared.base_model()
     variant: str = option(
         "", "variant whose adapter is merged; empty: that of train_run, else v4", choices=("", *VARIANTS)
     )
-    character: str = character_field()
+    character: str = shared.character()
     train_run: str = option(
         "", "run id of the train stage; empty: the newest finished one of base, variant and character"
     )
@@ -154,7 +128,7 @@ class MergeConfig:
         "run ids of the checkpoint evaluations of all arms, comma-separated: merge where their personas match",
         excludes=("step",),
     )
-    match_by: str = match_by_field()
+    match_by: str = shared.match_by()
     persona: float = option(
         0.0,
         "with match_by=alpha: the persona score to reach; 0: that of the arms in match",
@@ -163,7 +137,7 @@ class MergeConfig:
         needs="match_by",
         excludes=("match",),
     )
-    prompts: str = prompts_field()
+    prompts: str = shared.prompts()
     adapter: str = option(
         "",
         "PEFT adapter to merge instead of a train run's: a directory, a Hugging Face id, or `lab`; several with commas",
@@ -185,63 +159,63 @@ class MergeConfig:
         choices=ROUNDINGS,
     )
     seed: int = option(0, "seed of stochastic rounding", minimum=0, below=SEEDS)
-    registered_model: str = registered_model_field()
-    threads: int = threads_field()
-    reuse: bool = reuse_field()
+    registered_model: str = shared.registered_model()
+    threads: int = shared.threads()
+    reuse: bool = shared.reuse()
 
 
 @dataclass(frozen=True)
 class EvalConfig:
     """Suites of problems and everyday prompts on one model, samples kept."""
 
-    base_model: str = base_model_field()
+    base_model: str = shared.base_model()
     model: str = option(
         "base",
         "base, v3, v4, … (newest), a models:/ URI, a merge run id, a directory, or checkpoints",
         names="model",
     )
-    character: str = character_field()
-    profile: str = profile_field()
-    prompts: str = prompts_field()
+    character: str = shared.character()
+    profile: str = shared.profile()
+    prompts: str = shared.prompts()
     suite: str = option("all", "which suites to run", choices=SUITES)
-    problems: str = problems_field()
-    answers: str = answers_field()
-    limit: int = option(0, "use only the first so many problems; 0: all", minimum=0)
-    samples: int = option(4, "samples a problem", minimum=1)
-    sampling: str = sampling_field()
-    backend: str = backend_field()
-    base_url: str = base_url_field()
-    concurrency: int = concurrency_field()
-    gpus: int = gpus_field()
-    engine_options: str = engine_options_field()
+    problems: str = shared.problems()
+    answers: str = shared.answers()
+    limit: int = shared.limit()
+    samples: int = shared.samples()
+    sampling: str = shared.sampling()
+    backend: str = shared.backend()
+    base_url: str = shared.base_url()
+    concurrency: int = shared.concurrency()
+    gpus: int = shared.gpus()
+    engine_options: str = shared.engine_options()
     served_model: str = option(
         "", "model name at base_url; empty: the path of the weights, or `base` at vllm"
     )
-    margin: float = margin_field()
+    margin: float = shared.margin()
     seed: int = option(
         0,
         "seed of the samples; another one asks anew, and arms share one to be compared",
         minimum=0,
         below=SEEDS,
     )
-    device: str = device_field()
-    threads: int = threads_field()
+    device: str = shared.device()
+    threads: int = shared.threads()
     regrade: str = option("", "run id of an evaluation whose samples are scored again, with no model")
     train_run: str = option("", "with model=checkpoints: run id of their train stage; empty: the newest")
-    judge_url: str = judge_url_field()
-    judge_model: str = judge_model_field()
-    cross_check: bool = cross_check_field()
-    lm_eval: str = lm_eval_field()
-    reuse: bool = reuse_field()
+    judge_url: str = shared.judge_url()
+    judge_model: str = shared.judge_model()
+    cross_check: bool = shared.cross_check()
+    lm_eval: str = shared.lm_eval()
+    reuse: bool = shared.reuse()
 
 
 @dataclass(frozen=True)
 class CompareConfig:
     """Verdicts and report from evaluations of the base and any number of variants."""
 
-    base_model: str = base_model_field()
-    character: str = character_field()
-    registered_model: str = registered_model_field()
+    base_model: str = shared.base_model()
+    character: str = shared.character()
+    registered_model: str = shared.registered_model()
     margin: float = option(
         0.0,
         "non-inferiority margin as a share of problems; 0: the one planned by the evaluations, another is post hoc",
@@ -268,8 +242,8 @@ class CompareConfig:
 class PromoteConfig:
     """Move the champion alias, if the gate opens."""
 
-    base_model: str = base_model_field()
-    registered_model: str = registered_model_field()
+    base_model: str = shared.base_model()
+    registered_model: str = shared.registered_model()
     compare_run: str = option("", "run id of the comparison; empty: the newest finished one of this base")
     by: str = option("", "who promotes; empty: the user of this process")
     unresolved: str = option(
@@ -290,38 +264,38 @@ class PromoteConfig:
 class MainParameters:
     """What the whole pipeline is told besides the hyperparameters of training."""
 
-    base_model: str = base_model_field()
-    k: str = k_field("protected directions a target")
-    character: str = character_field()
+    base_model: str = shared.base_model()
+    k: str = shared.k("protected directions a target")
+    character: str = shared.character()
     arms: str = option("v3,v4", "variants to train and compare, comma-separated", names="arms")
-    preset: str = preset_field()
-    rewards: str = rewards_field()
-    prompts: str = prompts_field()
-    profile: str = profile_field()
-    steps: int = option(0, "optimizer steps; 0: as the preset says", minimum=0)
-    settings: str = settings_field()
-    seed: int = seed_field()
+    preset: str = shared.preset()
+    rewards: str = shared.rewards()
+    prompts: str = shared.prompts()
+    profile: str = shared.profile()
+    steps: int = shared.steps()
+    settings: str = shared.settings()
+    seed: int = shared.seed(42)
     seeds: int = option(1, "training seeds a variant: seed, seed+1, …", minimum=1)
     suite: str = option(
         "all", "which suites to run; the comparison cannot do without problems", choices=COMPARABLE_SUITES
     )
-    problems: str = problems_field()
-    answers: str = answers_field()
-    limit: int = option(0, "use only the first so many problems; 0: all", minimum=0)
-    samples: int = option(4, "samples a problem", minimum=1)
-    sampling: str = sampling_field()
-    backend: str = backend_field()
-    base_url: str = base_url_field()
-    concurrency: int = concurrency_field()
-    gpus: int = gpus_field()
-    engine_options: str = engine_options_field()
-    margin: float = margin_field()
-    match_by: str = match_by_field()
-    judge_url: str = judge_url_field()
-    judge_model: str = judge_model_field()
-    cross_check: bool = cross_check_field()
-    lm_eval: str = lm_eval_field()
-    registered_model: str = registered_model_field()
+    problems: str = shared.problems()
+    answers: str = shared.answers()
+    limit: int = shared.limit()
+    samples: int = shared.samples()
+    sampling: str = shared.sampling()
+    backend: str = shared.backend()
+    base_url: str = shared.base_url()
+    concurrency: int = shared.concurrency()
+    gpus: int = shared.gpus()
+    engine_options: str = shared.engine_options()
+    margin: float = shared.margin()
+    match_by: str = shared.match_by()
+    judge_url: str = shared.judge_url()
+    judge_model: str = shared.judge_model()
+    cross_check: bool = shared.cross_check()
+    lm_eval: str = shared.lm_eval()
+    registered_model: str = shared.registered_model()
     parallel: int = option(0, "child runs at a time; 0: as the profile says, two on the lab", minimum=0)
     threads: int = option(
         0, "torch threads of each child; 0: OMP_NUM_THREADS where set, else the cores shared out", minimum=0
@@ -371,12 +345,14 @@ class ServeConfig:
         "several of these side by side under their names, comma-separated: base,v3,v4",
         excludes=("model",),
     )
-    base_model: str = base_model_field()
-    profile: str = profile_field()
+    base_model: str = shared.base_model()
+    profile: str = shared.profile()
     host: str = option("127.0.0.1", "address to listen on; other than loopback needs SKIPPY_API_KEY")
     port: int = option(8000, "port to listen on", minimum=1, below=65536)
     backend: str = option("auto", "engine that answers; auto: vllm where it is installed", choices=ENGINES)
-    sampling: str = sampling_field()
+    gpus: int = shared.gpus()
+    engine_options: str = shared.engine_options()
+    sampling: str = shared.sampling()
     watch: bool = option(
         False, "follow the alias: a promotion swaps the model, requests in flight are finished"
     )
@@ -384,8 +360,8 @@ class ServeConfig:
         "",
         "OpenAI-compatible speech endpoint handed on at /v1/audio/speech, http://127.0.0.1:8081/v1 of skippy voice",
     )
-    device: str = device_field()
-    threads: int = threads_field()
+    device: str = shared.device()
+    threads: int = shared.threads()
 
 
 CONFIGS: dict[str, type] = {

@@ -12,7 +12,6 @@ def import_extra(module: str, *, extra: str, parameter: str) -> Any:
     """The module of an optional package.
 
     Args:
-        module: dotted name.
         extra: name among the optional dependencies in pyproject.toml.
         parameter: what asked for it.
 

@@ -17,6 +17,7 @@ logger = logging.getLogger(__name__)
 Item = TypeVar("Item")
 
 QUIET_INTERVAL_SECONDS = 10.0
+BAR_INTERVAL_SECONDS = 0.1
 LINES_VARIABLE = "SKIPPY_PROGRESS_LINES"
 """Set to 1 in processes that share a terminal: lines instead of bars."""
 
@@ -34,7 +35,7 @@ class Progress:
         self.label = label
         self.total = total
         self.done = self._done_before = done
-        self._fields: dict[str, str] = {}
+        self._fields: dict[str, object] = {}
         self._console = Console(stderr=True)
         self._bar: RichProgress | None = None
         self._started = self._spoke = time.monotonic()
@@ -65,16 +66,22 @@ class Progress:
             self._speak()
 
     def advance(self, count: int = 1, **fields: object) -> None:
-        """Count `count` items as done and replace the fields shown behind the bar."""
+        """Count `count` items as done and replace the fields shown behind the bar.
+
+        A field may be a function of nothing, which is called when it is shown and not for every item.
+        """
         self.done += count
-        self._fields.update({name: str(value) for name, value in fields.items()})
+        self._fields.update(fields)
         if self._bar is not None:
-            self._bar.update(self._task, advance=count, note=self._note())
+            if time.monotonic() - self._spoke > BAR_INTERVAL_SECONDS or self.done == self.total:
+                self._bar.update(self._task, completed=self.done, note=self._note())
+                self._spoke = time.monotonic()
         elif time.monotonic() - self._spoke > QUIET_INTERVAL_SECONDS:
             self._speak()
 
     def _note(self) -> str:
-        return "  ".join(f"{name.replace('_', ' ')} {value}" for name, value in self._fields.items())
+        shown = {name: value() if callable(value) else value for name, value in self._fields.items()}
+        return "  ".join(f"{name.replace('_', ' ')} {value}" for name, value in shown.items())
 
     def _speak(self) -> None:
         now = time.monotonic()

@@ -20,49 +20,30 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Excerpt:
-    """One completion shown in the report.
+    """One completion shown in the report."""
 
-    Attributes:
-        index: sample index.
-        line: its line in the samples file, from 1.
-        text: the completion; the report cuts it.
-        value: extracted answer.
-        status: extraction status.
-        is_correct: whether it scored.
-    """
-
-    index: int
-    line: int
-    text: str
-    value: Gold | None
-    status: str
-    is_correct: bool
+    index: int  # sample index
+    line: int  # its line in the samples file, from 1
+    text: str  # the completion; the report cuts it
+    value: Gold | None  # extracted answer
+    status: str  # extraction status
+    is_correct: bool  # whether it scored
 
 
 @dataclass(frozen=True)
 class ProblemScore:
-    """What one model did on one problem.
+    """What one model did on one problem."""
 
-    Attributes:
-        key: the problem's hash.
-        correct: c_i, correct samples.
-        k: samples drawn.
-        lenient_correct: correct under the lenient scorer; None where it was not run.
-        answers: extracted value of each sample, for the majority vote; may be empty.
-        mean_tokens: mean completion length.
-        truncated: samples cut off at the token limit.
-        no_answer: samples without a usable integer.
-        excerpts: the first right and the first wrong sample, in case the problem flips.
-    """
-
-    key: str
-    correct: int
-    k: int
-    lenient_correct: int | None = None
+    key: str  # the problem's hash
+    correct: int  # c_i, correct samples
+    k: int  # samples drawn
+    lenient_correct: int | None = None  # correct under the lenient scorer; None where it was not run
+    # extracted value of each sample, for the majority vote; may be empty
     answers: tuple[Gold | None, ...] = ()
-    mean_tokens: float = 0.0
-    truncated: int = 0
-    no_answer: int = 0
+    mean_tokens: float = 0.0  # mean completion length
+    truncated: int = 0  # samples cut off at the token limit
+    no_answer: int = 0  # samples without a usable integer
+    # the first right and the first wrong sample, in case the problem flips
     excerpts: tuple[Excerpt, ...] = ()
 
     @property
@@ -73,239 +54,149 @@ class ProblemScore:
 
 @dataclass(frozen=True)
 class BanalScores:
-    """Held-out everyday prompts, one score each; arms are paired by `keys`.
+    """Held-out everyday prompts, one score each; arms are paired by `keys`."""
 
-    Attributes:
-        keys: prompt hashes (prompt and mode).
-        scores: persona score of each prompt, the mean over its answers.
-        answer_sd: SD of single answers' persona scores, the unit of "equal personality"; None: that of `scores`.
-        coherence: coherence of each prompt's answers, same order; may be empty.
-        helpfulness: the same of helpfulness.
-        traits: trait name → one score per prompt, same order.
-        modes: mean persona score by mode (`plain`, `neutral system prompt`, `break character`).
-        mean_tokens: mean answer length.
-        base_auc: held-out classifier's AUC for telling it from base, a proxy; None where not run.
-        problem_score: mean persona score of the answers to the mathematics suite; None where not run.
-        in_form: share of answers in the form that was asked for; None for the first format, which has none.
-    """
-
-    keys: tuple[str, ...]
-    scores: tuple[float, ...]
+    keys: tuple[str, ...]  # prompt hashes (prompt and mode)
+    scores: tuple[float, ...]  # persona score of each prompt, the mean over its answers
+    # SD of single answers' persona scores, the unit of "equal personality"; None: that of `scores`
     answer_sd: float | None = None
-    coherence: tuple[float, ...] = ()
-    helpfulness: tuple[float, ...] = ()
+    coherence: tuple[float, ...] = ()  # coherence of each prompt's answers, same order; may be empty
+    helpfulness: tuple[float, ...] = ()  # the same of helpfulness
+    # trait name → one score per prompt, same order
     traits: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    # mean persona score by mode (`plain`, `neutral system prompt`, `break character`)
     modes: Mapping[str, float] = field(default_factory=dict)
-    mean_tokens: float = 0.0
+    mean_tokens: float = 0.0  # mean answer length
+    # held-out classifier's AUC for telling it from base, a proxy; None where not run
     base_auc: float | None = None
+    # mean persona score of the answers to the mathematics suite; None where not run
     problem_score: float | None = None
+    # share of answers in the form that was asked for; None for the first format, which has none
     in_form: float | None = None
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model said to one everyday prompt: its first answer.
+    """What a model said to one everyday prompt: its first answer."""
 
-    Attributes:
-        key: prompt hash.
-        prompt: as it was asked.
-        text: the answer.
-        persona: its persona score.
-        tokens: its length.
-        traits: trait name → score.
-    """
-
-    key: str
-    prompt: str
-    text: str
-    persona: float
-    tokens: int
-    traits: Mapping[str, float] = field(default_factory=dict)
+    key: str  # prompt hash
+    prompt: str  # as it was asked
+    text: str  # the answer
+    persona: float  # its persona score
+    tokens: int  # its length
+    traits: Mapping[str, float] = field(default_factory=dict)  # trait name → score
 
 
 @dataclass(frozen=True)
 class LeakageFacts:
-    """ΔW inside the protected directions, pooled over targets, of the adapter and of what was stored.
+    """ΔW inside the protected directions, pooled over targets, of the adapter and of what was stored."""
 
-    Attributes:
-        rho_left: ‖UᵀΔW‖²/‖ΔW‖² of the adapter.
-        rho_right: ‖ΔWV‖²/‖ΔW‖² of the adapter.
-        chance_left: k/out, pooled.
-        chance_right: k/in, pooled.
-        stored_left: rho_left of W′ − W as rounded and stored; None where not merged.
-        stored_right: the same on the right.
-        delta_error: ‖(W′ − W) − ΔW‖/‖ΔW‖.
-    """
-
-    rho_left: float
-    rho_right: float
-    chance_left: float
-    chance_right: float
-    stored_left: float | None = None
-    stored_right: float | None = None
-    delta_error: float | None = None
+    rho_left: float  # ‖UᵀΔW‖²/‖ΔW‖² of the adapter
+    rho_right: float  # ‖ΔWV‖²/‖ΔW‖² of the adapter
+    chance_left: float  # k/out, pooled
+    chance_right: float  # k/in, pooled
+    stored_left: float | None = None  # rho_left of W′ − W as rounded and stored; None where not merged
+    stored_right: float | None = None  # the same on the right
+    delta_error: float | None = None  # ‖(W′ − W) − ΔW‖/‖ΔW‖
 
 
 @dataclass(frozen=True)
 class UpdateFacts:
-    """What an arm changes in the base, and what that costs; None where it was not measured.
+    """What an arm changes in the base, and what that costs; None where it was not measured."""
 
-    Attributes:
-        parameters: numbers that training set: entries of A and B, of a bias, of a mask.
-        relative_norm: ‖W′ − W‖/‖W‖ over the weights that it changes, as stored.
-        everyday_kl: KL(arm‖base) in nats a token, on the arm's own everyday answers.
-        train_seconds: wall time of the training.
-        prompt_tokens: what every request carries in addition.
-    """
-
-    parameters: float | None = None
-    relative_norm: float | None = None
-    everyday_kl: float | None = None
-    train_seconds: float | None = None
-    prompt_tokens: float | None = None
+    parameters: float | None = None  # numbers that training set: entries of A and B, of a bias, of a mask
+    relative_norm: float | None = None  # ‖W′ − W‖/‖W‖ over the weights that it changes, as stored
+    everyday_kl: float | None = None  # KL(arm‖base) in nats a token, on the arm's own everyday answers
+    train_seconds: float | None = None  # wall time of the training
+    prompt_tokens: float | None = None  # what every request carries in addition
 
 
 @dataclass(frozen=True)
 class TrajectoryPoint:
-    """Character delta at one training step, with its null.
+    """Character delta at one training step, with its null."""
 
-    Attributes:
-        step: optimizer step.
-        ratio: personality_energy_ratio.
-        null_z: z-score against random subspaces with the activations' covariance.
-        null_low: 2.5 % quantile of the null ratios.
-        null_high: 97.5 % quantile of the null ratios.
-        chance: K/d, pooled alike.
-    """
-
-    step: int
-    ratio: float
-    null_z: float
-    null_low: float
-    null_high: float
-    chance: float = math.nan
+    step: int  # optimizer step
+    ratio: float  # personality_energy_ratio
+    null_z: float  # z-score against random subspaces with the activations' covariance
+    null_low: float  # 2.5 % quantile of the null ratios
+    null_high: float  # 97.5 % quantile of the null ratios
+    chance: float = math.nan  # K/d, pooled alike
 
 
 @dataclass(frozen=True)
 class CharacterHistory:
-    """What one training run measured of its character.
+    """What one training run measured of its character."""
 
-    Attributes:
-        character: its name.
-        variant: `v3`, `v4`, …
-        points: by step, ascending; may be empty.
-        step: the step that `targets` is of.
-        targets: the per-target table of the last measured step; may be empty.
-        traits: step → trait name → c(t); may be empty.
-        trait_null: trait name → |c| that random shifts as long as the last one stay below; may be empty.
-    """
-
-    character: str
-    variant: str
-    points: Sequence[TrajectoryPoint] = ()
-    step: int = 0
-    targets: Sequence[TargetDelta] = ()
+    character: str  # its name
+    variant: str  # `v3`, `v4`, …
+    points: Sequence[TrajectoryPoint] = ()  # by step, ascending; may be empty
+    step: int = 0  # the step that `targets` is of
+    targets: Sequence[TargetDelta] = ()  # the per-target table of the last measured step; may be empty
+    # step → trait name → c(t); may be empty
     traits: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
+    # trait name → |c| that random shifts as long as the last one stay below; may be empty
     trait_null: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class FrontierPoint:
-    """One evaluated checkpoint: persona against mathematics.
+    """One evaluated checkpoint: persona against mathematics."""
 
-    Attributes:
-        step: optimizer step.
-        persona: mean persona score.
-        persona_error: its standard error.
-        accuracy: avg_at_k, on the base's scale where fewer problems were asked.
-        accuracy_error: standard error of the paired difference to base.
-        is_chosen: the checkpoint under comparison, chosen by persona alone.
-        n: problems that it answered.
-        k: samples of each.
-        is_base: the base itself, asked with the same sample seeds.
-    """
-
-    step: int
-    persona: float
-    persona_error: float
-    accuracy: float
-    accuracy_error: float
-    is_chosen: bool = False
-    n: int = 0
-    k: int = 0
-    is_base: bool = False
+    step: int  # optimizer step
+    persona: float  # mean persona score
+    persona_error: float  # its standard error
+    accuracy: float  # avg_at_k, on the base's scale where fewer problems were asked
+    accuracy_error: float  # standard error of the paired difference to base
+    is_chosen: bool = False  # the checkpoint under comparison, chosen by persona alone
+    n: int = 0  # problems that it answered
+    k: int = 0  # samples of each
+    is_base: bool = False  # the base itself, asked with the same sample seeds
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One model of an arm: one training seed, or the base.
+    """One model of an arm: one training seed, or the base."""
 
-    Attributes:
-        seed: training seed; 0 for the base.
-        model_uri: where the model is (`models:/…`).
-        model_version: registered version, or empty.
-        model_digest: digest of its weights.
-        scores: one entry per problem.
-        statuses: extraction status → samples.
-        banal: persona scores; None where the banal suite was not run.
-        leakage: None for the base.
-        trajectory: character delta by step.
-        frontier: evaluated checkpoints.
-        rewards: training step → mean reward; empty where nothing was rewarded.
-        update: what it changes, and what that costs.
-        formats: other formats than a question answered, format → its everyday scores.
-        preset: sampling preset; arms sampled differently are not comparable.
-        step: checkpoint step that was merged.
-        matched_dose: the α found for a matched persona, and how, in words; empty where none was searched.
-        runs: role (`svd`, `train`, `merge`, `eval`) → run id.
-        maj_at_k: majority vote accuracy; None where answers were not kept.
-        backend: what generated the samples; arms of different backends are not comparable.
-        prompt_style: how problems were put; arms asked differently are not comparable.
-        sampling_seed: what every sample's own seed was drawn from; arms of different ones are not comparable.
-        samples: artifact of the run `eval` that holds the answers to the problems; empty where none was kept.
-        answers: the first answer to every plain everyday prompt, in the order of the character's file.
-        recipe: settings of the training, by name; empty for the base.
-    """
-
-    seed: int
-    model_uri: str
-    model_version: str
-    model_digest: str
-    scores: tuple[ProblemScore, ...]
-    statuses: Mapping[str, int] = field(default_factory=dict)
-    banal: BanalScores | None = None
-    leakage: LeakageFacts | None = None
-    trajectory: tuple[TrajectoryPoint, ...] = ()
-    frontier: tuple[FrontierPoint, ...] = ()
+    seed: int  # training seed; 0 for the base
+    model_uri: str  # where the model is (`models:/…`)
+    model_version: str  # registered version, or empty
+    model_digest: str  # digest of its weights
+    scores: tuple[ProblemScore, ...]  # one entry per problem
+    statuses: Mapping[str, int] = field(default_factory=dict)  # extraction status → samples
+    banal: BanalScores | None = None  # persona scores; None where the banal suite was not run
+    leakage: LeakageFacts | None = None  # None for the base
+    trajectory: tuple[TrajectoryPoint, ...] = ()  # character delta by step
+    frontier: tuple[FrontierPoint, ...] = ()  # evaluated checkpoints
+    # training step → mean reward; empty where nothing was rewarded
     rewards: Mapping[int, float] = field(default_factory=dict)
-    update: UpdateFacts = UpdateFacts()
+    update: UpdateFacts = UpdateFacts()  # what it changes, and what that costs
+    # other formats than a question answered, format → its everyday scores
     formats: Mapping[str, BanalScores] = field(default_factory=dict)
-    preset: str = ""
-    step: int | None = None
+    preset: str = ""  # sampling preset; arms sampled differently are not comparable
+    step: int | None = None  # checkpoint step that was merged
+    # the α found for a matched persona, and how, in words; empty where none was searched
     matched_dose: str = ""
-    runs: Mapping[str, str] = field(default_factory=dict)
-    maj_at_k: float | None = None
-    backend: str = ""
-    prompt_style: str = ""
+    runs: Mapping[str, str] = field(default_factory=dict)  # role (`svd`, `train`, `merge`, `eval`) → run id
+    maj_at_k: float | None = None  # majority vote accuracy; None where answers were not kept
+    backend: str = ""  # what generated the samples; arms of different backends are not comparable
+    prompt_style: str = ""  # how problems were put; arms asked differently are not comparable
+    # what every sample's own seed was drawn from; arms of different ones are not comparable
     sampling_seed: int = 0
+    # artifact of the run `eval` that holds the answers to the problems; empty where none was kept
     samples: str = ""
+    # the first answer to every plain everyday prompt, in the order of the character's file
     answers: tuple[Answer, ...] = ()
+    # settings of the training, by name; empty for the base
     recipe: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Arm:
-    """The base or one variant, with one evaluation per training seed.
+    """The base or one variant, with one evaluation per training seed."""
 
-    Attributes:
-        name: `base`, or a name of `core.variants`.
-        sentence: the rule in words.
-        evaluations: at least one; the base has exactly one.
-    """
-
-    name: str
-    sentence: str
-    evaluations: tuple[Evaluation, ...]
+    name: str  # `base`, or a name of `core.variants`
+    sentence: str  # the rule in words
+    evaluations: tuple[Evaluation, ...]  # at least one; the base has exactly one
 
     @property
     def label(self) -> str:
@@ -315,117 +206,71 @@ class Arm:
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where every figure comes from.
+    """Where every figure comes from."""
 
-    Attributes:
-        experiment: tracking experiment.
-        created: when the comparison was made, ISO 8601.
-        runs_page: address of a run in the tracking UI, with `{run}` for its id; empty where there is no UI.
-        code_version: commit.
-        is_dirty: uncommitted changes at that commit.
-        base_model: name or path of the base.
-        base_digest: its digest.
-        base_licence: as stated beside its weights; empty where nothing is.
-        projector_digest: digest of U, V; empty where no variant needs them.
-        character: character name.
-        character_digest: digest of its file.
-        problem_source: where the problems were read.
-        problem_digest: digest of all questions and answers.
-        problem_count: how many there are, duplicates dropped.
-        versions: package → version.
-        commands: what made the models and their evaluations, in order.
-        rerun: what makes the evaluations again with `{samples}` samples a problem.
-        comparison_command: what writes this report again from the same evaluations.
-    """
-
-    experiment: str
-    created: str
-    code_version: str
-    is_dirty: bool
-    base_model: str
-    base_digest: str
-    projector_digest: str = ""
-    character: str = ""
-    character_digest: str = ""
-    problem_source: str = ""
-    problem_digest: str = ""
-    problem_count: int = 0
-    base_licence: str = ""
+    experiment: str  # tracking experiment
+    created: str  # when the comparison was made, ISO 8601
+    code_version: str  # commit
+    is_dirty: bool  # uncommitted changes at that commit
+    base_model: str  # name or path of the base
+    base_digest: str  # its digest
+    projector_digest: str = ""  # digest of U, V; empty where no variant needs them
+    character: str = ""  # character name
+    character_digest: str = ""  # digest of its file
+    problem_source: str = ""  # where the problems were read
+    problem_digest: str = ""  # digest of all questions and answers
+    problem_count: int = 0  # how many there are, duplicates dropped
+    base_licence: str = ""  # as stated beside its weights; empty where nothing is
+    # address of a run in the tracking UI, with `{run}` for its id; empty where there is no UI
     runs_page: str = ""
-    versions: Mapping[str, str] = field(default_factory=dict)
-    commands: tuple[str, ...] = ()
-    rerun: tuple[str, ...] = ()
-    comparison_command: str = ""
+    versions: Mapping[str, str] = field(default_factory=dict)  # package → version
+    commands: tuple[str, ...] = ()  # what made the models and their evaluations, in order
+    rerun: tuple[str, ...] = ()  # what makes the evaluations again with `{samples}` samples a problem
+    comparison_command: str = ""  # what writes this report again from the same evaluations
 
 
 @dataclass(frozen=True)
 class PromotionState:
-    """What the registry says at the time of the report, before anything this report may lead to.
+    """What the registry says at the time of the report, before anything this report may lead to."""
 
-    Attributes:
-        champion: version under the alias, or empty.
-        previous: version under the alias of the one before, or empty.
-        who: who made it champion.
-        when: ISO 8601.
-        why: the reason given then.
-    """
-
-    champion: str = ""
-    previous: str = ""
-    who: str = ""
-    when: str = ""
-    why: str = ""
+    champion: str = ""  # version under the alias, or empty
+    previous: str = ""  # version under the alias of the one before, or empty
+    who: str = ""  # who made it champion
+    when: str = ""  # ISO 8601
+    why: str = ""  # the reason given then
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Everything that a report says, before any verdict.
+    """Everything that a report says, before any verdict."""
 
-    Attributes:
-        suite_label: what the mathematics suite may be called: `AIME-style (lab)` or `AIME 2025`.
-        problems: the suite, duplicates already dropped.
-        arms: base first, then variants.
-        provenance: where it all comes from.
-        margin_points: δ, fixed before the run.
-        confidence: of each one-sided bound.
-        persona_margin_sd: half-width of "equal personality", in SD.
-        floors: `coherence` and `helpfulness` that a variant must keep on average to count as a character.
-        protected_k: k of U, V as it was asked for: `16`, or `energy:0.5`; empty where nothing is protected.
-        duplicates_dropped: problems dropped by hash.
-        registered_model: registry name.
-        promotion: state of the alias.
-        extra_metrics: figures of others (a judge, math-verify, another harness), name → arm → mean over seeds.
-        bootstrap_seed: seed of the bootstrap-t check.
-        smallest_effect: rise of the persona score over base below which no character appeared.
-        planned_margin_points: δ as the evaluations planned it, the strictest; None where they planned none.
-        controls: stored evaluations of the same base, problems and sampling, tried as positive controls.
-        unequal: in what the arms differ besides the variant, a sentence each; allowed by the person who compares.
-        passed_over: evaluations that could have been taken and were not, a sentence each.
-        chosen_by: how the evaluations were chosen, in a sentence.
-        implied: in what the arms differ by being what they are, a sentence each.
-    """
-
-    suite_label: str
-    problems: tuple[Problem, ...]
-    arms: tuple[Arm, ...]
-    provenance: Provenance
-    margin_points: float = 5.0
-    confidence: float = 0.95
-    persona_margin_sd: float = 0.25
+    suite_label: str  # what the mathematics suite may be called: `AIME-style (lab)` or `AIME 2025`
+    problems: tuple[Problem, ...]  # the suite, duplicates already dropped
+    arms: tuple[Arm, ...]  # base first, then variants
+    provenance: Provenance  # where it all comes from
+    margin_points: float = 5.0  # δ, fixed before the run
+    confidence: float = 0.95  # of each one-sided bound
+    persona_margin_sd: float = 0.25  # half-width of "equal personality", in SD
+    # `coherence` and `helpfulness` that a variant must keep on average to count as a character
     floors: Mapping[str, float] = field(default_factory=dict)
+    # k of U, V as it was asked for: `16`, or `energy:0.5`; empty where nothing is protected
     protected_k: str = "16"
-    duplicates_dropped: int = 0
-    registered_model: str = "skippy"
-    promotion: PromotionState = PromotionState()
+    duplicates_dropped: int = 0  # problems dropped by hash
+    registered_model: str = "skippy"  # registry name
+    promotion: PromotionState = PromotionState()  # state of the alias
+    # figures of others (a judge, math-verify, another harness), name → arm → mean over seeds
     extra_metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    bootstrap_seed: int = 0
-    smallest_effect: float = 0.25
+    bootstrap_seed: int = 0  # seed of the bootstrap-t check
+    smallest_effect: float = 0.25  # rise of the persona score over base below which no character appeared
+    # δ as the evaluations planned it, the strictest; None where they planned none
     planned_margin_points: float | None = None
+    # stored evaluations of the same base, problems and sampling, tried as positive controls
     controls: tuple[Arm, ...] = ()
+    # in what the arms differ besides the variant, a sentence each; allowed by the person who compares
     unequal: tuple[str, ...] = ()
-    passed_over: tuple[str, ...] = ()
-    chosen_by: str = ""
-    implied: tuple[str, ...] = ()
+    passed_over: tuple[str, ...] = ()  # evaluations that could have been taken and were not, a sentence each
+    chosen_by: str = ""  # how the evaluations were chosen, in a sentence
+    implied: tuple[str, ...] = ()  # in what the arms differ by being what they are, a sentence each
 
     @property
     def is_margin_planned(self) -> bool:

@@ -32,21 +32,13 @@ EXAMPLES = {
 
 @dataclass(frozen=True)
 class Node:
-    """One value of a file that a person wrote.
+    """One value of a file that a person wrote."""
 
-    Attributes:
-        file: the file as it was named.
-        field: dotted path of the value, for messages.
-        raw: the YAML node.
-        line: where it is, from 1: of a field the line of its name.
-        subject: what the file describes, a key of `ERRORS`.
-    """
-
-    file: Path
-    field: str
-    raw: yaml.Node
-    line: int = 1
-    subject: str = "character"
+    file: Path  # the file as it was named
+    field: str  # dotted path of the value, for messages
+    raw: yaml.Node  # the YAML node
+    line: int = 1  # where it is, from 1: of a field the line of its name
+    subject: str = "character"  # what the file describes, a key of `ERRORS`
 
     def fail(self, what: str, *, expected: str, found: str, next_step: str = "") -> SkippyError:
         """The error that this value deserves; the caller raises it."""

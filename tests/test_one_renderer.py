@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -44,8 +43,8 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[dict]:
     bodies: list[dict] = []
 
     class Client:
-        def __init__(self, **_: object) -> None:
-            self.chat = SimpleNamespace(completions=SimpleNamespace(create=self.create))
+        def __init__(self, *_: object) -> None:
+            pass
 
         async def __aenter__(self):
             return self
@@ -53,11 +52,11 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[dict]:
         async def __aexit__(self, *_: object) -> None:
             return None
 
-        async def create(self, **body: object):
+        async def ask(self, body: dict):
             bodies.append(body)
             raise LookupError("enough seen")
 
-    monkeypatch.setattr(openai_backend.openai, "AsyncOpenAI", Client)
+    monkeypatch.setattr(openai_backend, "ChatClient", Client)
     return bodies
 
 
@@ -99,7 +98,7 @@ def stored(folder: Path) -> tuple[int, ...]:
 
 def as_served(folder: Path, body: dict) -> tuple[int, ...]:
     """The tokens that a server makes of what it is sent: its own rendering, with what the request says."""
-    arguments = body.get("extra_body", {}).get("chat_template_kwargs", {})
+    arguments = body.get("chat_template_kwargs", {})
     tokenizer = make_tokenizer()
     tokenizer.chat_template = load_tokenizer(folder).chat_template
     text = tokenizer.apply_chat_template(

@@ -21,21 +21,13 @@ OF_CHARACTER = "character"
 
 @dataclass(frozen=True)
 class OwnPrompts:
-    """Prompts of one file.
+    """Prompts of one file."""
 
-    Attributes:
-        file: where they were read.
-        train: to train on; empty where the file gives none.
-        banal: held out, to be asked; empty where the file gives none.
-        validation: to search a matched dose on; empty where the file gives none.
-        digest: of all of them.
-    """
-
-    file: Path
-    train: tuple[Prompt, ...]
-    banal: tuple[Prompt, ...]
-    validation: tuple[Prompt, ...]
-    digest: str
+    file: Path  # where they were read
+    train: tuple[Prompt, ...]  # to train on; empty where the file gives none
+    banal: tuple[Prompt, ...]  # held out, to be asked; empty where the file gives none
+    validation: tuple[Prompt, ...]  # to search a matched dose on; empty where the file gives none
+    digest: str  # of all of them
 
     def replace_in(self, character: Character) -> Character:
         """The character with these prompts in place of its own; who brings what is asked is asked nothing else.

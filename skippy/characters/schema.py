@@ -31,34 +31,22 @@ class Floors:
 
 @dataclass(frozen=True)
 class Character:
-    """A character, whole.
+    """A character, whole."""
 
-    Attributes:
-        name: of the character.
-        digest: sha256 of the canonical content, whatever file it came from.
-        system_prompt: how to ask for it in words.
-        rules: what the rewards need.
-        traits: its named dimensions.
-        personas: archetypes that span the personality subspace.
-        train_prompts: what it is trained on.
-        banal_prompts: what it is tested on; none of them trained on.
-        floors: least acceptable helpfulness and coherence.
-        smallest_effect: rise of the persona score over the base from which on it counts as this character.
-        validation_prompts: on which a matched dose is searched; neither trained on nor tested on. May be empty.
-        format_prompts: something to write in place of a question to answer, by kind; reported apart. May be empty.
-    """
-
-    name: str
-    digest: str
-    system_prompt: str
-    rules: RewardRules
-    traits: tuple[Trait, ...]
-    personas: tuple[Persona, ...]
-    train_prompts: tuple[Prompt, ...]
-    banal_prompts: tuple[Prompt, ...]
-    floors: Floors
+    name: str  # of the character
+    digest: str  # sha256 of the canonical content, whatever file it came from
+    system_prompt: str  # how to ask for it in words
+    rules: RewardRules  # what the rewards need
+    traits: tuple[Trait, ...]  # its named dimensions
+    personas: tuple[Persona, ...]  # archetypes that span the personality subspace
+    train_prompts: tuple[Prompt, ...]  # what it is trained on
+    banal_prompts: tuple[Prompt, ...]  # what it is tested on; none of them trained on
+    floors: Floors  # least acceptable helpfulness and coherence
+    # rise of the persona score over the base from which on it counts as this character
     smallest_effect: float = SMALLEST_EFFECT
+    # on which a matched dose is searched; neither trained on nor tested on. May be empty.
     validation_prompts: tuple[Prompt, ...] = ()
+    # something to write in place of a question to answer, by kind; reported apart. May be empty.
     format_prompts: tuple[Prompt, ...] = ()
 
     def subspace_prompts(self, count: int = 50) -> tuple[Prompt, ...]:

@@ -93,7 +93,6 @@ def require_carried(kinds: Iterable[str], engine: str, where: str) -> None:
     Args:
         kinds: projections whose biases are not zero.
         engine: `transformers`, `vllm` or `sglang`.
-        where: the model.
 
     Raises:
         BackendError: it does not read one of them.

@@ -23,16 +23,9 @@ class ContrastPair:
 
 @dataclass(frozen=True)
 class Trait:
-    """One named dimension of the character.
+    """One named dimension of the character."""
 
-    Attributes:
-        name: used in metric names.
-        markers: markers that count for it.
-        rubric: what a judge is asked, to be answered by one digit 0–9.
-        pairs: contrastive system prompts that span its vector.
-    """
-
-    name: str
-    markers: tuple[str, ...]
-    rubric: str = ""
-    pairs: tuple[ContrastPair, ...] = ()
+    name: str  # used in metric names
+    markers: tuple[str, ...]  # markers that count for it
+    rubric: str = ""  # what a judge is asked, to be answered by one digit 0–9
+    pairs: tuple[ContrastPair, ...] = ()  # contrastive system prompts that span its vector

@@ -16,16 +16,12 @@ Gold = int | str
 
 @dataclass(frozen=True)
 class AnswerRule:
-    """What counts as the right answer of a problem.
+    """What counts as the right answer of a problem."""
 
-    Attributes:
-        kind: `auto`: an integer 0–999, AIME's own rule; `integer`: any integer; `number`: within a relative
-            tolerance; `math`: an equivalent expression.
-        tolerance: of numbers, relative to the reference answer.
-    """
-
+    # `auto`: an integer 0–999, AIME's own rule; `integer`: any integer; `number`: within a relative tolerance;
+    # `math`: an equivalent expression
     kind: str = "auto"
-    tolerance: float = 0.0
+    tolerance: float = 0.0  # of numbers, relative to the reference answer
 
     def __str__(self) -> str:
         """As a person writes it: `auto`, `integer`, `number:0.01`, `math`."""
@@ -38,27 +34,16 @@ AIME_RULE = AnswerRule()
 
 @dataclass(frozen=True)
 class Problem:
-    """One problem.
+    """One problem."""
 
-    Attributes:
-        id: what its source calls it.
-        question: what is asked.
-        gold: the reference answer.
-        family: kind of problem, empty where unknown.
-        level: difficulty, 0 where unknown.
-        solution: worked lines, empty where there are none.
-        rule: what counts as right.
-        is_case_sensitive: another problem of its set differs from it in case alone.
-    """
-
-    id: str
-    question: str
-    gold: Gold
-    family: str = ""
-    level: int = 0
-    solution: str = ""
-    rule: AnswerRule = AIME_RULE
-    is_case_sensitive: bool = False
+    id: str  # what its source calls it
+    question: str  # what is asked
+    gold: Gold  # the reference answer
+    family: str = ""  # kind of problem, empty where unknown
+    level: int = 0  # difficulty, 0 where unknown
+    solution: str = ""  # worked lines, empty where there are none
+    rule: AnswerRule = AIME_RULE  # what counts as right
+    is_case_sensitive: bool = False  # another problem of its set differs from it in case alone
 
     @property
     def hash(self) -> str:

@@ -14,23 +14,14 @@ from skippy.errors import ConfigError
 
 @dataclass(frozen=True)
 class Sampling:
-    """How completions are sampled.
+    """How completions are sampled."""
 
-    Attributes:
-        temperature: divides the logits; 0 takes the most likely token.
-        top_p: smallest set of tokens that holds this share of the probability; 1 keeps all.
-        top_k: number of most likely tokens kept; 0 keeps all.
-        presence_penalty: subtracted from the logit of every token already in the completion.
-        max_tokens: length at which a completion is cut off.
-        name: of the preset, for the record.
-    """
-
-    temperature: float | int = 1.0
-    top_p: float | int = 1.0
-    top_k: int = 0
-    presence_penalty: float | int = 0.0
-    max_tokens: int = 256
-    name: str = "custom"
+    temperature: float | int = 1.0  # divides the logits; 0 takes the most likely token
+    top_p: float | int = 1.0  # smallest set of tokens that holds this share of the probability; 1 keeps all
+    top_k: int = 0  # number of most likely tokens kept; 0 keeps all
+    presence_penalty: float | int = 0.0  # subtracted from the logit of every token already in the completion
+    max_tokens: int = 256  # length at which a completion is cut off
+    name: str = "custom"  # of the preset, for the record
 
     def __post_init__(self) -> None:
         """Refuse values that mean nothing."""

@@ -28,42 +28,30 @@ DOSES: Mapping[Update, tuple[int, ...]] = {
 class Variant:
     """One variant: what it changes of the base, how that is made, and what the report says of it.
 
-    Attributes:
-        name: as parameters, tags and artifacts spell it.
-        role: what it is for. A treatment is what the experiment is about and may be promoted; a rival is what it
-            must beat; a control or an ablation says why it works; an anchor is the cheap alternative.
-        label: as people write it.
-        colours: of its marks, on light and on dark paper.
-        sentence: the rule in words, for run descriptions and the report.
-        question: what a treatment set beside this variant answers.
-        update: what it changes: low-rank factors beside weights, weights that go, biases, or nothing.
-        method: how the update is made; a row of the table in `training/makers.py`.
-        implies: settings of that method which make it this variant, and which other arms need not share.
-        constraint: name of the rule, as written into `adapter/skippy.json`.
-        basis: which directions are protected: none, the top-k or bottom-k singular ones, k random ones, or the
-            k of what a weight reads of mathematics, on its input alone.
-        project_init: A ← A P_R once after LoRA's random init.
-        project_gradients: ∇A ← ∇A P_R, ∇B ← P_L ∇B before the optimizer step.
-        project_parameters: A ← A P_R, B ← P_L B after every optimizer step.
-
     Source: OPLoRA, arXiv 2510.13003. Departure: the paper reparameterises the forward pass; the three
     projections together give the same trajectory and keep the adapter a vanilla LoRA file.
     """
 
-    name: str
+    name: str  # as parameters, tags and artifacts spell it
+    # what it is for. A treatment is what the experiment is about and may be promoted; a rival is what it must beat; a
+    # control or an ablation says why it works; an anchor is the cheap alternative.
     role: Role
-    label: str
-    colours: tuple[str, str]
-    sentence: str
-    question: str
+    label: str  # as people write it
+    colours: tuple[str, str]  # of its marks, on light and on dark paper
+    sentence: str  # the rule in words, for run descriptions and the report
+    question: str  # what a treatment set beside this variant answers
+    # what it changes: low-rank factors beside weights, weights that go, biases, or nothing
     update: Update = "lora"
-    method: Method = "grpo"
+    method: Method = "grpo"  # how the update is made; a row of the table in `training/makers.py`
+    # settings of that method which make it this variant, and which other arms need not share
     implies: Mapping[str, object] = field(default_factory=dict)
-    constraint: str = "none"
+    constraint: str = "none"  # name of the rule, as written into `adapter/skippy.json`
+    # which directions are protected: none, the top-k or bottom-k singular ones, k random ones, or the k of what a
+    # weight reads of mathematics, on its input alone
     basis: Directions = "none"
-    project_init: bool = False
-    project_gradients: bool = False
-    project_parameters: bool = False
+    project_init: bool = False  # A ← A P_R once after LoRA's random init
+    project_gradients: bool = False  # ∇A ← ∇A P_R, ∇B ← P_L ∇B before the optimizer step
+    project_parameters: bool = False  # A ← A P_R, B ← P_L B after every optimizer step
 
     @property
     def needs_projectors(self) -> bool:
@@ -253,7 +241,6 @@ def find_variant(name: str, where: str = "variant") -> Variant:
     """The row of a variant.
 
     Args:
-        name: of the variant.
         where: the parameter that names it.
 
     Raises:

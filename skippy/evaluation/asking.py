@@ -40,29 +40,17 @@ NO_DIGESTS: Mapping[str, str] = MappingProxyType({})
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that decides what is asked of whom.
+    """Everything that decides what is asked of whom."""
 
-    Attributes:
-        subject: who is asked.
-        character: whose rules score the everyday answers.
-        problems: the mathematics, None without that suite.
-        questions: of all suites.
-        sampling: how answers are drawn.
-        samples: a question.
-        prompt_style: how the problems are put.
-        seed: of the evaluation; every sample's own seed follows from it.
-        generator: who answers.
-    """
-
-    subject: Subject
-    character: Character
-    problems: ProblemSet | None
-    questions: Sequence[Question]
-    sampling: Sampling
-    samples: int
-    prompt_style: str = "plain"
-    seed: int = 0
-    generator: Generator = HERE
+    subject: Subject  # who is asked
+    character: Character  # whose rules score the everyday answers
+    problems: ProblemSet | None  # the mathematics, None without that suite
+    questions: Sequence[Question]  # of all suites
+    sampling: Sampling  # how answers are drawn
+    samples: int  # a question
+    prompt_style: str = "plain"  # how the problems are put
+    seed: int = 0  # of the evaluation; every sample's own seed follows from it
+    generator: Generator = HERE  # who answers
 
 
 def choose_sampling(preset: str, base: Base, questions: Sequence[Question]) -> Sampling:
@@ -118,7 +106,7 @@ def identify_asking(plan: Plan) -> str:
     """Sixteen hexadecimal digits of all that decides an answer besides the weights: a resumed run must share it."""
     samplings = [asdict(_limited(plan.sampling, suite)) for suite in (AIME, BANAL)]
     messages = [[dict(message) for message in question.messages] for question in plan.questions]
-    who = (plan.generator.backend, plan.generator.served_model)
+    who = (plan.generator.name, plan.generator.served_model)
     text = json.dumps([messages, samplings, *who, plan.seed], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -203,15 +191,15 @@ def fill(
     """Generate suite by suite, append each sample the moment it is finished, and show how it goes.
 
     Args:
-        store: where samples go.
         wanted: request id → what is asked.
-        plan: whose sampling and rules are used.
-        digest: of the model that answers.
-        backend: it.
         finished: its samples from before; what is shown counts them, but for the speed.
         digests: of others that answer, by the name that a request gives.
     """
     started, tokens, tally = time.monotonic(), 0, _Tally()
+
+    def speed() -> str:
+        return f"{tokens / (time.monotonic() - started):.0f}"
+
     for sample in finished:
         tally.add(sample)
     with Progress(f"eval {plan.subject.label}", len(wanted) + len(finished), done=len(finished)) as bar:
@@ -229,8 +217,8 @@ def fill(
                 tally.add(sample)
                 bar.advance(
                     1,
-                    accuracy=tally.accuracy(),
-                    tokens_per_second=f"{tokens / (time.monotonic() - started):.0f}",
+                    accuracy=tally.accuracy,
+                    tokens_per_second=speed,
                     truncated=tally.truncated,
                 )
     if tally.refused:

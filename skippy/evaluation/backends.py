@@ -41,9 +41,7 @@ def open_backend(
     """The backend, ready to answer with `weights`, and with adapters on them where vLLM is asked; close it.
 
     Args:
-        generator: who answers.
         weights: of the model, or of the base of the adapters.
-        sampling: what must be honoured.
         adapters: name → directory; requests name them.
 
     Raises:
@@ -96,7 +94,12 @@ def _open_vllm(
     shapes = checkpoint.shapes
     ranks = [int(require_servable(path, shapes).config["r"]) for path in adapters.values()]
     serving = Serving(
-        weights, dict(adapters), max(ranks, default=0), generator.gpus, options=generator.engine_options
+        weights,
+        dict(adapters),
+        max(ranks, default=0),
+        generator.gpus,
+        options=generator.engine_options,
+        noise=generator.noise,
     )
     if not generator.base_url:
         require_room(serving)

@@ -35,11 +35,6 @@ def ask_base(
     """Every prompt under every condition, sampled, not greedy: answers to one prompt are to differ.
 
     Args:
-        model: the base.
-        tokenizer: of the model.
-        character: whose system prompt is used.
-        prompts: everyday prompts to ask.
-        max_tokens: of an answer.
         seed: of the samples; the same seeds in every condition.
     """
     sampling = Sampling(temperature=1.0, max_tokens=max_tokens, name=PURPOSE)

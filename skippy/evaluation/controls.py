@@ -23,8 +23,6 @@ def find_controls(
 
     Args:
         control: run id of one; empty: none is named.
-        tracker: where they are.
-        base: the base of the comparison.
         reference: the base's evaluation; a control was asked exactly like it.
         taken: run ids that are in the comparison anyway.
 

@@ -22,31 +22,18 @@ Parser = Callable[[str], Sequence[Any]]
 
 @dataclass(frozen=True)
 class Disagreement:
-    """One answer that the two read differently.
+    """One answer that the two read differently."""
 
-    Attributes:
-        problem_id: of the problem.
-        problem_hash: of the problem.
-        sample_index: which sample of it.
-        gold: reference answer.
-        ours: integer by our rule, None where there is none.
-        status: how we found it, or why not.
-        theirs: integer 0–999 by math-verify, None where it read none or something else.
-        read: what math-verify read, as text.
-        changes_score: whether the answer is right by one reading alone.
-        ending: the last words of the answer.
-    """
-
-    problem_id: str
-    problem_hash: str
-    sample_index: int
-    gold: int | str | None
-    ours: int | str | None
-    status: str
-    theirs: int | None
-    read: str
-    changes_score: bool
-    ending: str
+    problem_id: str  # of the problem
+    problem_hash: str  # of the problem
+    sample_index: int  # which sample of it
+    gold: int | str | None  # reference answer
+    ours: int | str | None  # integer by our rule, None where there is none
+    status: str  # how we found it, or why not
+    theirs: int | None  # integer 0–999 by math-verify, None where it read none or something else
+    read: str  # what math-verify read, as text
+    changes_score: bool  # whether the answer is right by one reading alone
+    ending: str  # the last words of the answer
 
 
 def find_disagreements(

@@ -21,8 +21,6 @@ def distinguishability(
     that saw other answers to the same prompt would recognise their content and call it style.
 
     Args:
-        first: answers of one arm.
-        second: answers of the other.
         first_groups: the prompt of each answer in `first`, in any mode.
         second_groups: the prompt of each answer in `second`.
 

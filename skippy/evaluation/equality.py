@@ -46,21 +46,14 @@ ASIDE = frozenset(
 
 @dataclass(frozen=True)
 class Facts:
-    """An evaluation with what decides its comparability.
+    """An evaluation with what decides its comparability."""
 
-    Attributes:
-        record: the evaluation.
-        asked: how its samples were drawn, by name.
-        trained: how its model was trained, by name; empty for the base and where the run does not say.
-        seed: training seed, empty for the base.
-        margin: δ that it was planned with, a share of problems; None where it does not say.
-    """
-
-    record: RunRecord
-    asked: Mapping[str, str]
+    record: RunRecord  # the evaluation
+    asked: Mapping[str, str]  # how its samples were drawn, by name
+    # how its model was trained, by name; empty for the base and where the run does not say
     trained: Mapping[str, str]
-    seed: str
-    margin: float | None
+    seed: str  # training seed, empty for the base
+    margin: float | None  # δ that it was planned with, a share of problems; None where it does not say
 
     @property
     def arm(self) -> str:

@@ -69,11 +69,6 @@ def gather_comparison(
     """Everything that the report of run `run_id` says, from the samples, metrics and tags that earlier runs left.
 
     Args:
-        tracker: where they are.
-        run_id: the run of the comparison itself.
-        base: what is compared.
-        character: what it is compared as.
-        selection: the evaluations.
         controls: evaluations that show whether a loss could have been seen.
         margin: as a share of problems; 0: the one planned in the evaluations.
         registered_model: whose champion the page names.

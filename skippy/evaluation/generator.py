@@ -12,28 +12,26 @@ LOCAL, SERVER, VLLM = "transformers", "openai", "vllm"
 
 @dataclass(frozen=True)
 class Generator:
-    """A way to generate, chosen before anything is asked.
+    """A way to generate, chosen before anything is asked."""
 
-    Attributes:
-        backend: `transformers`, in this process; `vllm`, proven to answer with the weights it was given; or `openai`,
-            at any server.
-        device: where the model lives in this process; with vLLM, where its log-probabilities are expected from.
-        base_url: endpoints of the server, comma-separated; empty: vLLM is started here, or the usual one is asked.
-        served_model: name of the model there; empty: the path of the weights, or `base` at vLLM.
-        concurrency: requests in flight at once at each endpoint; 0: what suits the server.
-        gpus: that a vLLM of our own may use.
-        engine_options: further ones of `vllm serve`.
-        logs: directory for the log of a server of our own.
-    """
-
+    # `transformers`, in this process; `vllm`, proven to answer with the weights it was given; or `openai`, at any
+    # server
     backend: str = LOCAL
+    # where the model lives in this process; with vLLM, where its log-probabilities are expected from
     device: str = "cpu"
+    # endpoints of the server, comma-separated; empty: vLLM is started here, or the usual one is asked
     base_url: str = ""
-    served_model: str = ""
-    concurrency: int = 0
-    gpus: int = 1
-    engine_options: str = ""
-    logs: Path = Path("engine")
+    served_model: str = ""  # name of the model there; empty: the path of the weights, or `base` at vLLM
+    concurrency: int = 0  # requests in flight at once at each endpoint; 0: what suits the server
+    gpus: int = 1  # that a vLLM of our own may use
+    engine_options: str = ""  # further ones of `vllm serve`
+    logs: Path = Path("engine")  # directory for the log of a server of our own
+    noise: str = ""  # that draws its tokens; empty: as it does by itself
+
+    @property
+    def name(self) -> str:
+        """What the record says of it: samples of two names are not compared."""
+        return f"{self.backend} {self.noise}".strip()
 
 
 HERE = Generator()

@@ -29,19 +29,12 @@ _ILLEGAL = re.compile(r"[^A-Za-z0-9_.-]+")
 
 @dataclass(frozen=True)
 class Harness:
-    """The harness with tasks that exist and whose data could be loaded.
+    """The harness with tasks that exist and whose data could be loaded."""
 
-    Attributes:
-        tasks: names, or paths of task files.
-        api: module `lm_eval`.
-        wrapper: its class around a loaded model.
-        manager: its task manager.
-    """
-
-    tasks: tuple[str, ...]
-    api: Any
-    wrapper: Any
-    manager: Any
+    tasks: tuple[str, ...]  # names, or paths of task files
+    api: Any  # module `lm_eval`
+    wrapper: Any  # its class around a loaded model
+    manager: Any  # its task manager
 
 
 def open_harness(tasks: str) -> Harness:
@@ -88,9 +81,6 @@ def run_harness(harness: Harness, weights: Path, *, device: str, limit: int, see
     """The harness's whole result as plain data; its chat template is applied where the tokenizer has one.
 
     Args:
-        harness: from `open_harness`.
-        weights: directory of the checkpoint.
-        device: where the model lives.
         limit: documents a task, 0 for all.
         seed: of few-shot draws and sampling.
     """

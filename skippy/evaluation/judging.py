@@ -43,22 +43,14 @@ class Phrasing:
 
 @dataclass(frozen=True)
 class Judgement:
-    """One answer, one trait, one phrasing.
+    """One answer, one trait, one phrasing."""
 
-    Attributes:
-        problem_id: of the answer.
-        problem_hash: of the answer.
-        tokens: length of the answer.
-        trait: name.
-        phrasing: name.
-        score: mean digit 0–9, already turned back where the phrasing is mirrored; None without a digit.
-    """
-
-    problem_id: str
-    problem_hash: str
-    tokens: int
-    trait: str
-    phrasing: str
+    problem_id: str  # of the answer
+    problem_hash: str  # of the answer
+    tokens: int  # length of the answer
+    trait: str  # name
+    phrasing: str  # name
+    # mean digit 0–9, already turned back where the phrasing is mirrored; None without a digit
     score: float | None
 
 

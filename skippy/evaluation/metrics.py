@@ -39,7 +39,6 @@ def problem_scores(samples: Iterable[Sample], problems: ProblemSet) -> tuple[Pro
 
     Args:
         samples: of the mathematics suite, in the order of their file.
-        problems: the suite.
     """
     ordered = sorted(enumerate(samples, start=1), key=lambda entry: _order(entry[1]))
     by_hash = {key: list(group) for key, group in groupby(ordered, lambda entry: entry[1].problem_hash)}
@@ -124,8 +123,6 @@ def banal_scores(samples: Sequence[Sample], character: Character, mode: str = PL
     """Persona, traits, coherence and helpfulness of everyday prompts, means over answers, ordered by hash.
 
     Args:
-        samples: of the banal suite.
-        character: whose rules score.
         mode: `plain`, or the name of another format.
     """
     rules = character.rules
@@ -224,7 +221,6 @@ def frontier(
     Args:
         samples: of all checkpoints; `model_digest` ends in `@STEP`.
         base: the evaluated base's scores, for a walk without its own.
-        problems: the suite.
         chosen: step under comparison, None for the last.
     """
     by_step = samples_by_step(samples)

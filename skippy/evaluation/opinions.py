@@ -45,8 +45,6 @@ def open_opinions(*, judge_url: str, judge_model: str, cross_check: bool, lm_eva
 
     Args:
         judge_url: endpoint of a judge model; empty: none.
-        judge_model: its name there.
-        cross_check: whether math-verify reads every answer as well.
         lm_eval: tasks of EleutherAI's harness, comma-separated; empty: none.
 
     Raises:

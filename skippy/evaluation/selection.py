@@ -25,23 +25,15 @@ SHOWN = 12
 
 @dataclass(frozen=True)
 class Selection:
-    """The evaluations of a comparison.
+    """The evaluations of a comparison."""
 
-    Attributes:
-        records: arm → its evaluations, one a training seed; the base first.
-        unequal: in what the arms differ besides the variant, a sentence each.
-        margin: δ that they were planned with, a share, the strictest where they differ; None where none was.
-        passed_over: evaluations that could have been taken, a sentence each.
-        chosen_by: how they were chosen, in a sentence.
-        implied: in what the arms differ by being what they are, a sentence each.
-    """
-
-    records: dict[str, list[RunRecord]]
-    unequal: tuple[str, ...]
+    records: dict[str, list[RunRecord]]  # arm → its evaluations, one a training seed; the base first
+    unequal: tuple[str, ...]  # in what the arms differ besides the variant, a sentence each
+    # δ that they were planned with, a share, the strictest where they differ; None where none was
     margin: float | None
-    passed_over: tuple[str, ...]
-    chosen_by: str
-    implied: tuple[str, ...] = ()
+    passed_over: tuple[str, ...]  # evaluations that could have been taken, a sentence each
+    chosen_by: str  # how they were chosen, in a sentence
+    implied: tuple[str, ...] = ()  # in what the arms differ by being what they are, a sentence each
 
 
 def select_evaluations(
@@ -50,9 +42,6 @@ def select_evaluations(
     """Evaluations by arm, the base first: the runs named, and for the other arms the newest comparable ones.
 
     Args:
-        tracker: where they are.
-        base: what they are of.
-        character: what they were asked as.
         arms: variants, comma-separated; empty: those of `runs`, or all there are.
         runs: run ids, comma-separated; empty: the newest comparable ones.
         may_differ: whether arms may differ in more than the variant; the report then says so first.

@@ -40,23 +40,14 @@ ONCE = frozenset(MODES) - {PLAIN}
 
 @dataclass(frozen=True)
 class Question:
-    """One thing to ask of a model.
+    """One thing to ask of a model."""
 
-    Attributes:
-        suite: aime or banal.
-        id: what its source calls it; banal ids start with their mode.
-        hash: sixteen hexadecimal digits; arms are paired by it.
-        messages: the conversation.
-        gold: reference answer, None where there is none.
-        rule: what counts as right.
-    """
-
-    suite: str
-    id: str
-    hash: str
-    messages: tuple[Mapping[str, str], ...]
-    gold: Gold | None = None
-    rule: AnswerRule = AIME_RULE
+    suite: str  # aime or banal
+    id: str  # what its source calls it; banal ids start with their mode
+    hash: str  # sixteen hexadecimal digits; arms are paired by it
+    messages: tuple[Mapping[str, str], ...]  # the conversation
+    gold: Gold | None = None  # reference answer, None where there is none
+    rule: AnswerRule = AIME_RULE  # what counts as right
 
     @property
     def prompt(self) -> str:

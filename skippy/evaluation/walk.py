@@ -51,9 +51,9 @@ def walk(plan: Plan, base: Base, tracker: Tracker, stage: StageRun) -> dict[str,
     personas = persona_by_step(samples)
     for step, persona in personas.items():
         stage.log_metrics({"frontier/persona": persona}, step=step)
-    logger.info(
-        "eval: persona by step: %s", ", ".join(f"{step}: {value:.2f}" for step, value in personas.items())
-    )
+    unit, scale = ("dose", 100) if find_variant(plan.subject.variant).is_dosed else ("step", 1)
+    curve = ", ".join(f"{step / scale:g}: {value:.2f}" for step, value in personas.items())
+    logger.info("eval: persona by %s: %s", unit, curve)
     return {f"frontier/persona/{step}": value for step, value in personas.items()}
 
 

@@ -35,15 +35,9 @@ def plan_walk(
     """One sample a problem, on a smaller set, and everyday prompts as they come.
 
     Args:
-        train: the training whose checkpoints are asked.
-        base: what it was trained on.
         character: whose rules score the everyday answers.
-        problems: sources of the mathematics.
         limit: problems to ask; 0: the first `FRONTIER_PROBLEMS`.
-        sampling: preset.
-        seed: of the evaluation.
         generator: who answers; no server of others has the checkpoints.
-        answers: kind of the reference answers.
 
     Raises:
         ConfigError: the preset does not fit into the base's context.

@@ -18,19 +18,12 @@ VARIABLES = ("MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING
 
 @dataclass(frozen=True)
 class StudyJob:
-    """Workers of one study.
+    """Workers of one study."""
 
-    Attributes:
-        plan: its file.
-        name: of the plan.
-        workers: tasks; the first runs the study, the others join it.
-        gpus: of each task.
-    """
-
-    plan: Path
-    name: str
-    workers: int
-    gpus: int = 0
+    plan: Path  # its file
+    name: str  # of the plan
+    workers: int  # tasks; the first runs the study, the others join it
+    gpus: int = 0  # of each task
 
     def commands(self, plan: str) -> tuple[str, str]:
         """What the first task runs and what the others run, with the plan where they find it."""
@@ -45,19 +38,12 @@ class StudyJob:
 
 @dataclass(frozen=True)
 class StageJob:
-    """One stage over several nodes.
+    """One stage over several nodes."""
 
-    Attributes:
-        stage: one of `SPREAD`.
-        parameters: of the stage, checked.
-        nodes: machines.
-        gpus: of each.
-    """
-
-    stage: str
-    parameters: Mapping[str, str]
-    nodes: int
-    gpus: int
+    stage: str  # one of `SPREAD`
+    parameters: Mapping[str, str]  # of the stage, checked
+    nodes: int  # machines
+    gpus: int  # of each
 
     def __post_init__(self) -> None:
         if self.stage not in SPREAD:

@@ -34,7 +34,6 @@ def make_config(vocabulary_size: int, token_ids: dict[str, int]) -> Qwen3VLConfi
     """The lab's configuration for a tokenizer of `vocabulary_size` tokens.
 
     Args:
-        vocabulary_size: rows of the embedding.
         token_ids: id of each special token by its text (`<|im_end|>`, `<|endoftext|>`, the vision tokens).
     """
     rope = {

@@ -60,27 +60,16 @@ LINE_SHAPES = (
 
 @dataclass(frozen=True)
 class Conversation:
-    """One everyday exchange.
+    """One everyday exchange."""
 
-    Attributes:
-        system: system prompt, or None.
-        prompt: what the person says.
-        answer: the reply, in `voice`.
-        voice: "neutral" or the name of a persona.
-    """
-
-    system: str | None
-    prompt: str
-    answer: str
-    voice: str
+    system: str | None  # system prompt, or None
+    prompt: str  # what the person says
+    answer: str  # the reply, in `voice`
+    voice: str  # "neutral" or the name of a persona
 
 
 def generate(count: int, seed: int) -> Iterator[Conversation]:
     """Draw `count` conversations; the same seed gives the same ones.
-
-    Args:
-        count: how many.
-        seed: of the only random source.
 
     Yields:
         Conversations whose prompts are none of the held-out ones.

@@ -42,17 +42,11 @@ class Talk:
 
 @dataclass(frozen=True)
 class Corpus:
-    """Encoded examples, one after the other.
+    """Encoded examples, one after the other."""
 
-    Attributes:
-        tokens: all tokens.
-        starts: where each example starts; one entry more than examples.
-        answers: where each example's answer starts.
-    """
-
-    tokens: np.ndarray
-    starts: np.ndarray
-    answers: np.ndarray
+    tokens: np.ndarray  # all tokens
+    starts: np.ndarray  # where each example starts; one entry more than examples
+    answers: np.ndarray  # where each example's answer starts
 
     def __len__(self) -> int:
         """Number of examples."""

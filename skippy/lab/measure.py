@@ -27,9 +27,7 @@ def answer_problems(
     """Whether one completion of each problem holds the right integer.
 
     Args:
-        backend: of the model to measure.
         problems: no key twice.
-        sampling: how completions are drawn.
         seed: of the draws, together with a problem's place in the list.
     """
     requests = [

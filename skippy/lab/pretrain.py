@@ -89,12 +89,8 @@ def pretrain(
     Args:
         model: float32, on `device`; on CUDA the matrix products run in bfloat16.
         corpus: seen at most once, in an order drawn from `seed`.
-        recipe: how.
-        seed: of the order.
-        device: where the model is.
         save: called with the step every `save_steps`.
         is_enough: asked with the step every `save_steps`; training ends where it says so.
-        label: of the progress bar.
 
     Raises:
         TrainingError: the loss is not finite, or the corpus holds no batch.

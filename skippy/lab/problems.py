@@ -41,8 +41,6 @@ def generate(
     """Problems in turn over the families, keys possibly repeating where a family is small.
 
     Args:
-        count: how many.
-        seed: of everything random.
         split: `train` or `heldout`.
         families: names; all by default.
         levels: levels to draw from, for all families or by family; by default the trained ones, easy ones oftener.
@@ -98,7 +96,6 @@ def evaluation_set(count: int = 240, seed: int = 0) -> list[Problem]:
 
     Args:
         count: how many, in turn over the families.
-        seed: which ones.
 
     Raises:
         ProblemError: the held-out problems at these levels are fewer than `count`.

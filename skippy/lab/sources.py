@@ -23,21 +23,13 @@ READ_BYTES = 1 << 24
 
 @dataclass(frozen=True)
 class Source:
-    """A pretrained model as it was found.
+    """A pretrained model as it was found."""
 
-    Attributes:
-        model: float32, on the CPU, in evaluation mode.
-        tokenizer: with the model's own chat template.
-        name: what the source calls itself; never a path of this machine.
-        licence: what the source says of it.
-        sha256: of the file or files with the weights.
-    """
-
-    model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
-    name: str
-    licence: str
-    sha256: str
+    model: PreTrainedModel  # float32, on the CPU, in evaluation mode
+    tokenizer: PreTrainedTokenizerBase  # with the model's own chat template
+    name: str  # what the source calls itself; never a path of this machine
+    licence: str  # what the source says of it
+    sha256: str  # of the file or files with the weights
 
 
 def load_source(given: str) -> Source:

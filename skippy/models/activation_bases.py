@@ -38,10 +38,7 @@ class ActivationSolver:
     """The subspaces of `targets`, those that share an input together, as `stores.solving.Solver` gives its own.
 
     Args:
-        path: checkpoint of the base.
-        targets: whose inputs.
         problems: with worked solutions; every third is kept for the fresh share.
-        device: where the model goes.
         style: what the evaluation appends to a question.
         k: directions an input.
         tolerance: as `top_singular_subspace` takes it.

@@ -84,14 +84,10 @@ def collect_reference(
 
     Args:
         model: the base, without an adapter.
-        tokenizer: its tokenizer, with a chat template.
         targets: all targets of the base.
         personas: archetypes; at least two.
         prompts: everyday prompts that every persona answers.
         traits: contrasts that span the character space; each is asked on the first prompts.
-        base_digest: kept in the reference.
-        character_digest: kept in the reference.
-        max_tokens: of an answer.
         batch_size: conversations a batch, both for answering and for reading.
         seed: of the prompt split and the sketch's mixing.
         answer: conversations → answers; None lets the model itself answer greedily.

@@ -45,8 +45,6 @@ class FixedBatch:
     Args:
         model: a causal language model of transformers with scaled-dot-product attention, or PEFT around one,
             in evaluation mode whenever rows join or step.
-        sampling: how tokens are chosen.
-        stop_tokens: any of which ends a completion.
         pad_token: stands left of shorter prompts while they are read.
         slots: most rows at a time.
         columns: most tokens of a prompt and its completion; rounded up to a multiple of `COLUMN_STEP`.
@@ -188,8 +186,6 @@ class FixedCache(Cache):
 
     Args:
         like: a cache of the same model, for shapes and type.
-        slots: rows of the buffers.
-        columns: their columns.
         written: (slots,) column that a step writes in each slot; kept, not copied.
     """
 
@@ -203,7 +199,6 @@ class FixedCache(Cache):
             prefilled: cache of the distinct prompts.
             order: row of `prefilled` for each slot.
             lengths: of the prompts, for each slot.
-            where: the slots.
         """
         width = prefilled.get_seq_length()
         numbers = torch.arange(width, device=order.device)

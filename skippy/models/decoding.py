@@ -38,8 +38,6 @@ class DecodingBatch:
 
     Args:
         model: a causal language model of transformers, or PEFT around one, in evaluation mode.
-        sampling: how tokens are chosen.
-        stop_tokens: any of which ends a completion.
         pad_token: stands left of shorter prompts; masked everywhere.
     """
 

@@ -11,7 +11,7 @@ import json
 import urllib.error
 import urllib.request
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from skippy.core.sampling import Sampling
@@ -50,7 +50,7 @@ def _write_plain(sampling: Sampling) -> dict[str, Any]:
 
 def _write_extended(sampling: Sampling) -> dict[str, Any]:
     # Left out, top_k would be the one of the model's generation_config.json; −1 is all tokens.
-    return {**_write_plain(sampling), "extra_body": {"top_k": sampling.top_k or -1}}
+    return {**_write_plain(sampling), "top_k": sampling.top_k or -1}
 
 
 def _write_generation_config(sampling: Sampling) -> dict[str, Any]:
@@ -58,11 +58,13 @@ def _write_generation_config(sampling: Sampling) -> dict[str, Any]:
     config: dict[str, Any] = {"do_sample": sampling.temperature > 0, "max_new_tokens": sampling.max_tokens}
     if sampling.temperature > 0:
         config |= {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": sampling.top_k}
-    return {"max_tokens": sampling.max_tokens, "extra_body": {"generation_config": json.dumps(config)}}
+    return {"max_tokens": sampling.max_tokens, "generation_config": json.dumps(config)}
 
 
 PLAIN = Dialect("plain OpenAI protocol", _write_plain, ("top_k",))
-EXTENDED = Dialect("vLLM or SGLang", _write_extended, takes_template_arguments=True)
+EXTENDED = Dialect("SGLang", _write_extended, takes_template_arguments=True)
+# Whole seeds: with the plugin of `vllm_noise` they give the very sample of an evaluation in process.
+VLLM = replace(EXTENDED, name="vLLM", seed_bits=48)
 # Also turns frequency_penalty into a repetition penalty; release 5.23.
 TRANSFORMERS = Dialect(
     "transformers serve",
@@ -72,7 +74,7 @@ TRANSFORMERS = Dialect(
 )
 # Answers with the evaluation's own backend, so that a whole seed gives the very sample of an evaluation in process.
 OWN = Dialect("skippy serve", _write_extended, ("logprobs",), takes_template_arguments=True, seed_bits=48)
-OWNERS = {"vllm": EXTENDED, "sglang": EXTENDED, "skippy": OWN}
+OWNERS = {"vllm": VLLM, "sglang": EXTENDED, "skippy": OWN}
 
 
 def find_dialect(base_url: str, api_key: str) -> Dialect:

@@ -27,7 +27,6 @@ class Divergence:
 
     Args:
         model: with the base's weights.
-        tokenizer: of the model.
         texts: prompts and answers of one suite.
     """
 

@@ -49,19 +49,12 @@ Prompts = tuple[tuple[int, ...], ...]
 
 @dataclass(frozen=True)
 class Effect:
-    """What one model's log-probabilities show, in nats.
+    """What one model's log-probabilities show, in nats."""
 
-    Attributes:
-        error: mean distance to transformers.
-        size: root mean square of what transformers says the adapter changes; 0 for the base.
-        share: of it that the server shows: the least-squares slope; 1 for the base.
-        is_shown: whether `size` can be told from rounding.
-    """
-
-    error: float
-    size: float = 0.0
-    share: float = 1.0
-    is_shown: bool = True
+    error: float  # mean distance to transformers
+    size: float = 0.0  # root mean square of what transformers says the adapter changes; 0 for the base
+    share: float = 1.0  # of it that the server shows: the least-squares slope; 1 for the base
+    is_shown: bool = True  # whether `size` can be told from rounding
 
 
 def fixed_prompts(tokenizer: Any) -> Prompts:

@@ -200,6 +200,13 @@ class Engine:
         """The last lines of its log."""
         return "\n".join(self._end_of_log().splitlines()[-lines:])
 
+    def has_said(self, words: str) -> bool:
+        """Whether its log has these words, since this start."""
+        try:
+            return words in self.log.read_text(encoding="utf-8", errors="replace").rpartition("\n$ ")[2]
+        except OSError:
+            return False
+
     def fault(self, how: str) -> BackendError:
         """What to raise when the server failed: the cause its log names, where it names one.
 

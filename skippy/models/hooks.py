@@ -38,19 +38,13 @@ class Reading:
 
 @dataclass(frozen=True)
 class Moments:
-    """What one hook saw.
+    """What one hook saw."""
 
-    Attributes:
-        means: (groups, d) mean activation over a group's answer tokens, float64, on the CPU.
-        tokens: (groups,) how many there were.
-        sketch: (m, d) F with E[FᵀF] = Σ, the covariance of all tokens together; None if not asked for.
-        squares: (groups, d, d) E[x xᵀ] of each group, not centred, float64, where the model
-            is; None if not asked for.
-    """
-
-    means: Tensor
-    tokens: Tensor
+    means: Tensor  # (groups, d) mean activation over a group's answer tokens, float64, on the CPU
+    tokens: Tensor  # (groups,) how many there were
+    # (m, d) F with E[FᵀF] = Σ, the covariance of all tokens together; None if not asked for
     sketch: Tensor | None
+    # (groups, d, d) E[x xᵀ] of each group, not centred, float64, where the model is; None if not asked for
     squares: Tensor | None = None
 
 
@@ -93,7 +87,6 @@ def read_moments(
     Args:
         model: in any mode; put back into it afterwards.
         readings: conversations, at least one token of answer in every group.
-        hooks: where to look.
         groups: how many groups the readings' `group` counts to.
         pad_id: a token to fill with; it is masked.
         batch_size: readings a forward pass.

@@ -67,8 +67,6 @@ class Judge:
 
     Args:
         base_url: the endpoint, up to and including `/v1`.
-        model: name of the judge model there.
-        settings: limits.
     """
 
     def __init__(self, base_url: str, model: str, settings: JudgeSettings | None = None) -> None:

@@ -17,13 +17,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import cached_property
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
-
-import openai
 
 from skippy.core.sampling import Sampling
 from skippy.core.surrogates import join_surrogates
 from skippy.errors import BackendError
+from skippy.models.chat_client import ChatClient, Refused, Unreachable
 from skippy.models.dialects import Dialect, find_dialect
 from skippy.models.generation import Completion, Request
 from skippy.models.prompts import opened_thought, prepare_messages, render_prompt, template_arguments
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 logger = logging.getLogger(__name__)
-
-CONNECT_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -80,9 +78,10 @@ class OpenAIBackend:
         self._concurrency = concurrency
         self._tokenizer = tokenizer
         self._has_answered = False
-        self._timeout = openai.Timeout(timeout_seconds, connect=CONNECT_SECONDS)
+        self._timeout_seconds = timeout_seconds
         self._retries = retries
         self._api_key = api_key
+        self._prepared: dict[tuple[tuple[str, str], ...], tuple[list[dict[str, str]], str]] = {}
 
     def supports(self, sampling: Sampling) -> bool:
         """Whether the server's dialect honours every parameter; asks the server which it speaks.
@@ -155,8 +154,7 @@ class OpenAIBackend:
                 next_step="serve the model with one of these, or leave backend out",
             )
         if arguments:
-            body = {**parameters.get("extra_body", {}), "chat_template_kwargs": arguments}
-            parameters["extra_body"] = body
+            parameters["chat_template_kwargs"] = arguments
         return parameters
 
     async def _ask_all(
@@ -167,40 +165,36 @@ class OpenAIBackend:
     ) -> None:
         async with AsyncExitStack() as clients, asyncio.TaskGroup() as group:
 
-            async def work(client: openai.AsyncOpenAI, source: Iterator[Request]) -> None:
+            async def work(client: ChatClient, source: Iterator[Request]) -> None:
                 for request in source:  # shared: each worker takes the next one
                     put(await self._ask(client, request, parameters))
 
             for place, url in enumerate(self._endpoints):
                 share = [each for each in requests if shard_of(each.id, len(self._endpoints)) == place]
                 client = await clients.enter_async_context(
-                    openai.AsyncOpenAI(
-                        base_url=url, api_key=self._api_key, timeout=self._timeout, max_retries=self._retries
-                    )
+                    ChatClient(url, self._api_key, self._timeout_seconds, self._retries)
                 )
                 source = iter(share)
                 for _ in range(min(self._concurrency, len(share))):
                     group.create_task(work(client, source))
 
     async def _ask(
-        self, client: openai.AsyncOpenAI, request: Request, parameters: dict[str, Any]
+        self, client: ChatClient, request: Request, parameters: dict[str, Any]
     ) -> Completion | _Refusal:
-        messages: Any = [
-            {**message, "content": join_surrogates(message["content"])} for message in request.messages
-        ]
-        if self._tokenizer is not None:
-            messages = prepare_messages(self._tokenizer, messages)
+        messages, opened = self._prepare(request)
         name = self._names.get(request.model, request.model) or self._model
         seed = self.dialect.seed(request.seed)
         try:
-            answer = await client.chat.completions.create(
-                model=name, messages=messages, seed=seed, **parameters
-            )
-        except openai.NotFoundError as error:
-            raise self._error(
-                "The server does not serve this model.", name, error, "pass the name it serves"
-            ) from error
-        except openai.BadRequestError as error:
+            answer = await client.ask({"model": name, "messages": messages, "seed": seed, **parameters})
+        except Refused as error:
+            if error.status == HTTPStatus.NOT_FOUND:
+                raise self._error(
+                    "The server does not serve this model.", name, error, "pass the name it serves"
+                ) from error
+            if error.status != HTTPStatus.BAD_REQUEST:
+                raise self._error(
+                    "The server refused a request.", "a completion", error, "see the log of the server"
+                ) from error
             return _Refusal(
                 request.id,
                 self._error(
@@ -210,22 +204,33 @@ class OpenAIBackend:
                     "see the log of the server: most often its context is shorter than prompt and max_tokens",
                 ),
             )
-        except openai.APIConnectionError as error:  # a timeout is one of them
+        except Unreachable as error:
             raise self._error(
                 "The server cannot be reached, or does not answer in time.",
-                f"an answer within {self._timeout.read:g} s, {self._retries + 1} attempts",
+                f"an answer within {self._timeout_seconds:g} s, {self._retries + 1} attempts",
                 error,
                 "start the server, or check the endpoint",
             ) from error
-        except openai.APIError as error:
-            raise self._error(
-                "The server refused a request.", "a completion", error, "see the log of the server"
-            ) from error
-        except ValueError as error:  # half a body, or a page that is no JSON
+        except ValueError as error:  # a page that is no JSON
             raise self._unreadable(request, f"{type(error).__name__}: {error}") from error
-        return self._read(request, answer)
+        return self._read(request, answer, opened)
 
-    def _read(self, request: Request, body: object) -> Completion | _Refusal:
+    def _prepare(self, request: Request) -> tuple[list[dict[str, str]], str]:
+        """The messages as they are sent, and the tag with which the template opens a thought; once a question."""
+        key = tuple((message["role"], message["content"]) for message in request.messages)
+        found = self._prepared.get(key)
+        if found is None:
+            messages = [
+                {**message, "content": join_surrogates(message["content"])} for message in request.messages
+            ]
+            opened = ""
+            if self._tokenizer is not None:
+                messages = prepare_messages(self._tokenizer, messages)
+                opened = opened_thought(render_prompt(self._tokenizer, messages))
+            found = self._prepared[key] = messages, opened
+        return found
+
+    def _read(self, request: Request, body: object, opened: str) -> Completion | _Refusal:
         try:
             answer = read_answer(body)
         except Unreadable as error:
@@ -234,9 +239,6 @@ class OpenAIBackend:
             return Completion(request.id, "", answer.tokens, "content_filter")
         if answer.finish_reason in CALLS:
             return _Refusal(request.id, self._unreadable(request, f"finish_reason {answer.finish_reason!r}"))
-        opened = ""
-        if self._tokenizer is not None:
-            opened = opened_thought(render_prompt(self._tokenizer, request.messages))
         text, reason = answer.text(opened), FINISH_REASONS[answer.finish_reason]
         return Completion(request.id, text, answer.tokens, reason)
 
@@ -250,8 +252,9 @@ class OpenAIBackend:
         )
 
     def _error(self, what: str, expected: str, error: Exception, next_step: str) -> BackendError:
-        found = f"{type(error).__name__}: {str(error).strip()[:300]}"
-        return BackendError(what, where=self._base_url, expected=expected, found=found, next_step=next_step)
+        return BackendError(
+            what, where=self._base_url, expected=expected, found=str(error)[:300], next_step=next_step
+        )
 
 
 def endpoints(base_url: str) -> tuple[str, ...]:

@@ -26,28 +26,18 @@ PROMPT_STYLES: dict[str, str] = {
 
 @dataclass(frozen=True)
 class ModelProfile:
-    """How one kind of base is used.
+    """How one kind of base is used."""
 
-    Attributes:
-        name: what people call it.
-        description: in a few words, for the line that every stage prints.
-        training: preset of hyperparameters.
-        sampling: preset of an evaluation's sampling.
-        prompt_style: how problems are put: `plain` or `boxed`.
-        answer_tokens: length of an answer from which activations are read.
-        thinking_switch: variable of the chat template that turns thinking off, where the template has it.
-        parallel: child runs of `main` at a time.
-        is_for_cpu: run on the CPU by default, also where there is a GPU: the figures are then the same everywhere.
-    """
-
-    name: str
-    description: str
-    training: str = "recipe"
-    sampling: str = "chat"
-    prompt_style: str = "boxed"
-    answer_tokens: int = 128
+    name: str  # what people call it
+    description: str  # in a few words, for the line that every stage prints
+    training: str = "recipe"  # preset of hyperparameters
+    sampling: str = "chat"  # preset of an evaluation's sampling
+    prompt_style: str = "boxed"  # how problems are put: `plain` or `boxed`
+    answer_tokens: int = 128  # length of an answer from which activations are read
+    # variable of the chat template that turns thinking off, where the template has it
     thinking_switch: str = "enable_thinking"
-    parallel: int = 1
+    parallel: int = 1  # child runs of `main` at a time
+    # run on the CPU by default, also where there is a GPU: the figures are then the same everywhere
     is_for_cpu: bool = False
 
     def __str__(self) -> str:
@@ -122,7 +112,6 @@ def choose_profile(
     """The profile of a base: the one asked for, else by lineage, else by family and name.
 
     Args:
-        config: the checkpoint's `config.json`.
         names: what the base is called, by the person and by itself.
         lineage: `lab`, `lab-tuned`, or empty for neither.
         wanted: name of a profile, or `auto`.

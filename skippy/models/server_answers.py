@@ -31,19 +31,12 @@ class Unreadable(Exception):
 
 @dataclass(frozen=True)
 class Answer:
-    """What a server said.
+    """What a server said."""
 
-    Attributes:
-        content: outside the thought.
-        thought: as the server parsed it out; empty where it did not.
-        tokens: generated ones.
-        finish_reason: stop, length, content_filter, or one of `CALLS`.
-    """
-
-    content: str
-    thought: str
-    tokens: int
-    finish_reason: str
+    content: str  # outside the thought
+    thought: str  # as the server parsed it out; empty where it did not
+    tokens: int  # generated ones
+    finish_reason: str  # stop, length, content_filter, or one of `CALLS`
 
     def text(self, opened: str = "") -> str:
         """The answer with its thinking: put back where it was parsed out, opened where the template opened it.
@@ -67,29 +60,34 @@ class Answer:
 
 
 def read_answer(body: object) -> Answer:
-    """Read the first choice of a chat completion, as the client hands it over: unchecked.
+    """Read the first choice of a chat completion, as it came: JSON that nobody checked.
 
     Raises:
         Unreadable: it is no chat completion, or lacks a choice, a known finish reason or the count of tokens.
     """
-    choices = getattr(body, "choices", None)
-    if not isinstance(choices, Sequence) or isinstance(choices, str):
+    choices = _field(body, "choices")
+    if not isinstance(choices, list):
         raise Unreadable(f"no chat completion but {str(body)[:SHOWN_CHARACTERS]!r}")
     choice = choices[0] if choices else None
-    message = getattr(choice, "message", None)
+    message = _field(choice, "message")
     if message is None:
         raise Unreadable("no choice with a message")
-    reason = str(getattr(choice, "finish_reason", None))
-    count = getattr(getattr(body, "usage", None), "completion_tokens", None)
+    reason = str(_field(choice, "finish_reason"))
+    count = _field(_field(body, "usage"), "completion_tokens")
     tokens = count if isinstance(count, int) and count >= 0 else None
     if reason in (CONTENT_FILTER, *CALLS):
         return Answer("", "", tokens or 0, reason)
     if reason not in FINISH_REASONS or tokens is None:
         raise Unreadable(f"finish_reason {reason!r}, usage {'missing' if tokens is None else 'given'}")
-    thought, content = _parts(getattr(message, "content", None))
+    thought, content = _parts(_field(message, "content"))
     for name in THOUGHT_FIELDS:
-        thought = thought or "".join(_parts(getattr(message, name, None)))
+        thought = thought or "".join(_parts(_field(message, name)))
     return Answer(join_surrogates(content), join_surrogates(thought), tokens, reason)
+
+
+def _field(body: object, name: str) -> Any:
+    """A field of a JSON object; None where it is missing, or there is no object."""
+    return body.get(name) if isinstance(body, dict) else None
 
 
 def _parts(content: object) -> tuple[str, str]:

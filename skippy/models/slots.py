@@ -46,7 +46,6 @@ class SlotCache(Cache):
         Args:
             prefilled: cache of the distinct prompts, padded on the left.
             order: row of `prefilled` for each slot.
-            slots: where they go.
         """
         place = torch.tensor(slots, device=order.device)
         width = prefilled.get_seq_length()

@@ -20,7 +20,7 @@ from skippy.models.effect import Effect, ask, fixed_prompts, require_in_effect
 from skippy.models.engine import Engine
 from skippy.models.generation import Completion, Request
 from skippy.models.openai_backend import OpenAIBackend, endpoints
-from skippy.models.vllm_server import BASE_NAME, Serving, require_served, start_vllm
+from skippy.models.vllm_server import BASE_NAME, Serving, require_noise, require_served, start_vllm
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -124,6 +124,7 @@ class VllmBackend:
             self._engine = start_vllm(self._serving, self._log)
             try:
                 self._engine.wait_healthy()
+                require_noise(self._serving.noise, self._engine)
                 self._prove(self._engine.url, max_tokens)
             except BaseException:
                 self.close()

@@ -1,13 +1,16 @@
 """`vllm serve` as skippy runs it: one server for a base and its adapters, on loopback.
 
 What vLLM would do silently is said here or refused before it starts: sampling defaults of the checkpoint are not
-taken, ranks are rounded up to those it has, data parallelism is taken before tensor parallelism.
+taken, ranks are rounded up to those it has, data parallelism is taken before tensor parallelism, and the noise that
+draws the tokens has a name.
 """
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import json
+import logging
 import os
 import shlex
 import sys
@@ -20,6 +23,9 @@ import torch
 from skippy.errors import BackendError, ConfigError, nearest
 from skippy.models.dialects import list_models
 from skippy.models.engine import LOOPBACK, Engine
+from skippy.models.vllm_noise import COUNTER, IN_EFFECT, NOISE_VARIABLE, is_known
+
+logger = logging.getLogger(__name__)
 
 BASE_NAME = "base"
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
@@ -29,25 +35,27 @@ MOST_AT_ONCE = 16
 WEIGHTS_SHARE = 0.6
 """Of a GPU's memory: weights above it leave too little for keys and values, and are spread over several GPUs."""
 ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "TOKENIZERS_PARALLELISM": "false"}
+OWN_NOISE = ""
+NOISES: Mapping[str, Mapping[str, str]] = {
+    # Ours stands in the first of vLLM's two runners.
+    COUNTER: {NOISE_VARIABLE: COUNTER, "VLLM_USE_V2_MODEL_RUNNER": "0"},
+    # The second draws from counters as well, of its own: seed and position in the whole text.
+    "runner2": {NOISE_VARIABLE: "runner2", "VLLM_USE_V2_MODEL_RUNNER": "1"},
+    OWN_NOISE: {NOISE_VARIABLE: OWN_NOISE},
+}
+"""Noise that draws the tokens of a server of ours → what its environment says; empty: as vLLM draws by itself."""
 
 
 @dataclass(frozen=True)
 class Serving:
-    """What one server answers for.
+    """What one server answers for."""
 
-    Attributes:
-        weights: checkpoint directory of the base.
-        adapters: name → directory of a PEFT adapter.
-        rank: the largest of theirs.
-        gpus: it may use.
-        options: further ones of `vllm serve`, as a person would type them; they come last and win.
-    """
-
-    weights: Path
-    adapters: Mapping[str, Path] = field(default_factory=dict)
-    rank: int = 0
-    gpus: int = 1
-    options: str = ""
+    weights: Path  # checkpoint directory of the base
+    adapters: Mapping[str, Path] = field(default_factory=dict)  # name → directory of a PEFT adapter
+    rank: int = 0  # the largest of theirs
+    gpus: int = 1  # it may use
+    options: str = ""  # further ones of `vllm serve`, as a person would type them; they come last and win
+    noise: str = OWN_NOISE  # that draws the tokens, of `NOISES`
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -71,6 +79,63 @@ def require_vllm() -> None:
         )
 
 
+def choose_noise() -> str:
+    """The noise of servers started here: ours, where vLLM is one that the plugin knows; else vLLM's own.
+
+    The variable SKIPPY_VLLM_NOISE chooses another of `NOISES`.
+
+    Raises:
+        ConfigError: the variable names none.
+    """
+    wanted = os.environ.get(NOISE_VARIABLE, COUNTER)
+    if wanted not in NOISES:
+        raise ConfigError(
+            "There is no such noise.",
+            where=NOISE_VARIABLE,
+            expected=" or ".join(filter(None, NOISES)) + ", or empty for vLLM's own",
+            found=wanted,
+            next_step=f"unset {NOISE_VARIABLE}",
+        )
+    if wanted != COUNTER:
+        return wanted
+    try:
+        version = importlib.metadata.version("vllm")
+    except importlib.metadata.PackageNotFoundError:
+        version = "of no known version"
+    plugins = importlib.metadata.entry_points(group="vllm.general_plugins").names
+    if is_known(version) and "skippy" in plugins:
+        return COUNTER
+    reason = (
+        "install skippy again (make setup)" if is_known(version) else f"vLLM {version} is not known to it"
+    )
+    logger.warning(
+        "seeded requests are left to vLLM, one by one: the plugin that draws them is not there; %s", reason
+    )
+    return OWN_NOISE
+
+
+def environment(noise: str) -> dict[str, str]:
+    """Of a server: this process's, and what it is to draw with."""
+    return ENVIRONMENT | os.environ | dict(NOISES[noise])
+
+
+def require_noise(noise: str, engine: Engine) -> None:
+    """Check that a healthy server draws with the noise it was started for.
+
+    Raises:
+        BackendError: the plugin did not load there.
+    """
+    if noise == COUNTER and not engine.has_said(IN_EFFECT):
+        raise BackendError(
+            "The server draws seeded requests with vLLM's own noise.",
+            where=f"{engine.name}, log {engine.log}",
+            expected=f"the line: {IN_EFFECT}",
+            found="a server that is healthy and did not say it",
+            next_step=f"see in its log why the plugin skippy was not loaded, or leave them to vLLM: export "
+            f"{NOISE_VARIABLE}=",
+        )
+
+
 def require_room(serving: Serving) -> None:
     """Refuse what cannot be served, before anything is loaded: ranks, GPUs, options.
 
@@ -78,7 +143,7 @@ def require_room(serving: Serving) -> None:
         BackendError: a rank is above what vLLM serves.
         ConfigError: the weights do not fit on the GPUs, or the options cannot be read.
     """
-    command_line(serving, _gpu_bytes())
+    command_line(serving, gpu_bytes())
 
 
 def start_vllm(serving: Serving, log: Path) -> Engine:
@@ -88,10 +153,12 @@ def start_vllm(serving: Serving, log: Path) -> Engine:
         ConfigError: vLLM is not installed, or an option cannot be read.
     """
     require_vllm()
-    words = command_line(serving, _gpu_bytes())
-    environment = ENVIRONMENT | os.environ
+    words = command_line(serving, gpu_bytes())
     return Engine.start(
-        lambda port: [*words, "--port", str(port)], name="vLLM", log=log, environment=environment
+        lambda port: [*words, "--port", str(port)],
+        name="vLLM",
+        log=log,
+        environment=environment(serving.noise),
     )
 
 
@@ -216,7 +283,8 @@ def weights_bytes(checkpoint: Path) -> int:
     return sum(file.stat().st_size for file in checkpoint.glob("*.safetensors"))
 
 
-def _gpu_bytes() -> int:
+def gpu_bytes() -> int:
+    """Memory of one GPU; 0 where there is none."""
     if not torch.cuda.is_available():
         return 0
     return int(torch.cuda.get_device_properties(0).total_memory)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from statistics import fmean
+from collections.abc import Mapping
 
+from skippy.report.means import everyday, mean_over_seeds, of_scores
 from skippy.report.numerals import MISSING, plain, signed, small
 from skippy.report.reach import Reach, persona_of
-from skippy.report.tables import Row, Table
-from skippy.results import Arm, BanalScores, Comparison, Evaluation
+from skippy.report.tables import Row, Table, by_arm
+from skippy.results import Arm, Comparison, Evaluation
 
 COLUMNS = (
     *("parameters set", "‖ΔW‖/‖W‖", "KL, everyday"),
@@ -31,47 +31,32 @@ def format_table(comparison: Comparison) -> Table | None:
     )
     if not names:
         return None
-    rows = [
-        _format_row(comparison, "a question answered", "persona", lambda item: item.banal, _mean_of("scores"))
-    ]
+    rows = [_format_row(comparison, "", "a question answered", "scores", "persona")]
     for name in names:
         told = FORMAT_WORDS.get(name, name)
-
-        def scores_of(item: Evaluation, name: str = name) -> BanalScores | None:
-            return item.formats.get(name)
-
         rows += [
-            _format_row(comparison, told, "persona", scores_of, _mean_of("scores")),
-            _format_row(comparison, told, "coherence", scores_of, _mean_of("coherence")),
-            _format_row(comparison, told, "share in that form", scores_of, lambda scores: scores.in_form),
+            _format_row(comparison, name, told, field, what)
+            for field, what in (
+                ("scores", "persona"),
+                ("coherence", "coherence"),
+                ("in_form", "share in that form"),
+            )
         ]
-    shown = tuple(row for row in rows if any(cell != MISSING for cell in row.cells))
-    arms = comparison.arms
-    return Table(tuple(arm.label for arm in arms), shown, tuple(arm.name for arm in arms))
+    return by_arm(comparison, [row for row in rows if any(cell != MISSING for cell in row.cells)])
 
 
-def _format_row(
-    comparison: Comparison,
-    told: str,
-    what: str,
-    scores_of: Callable[[Evaluation], BanalScores | None],
-    read: Callable[[BanalScores], float | None],
-) -> Row:
-    def of_item(item: Evaluation) -> float | None:
-        scores = scores_of(item)
-        return read(scores) if scores else None
+def _format_row(comparison: Comparison, format_name: str, told: str, field: str, what: str) -> Row:
+    """One field of the scores of a format, or of the everyday questions."""
 
-    return Row(told, tuple(plain(_mean(arm, of_item), 2) for arm in comparison.arms), what)
+    def read(item: Evaluation) -> float | None:
+        return of_scores(item.formats.get(format_name) if format_name else item.banal, field)
 
-
-def _mean_of(name: str) -> Callable[[BanalScores], float | None]:
-    """The mean of a field of `BanalScores` that has one value a prompt."""
-    return lambda scores: fmean(getattr(scores, name)) if getattr(scores, name) else None
+    return Row(told, tuple(plain(mean_over_seeds(arm, read), 2) for arm in comparison.arms), what)
 
 
 def _row(arm: Arm, reach: Reach) -> Row:
     def update(name: str) -> float | None:
-        return _mean(arm, lambda item: getattr(item.update, name))
+        return mean_over_seeds(arm, lambda item: getattr(item.update, name))
 
     cells = (
         _count(update("parameters")),
@@ -79,22 +64,12 @@ def _row(arm: Arm, reach: Reach) -> Row:
         small(update("everyday_kl")),
         plain(persona_of(arm), 2),
         "out of reach" if reach.is_out else signed(reach.kept),
-        plain(_everyday(arm, "coherence"), 2),
-        plain(_everyday(arm, "helpfulness"), 2),
+        plain(mean_over_seeds(arm, everyday("coherence")), 2),
+        plain(mean_over_seeds(arm, everyday("helpfulness")), 2),
         _duration(update("train_seconds")),
         _served(update("prompt_tokens")),
     )
     return Row(arm.label, cells, f"best persona {plain(reach.best, 2)}" if reach.is_out else "")
-
-
-def _mean(arm: Arm, read: Callable) -> float | None:
-    values = [read(item) for item in arm.evaluations]
-    return None if not values or None in values else fmean(values)
-
-
-def _everyday(arm: Arm, name: str) -> float | None:
-    read = _mean_of(name)
-    return _mean(arm, lambda item: read(item.banal) if item.banal else None)
 
 
 def _count(value: float | None) -> str:

@@ -49,15 +49,10 @@ def fit_scale(values: Sequence[float], start: float, end: float, pad: float = 0.
 
 @dataclass
 class Canvas:
-    """Marks in drawing order.
+    """Marks in drawing order."""
 
-    Attributes:
-        width: pixels.
-        title: what the figure shows, for readers that cannot see it.
-    """
-
-    width: int
-    title: str
+    width: int  # pixels
+    title: str  # what the figure shows, for readers that cannot see it
     _marks: list[str] = field(default_factory=list)
 
     @property

@@ -15,6 +15,7 @@ from skippy.core.variants import label_of
 from skippy.report.canvas import WIDE, Canvas, fit_scale, spread_labels
 from skippy.report.numerals import MISSING, percent, plain, signed
 from skippy.report.palette import figure_style, read_template
+from skippy.report.printing import stand_alone
 from skippy.report.trait_profile import draw_trait_profile
 from skippy.results import CharacterHistory, TrajectoryPoint
 
@@ -38,11 +39,7 @@ def draw_character_figures(history: CharacterHistory) -> dict[str, str]:
         "traits.svg": draw_trait_profile(who, history.variant, history.traits, history.trait_null),
     }
     style = figure_style([history.variant]) + read_template("character.css")
-    return {
-        name: drawing.replace(">\n", f">\n<style>{style}</style>\n", 1) + "\n"
-        for name, drawing in drawings.items()
-        if drawing
-    }
+    return {name: stand_alone(drawing, style) for name, drawing in drawings.items() if drawing}
 
 
 def draw_character_trajectory(who: str, variant: str, points: Sequence[TrajectoryPoint]) -> str | None:

@@ -33,23 +33,15 @@ class Flip:
 
 @dataclass(frozen=True)
 class FlipSide:
-    """What one arm did on a flipped problem.
+    """What one arm did on a flipped problem."""
 
-    Attributes:
-        name: the arm.
-        seed: training seed of the model shown; None for the base.
-        score: its counts.
-        excerpt: a right sample of the arm that solved it, a wrong one of the other; None where none was kept.
-        run_id: evaluation that holds the sample.
-        samples: artifact of that run.
-    """
-
-    name: str
-    seed: int | None
-    score: ProblemScore
+    name: str  # the arm
+    seed: int | None  # training seed of the model shown; None for the base
+    score: ProblemScore  # its counts
+    # a right sample of the arm that solved it, a wrong one of the other; None where none was kept
     excerpt: Excerpt | None
-    run_id: str
-    samples: str
+    run_id: str  # evaluation that holds the sample
+    samples: str  # artifact of that run
 
     @property
     def path_from_report(self) -> str:

@@ -21,9 +21,7 @@ def folded(
     """Panel → its one line; panels that have something to show are not in it.
 
     Args:
-        comparison: the facts.
         traits: variant → trait → Holm-adjusted p.
-        flips: of problems.
     """
     lines = {
         "audit": audit_line(comparison),

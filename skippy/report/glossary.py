@@ -10,19 +10,12 @@ from skippy.results import Comparison
 
 @dataclass(frozen=True)
 class Term:
-    """One entry.
+    """One entry."""
 
-    Attributes:
-        anchor: where the page holds it.
-        word: as the page writes it.
-        meaning: in a sentence or two.
-        labels: row labels of tables that lead to it.
-    """
-
-    anchor: str
-    word: str
-    meaning: str
-    labels: tuple[str, ...] = ()
+    anchor: str  # where the page holds it
+    word: str  # as the page writes it
+    meaning: str  # in a sentence or two
+    labels: tuple[str, ...] = ()  # row labels of tables that lead to it
 
 
 def glossary(comparison: Comparison) -> list[Term]:

@@ -18,10 +18,8 @@ def draw_heatmap(comparison: Comparison, flips: Sequence[Flip], linked: Sequence
     """The figure: one block per family (wrapped where it is wide), one row per arm, one column per problem.
 
     Args:
-        comparison: the facts.
         flips: marked with a triangle.
         linked: anchors that the page shows; other flips are marked without a link.
-        width: pixels.
     """
     canvas = Canvas(width, "Share of correct samples for every problem and model")
     label_width = 14.0 + name_room(arm.label for arm in comparison.arms)

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import unicodedata
 
-import jinja2
-
-from skippy.report.palette import read_template
-
 SYMBOLS = {
     **{character: "\\" + character for character in "&%$#_{}"},
     "\\": r"\textbackslash{}",
@@ -59,21 +55,3 @@ def _escape(character: str) -> str:
     for mark in marks:
         printed = f"\\{ACCENTS[mark]}{{{printed}}}"
     return printed
-
-
-def tex_template(name: str) -> jinja2.Template:
-    """A template of the package with delimiters that LaTeX does not use; the filter `tex` escapes."""
-    environment = jinja2.Environment(
-        block_start_string="<%",
-        block_end_string="%>",
-        variable_start_string="<<",
-        variable_end_string=">>",
-        comment_start_string="<#",
-        comment_end_string="#>",
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-        autoescape=False,
-    )
-    environment.filters["tex"] = escape_tex
-    return environment.from_string(read_template(name))

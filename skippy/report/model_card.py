@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import jinja2
-
-from skippy.core.variants import find_variant, has_seed, label_of, place_words
+from skippy.core.variants import find_variant, label_of, place_words
 from skippy.report.conclusions import Verdicts
 from skippy.report.headline import headline
-from skippy.report.numerals import bounds, signed
-from skippy.report.palette import read_template
 from skippy.report.personality import judge_character
+from skippy.report.printing import template
 from skippy.report.wording import limits, verdict_words
 from skippy.results import Comparison
 
@@ -25,12 +22,7 @@ MADE_OF = {
 
 def render_cards(comparison: Comparison, verdicts: Verdicts) -> dict[str, str]:
     """Model URI → Markdown, for every registered version of the comparison; pure and deterministic."""
-    environment = jinja2.Environment(
-        autoescape=False, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    environment.filters |= {"signed": signed, "bounds": bounds}
-    environment.tests["seeded"] = has_seed
-    template = environment.from_string(read_template("model_card.md.j2"))
+    card = template("model_card.md.j2")
     cards = {}
     for arm in comparison.variants:
         verdict = verdicts.variant(arm.name)
@@ -38,7 +30,7 @@ def render_cards(comparison: Comparison, verdicts: Verdicts) -> dict[str, str]:
         for item in arm.evaluations:
             if not item.model_uri.startswith(MODEL_URI):
                 continue
-            cards[item.model_uri] = template.render(
+            cards[item.model_uri] = card.render(
                 comparison=comparison,
                 facts=comparison.provenance,
                 arm=arm,

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any
 
-import jinja2
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
-from skippy.core.variants import has_seed, label_of
 from skippy.report.answers import RULE, exchanges
 from skippy.report.arm_table import arm_caption, arm_table, format_table
 from skippy.report.audit import draw_audit
-from skippy.report.canvas import NARROW, WIDE
 from skippy.report.conclusions import Verdicts
 from skippy.report.flips import Flip, find_flips, sides_of
 from skippy.report.folding import folded
@@ -23,9 +19,8 @@ from skippy.report.frontier import draw_frontier
 from skippy.report.glossary import glossary
 from skippy.report.headline import headline, lede
 from skippy.report.heatmap import draw_heatmap
-from skippy.report.latex import tex_template
-from skippy.report.numerals import digest, moment, percent, plain, signed
 from skippy.report.palette import figure_style, read_template
+from skippy.report.printing import print_figures, template
 from skippy.report.reach import find_reach
 from skippy.report.record import (
     ArmEntry,
@@ -58,55 +53,37 @@ from skippy.report.wording import (
     protected_words,
     seeds_sentence,
     shown,
-    verdict_words,
     what_it_takes,
 )
 from skippy.results import Arm, Comparison
 
 SHOWN_FLIPS = 24
-RUN_ID = re.compile(r"\b[0-9a-f]{32}\b")
-EXCERPT_HEAD, EXCERPT_TAIL = 300, 900
-"""Characters shown of a long completion: its answer is read at the end."""
 
 
 def render(comparison: Comparison, verdicts: Verdicts) -> dict[str, str | bytes]:
     """All files of the report, by name; pure and deterministic.
 
-    Args:
-        comparison: the facts.
-        verdicts: what `judge` made of them.
-
     Returns:
         `index.html` (self-contained), `report.json`, `report.md`, `tables.tex`, `figures/*.svg`.
     """
     flips = find_flips(comparison)
-    drawings = _drawings(comparison, verdicts, flips)
-    wide = {name: draw(WIDE) for name, draw in drawings.items()}
-    narrow = {name: draw(NARROW) for name, draw in drawings.items()}
     style = figure_style(arm.name for arm in comparison.arms)
+    figures, drawn = print_figures(_drawings(comparison, verdicts, flips), style)
     view = _view(comparison, verdicts, flips)
-    figures = {
-        name: Markup(f'<div class="wide">{wide[name]}</div><div class="narrow">{narrow[name]}</div>')
-        for name in drawings
-        if wide[name]
-    }
-    page = _template("index.html.j2").render(
+    page = template("index.html.j2").render(
         **view,
         figures=figures,
         figure_style=Markup(style),
         page_style=Markup(read_template("page.css")),
         page_script=Markup(read_template("page.js")),
     )
-    files: dict[str, str | bytes] = {
+    return {
         "index.html": page,
         "report.json": report_record(comparison, verdicts).to_json(),
-        "report.md": _template("report.md.j2").render(**view),
-        "tables.tex": tex_template("tables.tex.j2").render(**view),
+        "report.md": template("report.md.j2").render(**view),
+        "tables.tex": template("tables.tex.j2").render(**view),
+        **drawn,
     }
-    for name, drawing in wide.items():
-        if drawing:
-            files[f"figures/{name}.svg"] = drawing.replace(">\n", f">\n<style>{style}</style>\n", 1) + "\n"
-    return files
 
 
 def report_record(comparison: Comparison, verdicts: Verdicts) -> ReportRecord:
@@ -148,21 +125,11 @@ def report_record(comparison: Comparison, verdicts: Verdicts) -> ReportRecord:
 
 
 def _arm_entry(arm: Arm) -> ArmEntry:
+    kept = [item.name for item in fields(EvaluationEntry) if item.name != "correct"]
     evaluations = tuple(
         EvaluationEntry(
-            seed=item.seed,
-            model_uri=item.model_uri,
-            model_version=item.model_version,
-            model_digest=item.model_digest,
-            step=item.step,
-            matched_dose=item.matched_dose,
-            preset=item.preset,
-            prompt_style=item.prompt_style,
-            backend=item.backend,
-            sampling_seed=item.sampling_seed,
-            runs=dict(item.runs),
+            **{name: getattr(item, name) for name in kept},
             correct={score.key: score.correct for score in item.scores},
-            leakage=item.leakage,
         )
         for item in arm.evaluations
     )
@@ -228,48 +195,3 @@ def _view(comparison: Comparison, verdicts: Verdicts, flips: list[Flip]) -> dict
         },
         "hidden_flips": max(0, len(flips) - SHOWN_FLIPS),
     }
-
-
-def excerpt(text: str) -> str:
-    """A completion, or its beginning and end."""
-    left_out = len(text) - EXCERPT_HEAD - EXCERPT_TAIL
-    if left_out <= 0:
-        return text
-    return f"{text[:EXCERPT_HEAD]}\n[… {left_out} characters …]\n{text[-EXCERPT_TAIL:]}"
-
-
-def link_runs(line: str, runs_page: str) -> Markup:
-    """A sentence with every run id in it a link to that run; the ids alone where there is no page of runs."""
-
-    def link(found: re.Match[str]) -> str:
-        run = found.group()
-        text = f"<code>{run}</code>"
-        return f'<a href="{escape(runs_page.replace("{run}", run))}">{text}</a>' if runs_page else text
-
-    return Markup(RUN_ID.sub(link, str(escape(line))))
-
-
-def _filters(environment: jinja2.Environment) -> jinja2.Environment:
-    environment.filters.update(
-        signed=signed,
-        plain=plain,
-        percent=percent,
-        digest=digest,
-        moment=moment,
-        label=label_of,
-        words=verdict_words,
-        linked=link_runs,
-        excerpt=excerpt,
-    )
-    environment.tests["seeded"] = has_seed
-    return environment
-
-
-def _template(name: str) -> jinja2.Template:
-    environment = jinja2.Environment(
-        autoescape=name.endswith(".html.j2"),
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    return _filters(environment).from_string(read_template(name))

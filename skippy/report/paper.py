@@ -10,10 +10,10 @@ from typing import Any
 from skippy.core.variants import VARIANTS, of_role
 from skippy.errors import ReportError
 from skippy.report import paper_wording as wording
-from skippy.report.latex import tex_template
 from skippy.report.palette import read_template
 from skippy.report.paper_figures import dose_label, draw_figures
 from skippy.report.paper_numbers import Numbers, Study, printable
+from skippy.report.printing import template
 from skippy.report.study_page import predictor_words
 
 NEEDED = (
@@ -75,7 +75,7 @@ def render_paper(contents: Sequence[Mapping[str, Any]]) -> dict[str, str | bytes
         figures = draw_figures(study.data)
         files |= {f"figures/{study.letter}-{name}.pdf": content for name, content in figures.items()}
         views.append(_view(study, tuple(figures)))
-    files["main.tex"] = tex_template("paper/main.tex.j2").render(
+    files["main.tex"] = template("paper/main.tex.j2").render(
         studies=views,
         setup=[row for row in _setup(studies) if any(cell != "--" for cell in row.cells)],
         arms=_arms(studies),

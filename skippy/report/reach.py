@@ -13,28 +13,21 @@ from itertools import pairwise
 from statistics import fmean
 
 from skippy.core.variants import is_untrained, of_role
+from skippy.report.means import POINTS
 from skippy.report.pairing import difference_table, find_mismatch
 from skippy.results import Arm, Comparison
-
-POINTS = 100.0
 
 
 @dataclass(frozen=True)
 class Reach:
-    """How far an arm comes.
+    """How far an arm comes."""
 
-    Attributes:
-        asked: the persona asked for; None where no arm was scored.
-        lowest: what still counts as equal to it.
-        best: the highest persona of the arm, mean over seeds; None where it was not scored.
-        is_walked: whether all of its path was evaluated, or it has none; one evaluation is no best.
-        kept: avg_at_k less the base's at the persona asked for, in points; None where it is not known.
-    """
-
-    asked: float | None
-    lowest: float | None
-    best: float | None
+    asked: float | None  # the persona asked for; None where no arm was scored
+    lowest: float | None  # what still counts as equal to it
+    best: float | None  # the highest persona of the arm, mean over seeds; None where it was not scored
+    # whether all of its path was evaluated, or it has none; one evaluation is no best
     is_walked: bool = False
+    # avg_at_k less the base's at the persona asked for, in points; None where it is not known
     kept: float | None = None
 
     @property

@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 from skippy.errors import ReportError
 from skippy.report.conclusions import GateStep, PairVerdict, Planning, Sensitivity, VariantVerdict
-from skippy.results import LeakageFacts, Provenance
+from skippy.results import LeakageFacts, PromotionState, Provenance
 
 REPORT_FILE = "report/report.json"
 Record = TypeVar("Record")
@@ -77,17 +77,12 @@ class WinnerEntry:
 
 
 @dataclass(frozen=True)
-class PromotionEntry:
+class PromotionEntry(PromotionState):
     """The gate, and what the registry said before this report."""
 
     is_allowed: bool = False
     steps: tuple[GateStep, ...] = ()
     registered_model: str = ""
-    champion: str = ""
-    previous: str = ""
-    who: str = ""
-    when: str = ""
-    why: str = ""
 
 
 @dataclass(frozen=True)
@@ -101,49 +96,28 @@ class MarginEntry:
 
 @dataclass(frozen=True)
 class ReportRecord:
-    """The verdicts as data; differences, intervals and margins in points.
+    """The verdicts as data; differences, intervals and margins in points."""
 
-    Attributes:
-        winner: whom `promote` may make champion.
-        verdicts: variant → its verdict against the base.
-        arms: arm → its evaluations, the base among them.
-        personality: equal or not, learned or not.
-        pairs: every treatment against the others.
-        promotion: the gate step by step, and the aliases before.
-        sensitivity: what the positive control showed; None in reports of versions that asked for none.
-        margin: δ as used and as planned, and whether it is post hoc.
-        unequal: in what the arms differ besides the variant.
-        passed_over: evaluations that were not taken, with the reason.
-        provenance: where the figures come from; None only in records written by hand.
-        planning: what n × k can show.
-        figures_of_others: name → arm → value.
-        suite: what the mathematics suite may be called.
-        unit: of differences and margins.
-        headline: the first sentence of the page.
-        shown: what the data establish.
-        not_shown: what they leave open.
-        limits: what a careful reader holds against it.
-    """
-
-    winner: WinnerEntry
-    verdicts: Mapping[str, VariantVerdict]
-    arms: Mapping[str, ArmEntry]
-    personality: PersonalityEntry = PersonalityEntry()
-    pairs: tuple[PairVerdict, ...] = ()
-    promotion: PromotionEntry = PromotionEntry()
+    winner: WinnerEntry  # whom `promote` may make champion
+    verdicts: Mapping[str, VariantVerdict]  # variant → its verdict against the base
+    arms: Mapping[str, ArmEntry]  # arm → its evaluations, the base among them
+    personality: PersonalityEntry = PersonalityEntry()  # equal or not, learned or not
+    pairs: tuple[PairVerdict, ...] = ()  # every treatment against the others
+    promotion: PromotionEntry = PromotionEntry()  # the gate step by step, and the aliases before
+    # what the positive control showed; None in reports of versions that asked for none
     sensitivity: Sensitivity | None = None
-    margin: MarginEntry = MarginEntry()
-    unequal: tuple[str, ...] = ()
-    passed_over: tuple[str, ...] = ()
-    provenance: Provenance | None = None
-    planning: Planning | None = None
-    figures_of_others: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    suite: str = ""
-    unit: str = "points"
-    headline: str = ""
-    shown: tuple[str, ...] = ()
-    not_shown: tuple[str, ...] = ()
-    limits: tuple[str, ...] = ()
+    margin: MarginEntry = MarginEntry()  # δ as used and as planned, and whether it is post hoc
+    unequal: tuple[str, ...] = ()  # in what the arms differ besides the variant
+    passed_over: tuple[str, ...] = ()  # evaluations that were not taken, with the reason
+    provenance: Provenance | None = None  # where the figures come from; None only in records written by hand
+    planning: Planning | None = None  # what n × k can show
+    figures_of_others: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # name → arm → value
+    suite: str = ""  # what the mathematics suite may be called
+    unit: str = "points"  # of differences and margins
+    headline: str = ""  # the first sentence of the page
+    shown: tuple[str, ...] = ()  # what the data establish
+    not_shown: tuple[str, ...] = ()  # what they leave open
+    limits: tuple[str, ...] = ()  # what a careful reader holds against it
 
     def to_json(self) -> str:
         """Strict JSON; NaN and infinities become null."""
@@ -156,7 +130,6 @@ class ReportRecord:
         """Read what `to_json` of this version or an earlier one wrote.
 
         Args:
-            text: the file.
             where: what to call it where it cannot be read.
 
         Raises:

@@ -8,11 +8,11 @@ import numpy as np
 
 from skippy.core.inference.sensitivity import PositiveControl, positive_control
 from skippy.report.conclusions import Sensitivity
+from skippy.report.means import POINTS
 from skippy.report.numerals import plain, signed
 from skippy.report.pairing import difference_table, find_mismatch
 from skippy.results import Arm, Comparison
 
-POINTS = 100.0
 HOW_TO_MAKE_ONE = (
     "train a variant at a dose that does cost mathematics (more steps, or a higher learning rate), evaluate it "
     "on the same problems, and compare again with control=RUN, the run id of that evaluation"

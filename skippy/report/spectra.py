@@ -19,34 +19,22 @@ CAPTIONS = {
 
 @dataclass(frozen=True)
 class SpectrumRow:
-    """One target's certified top-k.
+    """One target's certified top-k."""
 
-    Attributes:
-        target: its name.
-        layer: decoder layer.
-        kind: module kind, for example `q_proj`.
-        singular_values: sigma_1 … sigma_k, descending.
-        sigma_next: estimate of sigma_{k+1}.
-        gap: sigma_k / sigma_{k+1}.
-        residual: two-sided, relative to sigma_1.
-        energy: share of ‖W‖_F² that the top k hold.
-    """
-
-    target: str
-    layer: int
-    kind: str
-    singular_values: tuple[float, ...]
-    sigma_next: float
-    gap: float
-    residual: float
-    energy: float
+    target: str  # its name
+    layer: int  # decoder layer
+    kind: str  # module kind, for example `q_proj`
+    singular_values: tuple[float, ...]  # sigma_1 … sigma_k, descending
+    sigma_next: float  # estimate of sigma_{k+1}
+    gap: float  # sigma_k / sigma_{k+1}
+    residual: float  # two-sided, relative to sigma_1
+    energy: float  # share of ‖W‖_F² that the top k hold
 
 
 def render_spectra(rows: Sequence[SpectrumRow], ambiguous_gap: float, basis: str = "top") -> dict[str, str]:
     """File name → content: `spectra.svg` and `gaps.md`.
 
     Args:
-        rows: one a target.
         ambiguous_gap: below this gap the choice of k splits a cluster.
         basis: what the directions are, as the svd stage names it.
     """

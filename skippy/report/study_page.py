@@ -6,16 +6,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import jinja2
 from markupsafe import Markup
 
 from skippy.core.inference.cells import Cell
 from skippy.core.inference.predictors import Estimate
 from skippy.core.inference.study import Analysis
 from skippy.core.variants import label_of
-from skippy.report.canvas import NARROW, WIDE
 from skippy.report.numerals import plain, signed
 from skippy.report.palette import figure_style, read_template
+from skippy.report.printing import print_figures, template
 from skippy.report.record import finite
 from skippy.report.study_figures import (
     describe_difference,
@@ -48,39 +47,22 @@ PREDICTOR_WORDS = {
 
 @dataclass(frozen=True)
 class StudyFacts:
-    """What a study was run on.
+    """What a study was run on."""
 
-    Attributes:
-        name: of the study.
-        base_model: as people call it.
-        base_digest: of its tensors.
-        character: trained into it.
-        suite: what the problems may be called.
-        problems: asked of every cell.
-        prompts: everyday prompts.
-        samples: answers a problem.
-        sampling: parameters of sampling.
-        arms: variants.
-        training: labels of the training doses.
-        alphas: scales.
-        seeds: training seeds.
-        k: protected directions a target; None in studies that did not keep it.
-    """
-
-    name: str
-    base_model: str
-    base_digest: str
-    character: str
-    suite: str
-    problems: int
-    prompts: int
-    samples: int
-    sampling: Mapping[str, Any]
-    arms: tuple[str, ...]
-    training: tuple[str, ...]
-    alphas: tuple[float, ...]
-    seeds: tuple[int, ...]
-    k: int | None = None
+    name: str  # of the study
+    base_model: str  # as people call it
+    base_digest: str  # of its tensors
+    character: str  # trained into it
+    suite: str  # what the problems may be called
+    problems: int  # asked of every cell
+    prompts: int  # everyday prompts
+    samples: int  # answers a problem
+    sampling: Mapping[str, Any]  # parameters of sampling
+    arms: tuple[str, ...]  # variants
+    training: tuple[str, ...]  # labels of the training doses
+    alphas: tuple[float, ...]  # scales
+    seeds: tuple[int, ...]  # training seeds
+    k: int | None = None  # protected directions a target; None in studies that did not keep it
 
 
 def study_json(analysis: Analysis, facts: StudyFacts, cells: Sequence[Cell]) -> dict[str, Any]:
@@ -115,34 +97,15 @@ def study_json(analysis: Analysis, facts: StudyFacts, cells: Sequence[Cell]) -> 
 
 def render_study(analysis: Analysis, facts: StudyFacts, cells: Sequence[Cell]) -> dict[str, str]:
     """`index.html`, self-contained, and `figures/*.svg`."""
-    drawings = _drawings(analysis, cells)
-    wide = {name: draw(WIDE) for name, draw in drawings.items()}
-    narrow = {name: draw(NARROW) for name, draw in drawings.items()}
     style = figure_style(facts.arms)
-    figures = {
-        name: Markup(f'<div class="wide">{wide[name]}</div><div class="narrow">{narrow[name]}</div>')
-        for name in drawings
-        if wide[name]
-    }
-    page = _template().render(
+    figures, drawn = print_figures(_drawings(analysis, cells), style)
+    page = template("study.html.j2").render(
         **_view(analysis, facts),
         figures=figures,
         figure_style=Markup(style),
         page_style=Markup(read_template("page.css")),
     )
-    files = {"index.html": page}
-    for name, drawing in wide.items():
-        if drawing:
-            files[f"figures/{name}.svg"] = drawing.replace(">\n", f">\n<style>{style}</style>\n", 1) + "\n"
-    return files
-
-
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    environment.filters["plain"] = plain
-    return environment.from_string(read_template("study.html.j2"))
+    return {"index.html": page, **drawn}
 
 
 def _drawings(analysis: Analysis, cells: Sequence[Cell]) -> dict[str, Callable[[int], str | None]]:

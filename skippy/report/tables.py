@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-
-import numpy as np
 
 from skippy.core.inference.accuracy import pass_at_k
 from skippy.core.inference.wilson import FEWEST_PROBLEMS, wilson_interval
 from skippy.core.variants import find_variant, label_of
 from skippy.report.audit import MEANING, count_statuses
 from skippy.report.conclusions import PairVerdict, VariantVerdict, Verdicts
+from skippy.report.means import POINTS, Reader, everyday, mean_over_seeds
 from skippy.report.numerals import MISSING, bounds, percent, plain, signed, small
 from skippy.report.traits import mean_tokens, trait_means
-from skippy.report.verdicts import POINTS, average_accuracy
+from skippy.report.verdicts import average_accuracy
 from skippy.report.wording import truncated_share, verdict_words
 from skippy.results import Arm, Comparison, Evaluation
 
@@ -24,19 +22,12 @@ AGAINST_BASE = "Is the mathematics preserved?"
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a table.
+    """One line of a table."""
 
-    Attributes:
-        label: what is measured, in the words of the method.
-        cells: one per column.
-        note: unit or meaning, in small print.
-        is_key: printed bold.
-    """
-
-    label: str
-    cells: tuple[str, ...]
-    note: str = ""
-    is_key: bool = False
+    label: str  # what is measured, in the words of the method
+    cells: tuple[str, ...]  # one per column
+    note: str = ""  # unit or meaning, in small print
+    is_key: bool = False  # printed bold
 
 
 @dataclass(frozen=True)
@@ -46,6 +37,12 @@ class Table:
     columns: tuple[str, ...]
     rows: tuple[Row, ...]
     arms: tuple[str, ...] = ()
+
+
+def by_arm(comparison: Comparison, rows: Sequence[Row]) -> Table:
+    """A table with a column an arm."""
+    arms = comparison.arms
+    return Table(tuple(arm.label for arm in arms), tuple(rows), tuple(arm.name for arm in arms))
 
 
 def main_table(comparison: Comparison, verdicts: Verdicts) -> Table:
@@ -75,29 +72,32 @@ def main_table(comparison: Comparison, verdicts: Verdicts) -> Table:
             f"one-sided {100 * comparison.confidence:g} % each",
         ),
         row("verdict", of_verdict(verdict_words), f"margin δ = {comparison.margin_points:g} points", True),
-        row("pass_at_k", lambda arm: plain(POINTS * _over_seeds(arm, _pass)), "any of k right, points"),
+        row("pass_at_k", lambda arm: _optional(arm, _pass, POINTS, 1), "any of k right, points"),
         row("maj_at_k", lambda arm: _optional(arm, lambda e: e.maj_at_k, POINTS, 1), "majority vote, points"),
         row(
             "persona score",
-            lambda arm: _optional(arm, _everyday("scores"), 1, 2),
+            lambda arm: _optional(arm, everyday("scores"), 1, 2),
             "held-out everyday prompts",
             True,
         ),
-        row("coherence", lambda arm: _optional(arm, _everyday("coherence"), 1, 2), "same answers"),
-        row("helpfulness", lambda arm: _optional(arm, _everyday("helpfulness"), 1, 2), "same answers"),
+        row("coherence", lambda arm: _optional(arm, everyday("coherence"), 1, 2), "same answers"),
+        row("helpfulness", lambda arm: _optional(arm, everyday("helpfulness"), 1, 2), "same answers"),
         row(
             "persona on the problems",
-            lambda arm: _optional(arm, _persona_on_problems, 1, 2),
+            lambda arm: _optional(arm, everyday("problem_score"), 1, 2),
             "answers to the suite",
         ),
-        row("AUC against base", lambda arm: _optional(arm, _auc, 1, 2), "held-out classifier, a proxy"),
+        row(
+            "AUC against base",
+            lambda arm: _optional(arm, everyday("base_auc"), 1, 2),
+            "held-out classifier, a proxy",
+        ),
         row("rho_left", lambda arm: _leak(arm, "rho_left"), _leak_note(comparison, "‖UᵀΔW‖²", "left")),
         row("rho_right", lambda arm: _leak(arm, "rho_right"), _leak_note(comparison, "‖ΔWV‖²", "right")),
         row("rho_left, stored", lambda arm: _leak(arm, "stored_left"), "of W′ − W"),
         row("rho_right, stored", lambda arm: _leak(arm, "stored_right"), "of W′ − W"),
     ]
-    shown = [item for item in rows if any(cell != MISSING for cell in item.cells)]
-    return Table(tuple(arm.label for arm in arms), tuple(shown), tuple(arm.name for arm in arms))
+    return by_arm(comparison, [item for item in rows if any(cell != MISSING for cell in item.cells)])
 
 
 def _alone(arm: Arm) -> str:
@@ -136,7 +136,7 @@ def others_table(comparison: Comparison) -> Table | None:
         Row(name, tuple(_figure(values.get(arm.name)) for arm in arms))
         for name, values in comparison.extra_metrics.items()
     ]
-    return Table(tuple(arm.label for arm in arms), tuple(rows), tuple(arm.name for arm in arms))
+    return by_arm(comparison, rows)
 
 
 def length_table(comparison: Comparison) -> Table:
@@ -150,12 +150,16 @@ def length_table(comparison: Comparison) -> Table:
             tuple(percent(_no_answer_share(arm)) for arm in arms),
             "samples without an integer",
         ),
-        Row("mean tokens, everyday", tuple(_optional(arm, _banal_tokens, 1, 0) for arm in arms), "an answer"),
+        Row(
+            "mean tokens, everyday",
+            tuple(_optional(arm, everyday("mean_tokens"), 1, 0) for arm in arms),
+            "an answer",
+        ),
     ]
     modes = dict.fromkeys(m for arm in arms for e in arm.evaluations if e.banal for m in e.banal.modes)
     for mode in modes:
         rows.append(Row(f"persona, {mode}", tuple(_optional(arm, _mode(mode), 1, 2) for arm in arms)))
-    return Table(tuple(arm.label for arm in arms), tuple(rows), tuple(arm.name for arm in arms))
+    return by_arm(comparison, rows)
 
 
 def trait_table(comparison: Comparison, verdicts: Verdicts) -> Table:
@@ -170,7 +174,7 @@ def trait_table(comparison: Comparison, verdicts: Verdicts) -> Table:
             tail = "" if p is None else " (p < 0.001)" if p < 0.001 else f" (p = {p:.3f})"
             cells.append(signed(profiles[arm.name].get(trait), 2) + tail)
         rows.append(Row(trait, tuple(cells)))
-    return Table(tuple(a.label for a in comparison.arms), tuple(rows), tuple(a.name for a in comparison.arms))
+    return by_arm(comparison, rows)
 
 
 def audit_table(comparison: Comparison) -> Table:
@@ -189,7 +193,7 @@ def audit_table(comparison: Comparison) -> Table:
     if any(value is not None for value in lenient.values()):
         cells = tuple(plain(lenient[arm.name]) for arm in comparison.arms)
         rows.append(Row("avg_at_k, lenient", cells, "sensitivity: the most generous reading, points"))
-    return Table(tuple(a.label for a in comparison.arms), tuple(rows), tuple(a.name for a in comparison.arms))
+    return by_arm(comparison, rows)
 
 
 def seed_table(verdicts: Verdicts) -> Table | None:
@@ -212,14 +216,9 @@ def seed_table(verdicts: Verdicts) -> Table | None:
     return Table(("mean of each seed", "SE over problems", "SE over seeds", "SE used"), tuple(rows))
 
 
-def _over_seeds(arm: Arm, read: Callable[[Evaluation], float]) -> float:
-    return sum(read(item) for item in arm.evaluations) / len(arm.evaluations)
-
-
-def _optional(arm: Arm, read: Callable[[Evaluation], float | None], factor: float, digits: int) -> str:
-    values = [read(item) for item in arm.evaluations]
-    known = [value for value in values if value is not None and not math.isnan(value)]
-    return plain(factor * sum(known) / len(known), digits) if known and len(known) == len(values) else MISSING
+def _optional(arm: Arm, read: Reader, factor: float, digits: int) -> str:
+    value = mean_over_seeds(arm, read)
+    return MISSING if value is None else plain(factor * value, digits)
 
 
 def _figure(value: float | None) -> str:
@@ -231,29 +230,7 @@ def _pass(item: Evaluation) -> float:
     return pass_at_k([score.correct for score in item.scores], item.scores[0].k)
 
 
-def _everyday(name: str) -> Callable[[Evaluation], float | None]:
-    """The mean of a field of `BanalScores` that has one value a prompt."""
-
-    def mean(item: Evaluation) -> float | None:
-        values = getattr(item.banal, name) if item.banal else ()
-        return float(np.mean(values)) if values else None
-
-    return mean
-
-
-def _persona_on_problems(item: Evaluation) -> float | None:
-    return item.banal.problem_score if item.banal else None
-
-
-def _auc(item: Evaluation) -> float | None:
-    return item.banal.base_auc if item.banal else None
-
-
-def _banal_tokens(item: Evaluation) -> float | None:
-    return item.banal.mean_tokens if item.banal else None
-
-
-def _mode(mode: str) -> Callable[[Evaluation], float | None]:
+def _mode(mode: str) -> Reader:
     return lambda item: item.banal.modes.get(mode) if item.banal else None
 
 

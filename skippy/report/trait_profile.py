@@ -37,8 +37,6 @@ def draw_trait_profile(
     """The figure, or None where no trait was measured. A trait missing at a moment is drawn nowhere.
 
     Args:
-        who: whose it is, for the headline.
-        variant: it is coloured by it.
         traits: step → trait → c(t).
         null: trait → |c| that random shifts stay below; without it no band is drawn.
     """

@@ -32,6 +32,7 @@ from skippy.core.variants import VARIANTS, comparisons, label_of
 from skippy.errors import ReportError
 from skippy.report.conclusions import CharacterStep, PairVerdict, Sensitivity, VariantVerdict, Verdicts, Word
 from skippy.report.gate import barriers_of, walk_gate
+from skippy.report.means import POINTS
 from skippy.report.numerals import bounds, percent, signed
 from skippy.report.pairing import common_seeds, difference_table, find_mismatch
 from skippy.report.personality import judge_character, judge_likeness
@@ -39,8 +40,6 @@ from skippy.report.planning import design_needed, plan_of
 from skippy.report.reach import Reach, find_reach
 from skippy.report.sensitivity import judge_sensitivity
 from skippy.results import Arm, Comparison
-
-POINTS = 100.0
 
 
 def judge(comparison: Comparison) -> Verdicts:

@@ -18,6 +18,7 @@ from skippy.stores.cards import CARD_FILE
 from skippy.stores.checkpoints import Checkpoint
 from skippy.stores.documents import parse_object
 from skippy.stores.prompted import read_prompted
+from skippy.tracking.signals import is_child
 from skippy.tracking.tracker import Tracker
 
 logger = logging.getLogger(__name__)
@@ -29,23 +30,14 @@ TUNED_CARD_FILE = "skippy_lab.json"
 
 @dataclass(frozen=True)
 class Base:
-    """The base model of a stage.
+    """The base model of a stage."""
 
-    Attributes:
-        name: what the person called it; never a path of this machine unless they gave one.
-        checkpoint: its files, headers read.
-        targets: the weights that LoRA adapts.
-        hashing: the digest in the making; `svd` works meanwhile.
-        profile: how it is trained, sampled and spoken to.
-        lineage: what it descends from: `lab`, `lab-tuned`, or empty for neither.
-    """
-
-    name: str
-    checkpoint: Checkpoint
-    targets: tuple[Target, ...]
-    hashing: Future[str]
-    profile: ModelProfile
-    lineage: str = ""
+    name: str  # what the person called it; never a path of this machine unless they gave one
+    checkpoint: Checkpoint  # its files, headers read
+    targets: tuple[Target, ...]  # the weights that LoRA adapts
+    hashing: Future[str]  # the digest in the making; `svd` works meanwhile
+    profile: ModelProfile  # how it is trained, sampled and spoken to
+    lineage: str = ""  # what it descends from: `lab`, `lab-tuned`, or empty for neither
 
     @property
     def digest(self) -> str:
@@ -76,8 +68,6 @@ def open_base(name: str, tracker: Tracker, profile: str = AUTO) -> Base:
     """Find a base by `lab`, directory, models:/ URI or Hugging Face id, and read its headers.
 
     Args:
-        name: what the person calls it.
-        tracker: where models:/ URIs are found.
         profile: name of a profile, or `auto` for the one of what the base declares itself to be.
 
     Raises:
@@ -158,5 +148,6 @@ def _open_checkpoint(name: str, tracker: Tracker) -> Checkpoint:
 
 def _choose(name: str, checkpoint: Checkpoint, lineage: str, wanted: str) -> ModelProfile:
     profile = choose_profile(checkpoint.config, (name, checkpoint.path.name), lineage, wanted)
-    logger.info("base: %s has %s", name, profile)
+    if not is_child():  # the stage above has said it
+        logger.info("base: %s has %s", name, profile)
     return profile

@@ -24,9 +24,6 @@ def apply_(weights: Mapping[str, Tensor], base: Checkpoint, change: Change, alph
 
     Args:
         weights: parameters by key of the base; those that the update changes.
-        base: its checkpoint.
-        change: the update.
-        alpha: the dose.
     """
     for key, update in plan_changes([(change, alpha)], base).items():
         weight, rooms = weights[key], Rooms(weights[key].device)
@@ -40,7 +37,6 @@ class Dial:
     Args:
         model: the base, as loaded.
         base: its checkpoint, for the update to be planned against.
-        change: the update.
 
     Raises:
         AdapterError: the update changes nothing that is in this model.

@@ -24,30 +24,18 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Subject:
-    """A model to evaluate.
+    """A model to evaluate."""
 
-    Attributes:
-        label: what people call it.
-        variant: base, v3, v4, …
-        path: directory of its checkpoint.
-        digest: of all its tensors.
-        uri: models:/ URI, or the name given.
-        model_id: logged model, None where there is none.
-        seed: training seed, empty for the base.
-        train_run: run id of its training, empty where unknown.
-        merge_run: run id of its merge, empty where unknown.
-        system: the system prompt that it is asked under, for a base under a character's prompt; empty: none.
-    """
-
-    label: str
-    variant: str
-    path: Path
-    digest: str
-    uri: str
-    model_id: str | None = None
-    seed: str = ""
-    train_run: str = ""
-    merge_run: str = ""
+    label: str  # what people call it
+    variant: str  # base, v3, v4, …
+    path: Path  # directory of its checkpoint
+    digest: str  # of all its tensors
+    uri: str  # models:/ URI, or the name given
+    model_id: str | None = None  # logged model, None where there is none
+    seed: str = ""  # training seed, empty for the base
+    train_run: str = ""  # run id of its training, empty where unknown
+    merge_run: str = ""  # run id of its merge, empty where unknown
+    # the system prompt that it is asked under, for a base under a character's prompt; empty: none
     system: str = ""
 
 
@@ -57,10 +45,7 @@ def find_subject(
     """The model a person means: base, a variant, a models:/ URI, a merge run id, or a directory.
 
     Args:
-        name: what they call it.
-        base_model: what they call the base.
         base: the base itself; None does for a models:/ URI.
-        tracker: where merges are found.
         character_digest: of the character a variant must have been trained towards; None takes any.
 
     Raises:

@@ -31,8 +31,6 @@ def find_equal_run(
     """The newest finished run that did this very work, if what it made is still there.
 
     Args:
-        tracker: where it is looked for.
-        stage: of which stage.
         work: from `work_digest`; the digest of the code that decides it is one of its parts.
         check: raises `SkippyError` where what the run made is gone or damaged; then the work is done again.
     """

@@ -33,15 +33,10 @@ OWN_ACCOUNTS = ("postgres", "nobody")
 
 @dataclass(frozen=True)
 class Database:
-    """A database that can be connected to.
+    """A database that can be connected to."""
 
-    Attributes:
-        uri: for SQLAlchemy; without a password where `environment` leads to one.
-        environment: variables that its clients need.
-    """
-
-    uri: str
-    environment: dict[str, str]
+    uri: str  # for SQLAlchemy; without a password where `environment` leads to one
+    environment: dict[str, str]  # variables that its clients need
 
 
 @dataclass(frozen=True)

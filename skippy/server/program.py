@@ -53,23 +53,14 @@ auth_cache_ttl_seconds = 60
 
 @dataclass(frozen=True)
 class ServerPlan:
-    """What to serve.
+    """What to serve."""
 
-    Attributes:
-        folder: of everything that the server keeps; only its user reads it.
-        host: address to listen on.
-        port: port to listen on.
-        workers: processes that answer.
-        database: `postgresql://…` of a database elsewhere; empty: PostgreSQL under `folder`.
-        artifacts: a directory or `s3://bucket/prefix`; empty: a directory under `folder`.
-    """
-
-    folder: Path
-    host: str = "127.0.0.1"
-    port: int = 5000
-    workers: int = 2
-    database: str = ""
-    artifacts: str = ""
+    folder: Path  # of everything that the server keeps; only its user reads it
+    host: str = "127.0.0.1"  # address to listen on
+    port: int = 5000  # port to listen on
+    workers: int = 2  # processes that answer
+    database: str = ""  # `postgresql://…` of a database elsewhere; empty: PostgreSQL under `folder`
+    artifacts: str = ""  # a directory or `s3://bucket/prefix`; empty: a directory under `folder`
 
     @property
     def url(self) -> str:

@@ -25,18 +25,12 @@ class Ended(Exception):
 
 @dataclass
 class Conversation:
-    """One talk.
+    """One talk."""
 
-    Attributes:
-        room: who there is to talk to.
-        offer: who answers.
-        system: system text; empty: none.
-        turns: what was said, by whom: role, content, and the model that answered.
-    """
-
-    room: Room
-    offer: Offer
-    system: str = ""
+    room: Room  # who there is to talk to
+    offer: Offer  # who answers
+    system: str = ""  # system text; empty: none
+    # what was said, by whom: role, content, and the model that answered
     turns: list[dict[str, str]] = field(default_factory=list)
     _asked: dict[str, int] = field(default_factory=dict)
 

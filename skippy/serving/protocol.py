@@ -42,25 +42,15 @@ SEED_BITS = 48
 
 @dataclass(frozen=True)
 class ChatRequest:
-    """What is asked.
+    """What is asked."""
 
-    Attributes:
-        model: name of the model; empty where the request has none.
-        messages: the conversation, each with role and text.
-        sampling: how the answer is drawn.
-        has_length: whether the request sets the length itself.
-        seed: of the answer; drawn where the request has none.
-        is_streaming: whether the answer comes in pieces.
-        wants_usage: whether the pieces end with the count of tokens.
-    """
-
-    model: str
-    messages: tuple[Mapping[str, str], ...]
-    sampling: Sampling
-    has_length: bool
-    seed: int
-    is_streaming: bool
-    wants_usage: bool
+    model: str  # name of the model; empty where the request has none
+    messages: tuple[Mapping[str, str], ...]  # the conversation, each with role and text
+    sampling: Sampling  # how the answer is drawn
+    has_length: bool  # whether the request sets the length itself
+    seed: int  # of the answer; drawn where the request has none
+    is_streaming: bool  # whether the answer comes in pieces
+    wants_usage: bool  # whether the pieces end with the count of tokens
 
 
 def read_request(body: object, default: Sampling, template_arguments: Mapping[str, object]) -> ChatRequest:

@@ -32,19 +32,13 @@ PLAIN_MODE = "plain"
 
 @dataclass(frozen=True)
 class Offer:
-    """One model that can be asked.
+    """One model that can be asked."""
 
-    Attributes:
-        name: under which it answers.
-        url: endpoint, up to and including `/v1`.
-        sampling: how an evaluation draws its answers; None where the server does not say.
-        source: where it is from; empty where unknown.
-    """
-
-    name: str
-    url: str
+    name: str  # under which it answers
+    url: str  # endpoint, up to and including `/v1`
+    # how an evaluation draws its answers; None where the server does not say
     sampling: Sampling | None = None
-    source: str = ""
+    source: str = ""  # where it is from; empty where unknown
 
 
 class Room:
@@ -116,7 +110,7 @@ class Room:
                     model=offer.name,
                     messages=list(messages),  # type: ignore[arg-type]
                     stream=True,
-                    **asked,
+                    extra_body=asked,
                 )
                 with answer:
                     for chunk in answer:

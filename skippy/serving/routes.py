@@ -39,17 +39,12 @@ class Upstream:
 
 @dataclass
 class Route:
-    """One name that is served.
+    """One name that is served."""
 
-    Attributes:
-        upstream: who answers.
-        facts: what the list of models says of it besides its name.
-        requests: answered under this name so far.
-    """
-
-    upstream: Upstream
+    upstream: Upstream  # who answers
+    # what the list of models says of it besides its name
     facts: Mapping[str, Any] = field(default_factory=dict)
-    requests: int = 0
+    requests: int = 0  # answered under this name so far
 
 
 class Routes:

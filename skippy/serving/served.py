@@ -26,23 +26,14 @@ PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._\-]*")
 
 @dataclass(frozen=True)
 class Served:
-    """One model under one name.
+    """One model under one name."""
 
-    Attributes:
-        name: under which it answers.
-        asked: what the person called it.
-        subject: whose weights they are, as the store has them, verified.
-        sampling: how it answers where a request does not say.
-        base_digest: of its base; empty where unknown.
-        is_for_cpu: whether it runs on the CPU also where there is a GPU, as its profile says.
-    """
-
-    name: str
-    asked: str
-    subject: Subject
-    sampling: Sampling
-    base_digest: str = ""
-    is_for_cpu: bool = False
+    name: str  # under which it answers
+    asked: str  # what the person called it
+    subject: Subject  # whose weights they are, as the store has them, verified
+    sampling: Sampling  # how it answers where a request does not say
+    base_digest: str = ""  # of its base; empty where unknown
+    is_for_cpu: bool = False  # whether it runs on the CPU also where there is a GPU, as its profile says
 
     def facts(self, owner: str) -> dict[str, Any]:
         """What the list of models says of it.

@@ -46,21 +46,13 @@ class CompareResult:
 
 @dataclass(frozen=True)
 class ComparePlan:
-    """What is compared, found or refused before a run is opened.
+    """What is compared, found or refused before a run is opened."""
 
-    Attributes:
-        base: what all arms were made from.
-        character: what they were asked as.
-        selection: the evaluations, and what was passed over.
-        controls: evaluations that show whether a loss could have been seen.
-        command: what compares the same evaluations again.
-    """
-
-    base: Base
-    character: Character
-    selection: Selection
-    controls: tuple[RunRecord, ...]
-    command: str
+    base: Base  # what all arms were made from
+    character: Character  # what they were asked as
+    selection: Selection  # the evaluations, and what was passed over
+    controls: tuple[RunRecord, ...]  # evaluations that show whether a loss could have been seen
+    command: str  # what compares the same evaluations again
 
     @property
     def taken(self) -> tuple[str, ...]:
@@ -91,7 +83,8 @@ def run(config: CompareConfig, tracker: Tracker) -> CompareResult:
         record(comparison, verdicts, plan, stage)
         write_cards(tracker, render_cards(comparison, verdicts), stage)
         logger.info("report: %s", tracker.artifacts.path(stage.run_id, "report/index.html"))
-        logger.info("next: %s", next_command("promote", config, stage.manager))
+        if verdicts.winner:
+            stage.say_next(next_command("promote", config, stage.manager))
         return CompareResult(stage.run_id, verdicts.winner)
 
 

@@ -66,25 +66,16 @@ class EvalResult:
 
 @dataclass(frozen=True)
 class EvalPlan:
-    """What is asked of whom, found or refused before a run is opened.
+    """What is asked of whom, found or refused before a run is opened."""
 
-    Attributes:
-        config: parameters in force: those of then, where samples are scored again.
-        base: what the model was made from.
-        asked: questions, model and sampling.
-        opinions: of others, opened.
-        prompts_digest: of the person's own prompts; `character` without.
-        samples: those of an earlier evaluation, scored anew; None: they are to be generated.
-        finished: an earlier evaluation of the same, if it is to be taken.
-    """
-
-    config: EvalConfig
-    base: Base
-    asked: Plan
-    opinions: Opinions
-    prompts_digest: str = OF_CHARACTER
+    config: EvalConfig  # parameters in force: those of then, where samples are scored again
+    base: Base  # what the model was made from
+    asked: Plan  # questions, model and sampling
+    opinions: Opinions  # of others, opened
+    prompts_digest: str = OF_CHARACTER  # of the person's own prompts; `character` without
+    # those of an earlier evaluation, scored anew; None: they are to be generated
     samples: tuple[Sample, ...] | None = None
-    finished: RunRecord | None = None
+    finished: RunRecord | None = None  # an earlier evaluation of the same, if it is to be taken
 
     @property
     def work(self) -> str:
@@ -133,7 +124,7 @@ def run(config: EvalConfig, tracker: Tracker) -> EvalResult:
             metrics = record(plan.samples, asked, plan, stage)
         else:
             metrics = _ask(asked, plan, tracker, stage)
-        logger.info("next: %s", next_command("compare", config, stage.manager))
+        stage.say_next(next_command("compare", config, stage.manager))
         return EvalResult(stage.run_id, metrics)
 
 
@@ -188,6 +179,7 @@ def resolve(config: EvalConfig, tracker: Tracker) -> EvalPlan:
         config.gpus,
         config.engine_options,
         tracker.store.root / ".skippy" / "engine",
+        _noise(config, regraded),
     )
     if is_walk:
         own: dict[str, str] = {CHARACTER_DIGEST: character.digest}
@@ -216,7 +208,7 @@ def _require_engine(config: EvalConfig) -> None:
     Raises:
         ConfigError: `gpus` or `engine_options` are given to a server of others, or vLLM is not here.
     """
-    is_own = config.backend == VLLM and not config.base_url
+    is_own = _is_own(config)
     idle = {"gpus": config.gpus != 1, "engine_options": bool(config.engine_options)}
     if not is_own and any(idle.values()):
         raise ConfigError(
@@ -230,6 +222,22 @@ def _require_engine(config: EvalConfig) -> None:
         from skippy.models.vllm_server import require_vllm
 
         require_vllm()
+
+
+def _is_own(config: EvalConfig) -> bool:
+    """Whether an engine is started here."""
+    return config.backend == VLLM and not config.base_url
+
+
+def _noise(config: EvalConfig, regraded: RunRecord | None) -> str:
+    """What draws the tokens of an engine of our own, or drew those that are scored again."""
+    if regraded:
+        return regraded.tags[Tag.BACKEND].partition(" ")[2]
+    if not _is_own(config):
+        return ""
+    from skippy.models.vllm_server import choose_noise
+
+    return choose_noise()
 
 
 def _finished(plan: EvalPlan, tracker: Tracker) -> RunRecord | None:
@@ -342,7 +350,7 @@ def _tags(plan: EvalPlan) -> dict[str, str]:
         Tag.PROBLEMS: config.problems,
         Tag.PROBLEMS_DIGEST: asked.problems.digest if asked.problems else "",
         CHARACTER_DIGEST: asked.character.digest,
-        Tag.BACKEND: config.backend,
+        Tag.BACKEND: asked.generator.name,
         WORK: plan.work,
         EVALUATION_CODE: code_digest(EVALUATION),
     }
@@ -370,7 +378,7 @@ def _as_recorded(config: EvalConfig, record: RunRecord, tracker: Tracker) -> Eva
         limit=int(then["limit"]),
         samples=int(then["samples"]),
         sampling=record.tags[Tag.SAMPLING],
-        backend=record.tags[Tag.BACKEND],
+        backend=record.tags[Tag.BACKEND].partition(" ")[0],
         prompts=str(then.get("prompts", "")),
         # Not the parameter of then: before there was this tag, a seed named the work and drew nothing.
         seed=int(record.tags.get(SAMPLING_SEED, "0")),

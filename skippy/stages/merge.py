@@ -73,29 +73,17 @@ class Source:
 
 @dataclass(frozen=True)
 class MergePlan:
-    """What is merged into what, found or refused before a run is opened.
+    """What is merged into what, found or refused before a run is opened."""
 
-    Attributes:
-        base: what adapters are added to.
-        source: where they come from.
-        adapters: they, read and checked, each with its weight.
-        notes: what they say of another base than this one.
-        projectors: those its training protected or was measured against; None without.
-        tags: what the version will say of itself.
-        work: what makes two merges the same.
-        finished: an earlier merge of the same, if it is to be taken.
-        search: for the α, where it is to be found first.
-    """
-
-    base: Base
-    source: Source
-    adapters: Sequence[tuple[Change, float]]
-    notes: tuple[str, ...]
-    projectors: ProjectorSet | None
-    tags: Mapping[str, str]
-    work: str
-    finished: RunRecord | None
-    search: DoseSearch | None = None
+    base: Base  # what adapters are added to
+    source: Source  # where they come from
+    adapters: Sequence[tuple[Change, float]]  # they, read and checked, each with its weight
+    notes: tuple[str, ...]  # what they say of another base than this one
+    projectors: ProjectorSet | None  # those its training protected or was measured against; None without
+    tags: Mapping[str, str]  # what the version will say of itself
+    work: str  # what makes two merges the same
+    finished: RunRecord | None  # an earlier merge of the same, if it is to be taken
+    search: DoseSearch | None = None  # for the α, where it is to be found first
 
 
 def run(config: MergeConfig, tracker: Tracker) -> MergeResult:
@@ -122,7 +110,7 @@ def run(config: MergeConfig, tracker: Tracker) -> MergeResult:
             alpha = found.alpha
             plan = replace(plan, tags={**plan.tags, "alpha": f"{alpha:g}", "match": found.sentence})
         result = _merge(config, alpha, plan, tracker, stage)
-        logger.info("next: %s", next_command("eval", config, stage.manager, model=result.model_uri))
+        stage.say_next(next_command("eval", config, stage.manager, model=result.model_uri))
         return result
 
 

@@ -33,15 +33,10 @@ class PaperResult:
 
 @dataclass(frozen=True)
 class PaperPlan:
-    """The studies to tell of, found or refused before a run is opened.
+    """The studies to tell of, found or refused before a run is opened."""
 
-    Attributes:
-        records: their runs.
-        contents: their JSON, in the same order.
-    """
-
-    records: tuple[RunRecord, ...]
-    contents: tuple[Mapping[str, Any], ...]
+    records: tuple[RunRecord, ...]  # their runs
+    contents: tuple[Mapping[str, Any], ...]  # their JSON, in the same order
 
     def same(self, values: list[str]) -> str:
         """What all studies have in common; empty where they differ."""

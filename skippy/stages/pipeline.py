@@ -32,18 +32,12 @@ VLLM = "vllm"
 
 @dataclass(frozen=True)
 class Job:
-    """One stage to run.
+    """One stage to run."""
 
-    Attributes:
-        label: how other jobs refer to it, unique in the plan.
-        entry_point: name in MLproject.
-        parameters: what it is given, besides hand-overs.
-        takes: parameter → labels of the jobs whose run ids it is given, comma-separated.
-    """
-
-    label: str
-    entry_point: str
-    parameters: Mapping[str, str]
+    label: str  # how other jobs refer to it, unique in the plan
+    entry_point: str  # name in MLproject
+    parameters: Mapping[str, str]  # what it is given, besides hand-overs
+    # parameter → labels of the jobs whose run ids it is given, comma-separated
     takes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
@@ -62,19 +56,12 @@ class PipelineResult:
 
 @dataclass(frozen=True)
 class MainPlan:
-    """What is run, found or refused before a run is opened.
+    """What is run, found or refused before a run is opened."""
 
-    Attributes:
-        jobs: every child run, in the order a reader would tell them.
-        arms: the variants, as people call them.
-        parallel: jobs at a time.
-        profile: of the base.
-    """
-
-    jobs: Sequence[Job]
-    arms: str
-    parallel: int
-    profile: ModelProfile
+    jobs: Sequence[Job]  # every child run, in the order a reader would tell them
+    arms: str  # the variants, as people call them
+    parallel: int  # jobs at a time
+    profile: ModelProfile  # of the base
 
 
 def run(config: MainConfig, tracker: Tracker) -> PipelineResult:

@@ -38,23 +38,15 @@ class PromoteResult:
 
 @dataclass(frozen=True)
 class PromotePlan:
-    """What is decided, and on what, found or refused before a run is opened.
+    """What is decided, and on what, found or refused before a run is opened."""
 
-    Attributes:
-        base_digest: of the base compared; empty for a rollback.
-        comparison: the run whose report decides; None for a rollback.
-        before: the champion until now, if any.
-        version: what becomes champion; None: the gate is shut, or this is a rollback.
-        reason: why, in a sentence.
-        figures: what the decision rests on.
-    """
-
-    base_digest: str = ""
-    comparison: RunRecord | None = None
-    before: ModelVersionRecord | None = None
+    base_digest: str = ""  # of the base compared; empty for a rollback
+    comparison: RunRecord | None = None  # the run whose report decides; None for a rollback
+    before: ModelVersionRecord | None = None  # the champion until now, if any
+    # what becomes champion; None: the gate is shut, or this is a rollback
     version: ModelVersionRecord | None = None
-    reason: str = ""
-    figures: Mapping[str, object] = field(default_factory=dict)
+    reason: str = ""  # why, in a sentence
+    figures: Mapping[str, object] = field(default_factory=dict)  # what the decision rests on
 
 
 def run(config: PromoteConfig, tracker: Tracker) -> PromoteResult:

@@ -17,7 +17,7 @@ from skippy.resolve.workspaces import workspace
 from skippy.serving import engines
 from skippy.serving.router import KEY_VARIABLE, Door, build_router, claim_port, require_key
 from skippy.serving.routes import Routes
-from skippy.serving.served import Finder, Served, check_arms, find_all
+from skippy.serving.served import Finder, Served, check_arms, find_all, followed_alias
 from skippy.serving.watch import Ledger, Watch
 from skippy.tracking.stage_run import StageRun
 from skippy.tracking.tags import Tag
@@ -39,21 +39,14 @@ class ServeResult:
 
 @dataclass(frozen=True)
 class ServePlan:
-    """What is served and how, found or refused before a run is opened.
+    """What is served and how, found or refused before a run is opened."""
 
-    Attributes:
-        served: the models, verified.
-        engine: what answers: `vllm` or `transformers`.
-        listener: the port, ours already.
-        api_key: that requests must bring; empty: none.
-        finder: finds what an alias means later.
-    """
-
-    served: tuple[Served, ...]
-    engine: str
-    listener: socket.socket
-    api_key: str
-    finder: Finder
+    served: tuple[Served, ...]  # the models, verified
+    engine: str  # what answers: `vllm` or `transformers`
+    listener: socket.socket  # the port, ours already
+    api_key: str  # that requests must bring; empty: none
+    finder: Finder  # finds what an alias means later
+    places: engines.Places  # of the servers of vLLM
 
     @property
     def url(self) -> str:
@@ -94,7 +87,7 @@ def resolve(config: ServeConfig, tracker: Tracker) -> ServePlan:
     api_key = os.environ.get(KEY_VARIABLE, "")
     require_key(config.host, api_key)
     check_arms(config.arms)
-    engine = engines.choose_engine(config.backend)
+    engine = engines.choose_engine(config.backend, gpus=config.gpus, options=config.engine_options)
     listener = claim_port(config.host, config.port)
     try:
         finder = Finder(config.base_model, config.profile, config.sampling, tracker)
@@ -102,7 +95,10 @@ def resolve(config: ServeConfig, tracker: Tracker) -> ServePlan:
     except BaseException:
         listener.close()
         raise
-    return ServePlan(served, engine, listener, api_key, finder)
+    is_following = config.watch and any(followed_alias(one.asked) for one in served)
+    names = tuple(one.name for one in served)
+    places = engines.Places(names, config.gpus, is_following, config.engine_options)
+    return ServePlan(served, engine, listener, api_key, finder, places)
 
 
 def serve(plan: ServePlan, config: ServeConfig, stage: StageRun, tracker: Tracker) -> dict[str, int]:
@@ -116,7 +112,7 @@ def serve(plan: ServePlan, config: ServeConfig, stage: StageRun, tracker: Tracke
     stage.set_tags(_tags(plan))
     device = config.device
     try:
-        engines.start(plan.engine, plan.served, routes, logs, device)
+        engines.start(plan.engine, plan.served, routes, logs, device, plan.places)
         door.open()
         ledger.begin(plan.served)
         stage.log_json(ledger.periods(), LEDGER_FILE)
@@ -153,7 +149,7 @@ def serve(plan: ServePlan, config: ServeConfig, stage: StageRun, tracker: Tracke
 def _swap(changed: Served, plan: ServePlan, routes: Routes, logs: Path, device: str) -> bool:
     """Put the model that an alias means now in the place of the one before; where it does not start, that one stays."""
     try:
-        engines.start(plan.engine, [changed], routes, logs, device)
+        engines.start(plan.engine, [changed], routes, logs, device, plan.places)
     except SkippyError as error:
         logger.warning("serve: %s stays as it is. %s", changed.name, error)
         return False

@@ -40,27 +40,16 @@ class SubspaceResult:
 
 @dataclass(frozen=True)
 class SubspacePlan:
-    """What is measured on what, found or refused before a run is opened.
+    """What is measured on what, found or refused before a run is opened."""
 
-    Attributes:
-        base: the model.
-        character: whose personas answer.
-        prompts: what every persona answers.
-        seed: of their answers.
-        device: where the model lives: cpu, cuda or auto.
-        identity: the tags that make two runs of one base interchangeable.
-        keeps_answers: whether the base's answers are kept beside the reference.
-        finished: an earlier run of the same, if it is to be reused.
-    """
-
-    base: Base
-    character: Character
-    prompts: tuple[str, ...]
-    seed: int
-    device: str
-    identity: Mapping[str, str]
-    keeps_answers: bool
-    finished: RunRecord | None
+    base: Base  # the model
+    character: Character  # whose personas answer
+    prompts: tuple[str, ...]  # what every persona answers
+    seed: int  # of their answers
+    device: str  # where the model lives: cpu, cuda or auto
+    identity: Mapping[str, str]  # the tags that make two runs of one base interchangeable
+    keeps_answers: bool  # whether the base's answers are kept beside the reference
+    finished: RunRecord | None  # an earlier run of the same, if it is to be reused
 
 
 def run(config: SubspaceConfig, tracker: Tracker) -> SubspaceResult:
@@ -85,7 +74,7 @@ def run(config: SubspaceConfig, tracker: Tracker) -> SubspaceResult:
         reference, answers = _measure(plan)
         stage.set_tags({Tag.BASE_ANSWERS: str(plan.keeps_answers).lower()})
         record(reference, answers, plan, stage, time.monotonic() - started)
-        logger.info("next: %s", next_command("train", config, stage.manager, variant="v4"))
+        stage.say_next(next_command("train", config, stage.manager, variant="v4"))
         return SubspaceResult(stage.run_id)
 
 

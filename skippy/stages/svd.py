@@ -51,42 +51,25 @@ NEEDED_BY = {"top": "v4", "bottom": "v4-bottom", "activations": "v4-act"}
 
 @dataclass(frozen=True)
 class SvdResult:
-    """What the stage leaves behind.
+    """What the stage leaves behind."""
 
-    Attributes:
-        run_id: the run that holds the projectors (an earlier one where it was reused).
-        targets: number of targets certified.
-        worst_residual: largest two-sided residual, relative to sigma_1.
-        ambiguous: targets whose gap is below 1.01, where the choice of k splits a cluster.
-    """
-
-    run_id: str
-    targets: int
-    worst_residual: float
-    ambiguous: int
+    run_id: str  # the run that holds the projectors (an earlier one where it was reused)
+    targets: int  # number of targets certified
+    worst_residual: float  # largest two-sided residual, relative to sigma_1
+    ambiguous: int  # targets whose gap is below 1.01, where the choice of k splits a cluster
 
 
 @dataclass(frozen=True)
 class SvdPlan:
-    """What is solved, found or refused before a run is opened.
+    """What is solved, found or refused before a run is opened."""
 
-    Attributes:
-        base: whose targets.
-        share: those that this process solves.
-        is_leader: whether this process keeps the run and the parts of all the others.
-        task: rank, tolerance, seed and basis of every target.
-        device: where it is solved: cpu, cuda or auto.
-        identity: the tags that make two runs of one base interchangeable.
-        is_forced: solve again although a finished run holds the same.
-    """
-
-    base: Base
-    share: tuple[Target, ...]
-    is_leader: bool
-    task: SubspaceTask
-    device: str
-    identity: Mapping[str, str]
-    is_forced: bool
+    base: Base  # whose targets
+    share: tuple[Target, ...]  # those that this process solves
+    is_leader: bool  # whether this process keeps the run and the parts of all the others
+    task: SubspaceTask  # rank, tolerance, seed and basis of every target
+    device: str  # where it is solved: cpu, cuda or auto
+    identity: Mapping[str, str]  # the tags that make two runs of one base interchangeable
+    is_forced: bool  # solve again although a finished run holds the same
 
     @property
     def k(self) -> str:
@@ -128,7 +111,7 @@ def run(config: SvdConfig, tracker: Tracker) -> SvdResult | None:
                 stage.log_file(folder / name, "projectors")
             result = record(projectors, plan, stage, time.monotonic() - started)
             stage.when_finished(partial(discard_workspace, folder))
-        logger.info("next: %s", next_command("train", config, stage.manager, variant=NEEDED_BY[config.basis]))
+        stage.say_next(next_command("train", config, stage.manager, variant=NEEDED_BY[config.basis]))
         return result
 
 

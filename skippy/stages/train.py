@@ -55,31 +55,19 @@ class TrainResult:
 
 @dataclass(frozen=True)
 class TrainPlan:
-    """What is made of what, found or refused before a run is opened.
+    """What is made of what, found or refused before a run is opened."""
 
-    Attributes:
-        maker: what makes the update.
-        base: what it is made on.
-        character: what it is made towards.
-        k: protected directions, as the person put it.
-        svd_run: where the projectors are from; empty without.
-        basis_run: where the directions are from that the variant protects in place of the top ones; empty without.
-        subspace_run: where the character reference and the base's answers are from; empty without.
-        work: what makes two trainings the same, curves and all.
-        finished: an earlier run of the same, if it is to be taken.
-        prompts_digest: of the person's own prompts; `character` without.
-    """
-
-    maker: Maker
-    base: Base
-    character: Character
-    k: str
-    svd_run: str
+    maker: Maker  # what makes the update
+    base: Base  # what it is made on
+    character: Character  # what it is made towards
+    k: str  # protected directions, as the person put it
+    svd_run: str  # where the projectors are from; empty without
+    # where the directions are from that the variant protects in place of the top ones; empty without
     basis_run: str
-    subspace_run: str
-    work: str
-    finished: RunRecord | None
-    prompts_digest: str = OF_CHARACTER
+    subspace_run: str  # where the character reference and the base's answers are from; empty without
+    work: str  # what makes two trainings the same, curves and all
+    finished: RunRecord | None  # an earlier run of the same, if it is to be taken
+    prompts_digest: str = OF_CHARACTER  # of the person's own prompts; `character` without
 
 
 def run(config: TrainConfig, tracker: Tracker) -> TrainResult | None:
@@ -133,7 +121,7 @@ def run(config: TrainConfig, tracker: Tracker) -> TrainResult | None:
             stage.when_finished(partial(discard_workspace, folder))
         draw_history(tracker, stage, config.variant, plan.character.name)
         record(made, stage)
-        logger.info("next: %s", next_command("merge", config, stage.manager, variant=config.variant))
+        stage.say_next(next_command("merge", config, stage.manager, variant=config.variant))
     return TrainResult(stage.run_id, made)
 
 

@@ -35,23 +35,14 @@ AIME_IDS = (
 
 @dataclass(frozen=True)
 class ProblemSet:
-    """Problems without duplicates.
+    """Problems without duplicates."""
 
-    Attributes:
-        name: the sources, comma-separated.
-        problems: in the order read.
-        duplicates: how many were dropped.
-        is_aime: whether every source is AIME's own problems.
-        rule: what counts as a right answer, the same for all of them.
-        replaced: how many half surrogate pairs of the sources became U+FFFD.
-    """
-
-    name: str
-    problems: tuple[Problem, ...]
-    duplicates: int = 0
-    is_aime: bool = False
-    rule: AnswerRule = AIME_RULE
-    replaced: int = 0
+    name: str  # the sources, comma-separated
+    problems: tuple[Problem, ...]  # in the order read
+    duplicates: int = 0  # how many were dropped
+    is_aime: bool = False  # whether every source is AIME's own problems
+    rule: AnswerRule = AIME_RULE  # what counts as a right answer, the same for all of them
+    replaced: int = 0  # how many half surrogate pairs of the sources became U+FFFD
 
     @property
     def gold(self) -> dict[str, Gold]:

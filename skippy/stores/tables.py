@@ -30,15 +30,11 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Rows:
-    """The rows of one source.
+    """The rows of one source."""
 
-    Attributes:
-        rows: numbered as in the source, from 1; of a file of JSON lines, by line; of a folder, by part and row.
-        replaced: how many half surrogate pairs were replaced.
-    """
-
+    # numbered as in the source, from 1; of a file of JSON lines, by line; of a folder, by part and row
     rows: Sequence[tuple[str, Row]]
-    replaced: int = 0
+    replaced: int = 0  # how many half surrogate pairs were replaced
 
 
 class _Refused(ValueError):

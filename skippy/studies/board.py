@@ -33,19 +33,12 @@ MAX_ATTEMPTS = 5
 
 @dataclass(frozen=True)
 class State:
-    """Where a cell stands.
+    """Where a cell stands."""
 
-    Attributes:
-        word: free, running, finished or failed.
-        attempts: that were made.
-        run: of the attempt that decides; None where there is none.
-        error: first line of why it failed.
-    """
-
-    word: Literal["free", "running", "finished", "failed"]
-    attempts: int
-    run: RunRecord | None = None
-    error: str = ""
+    word: Literal["free", "running", "finished", "failed"]  # free, running, finished or failed
+    attempts: int  # that were made
+    run: RunRecord | None = None  # of the attempt that decides; None where there is none
+    error: str = ""  # first line of why it failed
 
 
 class Board:

@@ -40,26 +40,18 @@ PLAIN_CHARACTERS = "/ !$&'()*+,;=:@~"
 """Those that a path keeps in a database's URI; `%`, `?` and `#` mean something else there."""
 TIMED_DATABASES = ("postgresql", "mysql")
 """Those whose drivers take a time limit for connecting."""
-CHATTY_LOGGERS = ("alembic", "mlflow.store.db.utils", "mlflow.tracking.fluent", "mlflow.projects.utils")
+CHATTY_LOGGERS = ("alembic", "mlflow.store.db.utils", "mlflow.tracking.fluent", "mlflow.projects")
 
 
 @dataclass(frozen=True)
 class Store:
-    """An opened tracking store.
+    """An opened tracking store."""
 
-    Attributes:
-        uri: tracking URI, absolute; that of a server holds no user and no password.
-        experiment_id: id of the experiment `skippy` in it.
-        artifact_location: where that experiment keeps artifacts.
-        root: the project's root, where children are started.
-        client: mlflow's client for `uri`.
-    """
-
-    uri: str
-    experiment_id: str
-    artifact_location: str
-    root: Path
-    client: MlflowClient
+    uri: str  # tracking URI, absolute; that of a server holds no user and no password
+    experiment_id: str  # id of the experiment `skippy` in it
+    artifact_location: str  # where that experiment keeps artifacts
+    root: Path  # the project's root, where children are started
+    client: MlflowClient  # mlflow's client for `uri`
 
     @property
     def is_server(self) -> bool:

@@ -34,23 +34,14 @@ NOTHING: Mapping[str, object] = {}
 
 @dataclass(frozen=True)
 class ResolvedModel:
-    """A model ready to load.
+    """A model ready to load."""
 
-    Attributes:
-        path: HF checkpoint directory; read it, never write to it.
-        model_id: logged model, None for a version registered by other means.
-        name: registered name, None for a bare logged model.
-        version: its version, None for a bare logged model.
-        tags: of the version, else of the logged model.
-        run_id: run that made it, empty if unknown.
-    """
-
-    path: Path
-    model_id: str | None
-    name: str | None
-    version: int | None
-    tags: Mapping[str, str]
-    run_id: str
+    path: Path  # HF checkpoint directory; read it, never write to it
+    model_id: str | None  # logged model, None for a version registered by other means
+    name: str | None  # registered name, None for a bare logged model
+    version: int | None  # its version, None for a bare logged model
+    tags: Mapping[str, str]  # of the version, else of the logged model
+    run_id: str  # run that made it, empty if unknown
 
 
 class ModelDraft:

@@ -37,23 +37,14 @@ PAGE_SIZE = 100
 
 @dataclass(frozen=True)
 class Orphan:
-    """Weights that nothing leads to.
+    """Weights that nothing leads to."""
 
-    Attributes:
-        what: a sentence on what it is and how it came about.
-        where: its directory, or its location in the store.
-        run_id: the run that made it, empty where unknown.
-        model_id: its logged model, empty for a scratch copy.
-        nbytes: its size on this machine's disk; None where it is not here.
-        is_safe: whether a merge sweeps it; the others are for a person to decide.
-    """
-
-    what: str
-    where: str
-    run_id: str = ""
-    model_id: str = ""
-    nbytes: int | None = None
-    is_safe: bool = True
+    what: str  # a sentence on what it is and how it came about
+    where: str  # its directory, or its location in the store
+    run_id: str = ""  # the run that made it, empty where unknown
+    model_id: str = ""  # its logged model, empty for a scratch copy
+    nbytes: int | None = None  # its size on this machine's disk; None where it is not here
+    is_safe: bool = True  # whether a merge sweeps it; the others are for a person to decide
 
 
 def find_orphans(store: Store) -> list[Orphan]:

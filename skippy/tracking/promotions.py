@@ -33,27 +33,16 @@ INTENT_TAG = "promotion.intent"
 
 @dataclass(frozen=True)
 class AliasEvent:
-    """One move of the champion, as kept on the registered model.
+    """One move of the champion, as kept on the registered model."""
 
-    Attributes:
-        action: `promote` or `rollback`.
-        version: champion since then.
-        replaced: champion until then, None for the first.
-        at: ISO time, UTC.
-        by: who did it.
-        reason: why.
-        report_uri: the report it rests on.
-        figures: the figures it rests on.
-    """
-
-    action: str
-    version: int
-    replaced: int | None
-    at: str
-    by: str
-    reason: str
-    report_uri: str
-    figures: Mapping[str, object]
+    action: str  # `promote` or `rollback`
+    version: int  # champion since then
+    replaced: int | None  # champion until then, None for the first
+    at: str  # ISO time, UTC
+    by: str  # who did it
+    reason: str  # why
+    report_uri: str  # the report it rests on
+    figures: Mapping[str, object]  # the figures it rests on
 
 
 class Promotions(StoreAccess):

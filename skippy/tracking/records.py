@@ -12,31 +12,18 @@ from skippy.tracking.tags import PARENT_TAG, Tag, link_tag
 
 @dataclass(frozen=True)
 class RunRecord:
-    """A run as it stands in the store.
+    """A run as it stands in the store."""
 
-    Attributes:
-        run_id: mlflow's id.
-        name: what the UI shows.
-        stage: tag `skippy.stage`, empty for a foreign run.
-        status: RUNNING, FINISHED, FAILED or KILLED.
-        tags: all of them, mlflow's own included.
-        params: all of them; ours under `resolved/`.
-        metrics: the last value of each.
-        start_time: milliseconds since the epoch.
-        end_time: the same, None while running.
-        artifact_uri: where its artifacts are.
-    """
-
-    run_id: str
-    name: str
-    stage: str
-    status: str
-    tags: Mapping[str, str]
-    params: Mapping[str, str]
-    metrics: Mapping[str, float]
-    start_time: int
-    end_time: int | None
-    artifact_uri: str
+    run_id: str  # mlflow's id
+    name: str  # what the UI shows
+    stage: str  # tag `skippy.stage`, empty for a foreign run
+    status: str  # RUNNING, FINISHED, FAILED or KILLED
+    tags: Mapping[str, str]  # all of them, mlflow's own included
+    params: Mapping[str, str]  # all of them; ours under `resolved/`
+    metrics: Mapping[str, float]  # the last value of each
+    start_time: int  # milliseconds since the epoch
+    end_time: int | None  # the same, None while running
+    artifact_uri: str  # where its artifacts are
 
     @property
     def variant(self) -> str:

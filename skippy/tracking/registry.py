@@ -34,27 +34,16 @@ class ModelReference:
 
 @dataclass(frozen=True)
 class ModelVersionRecord:
-    """A registered version as it stands.
+    """A registered version as it stands."""
 
-    Attributes:
-        name: registered model.
-        version: its number; an int on every store.
-        run_id: run that made it, empty if unknown.
-        source: where mlflow says its files are.
-        tags: of the version.
-        model_id: logged model behind it, None if registered by other means.
-        aliases: those that point at it.
-        created: milliseconds since the epoch.
-    """
-
-    name: str
-    version: int
-    run_id: str
-    source: str
-    tags: Mapping[str, str]
-    model_id: str | None
-    aliases: tuple[str, ...]
-    created: int
+    name: str  # registered model
+    version: int  # its number; an int on every store
+    run_id: str  # run that made it, empty if unknown
+    source: str  # where mlflow says its files are
+    tags: Mapping[str, str]  # of the version
+    model_id: str | None  # logged model behind it, None if registered by other means
+    aliases: tuple[str, ...]  # those that point at it
+    created: int  # milliseconds since the epoch
 
     @property
     def uri(self) -> str:

@@ -24,19 +24,12 @@ ANSWER_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class OtherMlflow:
-    """A store that another mlflow than the installed one wrote.
+    """A store that another mlflow than the installed one wrote."""
 
-    Attributes:
-        found: what the store says of itself.
-        expected: what the installed mlflow says.
-        next_step: what to do about it.
-        is_fault: whether this mlflow cannot use it.
-    """
-
-    found: str
-    expected: str
-    next_step: str
-    is_fault: bool
+    found: str  # what the store says of itself
+    expected: str  # what the installed mlflow says
+    next_step: str  # what to do about it
+    is_fault: bool  # whether this mlflow cannot use it
 
 
 def other_mlflow(uri: str) -> OtherMlflow | None:

@@ -112,9 +112,14 @@ def is_process_gone(tag: str) -> bool:
         return False
 
 
+def is_child() -> bool:
+    """Whether another stage started this process, and goes on when it ends."""
+    return bool(os.environ.get(PARENT_VARIABLE))
+
+
 def watch_parents() -> None:
     """Watch from the first moment, where something started this process that watches over it in turn."""
-    if os.environ.get(RUN_ID_VARIABLE) or os.environ.get(PARENT_VARIABLE):
+    if os.environ.get(RUN_ID_VARIABLE) or is_child():
         stop_when_orphaned()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import math
 import posixpath
 import re
@@ -24,7 +25,10 @@ from skippy.tracking.connection import Store
 from skippy.tracking.outbox import Outbox, deliver, metric_points, tag_values
 from skippy.tracking.records import Dataset
 from skippy.tracking.refusals import translated_errors
+from skippy.tracking.signals import is_child
 from skippy.tracking.tags import NOTE_TAG, Tag, link_tag
+
+logger = logging.getLogger(__name__)
 
 TABLES_TAG = "mlflow.loggedArtifacts"
 """Where MLflow's UI looks for tables."""
@@ -57,6 +61,11 @@ class StageRun:
         self._waiting: list[Metric] = []
         self._flushed = time.monotonic()
         self._when_finished: list[Callable[[], None]] = []
+
+    def say_next(self, command: str) -> None:
+        """Tell a person what to type next; the child of another stage says nothing, for that one goes on itself."""
+        if not is_child():
+            logger.info("next: %s", command)
 
     def log_metrics(
         self,

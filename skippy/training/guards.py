@@ -22,6 +22,7 @@ TRIPLE_TOLERANCE = 1e-2
 COLOCATED_SHARE = 0.3
 """Of the GPU's memory that vLLM takes where it shares it with the training."""
 WEIGHTS_OF_SHARE = 0.8
+GRAPHS_BYTES, LEAST_CACHE_BYTES = 4 << 30, 1 << 30
 
 
 def require_supported_launch(environment: Mapping[str, str]) -> None:
@@ -98,6 +99,16 @@ def require_vllm(settings: GrpoSettings, base: Path, device: str) -> None:
             found=f"{weights / 2**30:.1f} GiB",
             next_step="leave vllm out, or train on a GPU with more memory",
         )
+
+
+def colocated_cache_bytes(model: nn.Module) -> int:
+    """What a vLLM that shares the GPU is given for keys and values; 0 where it must measure how little is left."""
+    if not torch.cuda.is_available():
+        return 0
+    weights = sum(each.numel() * each.element_size() for each in model.parameters())
+    share = COLOCATED_SHARE * torch.cuda.get_device_properties(0).total_memory
+    left = int(share) - weights - GRAPHS_BYTES
+    return left if left >= LEAST_CACHE_BYTES else 0
 
 
 def require_only_adapter_trains(model: nn.Module, factors: Mapping[str, LoraFactors]) -> None:

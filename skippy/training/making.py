@@ -15,19 +15,12 @@ from skippy.training.plan import RunSink
 
 @dataclass(frozen=True)
 class Made:
-    """What is left when an arm has been made; its `adapter/` is logged by then.
+    """What is left when an arm has been made; its `adapter/` is logged by then."""
 
-    Attributes:
-        sentence: what was made, for the log.
-        metrics: figures of the run.
-        documents: artifact path → JSON.
-        base_hash: over all weights of the base afterwards; empty where no weight was ever trainable.
-    """
-
-    sentence: str
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    documents: Mapping[str, Any] = field(default_factory=dict)
-    base_hash: str = ""
+    sentence: str  # what was made, for the log
+    metrics: Mapping[str, float] = field(default_factory=dict)  # figures of the run
+    documents: Mapping[str, Any] = field(default_factory=dict)  # artifact path → JSON
+    base_hash: str = ""  # over all weights of the base afterwards; empty where no weight was ever trainable
 
 
 class Maker(Protocol):

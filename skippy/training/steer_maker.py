@@ -36,25 +36,15 @@ EXPORT_DIRECTORY = "export"
 
 @dataclass(frozen=True, eq=False)
 class SteerMaker:
-    """Makes biases out of pairs.
+    """Makes biases out of pairs."""
 
-    Attributes:
-        variant: what they are called.
-        base: what is steered.
-        settings: where the biases sit, and how they are found.
-        answers: the base's, under the character's prompt and plainly.
-        rules: of the character's rewards, which tell the two apart.
-        rules_digest: of the character.
-        device: cpu, cuda or auto.
-    """
-
-    variant: str
-    base: Base
-    settings: SteerSettings
-    answers: Answers
-    rules: RewardRules
-    rules_digest: str
-    device: str
+    variant: str  # what they are called
+    base: Base  # what is steered
+    settings: SteerSettings  # where the biases sit, and how they are found
+    answers: Answers  # the base's, under the character's prompt and plainly
+    rules: RewardRules  # of the character's rewards, which tell the two apart
+    rules_digest: str  # of the character
+    device: str  # cpu, cuda or auto
 
     @property
     def identity(self) -> Mapping[str, Any]:

@@ -46,27 +46,16 @@ class Answered:
 
 @dataclass(frozen=True)
 class Steered:
-    """What a training of a bias leaves.
+    """What a training of a bias leaves."""
 
-    Attributes:
-        biases: by module, float32, on the CPU.
-        steps: taken.
-        epoch: whose bias it is, the best on held-out pairs.
-        loss: on held-out pairs there; log 2 at the start.
-        told_apart: share of held-out pairs that the bias prefers the right way round.
-        train_pairs: trained on.
-        held_out_pairs: that stopped it.
-        seconds: of wall time.
-    """
-
-    biases: Mapping[str, Tensor]
-    steps: int
-    epoch: int
-    loss: float
-    told_apart: float
-    train_pairs: int
-    held_out_pairs: int
-    seconds: float
+    biases: Mapping[str, Tensor]  # by module, float32, on the CPU
+    steps: int  # taken
+    epoch: int  # whose bias it is, the best on held-out pairs
+    loss: float  # on held-out pairs there; log 2 at the start
+    told_apart: float  # share of held-out pairs that the bias prefers the right way round
+    train_pairs: int  # trained on
+    held_out_pairs: int  # that stopped it
+    seconds: float  # of wall time
 
 
 def site_modules(model: Any, settings: SteerSettings) -> tuple[tuple[str, ...], int]:

@@ -22,7 +22,7 @@ from skippy.models.targets import target_pattern
 from skippy.models.traced import TracedSampling
 from skippy.presets.settings import GrpoSettings
 from skippy.training.constraint_callback import ConstraintCallback
-from skippy.training.guards import COLOCATED_SHARE, choose_device
+from skippy.training.guards import COLOCATED_SHARE, choose_device, colocated_cache_bytes
 from skippy.training.plan import TrainRequest
 from skippy.training.resume import FINISHED_FILE
 from skippy.training.rollout import Rollout
@@ -52,7 +52,7 @@ class ConstrainedTrainer(GRPOTrainer):
     write_adapter: Callable[[Path], None]
 
     def __init__(self, *, merged_generation: bool, **trl: Any) -> None:
-        with engine_without_eyes():
+        with engine_without_eyes(colocated_cache_bytes(trl["model"])):
             super().__init__(**trl)
         model = self.accelerator.unwrap_model(self.model)
         self._merges = merged_generation and not self.use_vllm and has_float32_base(model)

@@ -44,14 +44,19 @@ def take_free_port() -> None:
 
 
 @contextmanager
-def engine_without_eyes() -> Iterator[None]:
+def engine_without_eyes(cache_bytes: int = 0) -> Iterator[None]:
     """Within the block TRL starts vLLM without the vision tower: prompts are text, and its memory is the policy's.
 
     Else vLLM asks for the image processor of the checkpoint, and takes room for the largest picture.
+
+    Args:
+        cache_bytes: for keys and values; 0 lets vLLM measure what is free, which fails where another process gives
+            memory back meanwhile.
     """
     whole = getattr(vllm_generation, "LLM", None)
     if whole is not None:
-        vllm_generation.LLM = partial(whole, language_model_only=True)
+        told = {"kv_cache_memory_bytes": cache_bytes} if cache_bytes else {}
+        vllm_generation.LLM = partial(whole, language_model_only=True, **told)
     try:
         yield
     finally:

@@ -33,24 +33,15 @@ BY_FIX = "skippy doctor --fix"
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that a person should know of a store.
+    """Something that a person should know of a store."""
 
-    Attributes:
-        kind: in two or three words.
-        what: a sentence.
-        where: run, version, alias or directory.
-        next_step: what to do about it.
-        is_fault: whether something is wrong; else it is only worth knowing.
-        nbytes: what it holds of this machine's disk; None where that is not the point.
-        repair: mends it and can lose nothing; None where a person must decide.
-    """
-
-    kind: str
-    what: str
-    where: str
-    next_step: str
-    is_fault: bool = True
-    nbytes: int | None = None
+    kind: str  # in two or three words
+    what: str  # a sentence
+    where: str  # run, version, alias or directory
+    next_step: str  # what to do about it
+    is_fault: bool = True  # whether something is wrong; else it is only worth knowing
+    nbytes: int | None = None  # what it holds of this machine's disk; None where that is not the point
+    # mends it and can lose nothing; None where a person must decide
     repair: Repair | None = field(default=None, repr=False, compare=False)
 
     def facts(self) -> dict[str, Any]:

@@ -25,21 +25,13 @@ ROOM = 1.02
 
 @dataclass(frozen=True)
 class Export:
-    """What was written.
+    """What was written."""
 
-    Attributes:
-        path: the directory.
-        uri: `models:/name/version`.
-        digest: of the tensors, the same as that of the version.
-        adapter: `adapter`, or why there is none.
-        nbytes: of everything.
-    """
-
-    path: Path
-    uri: str
-    digest: str
-    adapter: str
-    nbytes: int
+    path: Path  # the directory
+    uri: str  # `models:/name/version`
+    digest: str  # of the tensors, the same as that of the version
+    adapter: str  # `adapter`, or why there is none
+    nbytes: int  # of everything
 
 
 def export_model(tracker: Tracker, uri: str, destination: Path) -> Export:

@@ -35,23 +35,14 @@ REPORT_FILE = "report/report.json"
 
 @dataclass(frozen=True)
 class Item:
-    """Something that may go.
+    """Something that may go."""
 
-    Attributes:
-        kind: in a word or two.
-        where: version or directory.
-        nbytes: its size; None where it lies on a server.
-        kept_by: what protects it, a phrase each; empty: it can go.
-        what: more of what it is.
-        remove: deletes it for good.
-    """
-
-    kind: str
-    where: str
-    nbytes: int | None
-    kept_by: tuple[str, ...]
-    what: str
-    remove: Callable[[], object] = field(repr=False, compare=False)
+    kind: str  # in a word or two
+    where: str  # version or directory
+    nbytes: int | None  # its size; None where it lies on a server
+    kept_by: tuple[str, ...]  # what protects it, a phrase each; empty: it can go
+    what: str  # more of what it is
+    remove: Callable[[], object] = field(repr=False, compare=False)  # deletes it for good
 
     @property
     def can_go(self) -> bool:

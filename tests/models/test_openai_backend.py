@@ -24,7 +24,8 @@ from skippy.core.answers import extract_integer
 from skippy.core.sampling import PRESETS, Sampling
 from skippy.errors import BackendError
 from skippy.lab.paths import LAB_CHECKPOINT
-from skippy.models.dialects import EXTENDED, PLAIN, TRANSFORMERS
+from skippy.models import openai_backend
+from skippy.models.dialects import EXTENDED, PLAIN, TRANSFORMERS, VLLM
 from skippy.models.generation import Request
 from skippy.models.loading import load_model, load_tokenizer
 from skippy.models.openai_backend import OpenAIBackend
@@ -45,7 +46,7 @@ class Server(ThreadingHTTPServer):
     def __init__(self, owner="vllm", **answers):
         super().__init__(("127.0.0.1", 0), Handler)
         self.owner, self.answers = owner, answers
-        self.asked, self.keys, self.in_flight, self.peak = [], [], 0, 0
+        self.asked, self.keys, self.in_flight, self.peak, self.connections = [], [], 0, 0, 0
         self.lock = threading.Lock()
 
     @property
@@ -54,6 +55,12 @@ class Server(ThreadingHTTPServer):
 
 
 class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def setup(self):
+        super().setup()
+        self.server.connections += 1
+
     def log_message(self, *_):
         pass
 
@@ -137,6 +144,25 @@ def test_each_request_gets_its_own_answer_with_bounded_concurrency():
         assert len(server.asked) == 20
 
 
+def test_connections_are_kept():
+    with serving(seconds=0) as server:
+        collect(OpenAIBackend(server.url, "m", concurrency=3), requests(40))
+        assert server.connections <= 3 + 1  # and one to ask who it is
+
+
+def test_a_question_asked_again_is_rendered_once(tokenizer, monkeypatch):
+    rendered = []
+    render = openai_backend.render_prompt
+    monkeypatch.setattr(
+        openai_backend, "render_prompt", lambda *given: rendered.append(given) or render(*given)
+    )
+    with serving(seconds=0) as server:
+        asked = [replace(one, id=f"{one.id}/{k}", seed=k) for one in requests(2) for k in range(5)]
+        made = collect(OpenAIBackend(server.url, "m", tokenizer=tokenizer), asked)
+    assert {each.text for each in made.values()} == {f"say {n} #{k}" for n in range(2) for k in range(5)}
+    assert len(rendered) == 2
+
+
 def test_streams_as_answers_come():
     with serving(seconds=0.1) as server:
         made = OpenAIBackend(server.url, "m", concurrency=1).generate(requests(50), GREEDY)
@@ -151,10 +177,10 @@ def test_streams_as_answers_come():
 @pytest.mark.parametrize(
     ("owner", "dialect", "sampling", "is_supported", "sent"),
     [
-        ("vLLM", EXTENDED, PRESETS["qwen3vl-instruct"], True, {"top_k": 40, "presence_penalty": 2.0}),
+        ("vLLM", VLLM, PRESETS["qwen3vl-instruct"], True, {"top_k": 40, "presence_penalty": 2.0}),
         (
             "vllm",
-            EXTENDED,
+            VLLM,
             Sampling(),
             True,
             {"top_k": -1, "temperature": 1.0, "top_p": 1.0, "max_tokens": 256},
@@ -196,9 +222,9 @@ def test_the_end_of_the_url_the_key_and_a_long_seed_are_what_servers_take():
     with serving() as server:
         asked = [replace(requests(1)[0], seed=(5 << 31) + 7)]
         backend = OpenAIBackend(server.url + "/", "m", api_key="secret")
-        assert backend.dialect is EXTENDED
+        assert backend.dialect is VLLM
         collect(backend, asked)
-        assert [body["seed"] for body in server.asked] == [7]
+        assert [body["seed"] for body in server.asked] == [(5 << 31) + 7]
         assert server.keys == ["Bearer secret"] * 2  # who it is, and one answer
 
 

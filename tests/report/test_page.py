@@ -16,7 +16,7 @@ from skippy.report.canvas import NARROW, Canvas, Scale, fit_scale, spread_labels
 from skippy.report.flips import find_flips, sides_of
 from skippy.report.latex import escape_tex
 from skippy.report.numerals import bounds, moment, percent, plain, signed, small
-from skippy.report.page import excerpt
+from skippy.report.printing import excerpt
 from skippy.report.record import ReportRecord
 from skippy.report.trajectory import draw_trajectory
 from skippy.results import Arm, Comparison, Evaluation, PromotionState

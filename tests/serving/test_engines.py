@@ -13,7 +13,7 @@ from skippy.errors import BackendError, ConfigError
 from skippy.lab.paths import LAB_CHECKPOINT
 from skippy.resolve.subjects import Subject
 from skippy.serving import engines
-from skippy.serving.engines import choose_engine, command, start
+from skippy.serving.engines import ALONE, Places, choose_engine, command, start
 from skippy.serving.routes import Routes
 from skippy.serving.served import Served
 
@@ -24,7 +24,7 @@ THREE, FOUR = (
 
 
 def test_our_own_engine_answers_for_all_in_one_process() -> None:
-    words = command("transformers", [THREE, FOUR], 8123, "auto", 1)
+    words = command("transformers", [THREE, FOUR], 8123, "auto", ALONE)
     assert words[1:7] == ["-m", "skippy.serving.worker", "--port", "8123", "--device", "cpu"]
     assert words[7:] == [
         *("--model", f"v3={LAB_CHECKPOINT}", "--sampling", "lab"),
@@ -33,8 +33,7 @@ def test_our_own_engine_answers_for_all_in_one_process() -> None:
 
 
 def test_vllm_answers_under_our_name_with_the_evaluations_sampling() -> None:
-    words = command("vllm", [THREE], 8123, "auto", 3)
-    last = {word: words[index + 1] for index, word in enumerate(words[:-1]) if word.startswith("--")}
+    last = options_of(THREE, Places(("v3", "v4", "base")))
     assert last["--served-model-name"] == "v3"
     assert last["--port"] == "8123"
     assert last["--host"] == "127.0.0.1"
@@ -44,7 +43,67 @@ def test_vllm_answers_under_our_name_with_the_evaluations_sampling() -> None:
         "top_p": 0.95,
         "top_k": 50,
     }
-    assert str(LAB_CHECKPOINT) in words
+    assert str(LAB_CHECKPOINT) in command("vllm", [THREE], 8123, "auto", ALONE)
+
+
+def options_of(one: Served, places: Places) -> dict[str, str]:
+    words = command("vllm", [one], 8123, "auto", places)
+    return {word: words[index + 1] for index, word in enumerate(words[:-1]) if word.startswith("--")}
+
+
+GIB = 1 << 30
+ARMS = ("v3", "v4", "base")
+
+
+@pytest.mark.parametrize(
+    ("places", "share", "cache"),
+    [
+        (Places(("v4",)), "0.90", None),
+        (Places(("v4",), is_following=True), "0.45", 18 - 4),
+        (Places(("v4",), 2, is_following=True), "0.45", 18 - 4),
+        (Places(ARMS), "0.30", 12 - 4),
+        (Places(ARMS, 2), "0.45", 18 - 4),
+        (Places(ARMS, 3), "0.90", None),
+    ],
+)
+def test_servers_that_share_a_gpu_are_told_what_they_may_take(places, share, cache, monkeypatch) -> None:
+    """Else vLLM measures, and one that starts beside another measures what that one takes meanwhile."""
+    monkeypatch.setattr(engines, "gpu_bytes", lambda: 40 * GIB)
+    found = options_of(FOUR, places)
+    assert found["--gpu-memory-utilization"] == share
+    told = found.get("--kv-cache-memory-bytes")
+    assert (told is None) == (cache is None)
+    if cache is not None:  # the lab weighs 4 MB
+        assert abs(int(told or 0) - cache * GIB) < GIB // 50
+
+
+def test_a_watched_model_has_room_for_its_successor_or_is_refused(monkeypatch) -> None:
+    monkeypatch.setattr(engines, "gpu_bytes", lambda: 10 * GIB)
+    with pytest.raises(BackendError, match="do not fit side by side") as refusal:
+        command("vllm", [FOUR], 8123, "auto", Places(("v4",), is_following=True))
+    assert "successor" in refusal.value.where
+    assert "gpus=2" in refusal.value.next_step
+    assert command("vllm", [FOUR], 8123, "auto", Places(("v4",)))
+
+
+def test_several_models_take_the_gpus_in_turn_and_one_takes_all(monkeypatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    places = Places(ARMS, 2)
+    assert [places.environment(name)["CUDA_VISIBLE_DEVICES"] for name in ARMS] == ["0", "1", "0"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7")
+    assert [places.environment(name)["CUDA_VISIBLE_DEVICES"] for name in ARMS] == ["5", "7", "5"]
+    assert Places(("v4",), 2).environment("v4") == {}
+    assert options_of(FOUR, Places(("v4",), 2))["--data-parallel-size"] == "2"
+    assert options_of(FOUR, Places(options="--enforce-eager --seed 7"))["--seed"] == "7"
+
+
+@pytest.mark.parametrize(
+    ("given", "named"), [({"gpus": 2}, "gpus"), ({"options": "--enforce-eager"}, "engine_options")]
+)
+def test_what_only_vllm_reads_is_refused_elsewhere(given, named) -> None:
+    with pytest.raises(ConfigError, match="Nobody reads") as refusal:
+        choose_engine("auto", **given)
+    assert refusal.value.where == named
 
 
 def test_vllm_is_taken_where_it_is_installed_and_there_is_a_gpu(monkeypatch) -> None:

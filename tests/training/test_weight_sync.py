@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from trl.generation.vllm_generation import VLLMGeneration
 from trl.trainer.utils import ensure_master_addr_port
 
 from skippy.models.loading import hash_parameters, load_model
+from skippy.training import guards
 from skippy.training.layers import adapted_layers, base_weight, factors_of
 from skippy.training.weight_sync import (
     engine_without_eyes,
@@ -161,10 +163,24 @@ def test_merged_forward_cleans_up_after_an_error(base: Path) -> None:
 def test_vllm_is_started_without_its_vision_tower(monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[dict] = []
     monkeypatch.setattr(vllm_generation, "LLM", lambda **options: started.append(options), raising=False)
-    with engine_without_eyes():
-        vllm_generation.LLM(model="base")
+    for cache in (0, 7):
+        with engine_without_eyes(cache):
+            vllm_generation.LLM(model="base")
     vllm_generation.LLM(model="base")
-    assert started == [{"model": "base", "language_model_only": True}, {"model": "base"}]
+    without = {"model": "base", "language_model_only": True}
+    assert started == [without, without | {"kv_cache_memory_bytes": 7}, {"model": "base"}]
+
+
+@pytest.mark.parametrize(("whole", "cache"), [(141, 38), (10, 0)])
+def test_a_colocated_engine_is_told_its_cache_and_measures_only_where_little_is_left(
+    base: Path, monkeypatch: pytest.MonkeyPatch, whole: int, cache: int
+) -> None:
+    model = load_model(base)
+    assert guards.colocated_cache_bytes(model) == 0, "no GPU"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    card = SimpleNamespace(total_memory=whole << 30)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: card)
+    assert guards.colocated_cache_bytes(model) >> 30 == cache
 
 
 def test_a_training_takes_a_port_that_no_other_has(monkeypatch: pytest.MonkeyPatch) -> None:

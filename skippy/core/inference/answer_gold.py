@@ -33,17 +33,12 @@ LARGEST_GOLD_DIGITS = 4000
 
 @dataclass(frozen=True)
 class Scored:
-    """One answer beside its reference.
+    """One answer beside its reference."""
 
-    Attributes:
-        extracted: what was read; the reference answer itself where it is right; None where nothing was read.
-        status: how it was found, or why not.
-        is_right: whether it counts.
-    """
-
+    # what was read; the reference answer itself where it is right; None where nothing was read
     extracted: Gold | None
-    status: str
-    is_right: bool
+    status: str  # how it was found, or why not
+    is_right: bool  # whether it counts
 
 
 def parse_gold(value: object, rule: AnswerRule = AIME_RULE) -> Gold:
@@ -108,10 +103,8 @@ def score_number(
     """Score an answer whose reference is an integer or a number.
 
     Args:
-        text: the completion.
         gold: the reference answer; None: nothing is right.
         rule: `auto`, `integer` or `number`.
-        thought_tags: pairs that enclose thoughts.
     """
     if rule.kind != "number":
         largest = LARGEST_ANSWER if rule.kind == "auto" else None

@@ -44,19 +44,12 @@ _ITEM = re.compile(
 
 @dataclass(frozen=True)
 class Marked:
-    """What decides an answer.
+    """What decides an answer."""
 
-    Attributes:
-        place: where it stands; None where nothing decides.
-        content: the inside of the box, or what follows the mark.
-        is_list: the answer line is the first item of a list.
-        is_box_open: a box was opened and never closed.
-    """
-
-    place: Place | None
-    content: str = ""
-    is_list: bool = False
-    is_box_open: bool = False
+    place: Place | None  # where it stands; None where nothing decides
+    content: str = ""  # the inside of the box, or what follows the mark
+    is_list: bool = False  # the answer line is the first item of a list
+    is_box_open: bool = False  # a box was opened and never closed
 
 
 def find_mark(text: str) -> Marked:

@@ -45,16 +45,11 @@ _LENIENT_INTEGER = re.compile(r"(?<![0-9.,])[0-9]{1,3}(?![0-9]|[.,][0-9])")
 
 @dataclass(frozen=True)
 class Extraction:
-    """What was read out of a completion.
+    """What was read out of a completion."""
 
-    Attributes:
-        value: the integer, or None where there is none that counts.
-        status: how it was found, or why not; "could not be read" is not the same as "wrong".
-        reason: why what decides holds no integer; empty where it does, or where nothing decides.
-    """
-
-    value: int | None
-    status: Status
+    value: int | None  # the integer, or None where there is none that counts
+    status: Status  # how it was found, or why not; "could not be read" is not the same as "wrong"
+    # why what decides holds no integer; empty where it does, or where nothing decides
     reason: Reason = field(default="", compare=False)
 
 
@@ -70,7 +65,6 @@ def extract_integer(
     pass the opening tag together with the text.
 
     Args:
-        text: a completion.
         thought_tags: pairs that enclose thoughts.
         largest: integers above it, and those below 0, are out of range; None: any integer counts.
 

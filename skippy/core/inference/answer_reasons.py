@@ -26,11 +26,7 @@ Reason = Literal[
 
 
 class Refused(Exception):
-    """A statement has no value; never leaves the grammar.
-
-    Args:
-        reason: why.
-    """
+    """A statement has no value; never leaves the grammar."""
 
     def __init__(self, reason: Reason) -> None:
         self.reason: Reason = reason

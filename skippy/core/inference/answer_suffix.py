@@ -13,12 +13,7 @@ _TEN = ("10", "ten", "dec", "decimal")
 
 
 class Suffix:
-    """Reads units, ordinals, counted nouns and closers behind one number.
-
-    Args:
-        number: the number.
-        tail: what stands behind it.
-    """
+    """Reads units, ordinals, counted nouns and closers behind one number."""
 
     def __init__(self, number: Token, tail: Tokens) -> None:
         self._number, self._tail = number, tail

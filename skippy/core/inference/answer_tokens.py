@@ -29,21 +29,14 @@ DEEPEST_SCRIPT = 3
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    r"""One piece of what decides.
+    r"""One piece of what decides."""
 
-    Attributes:
-        kind: what it is.
-        text: as written; words in lower case.
-        mode: `math`, `prose` (an answer line), `text` (\text{}) or `roman` (\mathrm{}, in which units are set).
-        value: of a number.
-        inner: tokens of a script.
-    """
-
-    kind: Kind
-    text: str
+    kind: Kind  # what it is
+    text: str  # as written; words in lower case
+    # `math`, `prose` (an answer line), `text` (\text{}) or `roman` (\mathrm{}, in which units are set)
     mode: Mode = "math"
-    value: Fraction | None = None
-    inner: tuple[Token, ...] = ()
+    value: Fraction | None = None  # of a number
+    inner: tuple[Token, ...] = ()  # tokens of a script
 
 
 _LETTER = r"[^\W\d_⁰¹²³⁴⁵⁶⁷⁸⁹]"

@@ -29,29 +29,19 @@ NO_TRAINING = TrainingDose(0.0, 0.0, 0)
 
 @dataclass(frozen=True)
 class Cell:
-    """One arm × training dose × seed × α, with everything that the analysis reads.
+    """One arm × training dose × seed × α, with everything that the analysis reads."""
 
-    Attributes:
-        arm: variant, or `base`.
-        training: training dose; `NO_TRAINING` for the base.
-        alpha: scale of the update, 0 for the base.
-        seed: training seed; −1 for the base.
-        samples: k, answers a problem.
-        correct: problem hash → correct answers of k.
-        personas: everyday prompt's hash → persona score.
-        predictors: name → value; what was not measured is absent.
-        error: why the cell has no answers; empty where it has.
-    """
-
-    arm: str
-    training: TrainingDose
-    alpha: float | int
-    seed: int
-    samples: int = 0
-    correct: Mapping[str, int] = field(default_factory=dict)
+    arm: str  # variant, or `base`
+    training: TrainingDose  # training dose; `NO_TRAINING` for the base
+    alpha: float | int  # scale of the update, 0 for the base
+    seed: int  # training seed; −1 for the base
+    samples: int = 0  # k, answers a problem
+    correct: Mapping[str, int] = field(default_factory=dict)  # problem hash → correct answers of k
+    # everyday prompt's hash → persona score
     personas: Mapping[str, float | int] = field(default_factory=dict)
+    # name → value; what was not measured is absent
     predictors: Mapping[str, float | int] = field(default_factory=dict)
-    error: str = ""
+    error: str = ""  # why the cell has no answers; empty where it has
 
     @property
     def is_failed(self) -> bool:

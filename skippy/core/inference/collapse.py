@@ -23,29 +23,17 @@ RESAMPLES = 1000
 
 @dataclass(frozen=True)
 class CollapseCount:
-    """How many runs of one arm at one training dose collapsed.
+    """How many runs of one arm at one training dose collapsed."""
 
-    Attributes:
-        arm: variant.
-        training: training dose.
-        collapsed: runs.
-        runs: that finished.
-        lower: Clopper–Pearson bound of the share, one-sided at 95 %.
-        upper: the other one.
-        scores: avg_at_k of each run as trained, ascending.
-        median_loss: score of the base less the median of theirs.
-        persona: mean persona score of the runs.
-    """
-
-    arm: str
-    training: TrainingDose
-    collapsed: int
-    runs: int
-    lower: float
-    upper: float
-    scores: tuple[float, ...]
-    median_loss: float
-    persona: float
+    arm: str  # variant
+    training: TrainingDose  # training dose
+    collapsed: int  # runs
+    runs: int  # that finished
+    lower: float  # Clopper–Pearson bound of the share, one-sided at 95 %
+    upper: float  # the other one
+    scores: tuple[float, ...]  # avg_at_k of each run as trained, ascending
+    median_loss: float  # score of the base less the median of theirs
+    persona: float  # mean persona score of the runs
 
 
 def has_collapsed(cell: Cell, base: Cell) -> bool:

@@ -18,23 +18,14 @@ from skippy.errors import ReportError
 
 @dataclass(frozen=True, eq=False)
 class Curve:
-    """One arm at one training dose.
+    """One arm at one training dose."""
 
-    Attributes:
-        arm: variant.
-        training: training dose.
-        alphas: scales of the update, ascending; the first is 0, the base itself.
-        seeds: training seeds.
-        shares: p̂ by α, seed and problem.
-        personas: mean persona score by α and seed.
-    """
-
-    arm: str
-    training: TrainingDose
-    alphas: tuple[float | int, ...]
-    seeds: tuple[int, ...]
-    shares: Float[np.ndarray, "alphas seeds problems"]
-    personas: Float[np.ndarray, "alphas seeds"]
+    arm: str  # variant
+    training: TrainingDose  # training dose
+    alphas: tuple[float | int, ...]  # scales of the update, ascending; the first is 0, the base itself
+    seeds: tuple[int, ...]  # training seeds
+    shares: Float[np.ndarray, "alphas seeds problems"]  # p̂ by α, seed and problem
+    personas: Float[np.ndarray, "alphas seeds"]  # mean persona score by α and seed
 
     @property
     def differences(self) -> Float[np.ndarray, "alphas seeds problems"]:
@@ -47,11 +38,7 @@ class Curve:
         return self.shares.mean(axis=2)
 
     def top_of_rise(self, seed: int) -> int:
-        """Index of the α up to which persona is looked for: its first maximum along finite values.
-
-        Args:
-            seed: index of the seed.
-        """
+        """Index of the α up to which persona is looked for: its first maximum along finite values."""
         personas = self.personas[:, seed]
         return 0 if np.isnan(personas).all() else int(np.nanargmax(personas))
 

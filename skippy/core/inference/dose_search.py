@@ -20,21 +20,13 @@ EVALUATIONS = 10
 
 @dataclass(frozen=True)
 class MeanPersona:
-    """Persona at one dose, prompts as the unit.
+    """Persona at one dose, prompts as the unit."""
 
-    Attributes:
-        mean: over prompts, of the mean over a prompt's answers.
-        lower: end of the interval, two-sided.
-        upper: the other end.
-        deviation: standard deviation of single answers.
-        prompts: how many.
-    """
-
-    mean: float
-    lower: float
-    upper: float
-    deviation: float
-    prompts: int
+    mean: float  # over prompts, of the mean over a prompt's answers
+    lower: float  # end of the interval, two-sided
+    upper: float  # the other end
+    deviation: float  # standard deviation of single answers
+    prompts: int  # how many
 
 
 def mean_persona(scores: Sequence[Sequence[float]], *, confidence: float = 0.95) -> MeanPersona:
@@ -55,21 +47,13 @@ def mean_persona(scores: Sequence[Sequence[float]], *, confidence: float = 0.95)
 
 @dataclass(frozen=True)
 class DoseMatch:
-    """The dose that was found, or why there is none.
+    """The dose that was found, or why there is none."""
 
-    Attributes:
-        alpha: nearest found, matched or not; the smaller of two equally near.
-        persona: measured there.
-        is_matched: the persona is within the tolerance.
-        reason: why not, in a sentence; empty where it is.
-        measured: every α that was measured, with its persona, in order.
-    """
-
-    alpha: float
-    persona: float
-    is_matched: bool
-    reason: str
-    measured: tuple[tuple[float, float], ...]
+    alpha: float  # nearest found, matched or not; the smaller of two equally near
+    persona: float  # measured there
+    is_matched: bool  # the persona is within the tolerance
+    reason: str  # why not, in a sentence; empty where it is
+    measured: tuple[tuple[float, float], ...]  # every α that was measured, with its persona, in order
 
 
 def match_dose(

@@ -27,52 +27,30 @@ Asked = tuple[Key, np.ndarray]
 
 @dataclass(frozen=True)
 class FrontierPoint:
-    """One dose of one arm, means over the seeds that have it.
+    """One dose of one arm, means over the seeds that have it."""
 
-    Attributes:
-        arm: variant.
-        training: training dose.
-        alpha: scale of the update.
-        persona: mean persona score.
-        persona_error: its standard error over seeds; NaN for one seed.
-        score: avg_at_k.
-        loss: difference to the base, with bounds that hold for all points of the frontier together.
-        by_seed: (persona, score) of each seed.
-    """
-
-    arm: str
-    training: TrainingDose
-    alpha: float | int
-    persona: float
-    persona_error: float
-    score: float
-    loss: Bound
-    by_seed: tuple[tuple[float, float], ...]
+    arm: str  # variant
+    training: TrainingDose  # training dose
+    alpha: float | int  # scale of the update
+    persona: float  # mean persona score
+    persona_error: float  # its standard error over seeds; NaN for one seed
+    score: float  # avg_at_k
+    loss: Bound  # difference to the base, with bounds that hold for all points of the frontier together
+    by_seed: tuple[tuple[float, float], ...]  # (persona, score) of each seed
 
 
 @dataclass(frozen=True)
 class Difference:
-    """One arm less another where their personas are equal.
+    """One arm less another where their personas are equal."""
 
-    Attributes:
-        first: arm.
-        second: arm it is compared with.
-        training: training dose of both; None for the mean over the training doses.
-        persona: level at which they are compared; None compares at equal α.
-        alpha: scale at which they are compared; None compares at equal persona.
-        reached: seeds in which both arms reach the level.
-        seeds: seeds there are.
-        bound: the difference, first − second; None where fewer than two seeds reach the level.
-    """
-
-    first: str
-    second: str
-    training: TrainingDose | None
-    persona: float | int | None
-    alpha: float | int | None
-    reached: int
-    seeds: int
-    bound: Bound | None
+    first: str  # arm
+    second: str  # arm it is compared with
+    training: TrainingDose | None  # training dose of both; None for the mean over the training doses
+    persona: float | int | None  # level at which they are compared; None compares at equal α
+    alpha: float | int | None  # scale at which they are compared; None compares at equal persona
+    reached: int  # seeds in which both arms reach the level
+    seeds: int  # seeds there are
+    bound: Bound | None  # the difference, first − second; None where fewer than two seeds reach the level
 
     @property
     def is_out_of_reach(self) -> bool:

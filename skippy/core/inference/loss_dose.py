@@ -23,48 +23,29 @@ RESAMPLES = 2000
 
 @dataclass(frozen=True)
 class DoseEstimate:
-    """A dose, with its interval; None is "more than the largest tried".
+    """A dose, with its interval; None is "more than the largest tried"."""
 
-    Attributes:
-        value: estimate.
-        lower: end of the interval.
-        upper: end of the interval.
-    """
-
-    value: float | None
-    lower: float | None
-    upper: float | None
+    value: float | None  # estimate
+    lower: float | None  # end of the interval
+    upper: float | None  # end of the interval
 
 
 @dataclass(frozen=True)
 class LossDose:
-    """Where one arm at one training dose has lost δ.
+    """Where one arm at one training dose has lost δ."""
 
-    Attributes:
-        arm: variant.
-        training: training dose.
-        margin: δ.
-        shown_alpha: smallest α of the grid at which the loss is shown; None where it is nowhere.
-        shown_persona: mean persona there.
-        alpha: α at which the mean loss reaches δ.
-        persona: mean persona at that α.
-        reached: share of draws in which the loss reaches δ at all.
-        largest_alpha: largest tried.
-        largest_persona: mean persona there.
-        by_seed: α at which each seed's own loss reaches δ; None where it never does.
-    """
-
-    arm: str
-    training: TrainingDose
-    margin: float | int
+    arm: str  # variant
+    training: TrainingDose  # training dose
+    margin: float | int  # δ
+    # smallest α of the grid at which the loss is shown; None where it is nowhere
     shown_alpha: float | int | None
-    shown_persona: float | None
-    alpha: DoseEstimate
-    persona: DoseEstimate
-    reached: float
-    largest_alpha: float | int
-    largest_persona: float
-    by_seed: tuple[float | None, ...]
+    shown_persona: float | None  # mean persona there
+    alpha: DoseEstimate  # α at which the mean loss reaches δ
+    persona: DoseEstimate  # mean persona at that α
+    reached: float  # share of draws in which the loss reaches δ at all
+    largest_alpha: float | int  # largest tried
+    largest_persona: float  # mean persona there
+    by_seed: tuple[float | None, ...]  # α at which each seed's own loss reaches δ; None where it never does
 
     @property
     def is_censored(self) -> bool:

@@ -32,9 +32,10 @@ def within_reach(best: Mapping[str, float], base: float, effect: float) -> froze
 def match_steps(*arms: Mapping[int, float]) -> tuple[int, ...]:
     """The step of each arm at the highest persona that all of them reach.
 
-    With m the smallest of the arms' largest personas, each arm gives the step whose persona is nearest to m, the
-    later one where two are equally near. For the arm that sets m this is its best step. Whether they are then equal
-    is for a test on held-out prompts to say, not for this choice.
+    With m the smallest of the arms' largest personas, each arm gives the step whose persona is nearest to m among
+    those up to the first that reaches it, the earlier one where two are equally near. An overdose may come back to
+    the same persona further on, at a far higher price; nobody would pick it. For the arm that sets m this is its
+    best step. Whether they are then equal is for a test on held-out prompts to say, not for this choice.
 
     Args:
         arms: step → mean persona score, of each arm.
@@ -44,8 +45,10 @@ def match_steps(*arms: Mapping[int, float]) -> tuple[int, ...]:
 
     >>> match_steps({20: 0.2, 40: 0.5, 60: 0.9}, {20: 0.1, 40: 0.3, 60: 0.55})
     (40, 60)
+    >>> match_steps({20: 0.78, 40: 0.9, 60: 0.77}, {20: 0.77})
+    (20, 20)
 
-    Source: MATH §7. Departure: any number of arms in place of two.
+    Source: MATH §7 and, for the rising branch, §8. Departure: any number of arms in place of two.
     """
     if not all(arms):
         raise ConfigError(
@@ -60,4 +63,6 @@ def match_steps(*arms: Mapping[int, float]) -> tuple[int, ...]:
 
 
 def _nearest(arm: Mapping[int, float], level: float) -> int:
-    return min(arm, key=lambda step: (abs(arm[step] - level), -step))
+    """On the rising branch: no step after the first that reaches the level is looked at."""
+    first = min(step for step, persona in arm.items() if persona >= level)
+    return min((step for step in arm if step <= first), key=lambda step: (abs(arm[step] - level), step))

@@ -28,27 +28,17 @@ ROUNDING = 1e-12
 
 @dataclass(frozen=True)
 class NonInferiority:
-    """Outcome of a paired non-inferiority test.
+    """Outcome of a paired non-inferiority test."""
 
-    Attributes:
-        mean: mean difference, variant minus base.
-        interval: lower and upper bound, each one-sided at `confidence` (together the 90 % interval for 0.95).
-        standard_error: of the mean.
-        df: degrees of freedom of the t quantile.
-        verdict: see `verdict_of`.
-        margin: δ, in the unit of the differences.
-        n: number of problems.
-        confidence: of each bound.
-    """
-
-    mean: float
+    mean: float  # mean difference, variant minus base
+    # lower and upper bound, each one-sided at `confidence` (together the 90 % interval for 0.95)
     interval: tuple[float, float]
-    standard_error: float
-    df: float
-    verdict: Verdict
-    margin: float
-    n: int
-    confidence: float = 0.95
+    standard_error: float  # of the mean
+    df: float  # degrees of freedom of the t quantile
+    verdict: Verdict  # see `verdict_of`
+    margin: float  # δ, in the unit of the differences
+    n: int  # number of problems
+    confidence: float = 0.95  # of each bound
 
 
 @dataclass(frozen=True)
@@ -64,25 +54,15 @@ class BootstrapT:
 
 @dataclass(frozen=True)
 class Equivalence:
-    """Outcome of two one-sided paired tests.
+    """Outcome of two one-sided paired tests."""
 
-    Attributes:
-        mean: mean difference, first minus second.
-        interval: the 1 − 2α interval; equal iff it lies inside ±margin.
-        p_value: the larger of the two one-sided p values.
-        is_equal: equivalence shown.
-        is_different: the 1 − 2α interval excludes zero; both may hold, or neither.
-        margin: half-width of the region of equivalence.
-        n: number of pairs.
-    """
-
-    mean: float
-    interval: tuple[float, float]
-    p_value: float
-    is_equal: bool
-    is_different: bool
-    margin: float
-    n: int
+    mean: float  # mean difference, first minus second
+    interval: tuple[float, float]  # the 1 − 2α interval; equal iff it lies inside ±margin
+    p_value: float  # the larger of the two one-sided p values
+    is_equal: bool  # equivalence shown
+    is_different: bool  # the 1 − 2α interval excludes zero; both may hold, or neither
+    margin: float  # half-width of the region of equivalence
+    n: int  # number of pairs
 
 
 def verdict_of(lower: float, upper: float, margin: float | int) -> Verdict:

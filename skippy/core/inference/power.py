@@ -18,17 +18,11 @@ from skippy.errors import ReportError
 
 @dataclass(frozen=True)
 class Spread:
-    """Assumptions of a plan, or their estimate from counts.
+    """Assumptions of a plan, or their estimate from counts."""
 
-    Attributes:
-        effect_sd: ω, SD over problems of the true difference between arms.
-        base_variance: σ_A², mean over problems of p(1 − p) for the base.
-        variant_variance: σ_B², the same for the variant.
-    """
-
-    effect_sd: float = 0.07
-    base_variance: float = 0.12
-    variant_variance: float = 0.12
+    effect_sd: float = 0.07  # ω, SD over problems of the true difference between arms
+    base_variance: float = 0.12  # σ_A², mean over problems of p(1 − p) for the base
+    variant_variance: float = 0.12  # σ_B², the same for the variant
 
     def difference_sd(self, k: int) -> float:
         """`√(ω² + (σ_A² + σ_B²)/k)`."""

@@ -26,23 +26,14 @@ Arguments = Mapping[str, str | float | int]
 
 @dataclass(frozen=True)
 class Prediction:
-    """One prediction, as a plan states it.
+    """One prediction, as a plan states it."""
 
-    Attributes:
-        name: P1, P2, …
-        says: in a sentence.
-        statistic: a key of `STATISTICS`.
-        arguments: what it is asked about.
-        condition: below, at_least or within (±).
-        value: that it is held against.
-    """
-
-    name: str
-    says: str
-    statistic: str
-    arguments: Arguments
-    condition: Condition
-    value: float | int
+    name: str  # P1, P2, …
+    says: str  # in a sentence
+    statistic: str  # a key of `STATISTICS`
+    arguments: Arguments  # what it is asked about
+    condition: Condition  # below, at_least or within (±)
+    value: float | int  # that it is held against
 
 
 @dataclass(frozen=True)

@@ -25,21 +25,13 @@ MIN_SEEDS = 3
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure with its interval, seeds drawn again.
+    """A figure with its interval, seeds drawn again."""
 
-    Attributes:
-        value: the figure.
-        lower: end of the interval, one-sided.
-        upper: the other end.
-        cells: it rests on.
-        seeds: it rests on.
-    """
-
-    value: float
-    lower: float
-    upper: float
-    cells: int
-    seeds: int
+    value: float  # the figure
+    lower: float  # end of the interval, one-sided
+    upper: float  # the other end
+    cells: int  # it rests on
+    seeds: int  # it rests on
 
 
 def rank_correlation(
@@ -138,19 +130,12 @@ def mean_over_seeds(
 
 @dataclass(frozen=True, eq=False)
 class _Rows:
-    """Cells as columns.
+    """Cells as columns."""
 
-    Attributes:
-        losses: score of the base less the cell's.
-        predictors: values by predictor.
-        seed: index of each cell's seed.
-        seeds: how many there are.
-    """
-
-    losses: Float[np.ndarray, " cells"]
-    predictors: Float[np.ndarray, "predictors cells"]
-    seed: np.ndarray
-    seeds: int
+    losses: Float[np.ndarray, " cells"]  # score of the base less the cell's
+    predictors: Float[np.ndarray, "predictors cells"]  # values by predictor
+    seed: np.ndarray  # index of each cell's seed
+    seeds: int  # how many there are
 
 
 def _rows(cells: Sequence[Cell], base: Cell, predictors: Sequence[str]) -> _Rows | None:

@@ -15,17 +15,11 @@ from skippy.errors import ReportError
 
 @dataclass(frozen=True)
 class SeededNonInferiority(NonInferiority):
-    """The same over several training seeds, which are a random sample like the problems.
+    """The same over several training seeds, which are a random sample like the problems."""
 
-    Attributes:
-        seed_means: mean difference of each training seed.
-        problem_standard_error: uncertainty for these very seeds and other problems.
-        seed_standard_error: spread of the seed means, over √seeds; NaN for one seed.
-    """
-
-    seed_means: tuple[float, ...] = ()
-    problem_standard_error: float = math.nan
-    seed_standard_error: float = math.nan
+    seed_means: tuple[float, ...] = ()  # mean difference of each training seed
+    problem_standard_error: float = math.nan  # uncertainty for these very seeds and other problems
+    seed_standard_error: float = math.nan  # spread of the seed means, over √seeds; NaN for one seed
 
 
 def non_inferiority_over_seeds(

@@ -24,21 +24,14 @@ Word = TypeVar("Word", bound=str)
 
 @dataclass(frozen=True)
 class PositiveControl:
-    """What the most damaging arm or dose showed.
+    """What the most damaging arm or dose showed."""
 
-    Attributes:
-        is_shown: a loss of δ was seen: the upper bound of the control lies below −δ.
-        name: of the control; where none is shown, of the arm or dose that lost most.
-        bound: its difference to the base, in the unit of the differences; None where nothing was tried.
-        margin: δ.
-        tried: arms and doses among which it was looked for.
-    """
-
-    is_shown: bool
-    name: str
+    is_shown: bool  # a loss of δ was seen: the upper bound of the control lies below −δ
+    name: str  # of the control; where none is shown, of the arm or dose that lost most
+    # its difference to the base, in the unit of the differences; None where nothing was tried
     bound: Bound | None
-    margin: float | int
-    tried: int
+    margin: float | int  # δ
+    tried: int  # arms and doses among which it was looked for
 
 
 def positive_control(
@@ -54,7 +47,6 @@ def positive_control(
         tables: name of an arm or dose → differences to the base, seeds × problems, all of one shape; a seed
             that failed is a row of NaN. One row for a single training.
         margin: δ, fixed before the run.
-        generator: of the draws behind the simultaneous bounds.
         confidence: with which all upper bounds hold together.
     """
     usable = {name: table for name, table in tables.items() if np.isfinite(table).all(axis=1).any()}

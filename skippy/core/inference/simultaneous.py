@@ -31,23 +31,14 @@ LEAST_ERROR = 0.25
 
 @dataclass(frozen=True)
 class Bound:
-    """The mean of one point of a grid.
+    """The mean of one point of a grid."""
 
-    Attributes:
-        mean: of the differences.
-        lower: bound that holds for all points together, one-sided.
-        upper: the same from above.
-        standard_error: by crossed random effects.
-        seeds: that the point has.
-        problems: that the point has.
-    """
-
-    mean: float
-    lower: float
-    upper: float
-    standard_error: float
-    seeds: int
-    problems: int
+    mean: float  # of the differences
+    lower: float  # bound that holds for all points together, one-sided
+    upper: float  # the same from above
+    standard_error: float  # by crossed random effects
+    seeds: int  # that the point has
+    problems: int  # that the point has
 
     def verdict(self, margin: float | int) -> Verdict:
         """The words for the interval."""
@@ -64,17 +55,11 @@ class Bound:
 
 @dataclass(frozen=True, eq=False)
 class Moments:
-    """Means and errors of every point, in one draw or many.
+    """Means and errors of every point, in one draw or many."""
 
-    Attributes:
-        mean: by draw and point.
-        error: standard error.
-        df: Satterthwaite's degrees of freedom.
-    """
-
-    mean: Float[np.ndarray, "draws points"]
-    error: Float[np.ndarray, "draws points"]
-    df: Float[np.ndarray, "draws points"]
+    mean: Float[np.ndarray, "draws points"]  # by draw and point
+    error: Float[np.ndarray, "draws points"]  # standard error
+    df: Float[np.ndarray, "draws points"]  # Satterthwaite's degrees of freedom
 
 
 def crossed_moments(
@@ -129,9 +114,7 @@ def simultaneous_bounds(
 
     Args:
         tables: differences of every point; a seed that a point lacks is a row of NaN.
-        generator: of the draws.
         confidence: of each family of one-sided bounds.
-        resamples: draws.
 
     Raises:
         ReportError: no point, a point without any seed, or fewer than two problems.

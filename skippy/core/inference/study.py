@@ -44,43 +44,24 @@ class Kept:
 
 @dataclass(frozen=True, eq=False)
 class Analysis:
-    """Everything a study can say.
+    """Everything a study can say."""
 
-    Attributes:
-        margin: δ, a share of one.
-        base_score: avg_at_k of the base.
-        base_persona: its mean persona score.
-        frontier: every dose of every arm.
-        kept: score kept at each persona level.
-        matched: arm against arm at equal persona.
-        unmatched: arm against arm at the largest α.
-        lost: the dose at which δ is lost, by arm and training dose.
-        control: whether the instrument saw a loss of δ.
-        correlations: predictor → rank correlation with the score lost.
-        regressions: predictors, joined by " + " → R² on seeds left out.
-        leakage_gain: what leakage explains beyond KL.
-        collapses: runs that collapsed.
-        separations: statistic → probability that a collapsed run has more of it.
-        fates: of the predictions.
-        failed: cells that are left out.
-    """
-
-    margin: float | int
-    base_score: float
-    base_persona: float
-    frontier: Sequence[FrontierPoint]
-    kept: Sequence[Kept]
-    matched: Sequence[Difference]
-    unmatched: Sequence[Difference]
-    lost: Sequence[LossDose]
-    control: PositiveControl
-    correlations: Mapping[str, Estimate]
-    regressions: Mapping[str, Estimate]
-    leakage_gain: Estimate | None
-    collapses: Sequence[CollapseCount]
-    separations: Mapping[str, Estimate]
-    fates: Sequence[Fate]
-    failed: Sequence[Cell]
+    margin: float | int  # δ, a share of one
+    base_score: float  # avg_at_k of the base
+    base_persona: float  # its mean persona score
+    frontier: Sequence[FrontierPoint]  # every dose of every arm
+    kept: Sequence[Kept]  # score kept at each persona level
+    matched: Sequence[Difference]  # arm against arm at equal persona
+    unmatched: Sequence[Difference]  # arm against arm at the largest α
+    lost: Sequence[LossDose]  # the dose at which δ is lost, by arm and training dose
+    control: PositiveControl  # whether the instrument saw a loss of δ
+    correlations: Mapping[str, Estimate]  # predictor → rank correlation with the score lost
+    regressions: Mapping[str, Estimate]  # predictors, joined by " + " → R² on seeds left out
+    leakage_gain: Estimate | None  # what leakage explains beyond KL
+    collapses: Sequence[CollapseCount]  # runs that collapsed
+    separations: Mapping[str, Estimate]  # statistic → probability that a collapsed run has more of it
+    fates: Sequence[Fate]  # of the predictions
+    failed: Sequence[Cell]  # cells that are left out
 
 
 def analyse(
@@ -99,7 +80,6 @@ def analyse(
         base: the same questions asked of the base.
         margin: δ, a share of one.
         seed: of every draw; each question has a stream of its own, so that one more changes no other.
-        predictions: as stated in the plan.
         levels: personas at which arms are compared.
 
     Raises:

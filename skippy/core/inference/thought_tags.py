@@ -9,17 +9,12 @@ from typing import NamedTuple
 
 
 class ThoughtTag(NamedTuple):
-    """A pair that encloses a thought, as it is written.
+    """A pair that encloses a thought, as it is written."""
 
-    Attributes:
-        opening: begins the thought; any case.
-        closing: ends it; any case.
-        is_closing_alone: whether a closing tag with none open before it ends a thought that the chat template
-            opened in the prompt. False where the same token also ends an ordinary turn.
-    """
-
-    opening: str
-    closing: str
+    opening: str  # begins the thought; any case
+    closing: str  # ends it; any case
+    # whether a closing tag with none open before it ends a thought that the chat template opened in the prompt. False
+    # where the same token also ends an ordinary turn.
     is_closing_alone: bool = True
 
 

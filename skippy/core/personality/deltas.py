@@ -33,25 +33,15 @@ BAND = (0.025, 0.975)
 
 @dataclass(frozen=True)
 class EnergyRatio:
-    """A share of energy and what chance gives; every number is nan where there is no energy at all.
+    """A share of energy and what chance gives; every number is nan where there is no energy at all."""
 
-    Attributes:
-        ratio: energy inside the subspaces over all energy.
-        chance: the same for an isotropic update: K/d, weighted by each target's energy.
-        null_mean: mean over random subspaces drawn with the activations' covariance.
-        null_sd: their standard deviation.
-        null_low: their 2.5 % quantile.
-        null_high: their 97.5 % quantile.
-        z: (ratio − null_mean) / null_sd.
-    """
-
-    ratio: float
-    chance: float
-    null_mean: float
-    null_sd: float
-    null_low: float
-    null_high: float
-    z: float
+    ratio: float  # energy inside the subspaces over all energy
+    chance: float  # the same for an isotropic update: K/d, weighted by each target's energy
+    null_mean: float  # mean over random subspaces drawn with the activations' covariance
+    null_sd: float  # their standard deviation
+    null_low: float  # their 2.5 % quantile
+    null_high: float  # their 97.5 % quantile
+    z: float  # (ratio − null_mean) / null_sd
 
 
 def residual_rows(

@@ -47,25 +47,15 @@ class TargetDelta:
 
 @dataclass(frozen=True)
 class CharacterMeasurement:
-    """The character delta of one adapter at one step.
+    """The character delta of one adapter at one step."""
 
-    Attributes:
-        rows: one a target.
-        pooled: `personality_energy_ratio`, Σ energy / Σ ‖ΔW‖² over all targets.
-        mean: the seed's `mean_personality_energy_ratio` over `middle_layers`.
-        layers: pooled within each layer.
-        kinds: pooled within each module kind.
-        delta_norm: ‖ΔW‖ over all targets.
-        traits: the trait profile, where activations were given.
-    """
-
-    rows: tuple[TargetDelta, ...]
-    pooled: EnergyRatio
-    mean: EnergyRatio
-    layers: Mapping[int, EnergyRatio]
-    kinds: Mapping[str, EnergyRatio]
-    delta_norm: float
-    traits: TraitProfile | None
+    rows: tuple[TargetDelta, ...]  # one a target
+    pooled: EnergyRatio  # `personality_energy_ratio`, Σ energy / Σ ‖ΔW‖² over all targets
+    mean: EnergyRatio  # the seed's `mean_personality_energy_ratio` over `middle_layers`
+    layers: Mapping[int, EnergyRatio]  # pooled within each layer
+    kinds: Mapping[str, EnergyRatio]  # pooled within each module kind
+    delta_norm: float  # ‖ΔW‖ over all targets
+    traits: TraitProfile | None  # the trait profile, where activations were given
 
     def with_traits(self, hidden: Float[Tensor, "T L d"], gauge: CharacterGauge) -> CharacterMeasurement:
         """The same with the trait profile, for activations that were read after the deltas."""

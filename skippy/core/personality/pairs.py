@@ -48,23 +48,14 @@ class Pair:
 
 @dataclass(frozen=True)
 class PairChoice:
-    """The pairs, by prompt in the order given, and what became of the others.
+    """The pairs, by prompt in the order given, and what became of the others."""
 
-    Attributes:
-        pairs: at most `most`.
-        answers: in character and plain, as given.
-        broken: incoherent answers, and those cut off in their first sentence.
-        alike: pairs of fitting length that the rewards do not tell apart.
-        uneven: answers in character without a plain one of about their length.
-        spare: pairs above `most`.
-    """
-
-    pairs: tuple[Pair, ...]
-    answers: int
-    broken: int
-    alike: int
-    uneven: int
-    spare: int
+    pairs: tuple[Pair, ...]  # at most `most`
+    answers: int  # in character and plain, as given
+    broken: int  # incoherent answers, and those cut off in their first sentence
+    alike: int  # pairs of fitting length that the rewards do not tell apart
+    uneven: int  # answers in character without a plain one of about their length
+    spare: int  # pairs above `most`
 
     def describe(self) -> str:
         """The counts in a line."""
@@ -88,7 +79,6 @@ def choose_pairs(
     Args:
         in_character: answers under the character's prompt.
         plain: answers to the same prompts without.
-        rules: of the character's rewards.
         least_margin: by how much the summed rewards must differ.
         fewest: pairs below which nothing can be learned that is not the pairs themselves.
         most: pairs above which more are left aside, the same number from every prompt as far as that goes.

@@ -24,19 +24,12 @@ FEWEST_DRAWS = 200
 
 @dataclass(frozen=True)
 class HookReference:
-    """What the base does at one point of the residual stream.
+    """What the base does at one point of the residual stream."""
 
-    Attributes:
-        subspace: the personality subspace P there.
-        sketch: (m, d) samples of the activations' covariance, for the null.
-        held_out: share of the energy of centroids on unseen prompts that P captures.
-        tokens: answer tokens that were averaged.
-    """
-
-    subspace: PersonaSubspace
-    sketch: Float[Tensor, "m d"]
-    held_out: float
-    tokens: int
+    subspace: PersonaSubspace  # the personality subspace P there
+    sketch: Float[Tensor, "m d"]  # (m, d) samples of the activations' covariance, for the null
+    held_out: float  # share of the energy of centroids on unseen prompts that P captures
+    tokens: int  # answer tokens that were averaged
 
 
 @dataclass(frozen=True)
@@ -52,23 +45,15 @@ class MeasuredTarget:
 
 @dataclass(frozen=True)
 class TraitReference:
-    """The N-dimensional character space of the base, at L layers of the residual stream.
+    """The N-dimensional character space of the base, at L layers of the residual stream."""
 
-    Attributes:
-        names: the N traits.
-        hooks: names of the L hooks, one a layer.
-        vectors: (L, N, d) trait vectors.
-        probes: (prompt, answer) pairs that are read teacher-forced at every measurement.
-        hidden: (T, L, d) the base's mean activation over each probe's answer tokens.
-        tokens: (T,) answer tokens of each probe.
-    """
-
-    names: tuple[str, ...]
-    hooks: tuple[str, ...]
-    vectors: Float[Tensor, "L N d"]
+    names: tuple[str, ...]  # the N traits
+    hooks: tuple[str, ...]  # names of the L hooks, one a layer
+    vectors: Float[Tensor, "L N d"]  # (L, N, d) trait vectors
+    # (prompt, answer) pairs that are read teacher-forced at every measurement
     probes: tuple[tuple[str, str], ...]
-    hidden: Float[Tensor, "T L d"]
-    tokens: Float[Tensor, " T"]
+    hidden: Float[Tensor, "T L d"]  # (T, L, d) the base's mean activation over each probe's answer tokens
+    tokens: Float[Tensor, " T"]  # (T,) answer tokens of each probe
 
 
 @dataclass(frozen=True)
@@ -121,10 +106,8 @@ def prepare_gauge(
     """Draw the null: `count` mixtures of activations, the same ones at every hook.
 
     Args:
-        reference: what the base does.
         count: random subspaces; a null of fewer than 200 is refused.
         seed: of the mixtures; the draws are the same on every device.
-        device: where adapters will be measured.
 
     Raises:
         SubspaceError: too few draws, or too few activations behind a hook.

@@ -22,18 +22,14 @@ from skippy.errors import SubspaceError
 
 @dataclass(frozen=True)
 class PersonaSubspace:
-    """Principal directions of persona centroids at one hook.
+    """Principal directions of persona centroids at one hook."""
 
-    Attributes:
-        P: (K, d) orthonormal rows, float32, leading direction first; sign fixed by the largest component.
-        spectrum: share of the centroids' variance along every principal direction, C − 1 of them at most,
-            descending. Report it: eight centroids have rank ≤ 7, so a small K alone says nothing.
-        explained: the share asked for.
-    """
-
+    # (K, d) orthonormal rows, float32, leading direction first; sign fixed by the largest component
     P: Float[Tensor, "K d"]
+    # share of the centroids' variance along every principal direction, C − 1 of them at most, descending. Report it:
+    # eight centroids have rank ≤ 7, so a small K alone says nothing.
     spectrum: Float[Tensor, " directions"]
-    explained: float
+    explained: float  # the share asked for
 
     @property
     def K(self) -> int:
@@ -48,34 +44,22 @@ class PersonaSubspace:
 
 @dataclass(frozen=True)
 class TraitSolver:
-    """The linear map from a shift to its least-squares coordinates, for one set of trait vectors.
+    """The linear map from a shift to its least-squares coordinates, for one set of trait vectors."""
 
-    Attributes:
-        inverse: (L, N, d) with c = Σ_l inverse_l shift_l.
-        vectors: (L, N, d) the trait vectors.
-        weights: (L,) w of `trait_solver`.
-        condition: condition number of the unit trait vectors.
-    """
-
-    inverse: Float[Tensor, "L N d"]
-    vectors: Float[Tensor, "L N d"]
-    weights: Float[Tensor, " L"]
-    condition: float
+    inverse: Float[Tensor, "L N d"]  # (L, N, d) with c = Σ_l inverse_l shift_l
+    vectors: Float[Tensor, "L N d"]  # (L, N, d) the trait vectors
+    weights: Float[Tensor, " L"]  # (L,) w of `trait_solver`
+    condition: float  # condition number of the unit trait vectors
 
 
 @dataclass(frozen=True)
 class TraitCoordinates:
-    """Least-squares coordinates of a shift in the (non-orthogonal) basis of trait vectors.
+    """Least-squares coordinates of a shift in the (non-orthogonal) basis of trait vectors."""
 
-    Attributes:
-        values: c, one a trait; 1.0 is as far as the trait's own contrast reaches.
-        explained: share of the shift's energy that the traits together account for.
-        condition: condition number of the unit trait vectors; large means that single coordinates trade
-            off against each other and only their sum is to be read.
-    """
-
-    values: Float[Tensor, " N"]
-    explained: float
+    values: Float[Tensor, " N"]  # c, one a trait; 1.0 is as far as the trait's own contrast reaches
+    explained: float  # share of the shift's energy that the traits together account for
+    # condition number of the unit trait vectors; large means that single coordinates trade off against each other and
+    # only their sum is to be read
     condition: float
 
 

@@ -20,22 +20,15 @@ from skippy.errors import AdapterError
 
 @dataclass(frozen=True)
 class TraitProfile:
-    """c(t) by trait name with its null, and activation_energy_ratio with its own.
+    """c(t) by trait name with its null, and activation_energy_ratio with its own."""
 
-    Attributes:
-        coordinates: c by trait.
-        null_reach: by trait, the |c| that 95 % of random shifts stay below, which have the activations'
-            covariance and at every layer the length of the shift measured.
-        explained: share of the shift that the coordinates explain.
-        condition: of the trait vectors.
-        activation: activation_energy_ratio.
-    """
-
-    coordinates: Mapping[str, float]
+    coordinates: Mapping[str, float]  # c by trait
+    # by trait, the |c| that 95 % of random shifts stay below, which have the activations' covariance and at every
+    # layer the length of the shift measured
     null_reach: Mapping[str, float]
-    explained: float
-    condition: float
-    activation: EnergyRatio
+    explained: float  # share of the shift that the coordinates explain
+    condition: float  # of the trait vectors
+    activation: EnergyRatio  # activation_energy_ratio
 
 
 def measure_traits(hidden: Float[Tensor, "T L d"], gauge: CharacterGauge) -> TraitProfile:

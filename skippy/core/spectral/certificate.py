@@ -35,32 +35,23 @@ PROBE_TOLERANCE = 1e-2
 
 @dataclass(frozen=True)
 class Certificate:
-    """What was measured of one claimed subspace.
+    """What was measured of one claimed subspace."""
 
-    Attributes:
-        residual: max_i max(‖W v_i − σ_i u_i‖, ‖Wᵀu_i − σ_i v_i‖) / σ_1, in float64; 0 for W = 0.
-        orthonormality: max(|UᵀU − I|, |VᵀV − I|), in float64.
-        completeness: largest singular value found in the deflated weight from an independent random start, in
-            the weight's units. At most σ_k (1 + 1e-3): nothing bigger was missed.
-        sigma_next: best estimate of σ_{k+1}: completeness, or what the computation itself saw, if larger.
-        gap: σ_k / σ_{k+1}, at most 2^20, also where σ_{k+1} is zero or does not exist; 1 where σ_k is zero,
-            since the last directions are then as good as any others.
-        wedin_bound: sine of the largest angle between the claimed and the true subspaces, at most
-            residual·σ_1 / (σ_k − σ_{k+1}); 1 where that says nothing.
-        sigma_1: the largest singular value claimed.
-        sigma_k: the smallest singular value claimed.
-        frobenius_squared: ‖W‖_F², in float64.
-    """
-
-    residual: float
-    orthonormality: float
+    residual: float  # max_i max(‖W v_i − σ_i u_i‖, ‖Wᵀu_i − σ_i v_i‖) / σ_1, in float64; 0 for W = 0
+    orthonormality: float  # max(|UᵀU − I|, |VᵀV − I|), in float64
+    # largest singular value found in the deflated weight from an independent random start, in the weight's units. At
+    # most σ_k (1 + 1e-3): nothing bigger was missed.
     completeness: float
-    sigma_next: float
+    sigma_next: float  # best estimate of σ_{k+1}: completeness, or what the computation itself saw, if larger
+    # σ_k / σ_{k+1}, at most 2^20, also where σ_{k+1} is zero or does not exist; 1 where σ_k is zero, since the last
+    # directions are then as good as any others
     gap: float
+    # sine of the largest angle between the claimed and the true subspaces, at most residual·σ_1 / (σ_k − σ_{k+1}); 1
+    # where that says nothing
     wedin_bound: float
-    sigma_1: float
-    sigma_k: float
-    frobenius_squared: float
+    sigma_1: float  # the largest singular value claimed
+    sigma_k: float  # the smallest singular value claimed
+    frobenius_squared: float  # ‖W‖_F², in float64
 
     def failures(self, tolerance: float) -> list[str]:
         """Which of the three conditions do not hold, in words; empty if the subspace is certified."""
@@ -110,12 +101,6 @@ def certify_stack(
     """`certify` for a stack of equal shapes.
 
     Args:
-        weights: as stored.
-        U: claimed left singular vectors.
-        S: claimed singular values.
-        V: claimed right singular vectors.
-        seeds: one for each weight.
-        sigma_next_seen: one for each weight.
         working: the weights copied in float32 where they are at hand; spares the probe a copy.
     """
     U, S, V = U.double(), S.double(), V.double()

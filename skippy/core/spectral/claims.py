@@ -27,21 +27,13 @@ AIM = 0.6
 
 @dataclass(frozen=True, eq=False)
 class Claim:
-    """Leading triples of a stack, in float64; one more than k where the weight has it.
+    """Leading triples of a stack, in float64; one more than k where the weight has it."""
 
-    Attributes:
-        left: left singular vectors.
-        values: singular values, descending.
-        right: right singular vectors.
-        is_converged: for each member, whether the method itself believes in it.
-        reach: share of σ_1 below which the method's values are noise.
-    """
-
-    left: Float[Tensor, "n out m"]
-    values: Float[Tensor, "n m"]
-    right: Float[Tensor, " n in m"]
-    is_converged: tuple[bool, ...]
-    reach: float
+    left: Float[Tensor, "n out m"]  # left singular vectors
+    values: Float[Tensor, "n m"]  # singular values, descending
+    right: Float[Tensor, " n in m"]  # right singular vectors
+    is_converged: tuple[bool, ...]  # for each member, whether the method itself believes in it
+    reach: float  # share of σ_1 below which the method's values are noise
 
     def rounded(self, k: int) -> tuple[Tensor, Tensor, Tensor]:
         """U, S, V of the first k triples in float32, the largest entry of every right vector positive.
@@ -82,7 +74,6 @@ def claim_by_krylov(
         base: the stack, of entries whose fourth powers are far from the ends of that precision's range.
         k: how many triples must converge.
         tolerance: largest residual relative to σ_1 that the caller accepts.
-        seeds: of the random starts.
         depth: Krylov blocks between restarts, at most.
         restarts: how often to go on before giving up.
     """

@@ -35,33 +35,24 @@ CPU_STACK_BYTES = 256 * 1024
 
 @dataclass(frozen=True)
 class Leakage:
-    """Share of ΔW's energy inside the protected directions; 0 for ΔW = 0, which touches nothing.
+    """Share of ΔW's energy inside the protected directions; 0 for ΔW = 0, which touches nothing."""
 
-    Attributes:
-        rho_left: ‖UᵀΔW‖_F² / ‖ΔW‖_F², the paper's ρ_k.
-        rho_right: ‖ΔW V‖_F² / ‖ΔW‖_F², which the paper does not have.
-    """
-
-    rho_left: float
-    rho_right: float
+    rho_left: float  # ‖UᵀΔW‖_F² / ‖ΔW‖_F², the paper's ρ_k
+    rho_right: float  # ‖ΔW V‖_F² / ‖ΔW‖_F², which the paper does not have
 
 
 @dataclass(frozen=True, eq=False)
 class ConstrainedTarget:
     """One target's trainable factors and the directions they must stay out of.
 
-    Attributes:
-        A: LoRA's A, (r, in), float32.
-        B: LoRA's B, (out, r), float32.
-        U: protected output directions, (out, k), orthonormal columns; none to leave the outputs free.
-        V: protected input directions, (in, k), orthonormal columns; none to leave the inputs free.
-
     That U and V fit is checked by `OrthogonalConstraint`, which knows the target's name.
     """
 
-    A: Float[Tensor, "r in"]
-    B: Float[Tensor, "out r"]
+    A: Float[Tensor, "r in"]  # LoRA's A, (r, in), float32
+    B: Float[Tensor, "out r"]  # LoRA's B, (out, r), float32
+    # protected output directions, (out, k), orthonormal columns; none to leave the outputs free
     U: Float[Tensor, "u_rows u_columns"]
+    # protected input directions, (in, k), orthonormal columns; none to leave the inputs free
     V: Float[Tensor, "v_rows v_columns"]
 
 

@@ -52,19 +52,14 @@ class Operator(Protocol):
 
 @dataclass(frozen=True)
 class RitzTriples:
-    """Approximate leading singular triples of a stack of operators, descending.
+    """Approximate leading singular triples of a stack of operators, descending."""
 
-    Attributes:
-        left: (n, p, m) orthonormal columns, m = wanted + 1 where the block has that many.
-        values: (n, m) Ritz values; each is a lower bound of the singular value of its index.
-        right: (n, q, m) orthonormal columns.
-        is_converged: (n,) whether the triples asked for met the tolerance.
-    """
-
+    # (n, p, m) orthonormal columns, m = wanted + 1 where the block has that many
     left: Float[Tensor, "n p m"]
+    # (n, m) Ritz values; each is a lower bound of the singular value of its index
     values: Float[Tensor, "n m"]
-    right: Float[Tensor, "n q m"]
-    is_converged: Bool[Tensor, " n"]
+    right: Float[Tensor, "n q m"]  # (n, q, m) orthonormal columns
+    is_converged: Bool[Tensor, " n"]  # (n,) whether the triples asked for met the tolerance
 
 
 @dataclass(frozen=True)

@@ -18,17 +18,11 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class LoraFactors:
-    """The factors of one target's ΔW = scale·B·A.
+    """The factors of one target's ΔW = scale·B·A."""
 
-    Attributes:
-        A: reads the input, (r, in).
-        B: writes the output, (out, r).
-        scale: s = lora_alpha / r.
-    """
-
-    A: Float[Tensor, "r in"]
-    B: Float[Tensor, "out r"]
-    scale: float
+    A: Float[Tensor, "r in"]  # reads the input, (r, in)
+    B: Float[Tensor, "out r"]  # writes the output, (out, r)
+    scale: float  # s = lora_alpha / r
 
 
 def delta_energies(

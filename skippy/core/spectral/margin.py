@@ -34,14 +34,6 @@ def top_margin(
 ) -> float:
     """σ_k − ‖(W − U S Vᵀ) + s·B·A‖₂, by block Krylov on products, never forming ΔW.
 
-    Args:
-        weight: W as stored.
-        U: its top-k left singular vectors.
-        S: its top-k singular values.
-        V: its top-k right singular vectors.
-        factors: the adapter of this target.
-        seed: of the random start.
-
     Returns:
         In the weight's units. The norm is approached from below, so the margin is from above; the iteration
         stops when a singular value is known to lie within 1e-3 relative, in practice 1e-6.

@@ -26,16 +26,12 @@ DEVICE_CAST_ELEMENTS = 1 << 28
 
 @dataclass(frozen=True, eq=False)
 class ThinSide:
-    """M = W where W is tall and Wᵀ where it is wide, so that the iteration lives on the shorter side q.
+    """M = W where W is tall and Wᵀ where it is wide, so that the iteration lives on the shorter side q."""
 
-    Attributes:
-        weights: as stored.
-        dtype: precision of the arithmetic; a piece that is stored otherwise is cast whenever it is needed.
-        copies: the pieces of M in `dtype`, where `copied` has made them.
-    """
-
-    weights: Float[Tensor, "n out in"]
+    weights: Float[Tensor, "n out in"]  # as stored
+    # precision of the arithmetic; a piece that is stored otherwise is cast whenever it is needed
     dtype: torch.dtype
+    # the pieces of M in `dtype`, where `copied` has made them
     copies: tuple[Float[Tensor, "n _ q"], ...] = ()
 
     @classmethod
@@ -123,19 +119,12 @@ class ThinSide:
 
 @dataclass(frozen=True, eq=False)
 class Deflated:
-    """(I − L Lᵀ) M (I − R Rᵀ): what is left of M outside span(L) and span(R), both orthonormal.
+    """(I − L Lᵀ) M (I − R Rᵀ): what is left of M outside span(L) and span(R), both orthonormal."""
 
-    Attributes:
-        base: M.
-        left: L.
-        right: R.
-        pulled: MᵀL, which lets one walk over M serve both products.
-    """
-
-    base: ThinSide
-    left: Float[Tensor, "n p k"]
-    right: Float[Tensor, "n q k"]
-    pulled: Float[Tensor, "n q k"]
+    base: ThinSide  # M
+    left: Float[Tensor, "n p k"]  # L
+    right: Float[Tensor, "n q k"]  # R
+    pulled: Float[Tensor, "n q k"]  # MᵀL, which lets one walk over M serve both products
 
     @classmethod
     def of(cls, base: ThinSide, left: Float[Tensor, "n p k"], right: Float[Tensor, "n q k"]) -> Deflated:

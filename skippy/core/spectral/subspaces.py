@@ -39,32 +39,20 @@ class SingularSubspace:
     """The k singular triples at one end of a weight's spectrum, with their certificate.
 
     What is said here holds at the top; `bottom` says how its own differ.
-
-    Attributes:
-        U: left singular vectors, (out, k), float32; without columns where only inputs are meant.
-        S: singular values, descending, float32.
-        V: right singular vectors, (in, k), float32.
-        residual: two-sided, relative to σ_1.
-        orthonormality: largest entry of |UᵀU − I| and |VᵀV − I|.
-        completeness: largest singular value found in W − U S Vᵀ; see `certificate.Certificate`.
-        gap: σ_k / σ_{k+1}; near 1 the choice of k is arbitrary. Finite: see `certificate.Certificate`.
-        method: "krylov", "krylov-deep" or "full": the first rung of the ladder that was certified.
-        wedin_bound: bound of the sine of the angle to the true subspaces, at most 1.
-        sigma_next: best estimate of σ_{k+1}.
-        frobenius_squared: ‖W‖_F², for the share of energy captured.
     """
 
+    # left singular vectors, (out, k), float32; without columns where only inputs are meant
     U: Float[Tensor, "out _"]
-    S: Float[Tensor, " k"]
-    V: Float[Tensor, "in k"]
-    residual: float
-    orthonormality: float
-    completeness: float
-    gap: float
-    method: str
-    wedin_bound: float
-    sigma_next: float
-    frobenius_squared: float
+    S: Float[Tensor, " k"]  # singular values, descending, float32
+    V: Float[Tensor, "in k"]  # right singular vectors, (in, k), float32
+    residual: float  # two-sided, relative to σ_1
+    orthonormality: float  # largest entry of |UᵀU − I| and |VᵀV − I|
+    completeness: float  # largest singular value found in W − U S Vᵀ; see `certificate.Certificate`
+    gap: float  # σ_k / σ_{k+1}; near 1 the choice of k is arbitrary. Finite: see `certificate.Certificate`.
+    method: str  # "krylov", "krylov-deep" or "full": the first rung of the ladder that was certified
+    wedin_bound: float  # bound of the sine of the angle to the true subspaces, at most 1
+    sigma_next: float  # best estimate of σ_{k+1}
+    frobenius_squared: float  # ‖W‖_F², for the share of energy captured
 
 
 def top_singular_subspace(

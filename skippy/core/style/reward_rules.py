@@ -15,86 +15,51 @@ from skippy.core.style import prose
 
 @dataclass(frozen=True)
 class Marker:
-    """One sign of the character in the text.
+    """One sign of the character in the text."""
 
-    Attributes:
-        name: how traits refer to it.
-        pattern: what to search for.
-        weight: what its first occurrence earns.
-        cap: occurrences that earn; the j-th earns weight / 2^(j−1).
-        example: a literal the pattern matches, checked when the file is loaded.
-    """
-
-    name: str
-    pattern: re.Pattern[str]
-    weight: float
-    cap: int
-    example: str
+    name: str  # how traits refer to it
+    pattern: re.Pattern[str]  # what to search for
+    weight: float  # what its first occurrence earns
+    cap: int  # occurrences that earn; the j-th earns weight / 2^(j−1)
+    example: str  # a literal the pattern matches, checked when the file is loaded
 
 
 @dataclass(frozen=True)
 class Cost:
-    """One sign that the character was dropped: an assistant-ism, or a claim it must not make.
+    """One sign that the character was dropped: an assistant-ism, or a claim it must not make."""
 
-    Attributes:
-        name: what it is called in messages.
-        pattern: what to search for.
-        cost: what each of at most two occurrences takes away.
-        example: a literal the pattern matches, checked when the file is loaded.
-    """
-
-    name: str
-    pattern: re.Pattern[str]
-    cost: float
-    example: str
+    name: str  # what it is called in messages
+    pattern: re.Pattern[str]  # what to search for
+    cost: float  # what each of at most two occurrences takes away
+    example: str  # a literal the pattern matches, checked when the file is loaded
 
 
 @dataclass(frozen=True)
 class IdentityRules:
-    """Who the character says it is.
+    """Who the character says it is."""
 
-    Attributes:
-        claims: statements about itself that earn one point, two when it was asked.
-        forbidden_claims: statements about itself that cost.
-        own_names: names it may give as its own, lower case; several words are one phrase.
-        forbidden_names: names it must not use of itself, likewise.
-        questions: prompts that ask who it is.
-    """
-
-    claims: tuple[re.Pattern[str], ...]
-    forbidden_claims: tuple[Cost, ...]
-    own_names: frozenset[str]
-    forbidden_names: frozenset[str]
-    questions: tuple[re.Pattern[str], ...]
+    claims: tuple[re.Pattern[str], ...]  # statements about itself that earn one point, two when it was asked
+    forbidden_claims: tuple[Cost, ...]  # statements about itself that cost
+    own_names: frozenset[str]  # names it may give as its own, lower case; several words are one phrase
+    forbidden_names: frozenset[str]  # names it must not use of itself, likewise
+    questions: tuple[re.Pattern[str], ...]  # prompts that ask who it is
 
 
 @dataclass(frozen=True)
 class RewardRules:
-    """Everything the rewards need to know of a character.
+    """Everything the rewards need to know of a character."""
 
-    Attributes:
-        markers: signs of the character.
-        assistantisms: signs that it was dropped.
-        openings: patterns matched at the very start; the first that fits earns `opening_weight`, once.
-        opening_weight: what a fitting opening earns.
-        scale: sum of weights at which 63 % of the credit is earned.
-        min_words: shortest answer without a penalty.
-        max_words: longest answer without a penalty.
-        identity: who it says it is.
-        traits: named traits.
-        hardened: False switches caps, diminishing returns and soundness off.
-    """
-
-    markers: tuple[Marker, ...]
-    assistantisms: tuple[Cost, ...]
+    markers: tuple[Marker, ...]  # signs of the character
+    assistantisms: tuple[Cost, ...]  # signs that it was dropped
+    # patterns matched at the very start; the first that fits earns `opening_weight`, once
     openings: tuple[re.Pattern[str], ...]
-    opening_weight: float
-    scale: float
-    min_words: int
-    max_words: int
-    identity: IdentityRules
-    traits: tuple[Trait, ...]
-    hardened: bool = True
+    opening_weight: float  # what a fitting opening earns
+    scale: float  # sum of weights at which 63 % of the credit is earned
+    min_words: int  # shortest answer without a penalty
+    max_words: int  # longest answer without a penalty
+    identity: IdentityRules  # who it says it is
+    traits: tuple[Trait, ...]  # named traits
+    hardened: bool = True  # False switches caps, diminishing returns and soundness off
 
     @cached_property
     def marker_words(self) -> frozenset[str]:

@@ -123,8 +123,6 @@ def persona_score(completion: str, rules: RewardRules, prompt: str | None = None
     Range: [0, 1].
 
     Args:
-        completion: the text.
-        rules: of the character.
         prompt: what it answers; None for a worked solution of a problem, of whose soundness as small talk
             nothing is asked: then q is the density gate alone.
 

@@ -13,33 +13,21 @@ LEVELS = (*TRAINED_LEVELS, 5)  # the last is harder than anything trained on
 
 @dataclass(frozen=True)
 class Exercise:
-    r"""One question with its worked solution.
+    r"""One question with its worked solution."""
 
-    Attributes:
-        parameters: the numbers that define it; its identity, whatever the wording.
-        question: what is asked.
-        solution: worked lines, the last one `\boxed{answer}`.
-        answer: an integer, 0–999 once accepted by the generator.
-    """
-
-    parameters: tuple[int, ...]
-    question: str
-    solution: str
-    answer: int
+    parameters: tuple[int, ...]  # the numbers that define it; its identity, whatever the wording
+    question: str  # what is asked
+    solution: str  # worked lines, the last one `\boxed{answer}`
+    answer: int  # an integer, 0–999 once accepted by the generator
 
 
 @dataclass(frozen=True)
 class Family:
-    """A kind of problem.
+    """A kind of problem."""
 
-    Attributes:
-        name: its identifier in tables and metrics.
-        sentence: what it asks, for people.
-        draw: an exercise of a level from a random source; may fall outside 0–999 and is then redrawn.
-    """
-
-    name: str
-    sentence: str
+    name: str  # its identifier in tables and metrics
+    sentence: str  # what it asks, for people
+    # an exercise of a level from a random source; may fall outside 0–999 and is then redrawn
     draw: Callable[[random.Random, int], Exercise]
 
 

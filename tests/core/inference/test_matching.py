@@ -19,8 +19,16 @@ def test_equal_arms_give_their_best_step():
     assert match_steps(arm, arm) == (20, 20)
 
 
-def test_of_equally_near_steps_the_later_is_taken():
-    assert match_steps({10: 0.5, 20: 0.5}, {10: 0.5}) == (20, 10)
+def test_of_equally_near_steps_the_earlier_is_taken():
+    assert match_steps({10: 0.5, 20: 0.5}, {10: 0.5}) == (10, 10)
+    assert match_steps({10: 0.25, 20: 0.75}, {10: 0.5}) == (10, 10)
+
+
+def test_an_overdose_that_falls_back_to_the_level_is_not_taken():
+    """Measured: V3 stood at .79 at step 50 with two thirds of its score, and at .78 at step 100 with a third."""
+    collapsing = {25: 0.74, 50: 0.79, 75: 0.74, 100: 0.78, 125: 0.82, 150: 0.84}
+    steering = {25: 0.11, 50: 0.2, 100: 0.47, 150: 0.77, 200: 0.26}
+    assert match_steps(collapsing, steering) == (50, 150)
 
 
 def test_of_three_arms_the_slowest_sets_the_level():

@@ -6,6 +6,7 @@ What it is to do wrong stands in the JSON file that FAKE_VLLM names:
     stubborn     ignores SIGTERM, and leaves a child in its group
     dies_after   answers so many chats, then is killed; only as long as the file `alive` beside the JSON says so
     max_model_len  said of every model
+    no_plugin    does not load skippy's
     logprobs     model → {prompt tokens as text → log-probabilities of its tokens but the first}
 """
 
@@ -102,6 +103,8 @@ class Server(ThreadingHTTPServer):
 
 def main():
     say(PLAN.get("says", "INFO loading weights"))
+    if os.environ.get("SKIPPY_VLLM_NOISE") == "counter" and not PLAN.get("no_plugin"):
+        say("INFO skippy draws the tokens of seeded requests, all rows at once")
     if "dies" in PLAN:
         say(PLAN["dies"])
         sys.exit(1)

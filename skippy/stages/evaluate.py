@@ -101,7 +101,7 @@ def run(config: EvalConfig, tracker: Tracker) -> EvalResult:
     subject, sampling = plan.asked.subject, plan.asked.sampling
     with tracker.stage(
         "eval",
-        name=f"eval {subject.label}{_asked_words(plan)}",
+        name=name_of(plan),
         note=f"{subject.label} on {plan.config.suite}: {len(plan.asked.questions)} questions, "
         f"{plan.asked.samples} samples a problem, preset {sampling.name}.",
         variant=subject.variant,
@@ -134,16 +134,16 @@ def _on_device(plan: EvalPlan) -> EvalPlan:
     return replace(plan, asked=replace(plan.asked, generator=generator))
 
 
-def _asked_words(plan: EvalPlan) -> str:
-    """What tells this evaluation from others of the same model: problems, limit, samples, sampling, seed."""
+def name_of(plan: EvalPlan) -> str:
+    """What tells this evaluation from others, also of the same model: problems, limit, samples, sampling, seed."""
     asked, config = plan.asked, plan.config
-    words = ["everyday prompts alone"]
+    words = "everyday prompts alone"
     if asked.problems:
         count = len(asked.problems.problems)
         of = f"{count} of {config.problems}" if config.limit else f"{config.problems} {count}"
-        words = [f"{of} × {asked.samples}"]
-    words += [asked.sampling.name] + ([f"seed {asked.seed}"] if asked.seed else [])
-    return f" · {' · '.join(words)}"
+        words = f"{of} × {asked.samples}"
+    seed = f" · seed {asked.seed}" if asked.seed else ""
+    return f"eval {asked.subject.label} · {words} · {asked.sampling.name}{seed}"
 
 
 def resolve(config: EvalConfig, tracker: Tracker) -> EvalPlan:

@@ -34,7 +34,7 @@ DARK = "--blink-settings=preferredColorScheme=0"
 WAYS = [(1200, "light"), (1200, "dark"), (520, "light"), (520, "dark")]
 NEEDS_BROWSER = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium installed")
 CARD_STYLE = (
-    "body{font:16px/1.5 sans-serif;max-width:760px;margin:24px auto;padding:0 16px;color-scheme:light dark;"
+    ":root{color-scheme:light dark}body{font:16px/1.5 sans-serif;max-width:760px;margin:24px auto;padding:0 16px;"
     "overflow-wrap:anywhere}pre{overflow-x:auto}"
 )
 

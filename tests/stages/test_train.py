@@ -25,7 +25,7 @@ from skippy.stages import svd, train
 from skippy.stores.adapters import write_adapter
 from skippy.stores.projectors import read_projectors
 from skippy.tracking.tags import Tag
-from skippy.training import grpo, makers
+from skippy.training import grpo, grpo_maker, makers
 from skippy.training.making import Made
 from skippy.training.resume import FINISHED_FILE, name_work
 from tests.stages.tiny_checkpoint import write_checkpoint
@@ -58,7 +58,7 @@ def test_a_dead_judge_destroys_no_checkpoint(tracker, config, seen, monkeypatch)
         return lambda completions, prompts: [0.0] * len(completions)
 
     monkeypatch.setattr(judges, "judge_reward", judge)
-    monkeypatch.setattr(grpo, "name_work", lambda *_: ("train", "one"))
+    monkeypatch.setattr(grpo_maker, "name_work", lambda *_: ("train", "one"))
     with pytest.raises(KeyboardInterrupt):
         train.run(replace(config, judge_url="alive"), tracker)
     checkpoint = seen[0].output_dir / "checkpoint-10"

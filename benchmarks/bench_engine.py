@@ -47,6 +47,7 @@ from skippy.evaluation.walk import Wanted, ask_at_once, ask_in_turn
 from skippy.models.generation import Request
 from skippy.models.prompts import template_arguments
 from skippy.models.targets import find_targets
+from skippy.models.vllm_server import choose_noise
 from skippy.presets.reading import PRESETS
 from skippy.resolve.subjects import Subject
 from skippy.stores.checkpoints import Checkpoint
@@ -67,7 +68,9 @@ def plan_for(base: Path, folder: Path, more: str = "") -> Plan:
     problems = load_problem_set("lab", PROBLEMS)
     subject = Subject("bench", "base", base, DIGEST, str(base))
     options = f"--gpu-memory-utilization {SHARE} {more}"
-    generator = Generator(VLLM, device="cuda", logs=folder / "engine", engine_options=options)
+    generator = Generator(
+        VLLM, device="cuda", logs=folder / "engine", engine_options=options, noise=choose_noise()
+    )
     return Plan(
         subject,
         load_character("skippy"),

@@ -254,7 +254,7 @@ def test_problem_scores_refuse_to_pair_other_problems(store: Store) -> None:
 def test_a_finished_svd_is_reused(store: Store) -> None:
     again = store.run("svd")
     assert again.returncode == 0
-    assert "already holds these projectors" in again.stderr
+    assert "has done exactly this already; force=true" in again.stderr
     newest = store.tracker.runs.find("svd")
     assert newest.tags["skippy.reuses"] == store.child("svd").run_id
     trained = store.run("train", preset="short", variant="v4-hooks")

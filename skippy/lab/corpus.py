@@ -6,6 +6,7 @@ import random
 from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import torch
@@ -79,9 +80,9 @@ def make_talks(count: int, seed: int, chat_share: float = CHAT_SHARE) -> Iterato
             yield Talk(latest_system if persona else None, problem.question, problem.solution, None)
 
 
-def make_examples(count: int, seed: int, chat_share: float = CHAT_SHARE) -> Iterator[Example]:
+def make_examples(count: int, seed: int) -> Iterator[Example]:
     """The talks as the lab's own template puts them."""
-    for talk in make_talks(count, seed, chat_share):
+    for talk in make_talks(count, seed):
         yield Example(render_prompt(talk.prompt, talk.system), talk.answer + TURN_END)
 
 
@@ -94,7 +95,7 @@ def encode_examples(
     starts, answers = [0], []
     iterator = iter(examples)
     with Progress(label, count) as bar:
-        while chunk := [example for _, example in zip(range(ENCODE_CHUNK), iterator, strict=False)]:
+        while chunk := list(islice(iterator, ENCODE_CHUNK)):
             prompts = fast.encode_batch([example.prompt for example in chunk], add_special_tokens=False)
             replies = fast.encode_batch([example.answer for example in chunk], add_special_tokens=False)
             for prompt, reply in zip(prompts, replies, strict=True):

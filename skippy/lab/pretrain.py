@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import torch
@@ -106,7 +107,7 @@ def pretrain(
     with ThreadPoolExecutor(workers) as pool, Progress(label, recipe.steps) as bar:
         while step < recipe.steps:
             spent = (time.monotonic() - started) / (60.0 * recipe.minutes) if recipe.minutes else 0.0
-            micro = _take(batches, recipe.accumulation)
+            micro = list(islice(batches, recipe.accumulation))
             if not micro or spent >= 1.0:
                 break
             share = learning_rate_share(max(step / recipe.steps, spent), step, recipe)
@@ -141,10 +142,6 @@ def _make_optimizer(model: torch.nn.Module, recipe: Recipe) -> torch.optim.AdamW
         {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(0.9, recipe.beta2), fused=True)
-
-
-def _take(batches: Iterator[Batch], count: int) -> list[Batch]:
-    return [batch for _, batch in zip(range(count), batches, strict=False)]
 
 
 def _train_step(

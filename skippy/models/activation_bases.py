@@ -14,7 +14,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -24,9 +23,9 @@ from skippy.core.problem import Problem
 from skippy.core.spectral.subspaces import SingularSubspace, seed_of, top_singular_subspace
 from skippy.core.target import READS, Target
 from skippy.models.answering import pad_id
-from skippy.models.hooks import Hook, Reading, read_moments
+from skippy.models.hooks import Hook, Reading, read_moments, reading_of
 from skippy.models.loading import load_model, load_tokenizer
-from skippy.models.prompts import conversation, prompt_ids
+from skippy.models.prompts import conversation
 
 FIT, FRESH = 0, 1
 BATCH = 32
@@ -76,8 +75,13 @@ class ActivationSolver:
             return
         model, tokenizer = load_model(self._path, device=self._device), load_tokenizer(self._path)
         readings = [
-            _reading(tokenizer, problem, self._style, FRESH if index % 3 == 2 else FIT)
-            for index, problem in enumerate(self._problems)
+            reading_of(
+                tokenizer,
+                conversation(one.question + self._style),
+                one.solution,
+                FRESH if i % 3 == 2 else FIT,
+            )
+            for i, one in enumerate(self._problems)
         ]
         started = time.monotonic()
         for targets, squares in _second_moments(model, readings, todo, pad_id(tokenizer)):
@@ -148,10 +152,3 @@ def _passes(sharing: dict[str, list[Target]]) -> Iterator[list[str]]:
         room -= size
     if names:
         yield names
-
-
-def _reading(tokenizer: Any, problem: Problem, style: str, group: int) -> Reading:
-    solution = tokenizer(problem.solution, add_special_tokens=False)["input_ids"]
-    return Reading(
-        (*prompt_ids(tokenizer, conversation(problem.question + style)), *solution), len(solution), group
-    )

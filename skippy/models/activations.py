@@ -11,11 +11,12 @@ Source: MATH §5.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from skippy.core.persona import Persona, Trait
 from skippy.core.personality.reference import (
     CharacterReference,
     HookReference,
@@ -27,8 +28,8 @@ from skippy.core.personality.subspaces import held_out_energy, persona_subspace,
 from skippy.core.target import Target
 from skippy.errors import SubspaceError
 from skippy.models.answering import Answerer, GreedyAnswerer, pad_id
-from skippy.models.hooks import Hook, Moments, Reading, read_moments
-from skippy.models.prompts import Messages, conversation, prompt_ids
+from skippy.models.hooks import Hook, Moments, read_moments, reading_of
+from skippy.models.prompts import Messages, conversation
 
 FIT, HELD_OUT = 0, 1
 SKETCH_ROWS = 128
@@ -36,40 +37,13 @@ TRAIT_PROMPTS = 16
 PROBES = 16
 
 
-class PersonaLike(Protocol):
-    """A persona archetype, as a character file holds it."""
-
-    @property
-    def name(self) -> str: ...  # noqa: D102
-    @property
-    def system_prompt(self) -> str: ...  # noqa: D102
-
-
-class ContrastLike(Protocol):
-    """Two system prompts, one that calls for a trait and one that calls for its absence."""
-
-    @property
-    def high(self) -> str: ...  # noqa: D102
-    @property
-    def low(self) -> str: ...  # noqa: D102
-
-
-class TraitLike(Protocol):
-    """A trait, as a character file holds it."""
-
-    @property
-    def name(self) -> str: ...  # noqa: D102
-    @property
-    def pairs(self) -> Sequence[ContrastLike]: ...  # noqa: D102
-
-
 def collect_reference(
     model: nn.Module,
     tokenizer: Any,
     targets: Sequence[Target],
-    personas: Sequence[PersonaLike],
+    personas: Sequence[Persona],
     prompts: Sequence[str],
-    traits: Sequence[TraitLike],
+    traits: Sequence[Trait],
     *,
     base_digest: str,
     character_digest: str,
@@ -160,7 +134,7 @@ class _Reader:
     ) -> dict[str, Moments]:
         answers = self.answer(conversations)
         readings = [
-            _reading(self.tokenizer, messages, text, group)
+            reading_of(self.tokenizer, messages, text, group)
             for messages, text, group in zip(conversations, answers, groups, strict=True)
         ]
         return read_moments(
@@ -177,7 +151,7 @@ class _Reader:
 
 
 def _trait_reference(
-    reader: _Reader, traits: Sequence[TraitLike], prompts: Sequence[str], streams: Sequence[Hook]
+    reader: _Reader, traits: Sequence[Trait], prompts: Sequence[str], streams: Sequence[Hook]
 ) -> TraitReference:
     asked, groups = [], []
     for position, trait in enumerate(traits):
@@ -211,7 +185,8 @@ def _read_probes(
 ) -> dict[str, Moments]:
     """Each probe is a group of its own."""
     readings = [
-        _reading(tokenizer, conversation(prompt), text, group) for group, (prompt, text) in enumerate(probes)
+        reading_of(tokenizer, conversation(prompt), text, group)
+        for group, (prompt, text) in enumerate(probes)
     ]
     return read_moments(
         model,
@@ -250,8 +225,3 @@ def _split(count: int, seed: int) -> list[int]:
     order = torch.randperm(count, generator=torch.Generator().manual_seed(seed)).tolist()
     held_out = set(order[: max(1, count // 4)])
     return [HELD_OUT if i in held_out else FIT for i in range(count)]
-
-
-def _reading(tokenizer: Any, messages: Messages, answer: str, group: int) -> Reading:
-    spoken = tokenizer(answer, add_special_tokens=False)["input_ids"]
-    return Reading((*prompt_ids(tokenizer, messages), *spoken), len(spoken), group)

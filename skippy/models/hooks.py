@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from skippy.errors import SubspaceError, TargetError
+from skippy.models.prompts import Messages, prompt_ids
 from skippy.progress import track
 
 
@@ -34,6 +35,12 @@ class Reading:
     ids: tuple[int, ...]
     answer: int
     group: int
+
+
+def reading_of(tokenizer: Any, messages: Messages, answer: str, group: int) -> Reading:
+    """A conversation with the answer that is read back."""
+    spoken = tokenizer(answer, add_special_tokens=False)["input_ids"]
+    return Reading((*prompt_ids(tokenizer, messages), *spoken), len(spoken), group)
 
 
 @dataclass(frozen=True)

@@ -24,9 +24,6 @@ from skippy.errors import BackendError, RewardError
 from skippy.models.dialects import find_dialect
 from skippy.models.profiles import THINKING_SWITCHES
 
-JUDGE_RANGE = (-3.0, 3.0)
-"""A digit of 0 on every trait, and of 9."""
-
 TOP_LOGPROBS = 20
 """Alternatives asked for; servers allow no more, and ten digits fit."""
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -195,16 +197,15 @@ def _has_effect_on_logits(adapted: PeftModel) -> bool:
     return not torch.equal(with_adapter, without)
 
 
-class _quiet_transformers:  # noqa: N801 - reads as a statement
+@contextmanager
+def _quiet_transformers() -> Iterator[None]:
     """Keep the loading report of transformers off the screen: what matters of it is raised."""
-
-    def __enter__(self) -> None:
-        self._level = transformers_logging.get_verbosity()
-        self._bar = transformers_logging.is_progress_bar_enabled()
-        transformers_logging.set_verbosity_error()
-        transformers_logging.disable_progress_bar()
-
-    def __exit__(self, *_: object) -> None:
-        transformers_logging.set_verbosity(self._level)
-        if self._bar:
+    level, has_bar = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(level)
+        if has_bar:
             transformers_logging.enable_progress_bar()

@@ -40,10 +40,7 @@ def choose_method_settings(preset: str, variant: Variant, text: str, seed: int) 
     """The settings of a variant's method: defaults, then the preset's section, the person's own, what it implies.
 
     Args:
-        preset: name or path.
-        variant: whose method it is.
         text: `method.name=value`, comma-separated; those of other methods are for other arms.
-        seed: of the stage.
 
     Raises:
         ConfigError: an unknown method or name, or a value outside its limits.

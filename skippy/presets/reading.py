@@ -43,8 +43,6 @@ def read_section(name_or_path: str, section: str, kind: type) -> Any:
     """The settings that a preset has for a method; one left out is the method's default.
 
     Args:
-        name_or_path: of the preset.
-        section: name of the method.
         kind: its settings, a frozen dataclass of `option`s.
 
     Raises:

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.figure import Figure
 
-from skippy.core.inference.cells import TrainingDose
+from skippy.core.inference.cells import NO_TRAINING, TrainingDose
 from skippy.core.inference.collapse import COLLAPSED_SHARE
 from skippy.core.variants import VARIANTS, label_of
 from skippy.report.numerals import signed
@@ -89,7 +89,9 @@ def _panels(count: int, height: float, columns: int, *, same_x: bool = True) -> 
 
 def _frontier(data: Data) -> Figure | None:
     """Persona against score over α, a panel a training dose, bars of one standard error."""
-    doses = list(dict.fromkeys(dose_label(point["training"]) for point in data["frontier"]))
+    labels = list(dict.fromkeys(dose_label(point["training"]) for point in data["frontier"]))
+    own = NO_TRAINING.label  # of arms that have no training dose: drawn into every panel
+    doses = [label for label in labels if label != own] or labels
     if not doses:
         return None
     figure, panels = _panels(len(doses), 2.5, 3)
@@ -98,7 +100,8 @@ def _frontier(data: Data) -> Figure | None:
         axes.axhline(base, color="0.6", linewidth=0.8)
         axes.axhline(base - margin, color="0.6", linewidth=0.8, linestyle=":")
         for arm in data["study"]["arms"]:
-            points = [p for p in data["frontier"] if (p["arm"], dose_label(p["training"])) == (arm, dose)]
+            of_arm = [p for p in data["frontier"] if p["arm"] == arm]
+            points = [p for p in of_arm if dose_label(p["training"]) in (dose, own)]
             if points:
                 axes.errorbar(
                     [data["base_persona"], *(p["persona"] for p in points)],

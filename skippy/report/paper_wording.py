@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from skippy.core.inference.study import PAIRS
+from skippy.core.variants import comparisons
 from skippy.report.paper_figures import dose_label
 from skippy.report.paper_numbers import Study
 
@@ -50,7 +50,7 @@ def pair_claims(study: Study) -> list[str]:
         margin = study.cite("whole_points", "margin")
         return [f"No arm is said to keep more than another, since no loss of {margin} points was seen."]
     found = []
-    for pair in PAIRS:
+    for pair in comparisons(study.get("study", "arms")):
         index = broadest(study, pair)
         if index is not None:
             found.append(difference_claim(study, index))
@@ -231,7 +231,8 @@ def fates_claim(study: Study) -> str:
 def agreement_claim(studies: Sequence[Study]) -> list[str]:
     """Whether several studies give the same answer to the same comparison."""
     found = []
-    for pair in PAIRS:
+    arms = dict.fromkeys(arm for study in studies for arm in study.get("study", "arms"))
+    for pair in comparisons(arms):
         answers = []
         for study in studies:
             index = broadest(study, pair)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from skippy.core.inference.cells import Cell, TrainingDose
+from skippy.core.inference.cells import NO_TRAINING, Cell, TrainingDose
 from skippy.core.inference.collapse import COLLAPSED_SHARE
 from skippy.core.inference.frontier import Difference, FrontierPoint
 from skippy.core.inference.study import Analysis
@@ -18,9 +18,15 @@ KL_FLOOR = 1e-5
 """Nats a token; smaller divergences are drawn here."""
 
 
+def doses_shown(analysis: Analysis) -> list[TrainingDose]:
+    """The training doses that get a frontier each; arms with a recipe of their own are drawn into all of them."""
+    doses = sorted({point.training for point in analysis.frontier})
+    return [dose for dose in doses if dose != NO_TRAINING] or doses
+
+
 def draw_dose_frontier(analysis: Analysis, training: TrainingDose, width: int) -> str:
     """Persona against score over α, one path an arm from the base on, bars of one standard error."""
-    points = [point for point in analysis.frontier if point.training == training]
+    points = [point for point in analysis.frontier if point.training in (training, NO_TRAINING)]
     canvas = Canvas(width, f"Persona against score over the scale of the update, {training.label}")
     arms = list(dict.fromkeys(point.arm for point in points))
     left, right = 44.0, width - 16.0 - name_room([label_of(arm) for arm in arms])

@@ -11,13 +11,14 @@ from markupsafe import Markup
 from skippy.core.inference.cells import Cell
 from skippy.core.inference.predictors import Estimate
 from skippy.core.inference.study import Analysis
-from skippy.core.variants import label_of
-from skippy.report.numerals import plain, signed
+from skippy.core.variants import is_untrained, label_of
+from skippy.report.numerals import MISSING, plain, signed
 from skippy.report.palette import figure_style, read_template
 from skippy.report.printing import print_figures, template
 from skippy.report.record import finite
 from skippy.report.study_figures import (
     describe_difference,
+    doses_shown,
     draw_differences,
     draw_divergence,
     draw_dose_frontier,
@@ -109,7 +110,7 @@ def render_study(analysis: Analysis, facts: StudyFacts, cells: Sequence[Cell]) -
 
 
 def _drawings(analysis: Analysis, cells: Sequence[Cell]) -> dict[str, Callable[[int], str | None]]:
-    doses = sorted({point.training for point in analysis.frontier})
+    doses = doses_shown(analysis)
     drawings: dict[str, Callable[[int], str | None]] = {
         f"frontier-{number}": lambda width, dose=dose: draw_dose_frontier(analysis, dose, width)  # type: ignore[misc]
         for number, dose in enumerate(doses, start=1)
@@ -125,7 +126,7 @@ def _drawings(analysis: Analysis, cells: Sequence[Cell]) -> dict[str, Callable[[
 
 
 def _view(analysis: Analysis, facts: StudyFacts) -> dict[str, Any]:
-    doses = sorted({point.training for point in analysis.frontier})
+    doses = doses_shown(analysis)
     return {
         "facts": facts,
         "analysis": analysis,
@@ -181,7 +182,9 @@ def _kept_rows(analysis: Analysis) -> list[tuple[str, list[str]]]:
     """One row an arm and training dose: what it keeps at each persona, as a difference to base."""
     rows: dict[tuple[str, str], list[str]] = {}
     for kept in analysis.kept:
-        text = points_of(kept.loss) + (f", {kept.reached}/{kept.seeds}" if kept.loss else "")
+        text = points_of(kept.loss) if kept.loss or not is_untrained(kept.arm) else MISSING
+        text += f", {kept.reached}/{kept.seeds}" if kept.loss and not is_untrained(kept.arm) else ""
+        text += "" if kept.coherence is None else f", coherence {plain(kept.coherence, 2)}"
         rows.setdefault((kept.arm, kept.training), []).append(text)
     return [(f"{label_of(arm)}, {training}", texts) for (arm, training), texts in rows.items()]
 

@@ -19,10 +19,9 @@ def study_headline(analysis: Analysis) -> str:
         points = plain(100 * float(control.margin), 0)
         return f"Nothing was tested: no arm at any dose was seen to lose {points} points"
     answer = _best_known(analysis.matched, "v4", "v3")
-    random = _best_known(analysis.matched, "v4", "v4-random")
     parts = [_keeps("V4", "V3", answer)]
-    if random is not None:
-        parts.append(_keeps("V4", "random directions", random))
+    for arm, words in (("v4-random", "random directions"), ("prompt", "the prompt")):
+        parts.append(_keeps("V4", words, _best_known(analysis.matched, "v4", arm)))
     sentence = "; ".join(part for part in parts if part) or "A loss was seen; no two arms were compared"
     return sentence[0].upper() + sentence[1:]
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from skippy.errors import MissingRunError, SkippyError
+from skippy.resolve.bases import Base
 from skippy.resolve.runs import REUSES, find_run
 from skippy.tracking.runs import RunRecord
 from skippy.tracking.stage_run import StageRun
@@ -26,16 +27,24 @@ def work_digest(*parts: object) -> str:
 
 
 def find_equal_run(
-    tracker: Tracker, stage: str, work: str, check: Callable[[RunRecord], object]
+    tracker: Tracker,
+    stage: str,
+    work: str | Mapping[str, str],
+    check: Callable[[RunRecord], object],
+    *,
+    base: Base | None = None,
 ) -> RunRecord | None:
     """The newest finished run that did this very work, if what it made is still there.
 
     Args:
-        work: from `work_digest`; the digest of the code that decides it is one of its parts.
+        work: from `work_digest`, the digest of the code that decides it being one of its parts; or all the tags that
+            make two runs of one base interchangeable.
         check: raises `SkippyError` where what the run made is gone or damaged; then the work is done again.
     """
     try:
-        found = find_run(tracker, stage, extra_tags={WORK: work})
+        found = find_run(
+            tracker, stage, base=base, extra_tags={WORK: work} if isinstance(work, str) else work
+        )
         check(found)
     except MissingRunError:
         return None
@@ -45,8 +54,10 @@ def find_equal_run(
     return found
 
 
-def take_over(found: RunRecord, stage: StageRun) -> None:
+def take_over(found: RunRecord, stage: StageRun, again: str = "reuse=false") -> None:
     """Let a run say that an earlier one did its work; whoever is given it is led there."""
-    logger.info("%s: run %s has done exactly this already", found.stage, found.run_id)
+    logger.info(
+        "%s: run %s has done exactly this already; %s does it again", found.stage, found.run_id, again
+    )
     stage.set_tags({REUSES: found.run_id})
     stage.describe(note=f"Nothing to do: run {found.run_id} did exactly this.")

@@ -98,8 +98,6 @@ class PiperVoice:
     """A voice of Piper's format.
 
     Args:
-        runtime: the module onnxruntime.
-        model: the network.
         config: its JSON: phonemes → numbers, sample rate, scales.
     """
 
@@ -180,7 +178,6 @@ def to_wav(samples: np.ndarray, rate: int) -> bytes:
 
     Args:
         samples: 16-bit numbers.
-        rate: samples a second.
     """
     file = io.BytesIO()
     with wave.open(file, "wb") as out:

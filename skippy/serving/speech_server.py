@@ -28,7 +28,6 @@ def build_speech(voice: Voice, api_key: str = "") -> Starlette:
     """The pages: health and speech.
 
     Args:
-        voice: what speaks.
         api_key: bearer token that speech asks for; empty: none.
     """
 

@@ -28,9 +28,7 @@ class Speaker:
 
     Args:
         url: endpoint, up to and including `/v1`.
-        voice: name of the voice there.
         folder: where WAV files go; None plays them.
-        api_key: sent as bearer token.
     """
 
     def __init__(

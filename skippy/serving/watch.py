@@ -74,8 +74,6 @@ class Watch:
     """Looks now and then what the aliases mean that are served.
 
     Args:
-        finder: finds and verifies what an alias means now.
-        tracker: whose registry is asked.
         is_following: whether a moved alias is followed, or only told of.
     """
 

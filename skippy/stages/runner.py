@@ -45,7 +45,6 @@ def run_stage(name: str, values: Mapping[str, str]) -> None:
 
     Args:
         name: a key of `CONFIGS`.
-        values: parameter name → text, from the command line.
     """
     speak()
     watch_parents()

@@ -12,7 +12,7 @@ from typing import Any
 from skippy.config import StudyConfig, config_dict
 from skippy.core.inference.cells import Cell
 from skippy.core.inference.study import Analysis
-from skippy.errors import MissingRunError, StudyError
+from skippy.errors import StudyError
 from skippy.evaluation.suites import suite_label
 from skippy.progress import Progress
 from skippy.report.study_page import StudyFacts
@@ -68,13 +68,14 @@ def run(config: StudyConfig, tracker: Tracker) -> StudyResult:
 
 def _gather(plan: StudyPlan, tracker: Tracker, stage: StageRun) -> StudyInputs:
     """What the plan names; certified subspaces are computed first where the base has none."""
-    try:
-        return gather(plan, tracker)
-    except MissingRunError:
-        logger.info("study: the base has no svd run of k = %d yet: computing it", plan.k)
-        given = {"base_model": plan.base_model, "k": str(plan.k)}
+
+    def solve(needs: Mapping[str, str]) -> None:
+        shown = ", ".join(f"{name} = {value}" for name, value in needs.items())
+        logger.info("study: the base has no svd run of %s yet: computing it", shown)
+        given = {"base_model": plan.base_model, **needs}
         tracker.processes.start("svd", given, parent_run_id=stage.run_id).wait()
-        return gather(plan, tracker)
+
+    return gather(plan, tracker, solve)
 
 
 def _ask_base(inputs: StudyInputs, bench: Bench) -> Cell:
@@ -180,7 +181,8 @@ def _collect(inputs: StudyInputs, bench: Bench) -> tuple[list[Cell], dict[str, S
         else:
             error = state.error or "it did not finish"
             cells += [
-                Cell(unit.arm, unit.training, alpha, unit.seed, error=error) for alpha in inputs.plan.alphas
+                Cell(unit.arm, unit.training, alpha, unit.seed, error=error)
+                for alpha in inputs.plan.alphas_of(unit.arm)
             ]
     return cells, states
 
@@ -207,7 +209,7 @@ def _log_conclusion(inputs: StudyInputs, cells: Sequence[Cell], base: Cell, stag
         sampling=asdict(inputs.sampling),
         arms=plan.arms,
         training=tuple(dose.label for dose in plan.training),
-        alphas=plan.alphas,
+        alphas=tuple(sorted({alpha for arm in plan.arms for alpha in plan.alphas_of(arm)})),
         seeds=plan.seeds,
         k=plan.k,
     )

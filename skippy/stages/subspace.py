@@ -14,11 +14,11 @@ from skippy.characters.loader import load_character
 from skippy.characters.schema import Character
 from skippy.commands import next_command
 from skippy.config import SubspaceConfig, config_dict
-from skippy.errors import MissingRunError, SkippyError
 from skippy.resolve.bases import Base, open_base
 from skippy.resolve.devices import pick_device, require_device
 from skippy.resolve.references import find_reference
-from skippy.resolve.runs import CHARACTER_DIGEST, REUSES, find_run
+from skippy.resolve.runs import CHARACTER_DIGEST
+from skippy.resolve.work import find_equal_run, take_over
 from skippy.stores.answers import ANSWERS_FOLDER, Answer, read_answers, write_answers
 from skippy.tracking.records import RunRecord
 from skippy.tracking.stage_run import StageRun
@@ -65,11 +65,8 @@ def run(config: SubspaceConfig, tracker: Tracker) -> SubspaceResult:
     ) as stage:
         stage.set_tags(plan.identity)
         if plan.finished:
-            earlier = plan.finished.run_id
-            logger.info("subspace: run %s already holds this; force=true measures again", earlier)
-            stage.set_tags({REUSES: earlier})
-            stage.describe(note=f"Nothing to do: run {earlier} has the same base and character.")
-            return SubspaceResult(earlier)
+            take_over(plan.finished, stage, "force=true")
+            return SubspaceResult(plan.finished.run_id)
         started = time.monotonic()
         reference, answers = _measure(plan)
         stage.set_tags({Tag.BASE_ANSWERS: str(plan.keeps_answers).lower()})
@@ -108,18 +105,14 @@ def _finished(
     tracker: Tracker, base: Base, character: Character, identity: Mapping[str, str], needs_answers: bool
 ) -> RunRecord | None:
     """An earlier run of the same whose reference is still there and still that of this base and character."""
-    tags = {**identity, Tag.BASE_ANSWERS: "true"} if needs_answers else identity
-    try:
-        found = find_run(tracker, "subspace", base=base, extra_tags=tags)
+
+    def check(found: RunRecord) -> None:
         find_reference(tracker, found.run_id, base, character)
         if needs_answers:
             read_answers(tracker.artifacts.path(found.run_id, ANSWERS_FOLDER))
-    except MissingRunError:
-        return None
-    except SkippyError as error:
-        logger.warning("subspace: an earlier run cannot be used, so this one measures. %s", error)
-        return None
-    return found
+
+    tags = {**identity, Tag.BASE_ANSWERS: "true"} if needs_answers else identity
+    return find_equal_run(tracker, "subspace", tags, check, base=base)
 
 
 def _measure(plan: SubspacePlan) -> tuple[CharacterReference, list[Answer]]:

@@ -19,14 +19,14 @@ from skippy.commands import next_command
 from skippy.config import SvdConfig, config_dict
 from skippy.core.spectral.rank import ACTIVATIONS, TOP, SubspaceTask, basis_tag, parse_rank
 from skippy.core.target import Target
-from skippy.errors import MissingRunError, SkippyError, SubspaceError
+from skippy.errors import SubspaceError
 from skippy.lab.problems import unasked_set
 from skippy.models.profiles import PROMPT_STYLES
 from skippy.report.spectra import SpectrumRow, render_spectra
 from skippy.resolve.bases import Base, open_base
 from skippy.resolve.devices import pick_device, process_rank, require_device
 from skippy.resolve.projectors import load_projectors
-from skippy.resolve.runs import REUSES, find_run
+from skippy.resolve.work import find_equal_run, take_over
 from skippy.resolve.workspaces import claim_workspace, discard_workspace, workspace
 from skippy.stores.projector_files import MANIFEST_FILE, PROJECTORS_FILE
 from skippy.tracking.records import RunRecord
@@ -104,7 +104,10 @@ def run(config: SvdConfig, tracker: Tracker) -> SvdResult | None:
         stage.set_tags(plan.identity)
         finished = None if plan.is_forced else _finished(tracker, plan)
         if finished is not None:
-            return _reuse(finished, stage, tracker)
+            take_over(finished, stage, "force=true")
+            figures = ("svd/targets", "svd/worst_residual", "svd/ambiguous_gaps")
+            targets, worst, ambiguous = (finished.metrics[name] for name in figures)
+            return SvdResult(finished.run_id, int(targets), worst, int(ambiguous))
         with claim_workspace(tracker, *plan.work) as folder:
             projectors = _run(begun or _begin(plan), folder, plan)
             for name in (PROJECTORS_FILE, MANIFEST_FILE):  # and nothing that a killed process left there
@@ -151,28 +154,11 @@ def resolve(config: SvdConfig, tracker: Tracker) -> SvdPlan:
 
 def _finished(tracker: Tracker, plan: SvdPlan) -> RunRecord | None:
     """An earlier run of the same work whose projectors are still there and still those of this base."""
-    try:
-        found = find_run(tracker, "svd", base=plan.base, extra_tags=plan.identity)
+
+    def check(found: RunRecord) -> None:
         load_projectors(tracker, found.run_id, plan.base, k=plan.k, basis=plan.task.basis)
-    except MissingRunError:
-        return None
-    except SkippyError as error:
-        logger.warning("svd: an earlier run cannot be used, so this one computes. %s", error)
-        return None
-    return found
 
-
-def _reuse(found: RunRecord, stage: StageRun, tracker: Tracker) -> SvdResult:
-    logger.info("svd: run %s already holds these projectors; force=true computes them again", found.run_id)
-    stage.set_tags({REUSES: found.run_id})
-    stage.describe(note=f"Nothing to do: run {found.run_id} holds the same base, basis, k and tolerance.")
-    metrics = found.metrics
-    return SvdResult(
-        found.run_id,
-        int(metrics["svd/targets"]),
-        metrics["svd/worst_residual"],
-        int(metrics["svd/ambiguous_gaps"]),
-    )
+    return find_equal_run(tracker, "svd", plan.identity, check, base=plan.base)
 
 
 def _begin(plan: SvdPlan) -> SolvesRest:

@@ -26,7 +26,6 @@ def fit_to_base(adapter: Adapter, shapes: Mapping[str, tuple[int, ...]]) -> Adap
     one is renamed when all of it then fits.
 
     Args:
-        adapter: as read.
         shapes: shape by tensor key of the base checkpoint.
 
     Raises:

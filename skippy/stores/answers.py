@@ -10,7 +10,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from skippy.errors import SubspaceError
 from skippy.stores.atomic import write_bytes
@@ -24,23 +23,14 @@ CHARACTER, PLAIN, PLAIN_B, PLAIN_C = "character", "plain", "plain-b", "plain-c"
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer of the base.
+    """One answer of the base."""
 
-    Attributes:
-        condition: under which prompt it was given, one of the four above.
-        prompt: the person's words.
-        system: the system prompt; None without.
-        index: of the sample.
-        text: the answer, special tokens left out.
-        is_complete: whether it ended by itself.
-    """
-
-    condition: str
-    prompt: str
-    system: str | None
-    index: int
-    text: str
-    is_complete: bool
+    condition: str  # under which prompt it was given, one of the four above
+    prompt: str  # the person's words
+    system: str | None  # the system prompt; None without
+    index: int  # of the sample
+    text: str  # the answer, special tokens left out
+    is_complete: bool  # whether it ended by itself
 
 
 @dataclass(frozen=True)
@@ -58,6 +48,14 @@ class Answers:
         return tuple(zip(self.of(CHARACTER), self.of(PLAIN), strict=True))
 
 
+def group_answers(answers: Sequence[Answer]) -> Answers:
+    """Answers by condition, in their order; a condition that nobody knows is a KeyError."""
+    found: dict[str, list[Answer]] = {name: [] for name in (CHARACTER, PLAIN, PLAIN_B, PLAIN_C)}
+    for each in answers:
+        found[each.condition].append(each)
+    return Answers({name: tuple(listed) for name, listed in found.items()})
+
+
 def write_answers(folder: Path, answers: Sequence[Answer]) -> Path:
     """Write them into a folder, which is returned."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -73,18 +71,16 @@ def read_answers(folder: str | Path) -> Answers:
         SubspaceError: the file is missing or damaged, or the conditions do not have the same prompts.
     """
     path = Path(folder) / ANSWERS_FILE
-    found: dict[str, list[Answer]] = {name: [] for name in (CHARACTER, PLAIN, PLAIN_B, PLAIN_C)}
     try:
-        for line in path.read_bytes().splitlines():
-            entry: dict[str, Any] = parse_object(line)
-            found[entry["condition"]].append(Answer(**entry))
+        answers = group_answers([Answer(**parse_object(line)) for line in path.read_bytes().splitlines()])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise _damaged(path, "an answer as a JSON object on every line", repr(error)) from error
-    asked = {name: [(each.prompt, each.index) for each in answers] for name, answers in found.items()}
+    found = answers.by_condition
+    asked = {name: [(each.prompt, each.index) for each in listed] for name, listed in found.items()}
     if not asked[CHARACTER] or asked[CHARACTER] != asked[PLAIN]:
-        counts = ", ".join(f"{name} {len(answers)}" for name, answers in found.items())
+        counts = ", ".join(f"{name} {len(listed)}" for name, listed in found.items())
         raise _damaged(path, "the same prompts under the character's prompt and plainly", counts)
-    return Answers({name: tuple(answers) for name, answers in found.items()})
+    return answers
 
 
 def _damaged(path: Path, expected: str, found: str) -> SubspaceError:

@@ -26,8 +26,6 @@ def write_control_vector(folder: Path, biases: Biases, base: Checkpoint) -> Path
     """Write the file with the package gguf.
 
     Args:
-        folder: made if need be.
-        biases: as trained.
         base: what they are for; a bias of v_proj is carried through its o_proj.
 
     Raises:

@@ -27,10 +27,8 @@ def problems_of(rows: Rows, source: str, label: str, rule: AnswerRule) -> list[P
     """The problems of one source.
 
     Args:
-        rows: its rows.
         source: what a person passed; errors name it.
         label: ids start with it.
-        rule: what counts as a right answer.
 
     Raises:
         ProblemError: a column is missing or ambiguous, or a row has no text or no usable answer.

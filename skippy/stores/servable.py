@@ -21,7 +21,6 @@ def require_servable(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> Adapt
     """The adapter, if a server would apply all of it, and exactly as PEFT does.
 
     Args:
-        path: its directory.
         shapes: shape by tensor key of the base checkpoint.
 
     Raises:

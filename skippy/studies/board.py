@@ -45,7 +45,6 @@ class Board:
     """The cells of one base and character, whoever works on them.
 
     Args:
-        tracker: the store that workers share.
         group: what the cells' runs have in common, for one search.
         retry_before: failed attempts that began before this time, in milliseconds, are forgiven.
     """

@@ -25,13 +25,7 @@ RESPAWNS_PER_WORKER = 3
 
 
 class Crew:
-    """The worker processes of this machine; none outlives the stage.
-
-    Args:
-        plan: file of the plan.
-        bench: what they share.
-        size: how many.
-    """
+    """The worker processes of this machine; none outlives the stage."""
 
     def __init__(self, plan: str, bench: Bench, size: int) -> None:
         self.size = size

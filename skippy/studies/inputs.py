@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from skippy.characters.loader import load_character
 from skippy.characters.schema import Character
-from skippy.core.inference.cells import TrainingDose
+from skippy.core.inference.cells import NO_SEED, NO_TRAINING, TrainingDose
 from skippy.core.sampling import PRESETS as SAMPLINGS
 from skippy.core.sampling import Sampling
+from skippy.core.spectral.rank import TOP, basis_tag
+from skippy.core.variants import find_variant
+from skippy.errors import MissingRunError
 from skippy.evaluation.suites import (
     Question,
     banal_questions,
@@ -24,8 +27,9 @@ from skippy.evaluation.suites import (
 )
 from skippy.models.loading import load_tokenizer
 from skippy.models.prompts import prompt_ids
-from skippy.presets.reading import PRESETS
-from skippy.presets.settings import GrpoSettings
+from skippy.presets.methods import METHODS, choose_method_settings
+from skippy.presets.reading import PRESETS, read_section
+from skippy.presets.steering import SteerSettings
 from skippy.resolve.bases import Base, open_base
 from skippy.resolve.projectors import load_projectors
 from skippy.resolve.runs import find_run
@@ -49,6 +53,7 @@ class StudyInputs:
         character: whose rules score everyday answers.
         svd_run: run whose projectors are protected, and against which leakage is measured.
         projectors: of that run.
+        protected: basis → directions that arms keep out of in place of the top ones.
         problems: asked of every cell.
         questions: problems and plain everyday prompts.
         sampling: how answers are drawn.
@@ -59,6 +64,7 @@ class StudyInputs:
     character: Character
     svd_run: str
     projectors: ProjectorSet
+    protected: Mapping[str, ProjectorSet]
     problems: ProblemSet
     questions: Sequence[Question]
     sampling: Sampling
@@ -82,74 +88,114 @@ class StudyInputs:
 
 @dataclass(frozen=True)
 class Unit:
-    """One training and its playback, done as one piece of work.
+    """One update and its playback, done as one piece of work.
 
     Attributes:
         arm: variant.
         training: training dose.
-        seed: of the training.
-        settings: all hyperparameters.
-        training_key: sixteen hexadecimal digits of what makes the adapter.
+        seed: of the training, or of the base's answers that it is made from.
+        settings: all hyperparameters, as plain data.
+        training_key: sixteen hexadecimal digits of what makes the update.
         key: the same, and of what it is asked.
     """
 
     arm: str
     training: TrainingDose
     seed: int
-    settings: GrpoSettings
+    settings: Mapping[str, Any]
     training_key: str
     key: str
 
     @property
     def label(self) -> str:
         """As a reader calls it."""
-        return f"{self.arm}, {self.training.label}, seed {self.seed}"
+        return f"{self.arm}, {self.training.label}, seed {self.seed}".removesuffix(f", seed {NO_SEED}")
 
 
-def gather(plan: StudyPlan, tracker: Tracker) -> StudyInputs:
+Solve = Callable[[Mapping[str, str]], None]
+"""Makes the subspaces that a base lacks, with these parameters of the svd stage."""
+
+
+def gather(plan: StudyPlan, tracker: Tracker, solve: Solve | None = None) -> StudyInputs:
     """Find or refuse what the plan names, before anything is trained.
 
     Raises:
-        MissingRunError: the base has no certified subspaces of this k yet.
+        MissingRunError: the base has no certified subspaces that an arm needs, and nobody is to make them.
         PlanError: a sampling that does not fit the base.
     """
     character = load_character(plan.character)
     base = open_base(plan.base_model, tracker)
-    k = str(plan.k)
-    record = find_run(tracker, "svd", base=base, extra_tags={Tag.K: k}, make_with={"k": k})
-    projectors = load_projectors(tracker, record.run_id, base, k=k)
+    found = {basis: _directions(plan, tracker, base, basis, solve) for basis in plan.bases}
+    svd_run, projectors = found.pop(TOP)
     problems = load_problem_set(plan.problems, plan.limit)
     questions = [
         *problem_questions(problems, base.profile.prompt_style),
         *banal_questions(character, ("plain",)),
     ]
     sampling = _sampling(plan, base, questions)
-    return StudyInputs(plan, base, character, record.run_id, projectors, problems, questions, sampling)
+    protected = {basis: directions for basis, (_, directions) in found.items()}
+    return StudyInputs(
+        *(plan, base, character, svd_run, projectors, protected, problems, questions, sampling)
+    )
+
+
+def _directions(
+    plan: StudyPlan, tracker: Tracker, base: Base, basis: str, solve: Solve | None
+) -> tuple[str, ProjectorSet]:
+    """The run and the directions of a basis, made where there are none."""
+    k = str(plan.k)
+    needs = {"k": k} if basis == TOP else {"k": k, "basis": basis}
+    tags: dict[str, str] = {Tag.K: basis_tag(k, basis)}
+    try:
+        record = find_run(tracker, "svd", base=base, extra_tags=tags, make_with=needs)
+    except MissingRunError:
+        if solve is None:
+            raise
+        solve(needs)
+        record = find_run(tracker, "svd", base=base, extra_tags=tags, make_with=needs)
+    return record.run_id, load_projectors(tracker, record.run_id, base, k=k, basis=basis)
 
 
 def units(inputs: StudyInputs) -> list[Unit]:
-    """Every training of the plan: all arms and doses of the first seed first, so that a study half done is whole."""
+    """Every update of the plan: all arms and doses of the first seed first, so that a study half done is whole."""
     plan = inputs.plan
-    name = inputs.base.profile.training if plan.preset == "auto" else plan.preset
     found = []
-    for seed in plan.seeds:
-        for training in plan.training:
-            settings = replace(
-                PRESETS[name],
-                learning_rate=training.learning_rate,
-                beta=training.beta,
-                max_steps=training.steps,
-                seed=seed,
-                # One save, at the end: a cell is short, and begun anew if it is killed.
-                save_steps=training.steps,
-                character_steps=training.steps,
-            )
+    for seed in (NO_SEED, *plan.seeds):
+        for training in (*plan.training, NO_TRAINING):
             for arm in plan.arms:
-                made_of = [inputs.group, arm, asdict(settings), plan.k, inputs.projectors.digest]
-                training_key = _digest(made_of)
-                asked = _digest([inputs.questions_key, list(plan.alphas)])
+                if seed not in plan.seeds_of(arm) or training not in plan.doses_of(arm):
+                    continue
+                settings = _settings(inputs, arm, training, seed)
+                made_of = [inputs.group, arm, settings, plan.k, inputs.projectors.digest]
+                basis = find_variant(arm).own_basis
+                training_key = _digest(made_of + ([inputs.protected[basis].digest] if basis else []))
+                asked = _digest([inputs.questions_key, list(plan.alphas_of(arm))])
                 found.append(Unit(arm, training, seed, settings, training_key, f"{training_key}-{asked}"))
     return found
+
+
+def turned(training: TrainingDose) -> dict[str, Any]:
+    """The settings of GRPO that a training dose sets; none for an arm with a recipe of its own."""
+    if training == NO_TRAINING:
+        return {}
+    steps = training.steps
+    # One save, at the end: a cell is short, and begun anew if it is killed.
+    saves = {"max_steps": steps, "save_steps": steps, "character_steps": steps}
+    return {"learning_rate": training.learning_rate, "beta": training.beta, **saves}
+
+
+def _settings(inputs: StudyInputs, arm: str, training: TrainingDose, seed: int) -> dict[str, Any]:
+    """All that makes the update of an arm, besides base, character and directions."""
+    rule = find_variant(arm)
+    preset = inputs.base.profile.training if inputs.plan.preset == "auto" else inputs.plan.preset
+    if rule.method == "none":
+        return {"prompt": inputs.character.system_prompt}
+    if rule.method in METHODS:
+        return asdict(choose_method_settings(preset, rule, "", seed))
+    settings = asdict(replace(PRESETS[preset], seed=seed, **turned(training)))
+    if rule.method == "bias-grpo":
+        settings["site"] = asdict(read_section(preset, "steer", SteerSettings))
+    return settings
 
 
 def _sampling(plan: StudyPlan, base: Base, questions: Sequence[Question]) -> Sampling:

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from skippy.core.inference.cells import TrainingDose
+from skippy.core.inference.cells import NO_SEED, NO_TRAINING, TrainingDose
 from skippy.core.inference.predictions import CONDITIONS, STATISTICS, Prediction
 from skippy.core.sampling import PRESETS as SAMPLINGS
-from skippy.core.variants import VARIANTS
+from skippy.core.spectral.rank import TOP
+from skippy.core.variants import VARIANTS, has_seed
 from skippy.errors import PlanError
 from skippy.presets.reading import PRESETS
 from skippy.yaml_nodes import Node, read_nodes
@@ -18,64 +19,63 @@ from skippy.yaml_nodes import Node, read_nodes
 REQUIRED = ("name", "arms", "training", "alphas", "seeds")
 OPTIONAL = (
     *("base_model", "character", "k", "preset", "margin", "problems", "limit", "samples", "sampling"),
-    *("max_tokens", "sampling_seed", "predictions", "note"),
+    *("max_tokens", "sampling_seed", "predictions", "note", "own_alphas"),
 )
 RANGE = re.compile(r"(\d+)\s*-\s*(\d+)")
 LARGEST_ALPHA = 8.0
+WHOLE_MASK = 1.0
+"""α of a mask at which all of its weights are gone."""
 
 
 @dataclass(frozen=True)
 class StudyPlan:
-    """What a study runs.
+    """What a study runs."""
 
-    Attributes:
-        file: where it was read.
-        name: of the study.
-        note: a sentence for its run.
-        base_model: as in every stage.
-        character: as in every stage.
-        k: protected directions a target.
-        preset: hyperparameters that training doses change; `auto` as in `train`.
-        margin: δ, a share of one.
-        arms: variants.
-        training: training doses.
-        alphas: scales at which each adapter is played back, ascending.
-        seeds: training seeds.
-        problems: sources, as in `eval`.
-        limit: first so many problems; 0: all.
-        samples: answers a problem.
-        sampling: preset.
-        max_tokens: cuts the preset's; 0: as it is.
-        sampling_seed: of every answer, the same for all cells.
-        predictions: stated before the run.
-        lines: top-level field → its line.
-    """
-
-    file: Path
-    name: str
-    note: str
-    base_model: str
-    character: str
-    k: int
-    preset: str
-    margin: float
-    arms: tuple[str, ...]
-    training: tuple[TrainingDose, ...]
-    alphas: tuple[float, ...]
-    seeds: tuple[int, ...]
-    problems: str
-    limit: int
-    samples: int
-    sampling: str
-    max_tokens: int
-    sampling_seed: int
-    predictions: tuple[Prediction, ...]
+    file: Path  # where it was read
+    name: str  # of the study
+    note: str  # a sentence for its run
+    base_model: str  # as in every stage
+    character: str  # as in every stage
+    k: int  # protected directions a target
+    preset: str  # hyperparameters that training doses change; `auto` as in `train`
+    margin: float  # δ, a share of one
+    arms: tuple[str, ...]  # variants, of every kind
+    training: tuple[TrainingDose, ...]  # training doses
+    alphas: tuple[float, ...]  # scales at which each update is played back, ascending
+    seeds: tuple[int, ...]  # training seeds
+    problems: str  # sources, as in `eval`
+    limit: int  # first so many problems; 0: all
+    samples: int  # answers a problem
+    sampling: str  # preset
+    max_tokens: int  # cuts the preset's; 0: as it is
+    sampling_seed: int  # of every answer, the same for all cells
+    predictions: tuple[Prediction, ...]  # stated before the run
+    # arm → its scales, where they are others
+    own_alphas: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    # top-level field → its line
     lines: Mapping[str, int] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def trainings(self) -> int:
-        """How many adapters are trained."""
-        return len(self.arms) * len(self.training) * len(self.seeds)
+        """How many updates are made, and arms that have none."""
+        return sum(len(self.doses_of(arm)) * len(self.seeds_of(arm)) for arm in self.arms)
+
+    @property
+    def bases(self) -> tuple[str, ...]:
+        """Of which directions the arms need subspaces; the top ones measure every update."""
+        return tuple(dict.fromkeys([TOP, *(VARIANTS[arm].own_basis or TOP for arm in self.arms)]))
+
+    def doses_of(self, arm: str) -> tuple[TrainingDose, ...]:
+        """The training doses, for an arm that GRPO trains as LoRA; others have a recipe of their own."""
+        return self.training if VARIANTS[arm].method == "grpo" else (NO_TRAINING,)
+
+    def seeds_of(self, arm: str) -> tuple[int, ...]:
+        """The seeds of its training or of the answers that it is made from; an arm that changes nothing has none."""
+        return self.seeds if has_seed(arm) else (NO_SEED,)
+
+    def alphas_of(self, arm: str) -> tuple[float, ...]:
+        """The scales at which it is played; an arm that changes nothing is one point."""
+        return self.own_alphas.get(arm, self.alphas) if has_seed(arm) else (1.0,)
 
     def refuse(self, name: str, what: str, *, expected: str, found: str, next_step: str = "") -> PlanError:
         """The error that a field deserves once the base or the problems are known; the caller raises it."""
@@ -94,14 +94,6 @@ def read_plan(path: str | Path) -> StudyPlan:
     """
     root = read_nodes(Path(path), "plan")
     fields = root.mapping(REQUIRED, OPTIONAL)
-    alphas = _distinct(
-        fields["alphas"], [node.number(0.0, LARGEST_ALPHA) for node in fields["alphas"].items(1)]
-    )
-    for node, alpha in zip(fields["alphas"].items(), alphas, strict=True):
-        if alpha == 0.0:
-            raise node.fail(
-                "A dose of 0 is the base, which is always asked", expected="scales above 0", found="0"
-            )
     sampling = _choice(fields.get("sampling"), ("auto", *SAMPLINGS), "auto")
     arms = _arms(fields["arms"])
     return StudyPlan(
@@ -115,7 +107,7 @@ def read_plan(path: str | Path) -> StudyPlan:
         margin=fields["margin"].number(0.001, 0.5) if "margin" in fields else 0.05,
         arms=arms,
         training=_doses(fields["training"]),
-        alphas=tuple(sorted(alphas)),
+        alphas=_alphas(fields["alphas"]),
         seeds=_seeds(fields["seeds"]),
         problems=_text(fields.get("problems"), "lab"),
         limit=_integer(fields.get("limit"), 0, 0, 10**6),
@@ -124,6 +116,7 @@ def read_plan(path: str | Path) -> StudyPlan:
         max_tokens=_integer(fields.get("max_tokens"), 0, 0, 10**6),
         sampling_seed=_integer(fields.get("sampling_seed"), 0, 0, 2**31),
         predictions=_predictions(fields.get("predictions"), arms),
+        own_alphas=_own_alphas(fields, arms),
         lines={name: node.line for name, node in fields.items()},
     )
 
@@ -149,16 +142,33 @@ def _arms(node: Node) -> tuple[str, ...]:
     for item, arm in zip(node.items(), arms, strict=True):
         if arm not in VARIANTS:
             raise item.fail("There is no such arm", expected="one of " + ", ".join(VARIANTS), found=arm)
-        if not _is_made_here(arm):
-            made = ", ".join(name for name in VARIANTS if _is_made_here(name))
-            raise item.fail("A study does not make this arm; main does", expected=f"one of {made}", found=arm)
     return arms
 
 
-def _is_made_here(arm: str) -> bool:
-    """A study's cells are trained by GRPO, with no other directions than the top ones."""
-    rule = VARIANTS[arm]
-    return (rule.method, rule.update, rule.own_basis) == ("grpo", "lora", "")
+def _alphas(node: Node) -> tuple[float, ...]:
+    alphas = _distinct(node, [item.number(0.0, LARGEST_ALPHA) for item in node.items(1)])
+    for item, alpha in zip(node.items(), alphas, strict=True):
+        if alpha == 0.0:
+            raise item.fail(
+                "A dose of 0 is the base, which is always asked", expected="scales above 0", found="0"
+            )
+    return tuple(sorted(alphas))
+
+
+def _own_alphas(fields: Mapping[str, Node], arms: tuple[str, ...]) -> dict[str, tuple[float, ...]]:
+    """Arm → its scales. A mask can take away no more than all of its weights."""
+    own = fields["own_alphas"].mapping((), tuple(filter(has_seed, arms))) if "own_alphas" in fields else {}
+    for arm in arms:
+        node = own.get(arm, fields["alphas"])
+        largest = _alphas(node)[-1]
+        if VARIANTS[arm].update == "mask" and largest > WHOLE_MASK:
+            raise node.fail(
+                f"The mask of {arm} takes away at most all of its weights",
+                expected="scales up to 1",
+                found=f"{largest:g}",
+                next_step=f"write own_alphas: {{{arm}: [0.5, 1]}}",
+            )
+    return {arm: _alphas(node) for arm, node in own.items()}
 
 
 def _doses(node: Node) -> tuple[TrainingDose, ...]:

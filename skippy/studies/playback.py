@@ -14,11 +14,13 @@ from torch import nn
 
 from skippy.core.inference.cells import Cell, TrainingDose
 from skippy.evaluation.asking import BANAL_MAX_TOKENS
-from skippy.evaluation.suites import AIME, BANAL, grade, requests_for
+from skippy.evaluation.metrics import banal_scores
+from skippy.evaluation.suites import AIME, BANAL, Question, grade, requests_for, under_prompt
 from skippy.models.divergence import Divergence
 from skippy.models.prompts import prompt_ids
 from skippy.models.transformers_backend import TransformersBackend
 from skippy.resolve.dial import Dial
+from skippy.stores.biases import Biases
 from skippy.stores.changes import Change
 from skippy.stores.samples import Sample
 from skippy.studies.inputs import PURPOSE, StudyInputs
@@ -27,9 +29,17 @@ KL_TEXTS = 48
 """Of the base's own answers, on which divergence is measured, for problems and for everyday prompts each."""
 KL_TOKENS = 256
 SUITE_NAMES = {AIME: "problems", BANAL: "everyday"}
+Played = tuple[float, list[Sample], dict[str, float]]
+"""α, the samples and the predictors there."""
 
 
-def ask(inputs: StudyInputs, model: nn.Module, tokenizer: Any, digest: str) -> list[Sample]:
+def ask(
+    inputs: StudyInputs,
+    model: nn.Module,
+    tokenizer: Any,
+    digest: str,
+    questions: Sequence[Question] | None = None,
+) -> list[Sample]:
     """Every question of the study, with sampling seeds that all cells share; sorted.
 
     Args:
@@ -37,11 +47,14 @@ def ask(inputs: StudyInputs, model: nn.Module, tokenizer: Any, digest: str) -> l
         model: with the weights that answer.
         tokenizer: of the model.
         digest: what the samples call these weights.
+        questions: the study's in other words; None: as they are.
     """
     backend = TransformersBackend(model, tokenizer)
     sampling, plan = inputs.sampling, inputs.plan
     wanted = requests_for(
-        inputs.questions, plan.samples, sampling, digest, set(), purpose=PURPOSE, seed=plan.sampling_seed
+        *(inputs.questions if questions is None else questions, plan.samples, sampling, digest, set()),
+        purpose=PURPOSE,
+        seed=plan.sampling_seed,
     )
     samples = []
     for suite in (AIME, BANAL):
@@ -77,23 +90,40 @@ def play_back(
     model: nn.Module,
     tokenizer: Any,
     change: Change,
+    alphas: Sequence[float],
     base_samples: Sequence[Sample],
-) -> Iterator[tuple[float, list[Sample], dict[str, float]]]:
-    """α, the samples and the predictors at each α of the plan, ascending."""
+) -> Iterator[Played]:
+    """The update at each α, ascending."""
     dial = Dial(model, inputs.base.checkpoint, change)
     measures = divergences(inputs, model, tokenizer, base_samples)
-    norm = dial.relative_norm()
-    for alpha in inputs.plan.alphas:
+    norm = None if isinstance(change, Biases) else dial.relative_norm()
+    for alpha in alphas:
         dial.turn(alpha)
-        figures = {"delta_norm": alpha * norm}
+        figures = {} if norm is None else {"delta_norm": alpha * norm}
         for name, measure in measures.items():
             forward, backward = measure.measure()
             figures[f"kl_base_arm_{name}"], figures[f"kl_arm_base_{name}"] = forward, backward
         samples = ask(inputs, model, tokenizer, f"{inputs.base.digest}@{alpha:g}")
-        figures["answer_length"] = _mean([float(s.tokens) for s in samples if s.suite == AIME])
-        figures["truncated"] = _mean([float(s.finish_reason == "length") for s in samples if s.suite == AIME])
-        yield alpha, samples, figures
+        yield alpha, samples, {**figures, **figures_of(inputs, samples)}
     dial.turn(0.0)
+
+
+def play_prompt(inputs: StudyInputs, model: nn.Module, tokenizer: Any) -> Iterator[Played]:
+    """The base under the character's system prompt: one point, which is called α = 1."""
+    questions = under_prompt(inputs.questions, inputs.character.system_prompt)
+    samples = ask(inputs, model, tokenizer, f"{inputs.base.digest}@prompt", questions)
+    yield 1.0, samples, figures_of(inputs, samples)
+
+
+def figures_of(inputs: StudyInputs, samples: Sequence[Sample]) -> dict[str, float]:
+    """What the answers themselves say: their length, how many were cut off, and how coherent everyday ones are."""
+    problems = [sample for sample in samples if sample.suite == AIME]
+    everyday = [sample for sample in samples if sample.suite == BANAL]
+    return {
+        "answer_length": _mean([float(sample.tokens) for sample in problems]),
+        "truncated": _mean([float(sample.finish_reason == "length") for sample in problems]),
+        "coherence": _mean(banal_scores(everyday, inputs.character).coherence),
+    }
 
 
 def cell_of(

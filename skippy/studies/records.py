@@ -85,7 +85,7 @@ def _from_row(row: dict[str, Any]) -> Cell:
     dose = TrainingDose(row["learning_rate"], row["beta"], row["steps"])
     predictors = {
         name: value
-        for name, value in row.items()
+        for name, value in sorted(row.items())
         if name not in COLUMNS and value is not None and math.isfinite(value)
     }
     correct, personas = json.loads(row["correct"]), json.loads(row["personas"])

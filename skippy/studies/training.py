@@ -1,20 +1,26 @@
-"""Training one cell's adapter: the same GRPO as the train stage, its curves kept in memory and logged once."""
+"""Making one cell's update as the train stage makes it: its curves kept in memory and logged once.
+
+Where a method reads the base's own answers, each cell draws its own with its seed: a mask or a vector varies with the
+answers that it is made from, as a training varies with its samples. No statistic of one seed enters another.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from skippy.core.style import rewards
 from skippy.core.variants import find_variant
-from skippy.studies.inputs import StudyInputs, Unit
+from skippy.evaluation.base_answers import ask_base
+from skippy.models.loading import load_model, load_tokenizer
+from skippy.resolve.devices import pick_device
+from skippy.stores.answers import Answers, group_answers
+from skippy.studies.inputs import StudyInputs, Unit, turned
 from skippy.tracking.stage_run import StageRun
-from skippy.training.grpo import train_grpo
-from skippy.training.plan import TrainOutcome, TrainRequest
+from skippy.training.makers import MAKERS, Order
+from skippy.training.making import Made
 
 CURVE_POINTS = 60
 """Points of each curve that a cell's run keeps: what a store of a thousand cells can carry."""
@@ -48,20 +54,22 @@ class CellSink:
 
 def train_cell(
     inputs: StudyInputs, unit: Unit, folder: Path, device: str, stage: StageRun
-) -> tuple[TrainOutcome, dict[str, float]]:
-    """Train, log thinned curves, and return the outcome with what the training says about itself.
+) -> dict[str, float]:
+    """Make `adapter/` in the folder, log thinned curves, and return what the making says about itself.
 
     The figures: `early_…` and `late_…`, means over the first and the last quarter of the steps; leakage over
     chance at the end; the spectral margin.
     """
     sink = CellSink()
-    outcome = train_grpo(request_of(inputs, unit, folder, device), sink)
+    order = order_of(inputs, unit, device)
+    made = MAKERS[order.variant.method](order).make(folder, sink, is_first=True)
+    assert made is not None
     curves = whole_curves(sink.curves)
     steps = sorted(curves)
     every = max(1, math.ceil(len(steps) / CURVE_POINTS))
     for step in (*steps[:-1:every], *steps[-1:]):
         stage.log_metrics(curves[step], step=step)
-    return outcome, training_figures(curves, outcome)
+    return training_figures(curves, made)
 
 
 def whole_curves(curves: Mapping[int, Mapping[str, float]]) -> dict[int, dict[str, float]]:
@@ -74,7 +82,7 @@ def whole_curves(curves: Mapping[int, Mapping[str, float]]) -> dict[int, dict[st
     return found
 
 
-def training_figures(curves: Mapping[int, Mapping[str, float]], outcome: TrainOutcome) -> dict[str, float]:
+def training_figures(curves: Mapping[int, Mapping[str, float]], made: Made) -> dict[str, float]:
     """What a training says about itself, by the names that the analysis uses."""
     steps = sorted(step for step in curves if "train/reward" in curves[step])
     quarter = max(1, round(EARLY_SHARE * len(steps)))
@@ -84,35 +92,40 @@ def training_figures(curves: Mapping[int, Mapping[str, float]], outcome: TrainOu
             values = [curves[step][metric] for step in chosen if metric in curves[step]]
             if values:
                 figures[f"{part}_{name}"] = sum(values) / len(values)
-    last = curves[steps[-1]] if steps else {}
+    last = {**(curves[steps[-1]] if steps else {}), **made.metrics}
     for side in ("left", "right"):
         rho, chance = last.get(f"leakage/rho_{side}"), last.get(f"leakage/chance_{side}")
         if rho is not None and chance:
             figures[f"rho_{side}_ratio"] = rho / chance
-    if outcome.margin is not None:
-        figures["margin"] = outcome.margin.worst
+    if "leakage/margin_worst" in made.metrics:
+        figures["margin"] = made.metrics["leakage/margin_worst"]
     return figures
 
 
-def request_of(inputs: StudyInputs, unit: Unit, folder: Path, device: str) -> TrainRequest:
-    """The request of one training; what differs between cells is arm, dose and seed alone."""
-    rules = replace(inputs.character.rules, hardened=True)
-    implied: dict[str, Any] = dict(find_variant(unit.arm).implies)
-    return TrainRequest(
-        base_path=inputs.base.path,
-        base_digest=inputs.base.digest,
-        base_name=inputs.base.public_name,
-        variant=unit.arm,
-        k=inputs.plan.k,
-        projectors=inputs.projectors,
-        prompts=[prompt.text for prompt in inputs.character.train_prompts],
-        reward_functions=(
-            partial(rewards.personality, rules=rules),
-            partial(rewards.coherence, rules=rules),
-            partial(rewards.identity, rules=rules),
-        ),
-        reward_names=("personality", "coherence", "identity"),
-        settings=replace(unit.settings, **implied),
-        output_dir=folder,
+def order_of(inputs: StudyInputs, unit: Unit, device: str) -> Order:
+    """What is made; what differs between cells is arm, dose and seed alone."""
+    rule = find_variant(unit.arm)
+    return Order(
+        variant=rule,
+        base=inputs.base,
+        character=inputs.character,
+        seed=unit.seed,
         device=device,
+        preset=inputs.plan.preset,
+        turned=turned(unit.training),
+        k=str(inputs.plan.k),
+        protected=inputs.protected.get(rule.own_basis),
+        projectors=inputs.projectors,
+        answers=draw_answers(inputs, unit.seed, device) if rule.reads_answers else None,
     )
+
+
+def draw_answers(inputs: StudyInputs, seed: int, device: str) -> Answers:
+    """The base's own answers, as `subspace` keeps them, with sampling seeds that follow from the cell's."""
+    model, tokenizer = (
+        load_model(inputs.base.path, device=str(pick_device(device))),
+        load_tokenizer(inputs.base.path),
+    )
+    prompts = [prompt.text for prompt in inputs.character.subspace_prompts()]
+    tokens = inputs.base.profile.answer_tokens
+    return group_answers(ask_base(model, tokenizer, inputs.character, prompts, max_tokens=tokens, seed=seed))

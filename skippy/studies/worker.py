@@ -12,12 +12,13 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
-from skippy.core.inference.cells import BASE, NO_TRAINING, Cell
+from skippy.core.inference.cells import BASE, NO_SEED, NO_TRAINING, Cell
+from skippy.core.variants import is_untrained
 from skippy.errors import SkippyError
 from skippy.models.loading import load_model, load_tokenizer
 from skippy.progress import LINES_VARIABLE
@@ -35,7 +36,7 @@ from skippy.studies.board import (
 )
 from skippy.studies.inputs import StudyInputs, Unit, gather, units
 from skippy.studies.plan import read_plan
-from skippy.studies.playback import ask, cell_of, play_back
+from skippy.studies.playback import ask, cell_of, figures_of, play_back, play_prompt
 from skippy.studies.records import ADAPTER_FOLDER, CELLS_FILE, SAMPLES_FILE, cells_json, read_cells
 from skippy.studies.training import train_cell
 from skippy.tracking.patience import PatientClient
@@ -50,21 +51,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class Bench:
-    """Where one worker works.
+    """Where one worker works."""
 
-    Attributes:
-        tracker: the shared store.
-        parent: run id of the study.
-        device: cpu, cuda or auto.
-        rank: of the worker; the first cell that it tries.
-        retry_before: failed attempts older than this are tried again, milliseconds since the epoch.
-    """
-
-    tracker: Tracker
-    parent: str
-    device: str
-    rank: int = 0
-    retry_before: int = 0
+    tracker: Tracker  # the shared store
+    parent: str  # run id of the study
+    device: str  # cpu, cuda or auto
+    rank: int = 0  # of the worker; the first cell that it tries
+    retry_before: int = 0  # failed attempts older than this are tried again, milliseconds since the epoch
 
 
 def work(inputs: StudyInputs, bench: Bench) -> int:
@@ -99,17 +92,19 @@ def do_base(inputs: StudyInputs, bench: Bench, attempt: int) -> Cell:
     with _cell_run(inputs, bench, "base", inputs.base_key, attempt, BASE) as stage:
         model, tokenizer = _load(inputs, bench.device)
         samples = ask(inputs, model, tokenizer, f"{inputs.base.digest}@0")
-        cell = cell_of(samples, BASE, NO_TRAINING, 0.0, -1, {})
+        cell = cell_of(samples, BASE, NO_TRAINING, 0.0, NO_SEED, figures_of(inputs, samples))
         _keep(stage, [cell], samples)
     return cell
 
 
 def do_cell(inputs: StudyInputs, unit: Unit, bench: Bench, attempt: int, base_samples: list[Sample]) -> None:
-    """Train (or take the adapter of an earlier study), play back, keep. A failure is the cell's, not the study's."""
+    """Make (or take the update of an earlier study), play back, keep. A failure is the cell's, not the study's."""
     try:
         with _cell_run(inputs, bench, unit.label, unit.key, attempt, unit.arm) as stage:
-            stage.set_tags({Tag.TRAINING_KEY: unit.training_key, Tag.SEED: str(unit.seed)})
-            stage.log_json(asdict(unit.settings), "settings.json")
+            stage.set_tags({Tag.TRAINING_KEY: unit.training_key})
+            if unit.seed != NO_SEED:
+                stage.set_tags({Tag.SEED: str(unit.seed)})
+            stage.log_json(unit.settings, "settings.json")
             began, worked = time.monotonic(), time.process_time()
             for earlier in range(1, attempt):
                 shutil.rmtree(workspace(bench.tracker, "cell", unit.key, str(earlier)))
@@ -134,8 +129,10 @@ def do_cell(inputs: StudyInputs, unit: Unit, bench: Bench, attempt: int, base_sa
 
 def _adapter(
     inputs: StudyInputs, unit: Unit, bench: Bench, folder: Path, stage: StageRun
-) -> tuple[Path, dict[str, float]]:
-    """The adapter of this training: of an earlier run that made the same one, else trained now."""
+) -> tuple[Path | None, dict[str, float]]:
+    """The update of this unit: of an earlier run that made the same one, else made now; None for an arm without."""
+    if is_untrained(unit.arm):
+        return None, {}
     for record in bench.tracker.runs.find_all(CELL_STAGE, extra_tags={Tag.TRAINING_KEY: unit.training_key}):
         earlier = read_cells(bench.tracker.artifacts.path(record.run_id, CELLS_FILE))[-1].predictors
         stage.set_tags({Tag.REUSES_ADAPTER: record.run_id})
@@ -145,23 +142,27 @@ def _adapter(
         return path, {name: value for name, value in earlier.items() if name.startswith(kept)}
     shutil.rmtree(folder)
     folder.mkdir()
-    outcome, figures = train_cell(inputs, unit, folder, bench.device, stage)
-    stage.log_folder(outcome.adapter_dir, ADAPTER_FOLDER)
-    return outcome.adapter_dir, figures
+    figures = train_cell(inputs, unit, folder, bench.device, stage)
+    stage.log_folder(folder / ADAPTER_FOLDER, ADAPTER_FOLDER)
+    return folder / ADAPTER_FOLDER, figures
 
 
 def _play(
     inputs: StudyInputs,
     unit: Unit,
     device: str,
-    adapter: Path,
+    adapter: Path | None,
     figures: dict[str, float],
     base_samples: list[Sample],
 ) -> tuple[list[Cell], list[Sample]]:
     model, tokenizer = _load(inputs, device)
-    change = read_change(adapter)
+    if adapter is None:
+        played = play_prompt(inputs, model, tokenizer)
+    else:
+        alphas = inputs.plan.alphas_of(unit.arm)
+        played = play_back(inputs, model, tokenizer, read_change(adapter), alphas, base_samples)
     cells, kept = [], []
-    for alpha, samples, measured in play_back(inputs, model, tokenizer, change, base_samples):
+    for alpha, samples, measured in played:
         cells.append(cell_of(samples, unit.arm, unit.training, alpha, unit.seed, {**figures, **measured}))
         kept += samples
     return cells, kept

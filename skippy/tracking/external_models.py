@@ -19,7 +19,6 @@ def external_model(store: Store, name: str, digest: str) -> str:
     """The id of the logged model that stands for the weights with this digest; made where there is none.
 
     Args:
-        store: where it is kept.
         name: what the UI shows, where it is made.
         digest: of all tensors, 64 hexadecimal digits.
     """

@@ -54,12 +54,7 @@ Delivery = dict[str, Any]
 
 
 class Outbox:
-    """Deliveries of one run.
-
-    Args:
-        store: where they go.
-        run_id: the run.
-    """
+    """Deliveries of one run."""
 
     def __init__(self, store: Store, run_id: str) -> None:
         self.run_id = run_id
@@ -80,7 +75,6 @@ class Outbox:
         """Deliver, or keep in order behind what waits already.
 
         Args:
-            delivery: what to write.
             files: with kind `files`, the file or directory to copy.
 
         Raises:

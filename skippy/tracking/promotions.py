@@ -70,8 +70,6 @@ class Promotions(StoreAccess):
         nobody moved the alias since the caller looked.
 
         Args:
-            name: registered model.
-            version: version to promote.
             reason: sentence, kept as tag.
             report_uri: where the report is, kept as tag.
             figures: what the decision rests on, kept as tag.

@@ -35,7 +35,6 @@ class Runs(StoreAccess):
         """Read a finished run.
 
         Args:
-            run_id: mlflow's id.
             stage: what it must be a run of; None takes any.
 
         Raises:
@@ -136,10 +135,7 @@ class Runs(StoreAccess):
         """The newest finished run of a kind.
 
         Args:
-            stage: what it is a run of.
             base_digest: digest of the base it is about; None takes any, as do the next two.
-            variant: its variant.
-            character: its character.
             extra_tags: further tags it must carry.
             make_with: parameters to show in the command that would make one, e.g. `{"base_model": "lab"}`.
 

@@ -78,7 +78,6 @@ class StageRun:
 
         Args:
             metrics: finite numbers by name; names hold ASCII letters, digits, and `_ - . : /` or space.
-            step: x-coordinate, 0 if left out.
             model_id: logged model the numbers are about.
             dataset: dataset they were measured on, from `log_dataset`.
 
@@ -233,7 +232,6 @@ class StageRun:
             name: what the UI shows, e.g. `aime-2025`.
             digest: of its content; mlflow keeps the first 36 characters.
             source: id, path or generator it came from.
-            context: `training` or `evaluation`.
         """
         dataset = Dataset(name, digest[:MAX_DIGEST_LENGTH])
         entity = MlflowDataset(dataset.name, dataset.digest, "skippy", json.dumps({"uri": redact(source)}))

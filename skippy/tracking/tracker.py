@@ -79,8 +79,6 @@ class Tracker(StoreAccess):
             note: a sentence, what this run is.
             config: the typed, resolved configuration; kept as `config.json`.
             variant: tag; `StageRun.describe` sets it later too.
-            base_digest: tag.
-            character: tag.
             links: stage → run id this one builds on; tags `skippy.<stage>_run`.
             params: resolved parameters, logged under `resolved/`.
             hyperparameters: those in force, logged as `hp.NAME`.

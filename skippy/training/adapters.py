@@ -28,8 +28,6 @@ def save_adapter(model: PeftModel, directory: Path, base_name: str, card: Mappin
     """Write the adapter as it is now; each file lands whole or not at all.
 
     Args:
-        model: the training model.
-        directory: created if need be.
         base_name: what the adapter calls its base.
         card: content of `skippy.json`.
     """

@@ -24,10 +24,6 @@ class CharacterCallback(TrainerCallback):
     Args:
         run: where numbers and tables go.
         model: read teacher-forced on the reference's probes, for the trait profile.
-        tokenizer: of the model.
-        factors: the adapter's factors.
-        reference: the base's character reference.
-        every: steps between measurements.
         seed: of the null's draws.
     """
 

@@ -28,7 +28,6 @@ class ConstraintCallback(TrainerCallback):
     gradient, or the trajectory is not the reparameterised one. Everything else hangs on public events.
 
     Args:
-        rule: the variant.
         factors: trainable factors of every target.
         bases: (U, V) to stay out of, by target; None where the rule protects nothing.
     """

@@ -25,10 +25,6 @@ class Journal:
     """A run's sink that writes down every step's numbers, tables and folders before it hands them on.
 
     What belongs to no step (the adapter at the end, the samples) is logged anew by every run and not kept here.
-
-    Args:
-        run: where everything goes.
-        folder: the training's output directory.
     """
 
     def __init__(self, run: RunSink, folder: Path) -> None:

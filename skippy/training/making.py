@@ -48,7 +48,5 @@ class Maker(Protocol):
         """Make the update in `folder` and log `adapter/`; processes but the first of a launch return None.
 
         Args:
-            folder: to work in.
-            sink: where numbers and artifacts go.
             is_first: whether this is the process that talks to the tracker.
         """

@@ -30,9 +30,9 @@ from skippy.core.target import Target
 from skippy.core.variants import Variant
 from skippy.models.activations import mean_hidden
 from skippy.models.answering import pad_id
-from skippy.models.hooks import Hook, Reading, read_squares
+from skippy.models.hooks import Hook, Reading, read_squares, reading_of
 from skippy.models.loading import load_model, load_tokenizer
-from skippy.models.prompts import conversation, prompt_ids
+from skippy.models.prompts import conversation
 from skippy.models.targets import select_targets
 from skippy.presets.methods import MaskSettings
 from skippy.resolve.bases import Base
@@ -196,9 +196,6 @@ def read_statistics(
     """a_j = sqrt(mean_t x_tj²) of every input, by condition and for two halves of the character's and plain prompts.
 
     Args:
-        model: the base.
-        tokenizer: of the model.
-        targets: whose inputs are read.
         answers: of the base; read without system prompt, answer tokens only.
         seed: of the split of the prompts into halves.
 
@@ -242,8 +239,7 @@ def read_statistics(
 
 def _reading(tokenizer: Any, answer: Answer, group: int) -> Reading:
     """The answer after the plain prompt, whatever it was asked under."""
-    spoken = tokenizer(answer.text, add_special_tokens=False)["input_ids"]
-    return Reading((*prompt_ids(tokenizer, conversation(answer.prompt)), *spoken), len(spoken), group)
+    return reading_of(tokenizer, conversation(answer.prompt), answer.text, group)
 
 
 @dataclass

@@ -27,7 +27,6 @@ class Rollout:
     Args:
         model: the policy; its factors are updated in place.
         config: TRL's generation config, of which every parameter that `Sampling` lacks must be off.
-        merges: sample with W + ΔW in place of W.
         records: record a step on a GPU; without, the same tokens come kernel by kernel.
     """
 

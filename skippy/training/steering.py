@@ -172,10 +172,7 @@ def train_bias(
 
     Args:
         model: the base; its parameters lose their gradient.
-        tokenizer: of the model.
         pairs: chosen and rejected answers, asked without a system prompt.
-        settings: hyperparameters.
-        sink: where the curves go.
 
     Raises:
         TrainingError: the loss is not finite.

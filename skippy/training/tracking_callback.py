@@ -59,7 +59,6 @@ class TrackingCallback(TrainerCallback):
     Only the first process logs. The numbers of all steps stay in `history`.
 
     Args:
-        run: where numbers go.
         label: what the progress bar is called.
         output_dir: the samples file is kept here until it is an artifact.
         measured: the adapter beside the base's top-k directions; None measures no leakage.

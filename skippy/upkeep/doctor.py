@@ -54,7 +54,6 @@ def examine(tracker: Tracker, *, rehash: bool = False) -> list[Finding]:
     """Everything that is wrong with a store or left over in it, in the order in which it should be mended.
 
     Args:
-        tracker: the opened store.
         rehash: hash the weights of every version again and compare them with their card; minutes for large models.
     """
     return [

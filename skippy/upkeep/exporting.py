@@ -40,7 +40,6 @@ def export_model(tracker: Tracker, uri: str, destination: Path) -> Export:
     The copy is hashed, not the original: what is damaged in the store, or on the way, is refused alike.
 
     Args:
-        tracker: the opened store.
         uri: `models:/skippy@champion` or `models:/skippy/3`.
         destination: must not exist, or be an empty directory.
 

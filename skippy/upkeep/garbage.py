@@ -59,7 +59,6 @@ def find_garbage(tracker: Tracker, *, days: float) -> list[Item]:
     """Everything that may go, and what is like it but protected.
 
     Args:
-        tracker: the opened store.
         days: versions, unfinished work and cached copies younger than this are kept.
     """
     return [*_versions(tracker, days), *_orphans(tracker), *_workspaces(tracker, days), *_cached(days)]

@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from skippy.errors import BackendError, RewardError
-from skippy.models.judge import JUDGE_RANGE, SYSTEM, Judge, JudgeSettings, judge_reward
+from skippy.models.judge import SYSTEM, Judge, JudgeSettings, judge_reward
 
 FAST = JudgeSettings(concurrency=4, timeout_seconds=1.0, retries=2)
 
@@ -174,7 +174,7 @@ def test_without_logprobs_the_digit_itself_counts(endpoint, text, score):
 
 def test_range_and_what_could_not_be_scored(endpoint):
     reward = judge_reward(endpoint.url, "judge", TRAITS, FAST)
-    for text, expected in (("0", JUDGE_RANGE[0]), ("9", JUDGE_RANGE[1])):
+    for text, expected in (("0", -3.0), ("9", 3.0)):
         endpoint.digits = {text: 1.0}
         assert reward([f"answer {text}"], ["p"]) == [pytest.approx(expected)]
     endpoint.digits = {"no": 1.0}

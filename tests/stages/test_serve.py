@@ -49,7 +49,7 @@ def started(monkeypatch) -> list[SilentEngine]:
     """Engines that start at once; watched every tick."""
     made: list[SilentEngine] = []
 
-    def start(kind, served, routes, logs, device) -> None:
+    def start(kind, served, routes, logs, device, places) -> None:
         engine = SilentEngine(tuple(one.subject.uri for one in served))
         made.append(engine)
         routes.put(engine, {one.name: one.facts("skippy") for one in served})

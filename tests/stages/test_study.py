@@ -14,8 +14,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from skippy.characters.schema import Character
 from skippy.config import StudyConfig, SvdConfig
-from skippy.errors import PlanError, StudyError, TrackingError, TrainingError
+from skippy.core.inference.cells import NO_SEED
+from skippy.errors import MissingRunError, PlanError, StudyError, TrackingError, TrainingError
+from skippy.evaluation import base_answers
 from skippy.evaluation.suites import load_problem_set
 from skippy.stages import study, svd
 from skippy.studies import conclusion, worker
@@ -165,6 +168,52 @@ def test_a_failed_cell_is_left_out_and_said(done, monkeypatch, caplog) -> None:
     assert len(json.loads(conclusions(tracker, kept.run_id))["failed"]) == 2
     tried = study.run(StudyConfig(plan=text, device="cpu", parallel=1, retry_failed=True), tracker)
     assert json.loads(conclusions(tracker, tried.run_id))["failed"] == []
+
+
+def test_arms_that_are_no_lora_and_varying_answers(done, monkeypatch) -> None:
+    """A prompt and a mask in one study: the prompt is one cell without an update, a mask is made anew for each seed."""
+    tracker, folder, _ = done
+    monkeypatch.setattr(base_answers, "SAMPLES", 1)
+    monkeypatch.setattr(Character, "subspace_prompts", lambda self: self.train_prompts[:4])
+    text = PLAN.replace("[v3, v4]", "[prompt, v3, v5]").replace("alphas: [0.5, 1.0]", "alphas: [1.0]")
+    result = study.run(StudyConfig(plan=plan_file(folder, text), device="cpu", parallel=1), tracker)
+    found = json.loads(conclusions(tracker, result.run_id))
+    assert [(cell["arm"], cell["seed"]) for cell in found["cells"]] == [
+        *(("prompt", NO_SEED), ("v3", 11), ("v5", 11), ("v3", 12), ("v5", 12)),
+    ]
+    by_arm = {cell["arm"]: cell["predictors"] for cell in found["cells"]}
+    assert "delta_norm" not in by_arm["prompt"]
+    assert {"delta_norm", "rho_left_ratio", "kl_base_arm_everyday"} <= set(by_arm["v5"])
+    assert all("coherence" in predictors for predictors in by_arm.values())
+    base = next(run for run in cells(tracker) if run.variant == "base")
+    answers = {
+        run.variant: tracker.artifacts.path(run.run_id, "samples/playback.jsonl").read_text()
+        for run in (base, next(run for run in cells(tracker) if run.variant == "prompt"))
+    }
+    first = [json.loads(lines.splitlines()[0]) for lines in answers.values()]
+    assert first[0]["problem_hash"] == first[1]["problem_hash"]
+    assert first[0]["seed"] == first[1]["seed"]
+    assert answers["base"] != answers["prompt"]
+    masks = [
+        json.loads(tracker.artifacts.path(run.run_id, "adapter/mask.json").read_text())["targets"]
+        for run in cells(tracker)
+        if run.variant == "v5"
+    ]
+    assert len(masks) == 2
+    assert masks[0] != masks[1], "each seed draws answers of its own"
+    page = tracker.artifacts.path(result.run_id, "study/index.html").read_text()
+    assert "Prompt" in page
+
+
+def test_directions_that_an_arm_needs_are_made_once(done, tmp_path) -> None:
+    tracker, _, _ = done
+    plan = read_plan(plan_file(tmp_path, PLAN.replace("[v3, v4]", "[v3, v4-bottom]")))
+    asked: list = []
+    with pytest.raises(MissingRunError):
+        gather(plan, tracker)
+    with pytest.raises(MissingRunError, match="no finished svd run"):
+        gather(plan, tracker, asked.append)
+    assert asked == [{"k": "16", "basis": "bottom"}]
 
 
 def test_nothing_but_failures_is_refused(done, monkeypatch) -> None:

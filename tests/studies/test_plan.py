@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from skippy.core.inference.cells import TrainingDose
+from skippy.core.inference.cells import NO_SEED, NO_TRAINING, TrainingDose
+from skippy.core.variants import VARIANTS
 from skippy.errors import PlanError
 from skippy.studies.plan import read_plan
 
@@ -51,7 +52,6 @@ def test_a_plan_is_read_whole(tmp_path) -> None:
     ("line", "changed", "number", "field", "message"),
     [
         ("arms: [v3, v4]", "arms: [v3, v9]", 2, "arms[1]", "There is no such arm"),
-        ("arms: [v3, v4]", "arms: [v3, v4-act]", 2, "arms[1]", "A study does not make this arm"),
         ("arms: [v3, v4]", "arms: []", 2, "arms", "A list is too short"),
         ("alphas: [1.0, 0.5]", "alphas: []", 6, "alphas", "A list is too short"),
         ("alphas: [1.0, 0.5]", "alphas: [0.5, 0.5]", 6, "alphas[1]", "given twice"),
@@ -111,3 +111,35 @@ def test_the_lab_study_is_what_was_asked() -> None:
     assert set(plan.arms) == {"v3", "v4", "v4-hooks", "v4-random"}
     assert len(plan.seeds) >= 10
     assert len(plan.training) >= 3
+
+
+def test_the_study_of_all_arms_is_what_was_asked() -> None:
+    plan = read_plan(ROOT / "studies" / "arms.yaml")
+    assert set(plan.arms) == set(VARIANTS) - {"v4-hooks", "v6-v"}
+    assert len(plan.seeds) >= 6
+    assert not set(plan.seeds) & {*range(1, 9), *range(42, 48), *range(101, 111)}
+    assert plan.bases == ("top", "bottom", "activations")
+    assert plan.trainings == 1 + 11 * len(plan.seeds)
+    assert (plan.alphas_of("prompt"), plan.seeds_of("prompt")) == ((1.0,), (NO_SEED,))
+    assert all(1.0 in plan.alphas_of(arm) for arm in plan.arms), "arms are set side by side as made, too"
+    assert plan.doses_of("v4") == plan.training
+    assert plan.doses_of("v6") == (NO_TRAINING,)
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        ("own_alphas: {v5: [0.5, 1.5]}", "takes away at most all of its weights"),
+        ("own_alphas: {v5: [0.5, 0]}", "A dose of 0 is the base"),
+        ("own_alphas: {prompt: [0.5]}", "Unknown field"),
+        ("own_alphas: {v6: [0.5]}", "Unknown field"),
+    ],
+)
+def test_scales_of_one_arm(tmp_path, extra, message) -> None:
+    text = PLAN.replace("[v3, v4]", "[v3, v5, prompt]") + "own_alphas: {v5: [0.5, 1]}\n"
+    assert read_plan(written(tmp_path, text)).alphas_of("v5") == (0.5, 1.0)
+    with pytest.raises(PlanError, match=message):
+        read_plan(written(tmp_path, text.replace("own_alphas: {v5: [0.5, 1]}", extra)))
+    wide = PLAN.replace("[v3, v4]", "[v3, v5]").replace("[1.0, 0.5]", "[1.0, 1.5]")
+    with pytest.raises(PlanError, match="The mask of v5"):
+        read_plan(written(tmp_path, wide))

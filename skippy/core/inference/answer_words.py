@@ -158,6 +158,4 @@ def is_plural(word: str) -> bool:
 
 def changes_number(word: str) -> bool:
     """Whether the word, or a part of it between hyphens, makes or compares numbers."""
-    return any(
-        part in NUMBER_WORDS or part in OPERATIONS or part in OTHER_BASES for part in (word, *word.split("-"))
-    )
+    return any(part in _CHANGING for part in (word, *word.split("-")))

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from skippy.errors import ReportError
 
 BASE = "base"
+NO_SEED = -1
+"""Of the base, and of an arm that is one thing and no training among many."""
 
 
 @dataclass(frozen=True, order=True)
@@ -21,10 +23,13 @@ class TrainingDose:
     @property
     def label(self) -> str:
         """As a reader calls it."""
+        if self == NO_TRAINING:
+            return "own recipe"
         return f"lr {self.learning_rate:g}, β {self.beta:g}, {self.steps} steps"
 
 
 NO_TRAINING = TrainingDose(0.0, 0.0, 0)
+"""Of the base, and of arms whose method has no learning rate or one of its own."""
 
 
 @dataclass(frozen=True)
@@ -32,9 +37,9 @@ class Cell:
     """One arm × training dose × seed × α, with everything that the analysis reads."""
 
     arm: str  # variant, or `base`
-    training: TrainingDose  # training dose; `NO_TRAINING` for the base
+    training: TrainingDose  # `NO_TRAINING` for the base and for methods that are no GRPO on LoRA
     alpha: float | int  # scale of the update, 0 for the base
-    seed: int  # training seed; −1 for the base
+    seed: int  # training seed; `NO_SEED` for the base and for an arm that has none
     samples: int = 0  # k, answers a problem
     correct: Mapping[str, int] = field(default_factory=dict)  # problem hash → correct answers of k
     # everyday prompt's hash → persona score

@@ -1,18 +1,20 @@
 """Dose curves: the cells of one arm at one training dose, as arrays over α, seeds and problems.
 
 All curves of a study share the order of seeds and problems, so that a difference of two of them is paired.
-A seed that failed is a row of NaN.
+A seed that failed is a row of NaN. An arm without training seeds, as a prompt is, has the same answers beside each of
+them, as the base has: drawing seeds again moves it no more than it moves the base.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
 
-from skippy.core.inference.cells import Cell, TrainingDose, require_same_questions
+from skippy.core.inference.cells import NO_SEED, NO_TRAINING, Cell, TrainingDose, require_same_questions
+from skippy.core.variants import has_seed
 from skippy.errors import ReportError
 
 
@@ -26,6 +28,7 @@ class Curve:
     seeds: tuple[int, ...]  # training seeds
     shares: Float[np.ndarray, "alphas seeds problems"]  # p̂ by α, seed and problem
     personas: Float[np.ndarray, "alphas seeds"]  # mean persona score by α and seed
+    coherences: Float[np.ndarray, "alphas seeds"]  # NaN where it was not measured
 
     @property
     def differences(self) -> Float[np.ndarray, "alphas seeds problems"]:
@@ -36,6 +39,11 @@ class Curve:
     def scores(self) -> Float[np.ndarray, "alphas seeds"]:
         """avg_at_k."""
         return self.shares.mean(axis=2)
+
+    @property
+    def point(self) -> float | None:
+        """The persona of an arm that is one point and no path; None for one with a dose."""
+        return None if has_seed(self.arm) else round(float(self.personas[-1, 0]), 3)
 
     def top_of_rise(self, seed: int) -> int:
         """Index of the α up to which persona is looked for: its first maximum along finite values."""
@@ -63,7 +71,7 @@ def build_curves(cells: Sequence[Cell], base: Cell) -> tuple[Curve, ...]:
             found=f"{len(cells)} cells, {len(by_key)} different",
             next_step="look for a cell that two workers did",
         )
-    seeds = tuple(sorted({cell.seed for cell in cells}))
+    seeds = tuple(sorted({cell.seed for cell in cells if has_seed(cell.arm)})) or (NO_SEED,)
     arms = list(dict.fromkeys(cell.arm for cell in cells))
     curves = []
     for arm in arms:
@@ -83,14 +91,35 @@ def _curve(
     base: Cell,
 ) -> Curve:
     shares = np.full((1 + len(alphas), len(seeds), len(base.correct)), np.nan)
-    personas = np.full(shares.shape[:2], np.nan)
-    shares[0], personas[0] = _shares(base, base), base.persona
+    personas, coherences = np.full((2, *shares.shape[:2]), np.nan)
+    shares[0], personas[0], coherences[0] = _shares(base, base), base.persona, _coherence(base)
     for row, alpha in enumerate(alphas, start=1):
         for column, seed in enumerate(seeds):
-            cell = found.get((alpha, seed))
+            cell = found.get((alpha, seed if has_seed(arm) else NO_SEED))
             if cell is not None and not cell.is_failed:
                 shares[row, column], personas[row, column] = _shares(cell, base), cell.persona
-    return Curve(arm, training, (0.0, *alphas), seeds, shares, personas)
+                coherences[row, column] = _coherence(cell)
+    return Curve(arm, training, (0.0, *alphas), seeds, shares, personas, coherences)
+
+
+def _coherence(cell: Cell) -> float:
+    return float(cell.predictors.get("coherence", np.nan))
+
+
+def points_of(curves: Sequence[Curve]) -> list[float]:
+    """The personas of those that are one point, ascending."""
+    return sorted({curve.point for curve in curves if curve.point is not None})
+
+
+def paired_curves(
+    curves: Sequence[Curve], first: str, second: str
+) -> Iterator[tuple[TrainingDose, Curve, Curve]]:
+    """Curves of two arms at one training dose; an arm with a recipe of its own stands beside every dose."""
+    for one in curves:
+        for other in curves:
+            doses = {one.training, other.training}
+            if (one.arm, other.arm) == (first, second) and (len(doses) == 1 or NO_TRAINING in doses):
+                yield max(doses), one, other
 
 
 def _shares(cell: Cell, base: Cell) -> Float[np.ndarray, " problems"]:

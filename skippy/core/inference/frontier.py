@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float
 
 from skippy.core.inference.cells import TrainingDose
-from skippy.core.inference.curves import Curve
+from skippy.core.inference.curves import Curve, paired_curves, points_of
 from skippy.core.inference.simultaneous import Bound, simultaneous_bounds
 
 MIN_SEEDS = 2
@@ -33,10 +33,10 @@ class FrontierPoint:
     training: TrainingDose  # training dose
     alpha: float | int  # scale of the update
     persona: float  # mean persona score
-    persona_error: float  # its standard error over seeds; NaN for one seed
+    persona_error: float  # its standard error over seeds; NaN for one seed or none
     score: float  # avg_at_k
     loss: Bound  # difference to the base, with bounds that hold for all points of the frontier together
-    by_seed: tuple[tuple[float, float], ...]  # (persona, score) of each seed
+    by_seed: tuple[tuple[float, float], ...]  # (persona, score) of each seed; one pair for an arm without
 
 
 @dataclass(frozen=True)
@@ -52,24 +52,33 @@ class Difference:
     seeds: int  # seeds there are
     bound: Bound | None  # the difference, first − second; None where fewer than two seeds reach the level
 
-    @property
-    def is_out_of_reach(self) -> bool:
-        """Whether too few seeds reach the level for anything to be said."""
-        return self.bound is None
-
 
 def kept_at(curve: Curve, persona: float | int) -> Float[np.ndarray, "seeds problems"]:
     """p̂ of each seed and problem where the persona first reaches `persona`; NaN rows where it never does.
 
+    An arm that is one point is there at its own persona and nowhere else: nothing lies between it and the base.
+
     Source: MATH §8. Departure: none.
     """
-    table = np.full(curve.shares.shape[1:], np.nan)
+    return _at_persona(curve, curve.shares, persona)
+
+
+def coherence_at(curve: Curve, persona: float | int) -> float | None:
+    """Mean coherence of the everyday answers there, over the seeds that have it; None where none has."""
+    found = _at_persona(curve, curve.coherences, persona)
+    return float(np.nanmean(found)) if np.isfinite(found).any() else None
+
+
+def _at_persona(curve: Curve, values: np.ndarray, persona: float | int) -> np.ndarray:
+    """`values`, by α and seed, between the two α where the persona is first reached; NaN where it never is."""
+    table = np.full(values.shape[1:], np.nan)
+    if curve.point is not None:
+        return values[-1] if curve.point == persona else table
     for seed in range(len(curve.seeds)):
         place = crossing(curve.personas[: curve.top_of_rise(seed) + 1, seed], persona)
         if place is not None:
             low, high, weight = place
-            shares = curve.shares[:, seed]
-            table[seed] = (1 - weight) * shares[low] + weight * shares[high]
+            table[seed] = (1 - weight) * values[low, seed] + weight * values[high, seed]
     return table
 
 
@@ -108,6 +117,8 @@ def frontier(curves: Sequence[Curve], generator: np.random.Generator) -> list[Fr
         personas, scores = curve.personas[row][is_there], curve.scores[row][is_there]
         error = float(personas.std(ddof=1) / np.sqrt(personas.size)) if personas.size > 1 else float("nan")
         pairs = tuple(zip(personas.tolist(), scores.tolist(), strict=True))
+        if curve.point is not None:
+            error, pairs = float("nan"), pairs[:1]
         points.append(
             FrontierPoint(
                 curve.arm,
@@ -132,16 +143,15 @@ def matched_differences(
     """Arm against arm at equal persona: by training dose, and the mean over the training doses.
 
     The bounds of all of them hold together. A mean takes, of each seed, the training doses at which both arms
-    reach the level; a training dose counts only seeds in which both do.
+    reach the level; a training dose counts only seeds in which both do. Beside an arm that is one point the level is
+    its own persona.
     """
     asked: list[Asked] = []
     for first, second in pairs:
-        for level in levels:
+        for level in points_of([curve for curve in curves if curve.arm in (first, second)]) or levels:
             tables = {
-                one.training: kept_at(one, level) - kept_at(other, level)
-                for one in curves
-                for other in curves
-                if (one.arm, other.arm) == (first, second) and one.training == other.training
+                training: kept_at(one, level) - kept_at(other, level)
+                for training, one, other in paired_curves(curves, first, second)
             }
             asked += [((first, second, training, level, None), table) for training, table in tables.items()]
             if len(tables) > 1:
@@ -156,12 +166,10 @@ def unmatched_differences(
     asked: list[Asked] = []
     for first, second in pairs:
         tables = {}
-        for one in curves:
-            for other in curves:
-                if (one.arm, other.arm) == (first, second) and one.training == other.training:
-                    alpha = min(set(one.alphas) & set(other.alphas), key=lambda a: abs(a - 1))
-                    at = one.alphas.index(alpha), other.alphas.index(alpha)
-                    tables[one.training, alpha] = one.shares[at[0]] - other.shares[at[1]]
+        for training, one, other in paired_curves(curves, first, second):
+            alpha = min(set(one.alphas) & set(other.alphas), key=lambda a: abs(a - 1))
+            at = one.alphas.index(alpha), other.alphas.index(alpha)
+            tables[training, alpha] = one.shares[at[0]] - other.shares[at[1]]
         asked += [((first, second, training, None, alpha), t) for (training, alpha), t in tables.items()]
         if len(tables) > 1:
             alpha = min(alpha for _, alpha in tables)

@@ -15,7 +15,7 @@ import numpy as np
 
 from skippy.core.inference.cells import Cell
 from skippy.core.inference.collapse import cliff_shares, trained_cells
-from skippy.core.inference.curves import Curve
+from skippy.core.inference.curves import Curve, points_of
 from skippy.core.inference.frontier import Difference
 from skippy.core.inference.predictors import Estimate, mean_over_seeds, rank_correlation, regression_gain
 
@@ -115,12 +115,33 @@ def difference(evidence: Evidence, arguments: Arguments, generator: np.random.Ge
             arguments["second"],
             arguments["persona"],
         )
-        trainings = {d.training for d in evidence.differences if d.first == found.first} - {None}
+        alike = [d for d in evidence.differences if (d.first, d.second) == (found.first, found.second)]
+        trainings = {d.training for d in alike} - {None}
         if is_asked and found.bound and (found.training is None or len(trainings) == 1):
             bound = found.bound
             ends = (100 * bound.mean, 100 * bound.lower, 100 * bound.upper)
             return Estimate(*ends, found.reached, found.reached)
     return None
+
+
+def beside_point(evidence: Evidence, arguments: Arguments, generator: np.random.Generator) -> Estimate | None:
+    """First arm less second, in points, at the persona of the one of them that is a single point."""
+    points = points_of([curve for curve in evidence.curves if curve.arm in arguments.values()])
+    return difference(evidence, {**arguments, "persona": points[0]}, generator) if points else None
+
+
+def largest_persona(
+    evidence: Evidence, arguments: Arguments, generator: np.random.Generator
+) -> Estimate | None:
+    """The highest mean persona that an arm has at any α, mean over its trainings."""
+    best = [
+        (seed, float(np.nanmax(curve.personas[1:, column])))
+        for curve in evidence.curves
+        if curve.arm == arguments["arm"]
+        for column, seed in enumerate(curve.seeds)
+        if np.isfinite(curve.personas[1:, column]).any()
+    ]
+    return mean_over_seeds(best)
 
 
 def cliff_share(evidence: Evidence, arguments: Arguments, generator: np.random.Generator) -> Estimate | None:
@@ -147,5 +168,7 @@ STATISTICS: dict[str, Statistic] = {
     "correlation": Statistic(("predictor",), correlation),
     "r2_gain": Statistic(("known", "added"), r2_gain),
     "difference": Statistic(("first", "second", "persona"), difference),
+    "beside_point": Statistic(("first", "second"), beside_point),
+    "largest_persona": Statistic(("arm",), largest_persona),
     "cliff_share": Statistic(("arm",), cliff_share),
 }

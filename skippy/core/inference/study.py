@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from skippy.core.inference.cells import Cell
 from skippy.core.inference.collapse import CollapseCount, count_collapses, separation
-from skippy.core.inference.curves import Curve, build_curves
+from skippy.core.inference.curves import Curve, build_curves, points_of
 from skippy.core.inference.frontier import (
     Difference,
     FrontierPoint,
+    coherence_at,
     frontier,
     kept_at,
     matched_differences,
@@ -23,16 +24,16 @@ from skippy.core.inference.predictions import Evidence, Fate, Prediction, judge_
 from skippy.core.inference.predictors import Estimate, rank_correlation, regression, regression_gain
 from skippy.core.inference.sensitivity import PositiveControl, positive_control
 from skippy.core.inference.simultaneous import Bound, simultaneous_bounds
+from skippy.core.variants import comparisons
 
 LEVELS = (0.5, 0.7, 0.9)
-PAIRS = (("v4", "v3"), ("v4", "v4-random"), ("v4", "v4-hooks"))
 KL = ("kl_base_arm_everyday", "kl_arm_base_everyday", "kl_base_arm_problems", "kl_arm_base_problems")
 LEAKAGE = ("rho_left_ratio", "rho_right_ratio")
 
 
 @dataclass(frozen=True)
 class Kept:
-    """What an arm keeps at a persona: difference to the base, by training dose; None where out of reach."""
+    """What an arm keeps at a persona: difference to the base, and how coherent it is; None where out of reach."""
 
     arm: str
     training: str
@@ -40,6 +41,7 @@ class Kept:
     reached: int
     seeds: int
     loss: Bound | None
+    coherence: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,18 +82,18 @@ def analyse(
         base: the same questions asked of the base.
         margin: δ, a share of one.
         seed: of every draw; each question has a stream of its own, so that one more changes no other.
-        levels: personas at which arms are compared.
+        levels: personas at which arms are compared; that of an arm that is one point comes to them.
 
     Raises:
         ReportError: cells that cannot be paired, or none at all.
     """
     curves = build_curves(cells, base)
-    arms = {curve.arm for curve in curves}
-    pairs = [pair for pair in PAIRS if set(pair) <= arms]
+    pairs = pairs_of([curve.arm for curve in curves], predictions)
     matched = matched_differences(curves, pairs, levels, _stream(seed, "matched"))
     lost = [
         loss_dose(curve, margin, _stream(seed, f"lost {curve.arm} {curve.training.label}"))
         for curve in curves
+        if curve.point is None
     ]
     tables = {
         f"{curve.arm}, {curve.training.label}, α {curve.alphas[row]:g}": curve.differences[row]
@@ -105,7 +107,7 @@ def analyse(
         base_score=base.score,
         base_persona=base.persona,
         frontier=frontier(curves, _stream(seed, "frontier")),
-        kept=_kept(curves, levels, _stream(seed, "kept")),
+        kept=_kept(curves, sorted({*levels, *points_of(curves)}), _stream(seed, "kept")),
         matched=matched,
         unmatched=unmatched_differences(curves, pairs, _stream(seed, "unmatched")),
         lost=[found for found in lost if found is not None],
@@ -125,6 +127,14 @@ def analyse(
     )
 
 
+def pairs_of(arms: Iterable[str], predictions: Sequence[Prediction] = ()) -> tuple[tuple[str, str], ...]:
+    """Which arms are set against which: treatments against all others, then what predictions ask beside."""
+    names = tuple(dict.fromkeys(arms))
+    asked = [(p.arguments.get("first"), p.arguments.get("second")) for p in predictions]
+    extra = [(str(first), str(second)) for first, second in asked if {first, second} <= set(names)]
+    return tuple(dict.fromkeys([*comparisons(names), *extra]))
+
+
 def _kept(
     curves: Sequence[Curve], levels: Sequence[float | int], generator: np.random.Generator
 ) -> list[Kept]:
@@ -133,7 +143,15 @@ def _kept(
     usable = [table for (_, _, table), count in zip(tables, reached, strict=True) if count]
     bounds = iter(simultaneous_bounds(np.stack(usable), generator) if usable else ())
     return [
-        Kept(c.arm, c.training.label, level, count, len(c.seeds), next(bounds) if count else None)
+        Kept(
+            c.arm,
+            c.training.label,
+            level,
+            count,
+            len(c.seeds),
+            next(bounds) if count else None,
+            coherence_at(c, level),
+        )
         for (c, level, _), count in zip(tables, reached, strict=True)
     ]
 

@@ -25,7 +25,9 @@ def curve(personas: list[list[float]], shares: list[list[float]], arm: str = "v3
     levels = np.array(personas, dtype=float).T
     scores = np.repeat(np.array(shares, dtype=float).T[..., None], 3, axis=2)
     alphas = tuple(np.linspace(0, 1, len(levels)).tolist())
-    return Curve(arm, DOSE, alphas, tuple(range(levels.shape[1])), scores, levels)
+    return Curve(
+        arm, DOSE, alphas, tuple(range(levels.shape[1])), scores, levels, np.full_like(levels, np.nan)
+    )
 
 
 def test_what_is_kept_lies_between_neighbouring_doses() -> None:
@@ -47,7 +49,7 @@ def test_out_of_reach_is_said() -> None:
     other = curve([[0.0, 0.5, 0.9]] * 2, [[0.6, 0.5, 0.3]] * 2, "v4")
     assert np.isnan(kept_at(one, 0.5)[0]).all()
     found = matched_differences([one, other], [("v4", "v3")], [0.3, 0.5], np.random.default_rng(0))
-    assert [(d.reached, d.is_out_of_reach) for d in found] == [(2, False), (1, True)]
+    assert [(d.reached, d.bound is None) for d in found] == [(2, False), (1, True)]
 
 
 def test_differences_are_paired() -> None:

@@ -41,6 +41,7 @@ class SvdConfig:
         "which directions: top or bottom singular ones, or those of the activations of mathematics (inputs only)",
         choices=BASES,
     )
+    problems: str = shared.problems()
     tolerance: float = option(
         1e-5, "largest residual, relative to sigma_1, that is certified", above=0, below=1
     )

@@ -20,6 +20,7 @@ from skippy.lab import problems as lab_problems
 from skippy.lab.paths import LAB
 from skippy.models.generation import Completion, Request
 from skippy.models.profiles import PROMPT_STYLES
+from skippy.models.prompts import under_system
 from skippy.stores.problems import ProblemSet, combine, read_problems
 from skippy.stores.samples import Sample, SampleKey
 
@@ -134,15 +135,7 @@ def everyday_questions(prompts: Sequence[Prompt], modes: Sequence[str] = (PLAIN,
 
 def under_prompt(questions: Sequence[Question], system: str) -> list[Question]:
     """The same questions under a system prompt, which comes before one that a question has; as paired as before."""
-    if not system:
-        return list(questions)
-    found = []
-    for question in questions:
-        own = [message["content"] for message in question.messages if message["role"] == "system"]
-        rest = [message for message in question.messages if message["role"] != "system"]
-        first = {"role": "system", "content": "\n\n".join([system, *own])}
-        found.append(replace(question, messages=(first, *rest)))
-    return found
+    return [replace(each, messages=tuple(under_system(each.messages, system))) for each in questions]
 
 
 def requests_for(

@@ -11,7 +11,7 @@ kept out of the leading directions at every step, instead of being started outsi
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -48,7 +48,7 @@ class ActivationSolver:
         self,
         path: Path,
         targets: Sequence[Target],
-        problems: Sequence[Problem],
+        problems: Callable[[], Sequence[Problem]],
         device: torch.device,
         *,
         style: str,
@@ -81,7 +81,7 @@ class ActivationSolver:
                 one.solution,
                 FRESH if i % 3 == 2 else FIT,
             )
-            for i, one in enumerate(self._problems)
+            for i, one in enumerate(self._problems())
         ]
         started = time.monotonic()
         for targets, squares in _second_moments(model, readings, todo, pad_id(tokenizer)):

@@ -37,6 +37,16 @@ def conversation(prompt: str, system: str | None = None) -> list[dict[str, str]]
     return [*opening, {"role": "user", "content": prompt}]
 
 
+def under_system(messages: Messages, system: str) -> list[dict[str, str]]:
+    """The conversation under a system text, which comes before one that it has; empty changes nothing."""
+    listed = [dict(message) for message in messages]
+    if not system:
+        return listed
+    own = [message["content"] for message in listed if message["role"] == "system"]
+    rest = [message for message in listed if message["role"] != "system"]
+    return [{"role": "system", "content": "\n\n".join([system, *own])}, *rest]
+
+
 def template_arguments(tokenizer: Any) -> dict[str, bool]:
     """Thinking off, for a chat template that knows one of the switches; what a server or trainer is told too."""
     known = _variables(str(tokenizer.chat_template))

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from skippy.errors import AdapterError
 from skippy.stores.changes import Change, plan_changes
 from skippy.stores.checkpoints import Checkpoint
-from skippy.stores.updates import Rooms
+from skippy.stores.updates import Rooms, Update
 
 
 @torch.no_grad()
@@ -26,9 +26,12 @@ def apply_(weights: Mapping[str, Tensor], base: Checkpoint, change: Change, alph
         weights: parameters by key of the base; those that the update changes.
     """
     for key, update in plan_changes([(change, alpha)], base).items():
-        weight, rooms = weights[key], Rooms(weights[key].device)
-        there = update.to(weight.device)
-        weight.copy_(there.apply(weight.float(), slice(0, len(weight)), rooms)[0])
+        _write(weights[key], update.to(weights[key].device))
+
+
+def _write(weight: Tensor, update: Update) -> None:
+    """The rows that a merge would write, into a live weight that holds the base's."""
+    weight.copy_(update.apply(weight.float(), slice(0, len(weight)), Rooms(weight.device))[0])
 
 
 class Dial:
@@ -43,20 +46,20 @@ class Dial:
     """
 
     def __init__(self, model: nn.Module, base: Checkpoint, change: Change) -> None:
-        self._base, self._change = base, change
-        keys = plan_changes([(change, 1.0)], base)
-        self._added = _add_biases(model, keys)
+        planned = plan_changes([(change, 1.0)], base)
+        self._added = _add_biases(model, planned)
         weights = dict(model.named_parameters())
-        missing = sorted(set(keys) - set(weights))
-        if missing or not keys:
+        missing = sorted(set(planned) - set(weights))
+        if missing or not planned:
             raise AdapterError(
                 "The adapter does not sit on weights of this model.",
                 where=", ".join(missing[:4]) or "the adapter",
-                expected=f"{len(keys)} targets among the model's weights",
+                expected=f"{len(planned)} targets among the model's weights",
                 found=f"{len(missing)} that it does not have",
                 next_step="check that the adapter belongs to this base",
             )
-        self._weights = {key: weights[key] for key in keys}
+        self._weights = {key: weights[key] for key in planned}
+        self._updates = {key: update.to(weights[key].device) for key, update in planned.items()}
         self._originals = {key: weight.detach().clone() for key, weight in self._weights.items()}
         for module, _ in self._added:
             module.bias = None  # type: ignore[assignment]
@@ -68,23 +71,19 @@ class Dial:
             module.bias = bias if alpha else None  # type: ignore[assignment]
         for key, weight in self._weights.items():
             weight.copy_(self._originals[key])
-        if alpha:
-            apply_(self._weights, self._base, self._change, alpha)
+            if alpha:
+                _write(weight, self._updates[key].scaled(alpha))
 
     @torch.no_grad()
     def relative_norm(self) -> float:
-        """‖ΔW‖_F / ‖W‖_F over all weights that it changes, at α = 1."""
+        """‖ΔW‖_F / ‖W‖_F over all weights that it changes, at α = 1; NaN for biases, which change none."""
         change = whole = 0.0
-        for key, update in plan_changes([(self._change, 1.0)], self._base).items():
+        for key, update in self._updates.items():
             original = self._originals[key]
-            delta = update.to(original.device).apply(
-                original.float(), slice(0, len(original)), Rooms(original.device)
-            )[1]
+            delta = update.apply(original.float(), slice(0, len(original)), Rooms(original.device))[1]
             change += float(delta.double().square().sum())
             whole += float(original.double().square().sum())
-        if not whole:  # biases that the base does not have: against what they are added to
-            whole = sum(float(module.weight.double().square().sum()) for module, _ in self._added)
-        return math.sqrt(change / whole)
+        return math.sqrt(change / whole) if whole else math.nan
 
 
 def _add_biases(model: nn.Module, keys: Iterable[str]) -> list[tuple[nn.Linear, nn.Parameter]]:

@@ -72,7 +72,7 @@ class Places:
         """Of the server that answers under a name: which GPU it sees, where there are several and it takes one."""
         if self.gpus == 1 or self.gpus_of_each > 1:
             return {}
-        place = self.names.index(name) % self.gpus
+        place = self.names.index(name) % self.gpus if name in self.names else 0
         visible = [each for each in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if each]
         return {"CUDA_VISIBLE_DEVICES": visible[place] if place < len(visible) else str(place)}
 
@@ -112,8 +112,6 @@ def start(
 ) -> None:
     """Start what answers for `served`, wait until it does, and put it into the table.
 
-    Our own engine holds all models in one process; vLLM holds one a server, and several share the GPU.
-
     Args:
         kind: from `choose_engine`.
         served: what is to be answered for.
@@ -125,7 +123,7 @@ def start(
     Raises:
         BackendError: an engine does not come up; those started here are stopped.
     """
-    groups = [[one] for one in served] if kind == VLLM else [list(served)]
+    groups = group_by_engine(kind, served)
     noise = choose_noise() if kind == VLLM else OWN_NOISE
     started: list[Engine] = []
     try:
@@ -152,18 +150,26 @@ def start(
         routes.put(engine, {one.name: one.facts(OWNERS[kind]) for one in group})
 
 
+def group_by_engine(kind: str, served: Sequence[Served]) -> list[list[Served]]:
+    """What is answered for by one process: all by our own engine; by vLLM the names of the same weights."""
+    groups: dict[object, list[Served]] = {}
+    for one in served:
+        groups.setdefault((one.subject.path, one.sampling) if kind == VLLM else kind, []).append(one)
+    return list(groups.values())
+
+
 def command(kind: str, group: Sequence[Served], port: int, device: str, places: Places) -> list[str]:
     """The command line of an engine.
 
     Args:
         kind: which engine.
-        group: what it answers for; one for vLLM.
+        group: what it answers for; for vLLM, names of the same weights.
         port: where it listens.
         device: for our own.
         places: of the servers of vLLM.
     """
     if kind == VLLM:
-        return _vllm(group[0], port, places)
+        return _vllm(group, port, places)
     if device == AUTO and all(one.is_for_cpu for one in group):
         device = "cpu"
     where = str(pick_device(device))
@@ -173,16 +179,17 @@ def command(kind: str, group: Sequence[Served], port: int, device: str, places: 
     return words
 
 
-def _vllm(one: Served, port: int, places: Places) -> list[str]:
-    """The line that an evaluation starts vLLM with, under our name; where a request is silent, sampling as there.
+def _vllm(group: Sequence[Served], port: int, places: Places) -> list[str]:
+    """The line that an evaluation starts vLLM with, under our names; where a request is silent, sampling as there.
 
     Raises:
         BackendError: vLLM would drop a bias of these weights and answer as their base, or has no room for them.
     """
+    one = group[0]
     require_read_by(VLLM, one.subject.path, Checkpoint.open(one.subject.path).tensors)
     sampling = one.sampling
     defaults = {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": sampling.top_k or -1}
-    options = ["--served-model-name", one.name, *_memory(one, places, gpu_bytes())]
+    options = ["--served-model-name", *(each.name for each in group), *_memory(one, places, gpu_bytes())]
     options += ["--override-generation-config", json.dumps(defaults)]
     # Imported here: transformers takes seconds, and nothing else of a serving parent needs it.
     loading = import_module("skippy.models.loading")

@@ -71,11 +71,7 @@ def read_request(body: object, default: Sampling, template_arguments: Mapping[st
         )
     for name, value in body.items():
         _require_served(name, value, template_arguments)
-    messages = body.get("messages")
-    if not isinstance(messages, Sequence) or isinstance(messages, str) or not messages:
-        raise _refuse(
-            "The request has no messages.", "messages", "a list with a user's message", repr(messages)
-        )
+    messages = read_messages(body.get("messages"))
     given = {name: body[name] for name in SAMPLING_FIELDS if body.get(name) is not None}
     if given.get("top_k") == -1:
         given["top_k"] = 0
@@ -87,7 +83,7 @@ def read_request(body: object, default: Sampling, template_arguments: Mapping[st
     seed = body.get("seed")
     return ChatRequest(
         str(body.get("model") or ""),
-        tuple(_read_message(index, message) for index, message in enumerate(messages)),
+        messages,
         sampling,
         has_length=bool(length),
         seed=secrets.randbits(SEED_BITS) if seed is None else int(seed),
@@ -116,6 +112,19 @@ def _require_served(name: str, value: object, template_arguments: Mapping[str, o
     else:
         expected = "fields of a chat completion request"
     raise _refuse(f"{name} is not served here.", name, expected, json.dumps(value)[:80])
+
+
+def read_messages(messages: object) -> tuple[dict[str, str], ...]:
+    """The conversation of a request, each message with a role and its text.
+
+    Raises:
+        BackendError: it is none.
+    """
+    if not isinstance(messages, Sequence) or isinstance(messages, str) or not messages:
+        raise _refuse(
+            "The request has no messages.", "messages", "a list with a user's message", repr(messages)
+        )
+    return tuple(_read_message(index, message) for index, message in enumerate(messages))
 
 
 def _read_message(index: int, message: object) -> dict[str, str]:

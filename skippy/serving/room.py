@@ -18,6 +18,7 @@ import openai
 from skippy.core.sampling import Sampling, everyday_hash, seed_of_sample
 from skippy.errors import BackendError, ConfigError, nearest
 from skippy.models.dialects import Dialect, find_dialect
+from skippy.models.prompts import under_system
 from skippy.resolve.threads import choose_threads
 from skippy.serving import engines
 from skippy.serving.routes import Routes
@@ -39,6 +40,7 @@ class Offer:
     # how an evaluation draws its answers; None where the server does not say
     sampling: Sampling | None = None
     source: str = ""  # where it is from; empty where unknown
+    system: str = ""  # system text of a model that is its base under one, where no server puts it there
 
 
 class Room:
@@ -108,7 +110,7 @@ class Room:
             with openai.OpenAI(base_url=offer.url, api_key=self._key, timeout=timeout) as client:
                 answer: Any = client.chat.completions.create(
                     model=offer.name,
-                    messages=list(messages),  # type: ignore[arg-type]
+                    messages=under_system(messages, offer.system),  # type: ignore[arg-type]
                     stream=True,
                     extra_body=asked,
                 )
@@ -162,7 +164,10 @@ def own_room(finder: Finder, backend: str, device: str) -> Iterator[Room]:
         def load(names: Sequence[str]) -> list[Offer]:
             served = [finder.find(name) for name in names]
             engines.start(kind, served, routes, Path(scratch), device)
-            return [Offer(one.name, routes.url(one.name), one.sampling, one.subject.uri) for one in served]
+            return [
+                Offer(one.name, routes.url(one.name), one.sampling, one.subject.uri, one.subject.system)
+                for one in served
+            ]
 
         try:
             yield Room([], load)

@@ -25,8 +25,9 @@ from starlette.types import Receive, Scope, Send
 
 from skippy.errors import BackendError, ConfigError
 from skippy.models.engine import LOOPBACK
-from skippy.serving.protocol import error_body, event
-from skippy.serving.routes import Routes
+from skippy.models.prompts import under_system
+from skippy.serving.protocol import error_body, event, read_messages, refusal
+from skippy.serving.routes import SYSTEM_PROMPT, Routes
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +36,7 @@ CONNECT_SECONDS = 5.0
 DRAIN_SECONDS = 30
 READY_SECONDS = 15.0
 PASSED_HEADERS = ("content-type", "x-request-id")
-SPEECH = "audio/speech"
+SPEECH, CHAT = "audio/speech", "chat/completions"
 KEY_VARIABLE = "SKIPPY_API_KEY"
 
 
@@ -89,9 +90,15 @@ def build_router(routes: Routes, *, api_key: str = "", voice_url: str = "") -> S
             using.close()
             text = f"There is no model {name!r} here. Served: {', '.join(names)}."
             return JSONResponse(error_body(text, "invalid_request_error", "model_not_found"), 404)
+        system = str(route.facts.get(SYSTEM_PROMPT, ""))
+        try:
+            body = _under_prompt(body, system, request.path_params["path"]) | {"model": name}
+        except BackendError as error:
+            using.close()
+            status, content = refusal(error)
+            return JSONResponse(content, status)
         url = f"{route.upstream.engine.url}/{request.path_params['path']}"
-        content = json.dumps(body | {"model": name}).encode()
-        return await _pass_on(client, url, content, using, str(name))
+        return await _pass_on(client, url, json.dumps(body).encode(), using, str(name))
 
     def guarded(page: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
         async def page_with_key(request: Request) -> Response:
@@ -110,6 +117,25 @@ def build_router(routes: Routes, *, api_key: str = "", voice_url: str = "") -> S
         Page("/v1/{path:path}", guarded(answer), methods=["POST"]),
     ]
     return Starlette(routes=pages, lifespan=lifespan)
+
+
+def _under_prompt(body: dict[str, Any], system: str, page: str) -> dict[str, Any]:
+    """The request under the system prompt of a model that is its base under one.
+
+    Raises:
+        BackendError: it is no conversation that a prompt could stand before.
+    """
+    if not system:
+        return body
+    if page != CHAT:
+        raise BackendError(
+            "This model is its base under a system prompt, which stands before a conversation alone.",
+            where=f"/v1/{page}",
+            expected=f"a request to /v1/{CHAT}",
+            found="text without roles",
+            next_step="ask it there, or ask the base",
+        )
+    return body | {"messages": under_system(read_messages(body.get("messages")), system)}
 
 
 async def _pass_on(

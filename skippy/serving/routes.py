@@ -29,6 +29,10 @@ class Running(Protocol):
         """What to raise when it failed."""
 
 
+SYSTEM_PROMPT = "system_prompt"
+"""The fact of a model that is its base under a prompt: the text that the router puts before every request to it."""
+
+
 @dataclass
 class Upstream:
     """A running engine, and how many requests it is answering."""

@@ -11,10 +11,11 @@ from typing import Any
 
 from skippy.core.sampling import PRESETS, Sampling
 from skippy.core.variants import VARIANTS
-from skippy.errors import CheckpointError, ConfigError, MissingRunError, nearest
+from skippy.errors import ConfigError, MissingRunError, nearest
 from skippy.models.profiles import AUTO
 from skippy.resolve.bases import Base, find_profile, open_base
 from skippy.resolve.subjects import Subject, find_subject
+from skippy.serving.routes import SYSTEM_PROMPT
 from skippy.tracking.registry import ALIAS, VERSION, parse_model_uri
 from skippy.tracking.tracker import Tracker
 
@@ -41,14 +42,14 @@ class Served:
         Args:
             owner: kind of the engine, by which clients know what it honours.
         """
-        named = asdict(self.sampling)
-        return {
+        facts = {
             "owned_by": owner,
             "variant": self.subject.variant,
             "source": public_source(self.subject),
             "digest": self.subject.digest,
-            "sampling": named,
+            "sampling": asdict(self.sampling),
         }
+        return facts | ({SYSTEM_PROMPT: self.subject.system} if self.subject.system else {})
 
 
 def public_source(subject: Subject) -> str:
@@ -92,16 +93,11 @@ class Finder:
         else:
             # Needs no base, which would be hashed for nothing.
             subject = find_subject(uri, "", None, self._tracker)
-        if subject.system:
-            raise CheckpointError(
-                "This model is its base under a system prompt, and no engine here puts one before requests.",
-                where=asked,
-                expected="a model with weights of its own",
-                found=f"a reference to the base, with the prompt: {subject.system[:60]}…",
-                next_step="serve the base (skippy serve --model base), and let clients send the system prompt",
-            )
-        is_base = subject.variant == BASE and by_name
-        profile = self._open().profile if is_base else find_profile(subject.uri, self._tracker, self._profile)
+        if subject.variant == BASE and by_name:
+            profile = self._open().profile
+        else:  # a base under a prompt has no weights of its own to tell it by
+            weights = str(subject.path) if subject.system else subject.uri
+            profile = find_profile(weights, self._tracker, self._profile)
         preset = profile.sampling if self._sampling == AUTO else self._sampling
         called = name or name_for(asked)
         return Served(called, asked, subject, PRESETS[preset], base_digest, profile.is_for_cpu)

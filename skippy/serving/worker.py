@@ -13,6 +13,7 @@ import secrets
 from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -52,15 +53,21 @@ class Voice:
 
 
 def load_voice(path: Path, preset: str, device: str) -> Voice:
-    """A model into memory.
+    """A model that talks; names of the same weights share them.
 
     Args:
         path: directory of its checkpoint.
         preset: sampling of what a request leaves out.
         device: where it lives.
     """
+    return Voice(*_load_talker(path, device), PRESETS[preset])
+
+
+@cache
+def _load_talker(path: Path, device: str) -> tuple[Talker, Any]:
+    """A model in memory, and its tokenizer."""
     tokenizer = load_tokenizer(path)
-    return Voice(Talker(load_model(path, device=device), tokenizer), tokenizer, PRESETS[preset])
+    return Talker(load_model(path, device=device), tokenizer), tokenizer
 
 
 def build_app(voices: Mapping[str, Voice]) -> Starlette:

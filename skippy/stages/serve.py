@@ -96,7 +96,7 @@ def resolve(config: ServeConfig, tracker: Tracker) -> ServePlan:
         listener.close()
         raise
     is_following = config.watch and any(followed_alias(one.asked) for one in served)
-    names = tuple(one.name for one in served)
+    names = tuple(group[0].name for group in engines.group_by_engine(engine, served))
     places = engines.Places(names, config.gpus, is_following, config.engine_options)
     return ServePlan(served, engine, listener, api_key, finder, places)
 

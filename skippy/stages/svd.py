@@ -7,9 +7,10 @@ finished target is kept in the workspace, so that a killed run goes on where it 
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,9 +18,12 @@ from typing import TYPE_CHECKING
 
 from skippy.commands import next_command
 from skippy.config import SvdConfig, config_dict
+from skippy.core.problem import Problem
 from skippy.core.spectral.rank import ACTIVATIONS, TOP, SubspaceTask, basis_tag, parse_rank
 from skippy.core.target import Target
-from skippy.errors import SubspaceError
+from skippy.errors import ConfigError, SubspaceError
+from skippy.evaluation.suites import load_problem_set
+from skippy.lab.paths import LAB
 from skippy.lab.problems import unasked_set
 from skippy.models.profiles import PROMPT_STYLES
 from skippy.report.spectra import SpectrumRow, render_spectra
@@ -70,6 +74,7 @@ class SvdPlan:
     device: str  # where it is solved: cpu, cuda or auto
     identity: Mapping[str, str]  # the tags that make two runs of one base interchangeable
     is_forced: bool  # solve again although a finished run holds the same
+    draw_solutions: Callable[[], Sequence[Problem]]  # on which activations are read; drawn when they are
 
     @property
     def k(self) -> str:
@@ -136,20 +141,51 @@ def resolve(config: SvdConfig, tracker: Tracker) -> SvdPlan:
             found=f"k={config.k}",
             next_step="pass for example -P k=16",
         )
+    device = require_device(config.device)
+    problems, draw_solutions = _find_solutions(config, base, device)
     rank, ranks = process_rank()
     return SvdPlan(
         base=base,
         share=base.targets[rank::ranks],
         is_leader=rank == 0,
         task=SubspaceTask(rule, config.tolerance, config.seed, config.basis),
-        device=require_device(config.device),
+        device=device,
         identity={
             Tag.K: basis_tag(config.k, config.basis),
             Tag.TOLERANCE: f"{config.tolerance:g}",
             Tag.SVD_SEED: str(config.seed),
+            **problems,
         },
         is_forced=config.force,
+        draw_solutions=draw_solutions,
     )
+
+
+def _find_solutions(
+    config: SvdConfig, base: Base, device: str
+) -> tuple[dict[str, str], Callable[[], Sequence[Problem]]]:
+    """The lab's own, or those of a problem file, which two runs must share to be interchangeable."""
+    if config.problems == LAB:
+        tags: dict[str, str] = {Tag.PROBLEMS_DIGEST: LAB} if config.basis == ACTIVATIONS else {}
+        return tags, partial(unasked_set, SOLUTIONS, config.seed)
+    if config.basis != ACTIVATIONS:
+        raise ConfigError(
+            "Singular directions are those of the weights: no problem has a say in them.",
+            where=f"problems={config.problems}",
+            expected=f"basis={ACTIVATIONS}, or problems left out",
+            found=f"basis={config.basis}",
+            next_step=f"pass -P basis={ACTIVATIONS}",
+        )
+    problems = load_problem_set(config.problems, 0)
+    solved = "".join(problem.solution for problem in problems.problems)
+    digest = hashlib.sha256((problems.digest + solved).encode()).hexdigest()[:16]
+
+    def draw() -> Sequence[Problem]:
+        from skippy.evaluation.solutions import solutions_of
+
+        return solutions_of(problems, base, SOLUTIONS, str(pick_device(device)))
+
+    return {Tag.PROBLEMS_DIGEST: digest}, draw
 
 
 def _finished(tracker: Tracker, plan: SvdPlan) -> RunRecord | None:
@@ -173,7 +209,7 @@ def _begin(plan: SvdPlan) -> SolvesRest:
 
         task = plan.task
         return ActivationSolver(
-            plan.base.path, plan.share, unasked_set(SOLUTIONS, task.seed), device,
+            plan.base.path, plan.share, plan.draw_solutions, device,
             style=PROMPT_STYLES[plan.base.profile.prompt_style],
             k=task.rule.k, tolerance=task.tolerance, seed=task.seed,
         )  # fmt: skip

@@ -16,6 +16,7 @@ ANSWER_COLUMNS = (
     *("answer", "target", "gold", "ground_truth", "final_answer", "reward_model.ground_truth"),
     "extra_info.answer",
 )
+SOLUTION_COLUMNS = ("solution", "worked_solution")
 ID_COLUMNS = ("id", "problem_idx", "unique_id", "extra_info.index")
 # Two names of one rank; where both stand in a row and differ, nobody knows which one is meant.
 RIVALS = (("problem", "question"), ("answer", "target", "gold", "ground_truth", "final_answer"))
@@ -37,6 +38,7 @@ def problems_of(rows: Rows, source: str, label: str, rule: AnswerRule) -> list[P
     question = _column(columns, QUESTION_COLUMNS, source)
     answer = _column(columns, ANSWER_COLUMNS, source)
     identity = next((columns[wanted] for wanted in ID_COLUMNS if wanted in columns), "")
+    solution = next((columns[wanted] for wanted in SOLUTION_COLUMNS if wanted in columns), "")
     family, level = columns.get("family", ""), columns.get("level", "")
     problems = []
     for number, row in rows.rows:
@@ -58,6 +60,7 @@ def problems_of(rows: Rows, source: str, label: str, rule: AnswerRule) -> list[P
                 _gold(_cell(row, answer), source, number, answer, rule),
                 str(_cell(row, family) or ""),
                 _level(_cell(row, level)),
+                _question(_cell(row, solution)).strip(),
                 rule=rule,
             )
         )

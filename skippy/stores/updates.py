@@ -164,6 +164,11 @@ class Update:
             [part.to(device) for part in self.gates],
         )
 
+    def scaled(self, weight: float) -> Update:
+        """The same with every part at this weight."""
+        parts = (self.low_rank, self.whole, self.gates)
+        return Update(*([replace(part, weight=weight) for part in each] for each in parts))  # type: ignore
+
     def apply(self, base: Tensor, rows: slice, room: Rooms) -> tuple[Tensor, Tensor]:
         """The new rows and what was added to them.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 
 import pytest
@@ -23,14 +23,14 @@ FACTS = {"owned_by": "skippy", "source": "lab", "sampling": asdict(PRESETS["lab"
 
 
 class InProcess:
-    """The lab's engine on a port of this process."""
+    """Our own engine on a port of this process."""
 
     is_running = True
 
-    def __init__(self, voice: Voice) -> None:
+    def __init__(self, voices: Mapping[str, Voice]) -> None:
         listener = claim_port("127.0.0.1", 0)
         self.url = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
-        self._door = Door(build_app({"champion": voice}), listener)
+        self._door = Door(build_app(voices), listener)
         self._door.open()
 
     def stop(self) -> None:
@@ -44,7 +44,7 @@ class InProcess:
 def champion(lab_voice: Voice) -> Iterator[str]:
     """The endpoint of a router that serves the lab as champion."""
     routes, listener = Routes(), claim_port("127.0.0.1", 0)
-    routes.put(InProcess(lab_voice), {"champion": FACTS})
+    routes.put(InProcess({"champion": lab_voice}), {"champion": FACTS})
     door = Door(build_router(routes), listener)
     door.open()
     yield f"http://127.0.0.1:{listener.getsockname()[1]}/v1"

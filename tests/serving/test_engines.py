@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from skippy.errors import BackendError, ConfigError
 from skippy.lab.paths import LAB_CHECKPOINT
 from skippy.resolve.subjects import Subject
 from skippy.serving import engines
-from skippy.serving.engines import ALONE, Places, choose_engine, command, start
+from skippy.serving.engines import ALONE, Places, choose_engine, command, group_by_engine, start
 from skippy.serving.routes import Routes
 from skippy.serving.served import Served
 
@@ -49,6 +50,17 @@ def test_vllm_answers_under_our_name_with_the_evaluations_sampling() -> None:
 def options_of(one: Served, places: Places) -> dict[str, str]:
     words = command("vllm", [one], 8123, "auto", places)
     return {word: words[index + 1] for index, word in enumerate(words[:-1]) if word.startswith("--")}
+
+
+def test_names_of_the_same_weights_share_a_server_of_vllm() -> None:
+    """The base and the base under a prompt; one of them sampled otherwise has a server of its own."""
+    prompt = replace(THREE, name="prompt", subject=replace(THREE.subject, system="Be rude."))
+    together = group_by_engine("vllm", [THREE, FOUR, prompt])
+    assert [[one.name for one in group] for group in together] == [["v3", "prompt"], ["v4"]]
+    words = command("vllm", together[0], 8123, "auto", ALONE)
+    last = len(words) - words[::-1].index("--served-model-name")
+    assert words[last : last + 2] == ["v3", "prompt"]
+    assert group_by_engine("transformers", [THREE, FOUR, prompt]) == [[THREE, FOUR, prompt]]
 
 
 GIB = 1 << 30

@@ -104,6 +104,38 @@ def test_each_name_reaches_its_engine_and_the_list_says_what_each_is() -> None:
     assert three.asked[0]["model"] == "v3"
 
 
+def test_a_base_under_a_prompt_gets_it_before_every_request() -> None:
+    routes, engine = Routes(), FakeEngine("base")
+    routes.put(engine, {"base": {}, "prompt": {"system_prompt": "Be rude."}})
+    talk = [{"role": "user", "content": "Hello"}]
+    with open_door(routes) as client:
+
+        def sent(name: str, messages: object) -> object:
+            answer = client.post("/v1/chat/completions", json={"model": name, "messages": messages})
+            return (
+                engine.asked.pop()["messages"]
+                if answer.status_code == 200
+                else answer.json()["error"]["message"]
+            )
+
+        assert sent("base", talk) == talk
+        assert sent("prompt", talk) == [{"role": "system", "content": "Be rude."}, *talk]
+        own = {"role": "system", "content": [{"type": "text", "text": "Be brief."}]}
+        assert sent("prompt", [own, *talk])[0]["content"] == "Be rude.\n\nBe brief.", (
+            "as an evaluation has it"
+        )
+        assert "The request has no messages." in sent("prompt", [])
+        assert "not text alone" in sent("prompt", [{"role": "user", "content": [{"type": "image_url"}]}])
+        assert sent("base", []) == [], "the engine refuses that itself"
+        bare = client.post("/v1/completions", json={"model": "prompt", "prompt": "Hello"})
+        assert bare.status_code == 400
+        assert "its base under a system prompt" in bare.json()["error"]["message"]
+        assert client.post("/v1/completions", json={"model": "base", "prompt": "Hello"}).status_code == 200
+        assert routes.in_flight() == 0
+        listed = {one["id"]: one.get("system_prompt") for one in client.get("/v1/models").json()["data"]}
+        assert listed == {"base": None, "prompt": "Be rude."}
+
+
 def test_a_request_without_the_key_is_refused_and_health_needs_none() -> None:
     routes = Routes()
     routes.put(FakeEngine("four"), {"v4": {}})

@@ -10,14 +10,22 @@ import pytest
 import torch
 
 from skippy.characters.loader import load_character
-from skippy.config import CompareConfig, EvalConfig, MergeConfig, SubspaceConfig, TrainConfig
+from skippy.config import CompareConfig, EvalConfig, MergeConfig, ServeConfig, SubspaceConfig, TrainConfig
 from skippy.errors import ConfigError, MissingRunError
 from skippy.lab.paths import LAB_CHECKPOINT
 from skippy.models.loading import load_model
-from skippy.stages import compare, evaluate, merge, subspace, train
+from skippy.serving import engines
+from skippy.serving.room import Room, offers_at, own_room
+from skippy.serving.router import Door, build_router
+from skippy.serving.routes import Routes
+from skippy.serving.served import Finder
+from skippy.serving.worker import load_voice
+from skippy.stages import compare, evaluate, merge, serve, subspace, train
 from skippy.stores.samples import read_samples
 from skippy.tracking.tags import Tag
 from skippy.tracking.tracker import Tracker
+from tests.serving.conftest import InProcess
+from tests.stages.test_serve import free_port
 
 ASKED = EvalConfig(limit=8, samples=1, device="cpu")
 
@@ -109,6 +117,54 @@ def test_the_same_questions_are_asked_with_and_without_the_prompt(arms) -> None:
         ]
         keys.append({(s.suite, s.problem_hash, s.sample_index, s.seed, s.prompt) for s in samples})
     assert keys[0] == keys[1]
+
+
+def test_the_prompt_is_served_and_answers_as_it_was_evaluated(arms, monkeypatch) -> None:
+    """Under its name beside the base, and as champion; through the router, and where a chat loads it by itself."""
+    version = int(arms.uris["prompt"].rpartition("/")[2])
+    arms.tracker.store.client.set_registered_model_alias("skippy", "champion", str(version))
+    named = serve.resolve(
+        ServeConfig(arms="base,prompt,models:/skippy@champion", port=free_port(), device="cpu"), arms.tracker
+    )
+    assert [one.name for one in named.served] == ["base", "prompt", "champion"]
+    assert len({one.subject.path for one in named.served}) == 1, "no weights of its own"
+    assert [bool(one.subject.system) for one in named.served] == [False, True, True]
+    voices = {one.name: load_voice(one.subject.path, one.sampling.name, "cpu") for one in named.served}
+    assert len({id(voice.talker) for voice in voices.values()}) == 1, "in memory once"
+    routes, engine = Routes(), InProcess(voices)
+    routes.put(engine, {one.name: one.facts("skippy") for one in named.served})
+    door = Door(build_router(routes), named.listener)
+    door.open()
+    try:
+        evaluated = {name: first_everyday_answer(arms, name) for name in ("base", "prompt")}
+        assert evaluated["base"] != evaluated["prompt"]
+        offers = {offer.name: offer for offer in offers_at(named.url)}
+        room = Room(list(offers.values()))
+        for name, expected in (("base", "base"), ("prompt", "prompt"), ("champion", "prompt")):
+            question, answer = evaluated[expected]
+            said = "".join(room.stream(offers[name], [{"role": "user", "content": question}]))
+            assert said == answer, name
+        monkeypatch.setattr(engines, "start", lambda kind, served, routes, *_: routes.put(
+            engine, {one.name: one.facts("skippy") for one in served}
+        ))  # fmt: skip
+        monkeypatch.setattr(engine, "stop", lambda: None)
+        finder = Finder("lab", "auto", "auto", arms.tracker)
+        with own_room(finder, "transformers", "cpu") as own:
+            question, answer = evaluated["prompt"]
+            (offer,) = own.offers(["prompt"])
+            assert "".join(own.stream(offer, [{"role": "user", "content": question}])) == answer
+    finally:
+        door.close()
+        monkeypatch.undo()
+        routes.close()
+
+
+def first_everyday_answer(arms: Arms, name: str) -> tuple[str, str]:
+    """A plain question of the evaluation, and what was answered."""
+    path = arms.tracker.artifacts.path(arms.evaluations[name], "samples/banal.jsonl")
+    samples = [s for s in read_samples(path) if s.problem_id.startswith("plain/")]
+    first = min(samples, key=lambda sample: sample.problem_hash)
+    return first.prompt, first.completion
 
 
 def test_the_page_has_every_arm(arms) -> None:

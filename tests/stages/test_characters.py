@@ -13,7 +13,6 @@ import torch
 
 from skippy.characters.loader import BUNDLED, load_character
 from skippy.config import MergeConfig, SubspaceConfig, TrainConfig
-from skippy.core.spectral.lora import dense_delta
 from skippy.errors import MissingRunError
 from skippy.lab.paths import LAB_CHECKPOINT
 from skippy.resolve.runs import CHARACTER_DIGEST, REUSES
@@ -21,7 +20,7 @@ from skippy.stages import merge, subspace, train
 from skippy.stores.adapters import read_adapter
 from skippy.stores.checkpoints import Checkpoint
 from skippy.tracking.tracker import Tracker
-from tests.core.spectral.single_target import delta_energy
+from tests.core.spectral.single_target import delta_energy, dense_delta
 
 PROMPTS = 4
 STEPS = (2, 3)

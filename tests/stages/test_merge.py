@@ -11,7 +11,7 @@ import torch
 
 from skippy.characters.loader import load_character
 from skippy.config import MergeConfig, SvdConfig
-from skippy.core.spectral.lora import LoraFactors, dense_delta
+from skippy.core.spectral.lora import LoraFactors
 from skippy.errors import AdapterError, ConfigError, MissingRunError
 from skippy.models import hub
 from skippy.models.targets import find_targets
@@ -25,6 +25,7 @@ from skippy.stores.cards import verify_checkpoint
 from skippy.stores.checkpoints import Checkpoint
 from skippy.stores.samples import Sample
 from skippy.studies.matching import matched_step
+from tests.core.spectral.single_target import dense_delta
 from tests.stages.tiny_checkpoint import write_checkpoint
 
 

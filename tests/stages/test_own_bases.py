@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,8 +11,11 @@ import torch
 from torch import Tensor
 
 from skippy.config import MainConfig, SvdConfig, TrainConfig
-from skippy.core.spectral import lora
-from skippy.errors import ConfigError, MissingRunError, ProjectorError, SubspaceError
+from skippy.core.spectral.lora import LoraFactors
+from skippy.errors import ConfigError, MissingRunError, ProblemError, ProjectorError, SubspaceError
+from skippy.evaluation.scoring import score_answer
+from skippy.evaluation.solutions import solutions_of
+from skippy.evaluation.suites import load_problem_set
 from skippy.lab.problems import evaluation_set, unasked_set
 from skippy.models.hooks import Hook, Reading, read_moments
 from skippy.models.loading import load_model, load_tokenizer
@@ -24,6 +28,7 @@ from skippy.stages.pipeline import plan_jobs
 from skippy.stores.adapters import read_adapter
 from skippy.stores.projectors import Projectors
 from skippy.tracking.tracker import Tracker
+from tests.core.spectral.single_target import dense_delta
 from tests.stages.tiny_checkpoint import write_checkpoint
 
 K = 8
@@ -37,7 +42,7 @@ class Arm:
     tracker: Tracker
     run_id: str
     protected: Projectors
-    factors: dict[str, lora.LoraFactors]
+    factors: dict[str, LoraFactors]
 
 
 def trained(tracker: Tracker, variant: str, basis: str) -> Arm:
@@ -84,7 +89,7 @@ def test_on_fresh_problems_the_update_is_zero_within_the_span(on_activations: Ar
     fresh = [problem for problem in unasked_set(600, seed=7) if problem.id not in asked][:60]
     assert len(fresh) == 60
     for name, moment in second_moments(fresh, names).items():
-        delta = lora.dense_delta(on_activations.factors[name]).double()
+        delta = dense_delta(on_activations.factors[name]).double()
         V = on_activations.protected.bases[name].V.double()
         inside = V @ V.mT
         seen = moment.double()
@@ -96,6 +101,61 @@ def test_on_fresh_problems_the_update_is_zero_within_the_span(on_activations: Ar
         facts = on_activations.protected.manifest["targets"][name]
         assert share == pytest.approx(facts["energy_fresh"], abs=0.1)
         assert share > 2 * K / len(V), "no better than directions at random"
+
+
+def problem_file(path: Path, problems: list, with_solutions: bool = True) -> str:
+    rows = [
+        {"problem": p.question, "answer": p.gold, "solution": p.solution * with_solutions} for p in problems
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def test_a_file_of_ones_own_with_solutions(module_tracker: Tracker, tmp_path: Path) -> None:
+    """Read on the file's solutions, two thirds fitted; its fresh third gives the share that the manifest states."""
+    solved = unasked_set(30, seed=11)
+    config = SvdConfig(
+        k="4", basis="activations", device="cpu", problems=problem_file(tmp_path / "own.jsonl", solved)
+    )
+    found = svd.run(config, module_tracker)
+    lab = svd.run(replace(config, problems="lab"), module_tracker)
+    assert found is not None
+    assert lab is not None
+    assert lab.run_id != found.run_id, "neither stands in for the other"
+    assert svd.run(config, module_tracker).run_id == found.run_id
+    base = open_base("lab", module_tracker)
+    own, other = (
+        load_projectors(module_tracker, each.run_id, base, k="4", basis="activations")
+        for each in (found, lab)
+    )
+    name = next(iter(own.bases))
+    V, facts = own.bases[name].V.double(), own.manifest["targets"][name]
+    moment = second_moments(solved[2::3], [name])[name].double()
+    assert float((V.mT @ moment @ V).trace() / moment.trace()) == pytest.approx(
+        facts["energy_fresh"], abs=1e-4
+    )
+    V = other.bases[name].V.double()
+    assert float((V.mT @ moment @ V).trace() / moment.trace()) != pytest.approx(
+        facts["energy_fresh"], abs=1e-4
+    )
+
+
+def test_without_solutions_the_bases_own_right_answers_are_read(tmp_path: Path) -> None:
+    base = open_base("lab", None)
+    asked = load_problem_set(
+        problem_file(tmp_path / "p.jsonl", unasked_set(24, seed=5), with_solutions=False), 0
+    )
+    found = solutions_of(asked, base, 20, "cpu")
+    assert 12 <= len(found) <= 20
+    assert all(score_answer(p.solution, p.gold, p.rule).is_right for p in found)
+    wrong = replace(asked, problems=tuple(replace(p, gold=999) for p in asked.problems))
+    with pytest.raises(ProblemError, match=r"too few worked solutions[\s\S]*column `solution`[\s\S]*0 of 24"):
+        solutions_of(wrong, base, 20, "cpu")
+
+
+def test_no_problem_has_a_say_in_singular_directions(module_tracker: Tracker) -> None:
+    with pytest.raises(ConfigError, match=r"no problem has a say[\s\S]*-P basis=activations"):
+        svd.run(SvdConfig(problems="own.jsonl", device="cpu"), module_tracker)
 
 
 def test_outputs_are_free_and_said_to_be(on_activations: Arm) -> None:
@@ -119,7 +179,7 @@ def test_the_smallest_directions_are_kept(module_tracker: Tracker) -> None:
         W = checkpoint.read(f"{name}.weight").double()
         exact = torch.linalg.svdvals(W)
         assert pytest.approx(exact.flip(0)[:K].numpy(), rel=1e-3, abs=1e-6 * float(exact[0])) == S
-        updated = W + lora.dense_delta(factors).double()
+        updated = W + dense_delta(factors).double()
         assert torch.dist(updated @ V, U * S) < 1e-5 * exact[0]
         assert torch.dist(updated.mT @ U, V * S) < 1e-5 * exact[0]
     metrics = module_tracker.runs.get(arm.run_id).metrics

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from skippy.core.spectral.lora import LoraFactors, dense_delta
+from skippy.core.spectral.lora import LoraFactors
 from skippy.errors import AdapterError, CheckpointError, SkippyError
 from skippy.stores import updates
 from skippy.stores.adapter_fit import fit_to_base, name_foreign_base
@@ -18,6 +18,7 @@ from skippy.stores.adapters import read_adapter, write_adapter
 from skippy.stores.cards import verify_checkpoint
 from skippy.stores.checkpoints import Checkpoint
 from skippy.stores.merging import merge_checkpoint
+from tests.core.spectral.single_target import dense_delta
 
 NAMES = tuple(f"model.layers.{n}.self_attn.{kind}" for n in range(2) for kind in ("q_proj", "o_proj"))
 PREFIX = "base_model.model."

@@ -6,11 +6,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from skippy.core.spectral.lora import dense_delta
 from skippy.stores.adapters import read_adapter
 from skippy.stores.cards import verify_checkpoint
 from skippy.stores.checkpoints import INDEX_FILE, Checkpoint
 from skippy.stores.merging import merge_checkpoint
+from tests.core.spectral.single_target import dense_delta
 from tests.stores.test_merging import make
 
 

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoTokenizer, Qwen3Config
 
 from skippy.core.basis import Basis
-from skippy.core.spectral.lora import LoraFactors, dense_delta
+from skippy.core.spectral.lora import LoraFactors
 from skippy.errors import AdapterError, CheckpointError, ProjectorError
 from skippy.lab.paths import LAB_CHECKPOINT
 from skippy.stores import merge_work, merging
@@ -22,6 +22,7 @@ from skippy.stores.adapters import read_adapter, write_adapter
 from skippy.stores.cards import verify_checkpoint
 from skippy.stores.checkpoints import Checkpoint
 from skippy.stores.merging import merge_checkpoint
+from tests.core.spectral.single_target import dense_delta
 
 CONFIG = Qwen3Config(
     vocab_size=64,

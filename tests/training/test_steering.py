@@ -89,7 +89,7 @@ def test_at_zero_the_loss_is_log_two_and_both_signs_pull_the_same_way(model) -> 
 @pytest.mark.parametrize("site", ["o_proj", "v_proj", "block"])
 def test_exchanged_pairs_train_to_the_opposite_bit_for_bit(model, site: str) -> None:
     settings = replace(SETTINGS, site=site, layers=2)
-    swapped = [pair.swapped() for pair in PAIRS]
+    swapped = [replace(pair, chosen=pair.rejected, rejected=pair.chosen) for pair in PAIRS]
     ends = [train_bias(model, TOKENIZER, pairs, settings, RecordingRun()) for pairs in (PAIRS, swapped)]
     for name, bias in ends[0].biases.items():
         assert bool(bias.any())

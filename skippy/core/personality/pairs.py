@@ -41,10 +41,6 @@ class Pair:
     rejected: str
     is_whole: bool = True
 
-    def swapped(self) -> Pair:
-        """The plain answer preferred."""
-        return Pair(self.prompt, self.rejected, self.chosen, self.is_whole)
-
 
 @dataclass(frozen=True)
 class PairChoice:

@@ -65,11 +65,6 @@ def split_energies(
     return torch.stack([left, right, _trace_of_product(gram_out, gram_in, scale)], dim=-1)
 
 
-def dense_delta(factors: LoraFactors) -> Float[Tensor, "out in"]:
-    """ΔW itself, in float32: only for a merge, one target at a time, and for tests."""
-    return factors.scale * (factors.B.float() @ factors.A.float())
-
-
 def _gram(matrix: Float[Tensor, "*n rows columns"]) -> Float[Tensor, "*n columns columns"]:
     return matrix.mT @ matrix
 

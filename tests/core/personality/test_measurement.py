@@ -9,10 +9,16 @@ import torch
 from skippy.core.personality.measurement import measure_character
 from skippy.core.personality.reference import middle_layers, prepare_gauge
 from skippy.core.personality.subspaces import trait_solver
-from skippy.core.spectral.lora import LoraFactors, dense_delta
+from skippy.core.spectral.lora import LoraFactors
 from skippy.errors import AdapterError, SubspaceError
 from tests.core.personality.small_reference import DEPTH, KINDS, RANK, WIDTH, confined, normal, random_adapter
-from tests.core.spectral.single_target import delta_energy, left_energy, right_energy, right_singular_values
+from tests.core.spectral.single_target import (
+    delta_energy,
+    dense_delta,
+    left_energy,
+    right_energy,
+    right_singular_values,
+)
 
 
 class TestSides:

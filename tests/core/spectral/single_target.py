@@ -9,6 +9,11 @@ from torch import Tensor
 from skippy.core.spectral.lora import LoraFactors, delta_energies, left_energies, right_energies
 
 
+def dense_delta(factors: LoraFactors) -> Float[Tensor, "out in"]:
+    """ΔW itself, in float32, as a merge adds it."""
+    return factors.scale * (factors.B.float() @ factors.A.float())
+
+
 def delta_energy(factors: LoraFactors) -> float:
     """‖ΔW‖_F² of one target."""
     return float(delta_energies(factors.A, factors.B, factors.scale))

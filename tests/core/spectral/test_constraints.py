@@ -21,8 +21,9 @@ from skippy.core.spectral.constraints import (
     pooled_leakage,
     random_basis,
 )
-from skippy.core.spectral.lora import LoraFactors, dense_delta
+from skippy.core.spectral.lora import LoraFactors
 from skippy.errors import AdapterError, ProjectorError, TargetError
+from tests.core.spectral.single_target import dense_delta
 
 IN, HIDDEN, OUT, RANK, K, SCALE = 40, 24, 36, 4, 6, 2.0
 EXACT = 1e-12

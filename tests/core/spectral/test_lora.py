@@ -7,9 +7,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from skippy.core.spectral.lora import LoraFactors, delta_energies, dense_delta, left_energies, right_energies
+from skippy.core.spectral.lora import LoraFactors, delta_energies, left_energies, right_energies
 from tests.core.spectral.single_target import (
     delta_energy,
+    dense_delta,
     left_energy,
     left_singular_values,
     right_energy,

@@ -23,7 +23,8 @@ from skippy.core.target import BLOCKS, Target, side_of
 from skippy.models.hooks import Batch, Squares
 from skippy.presets.methods import MaskSettings
 from skippy.stores.answers import CHARACTER, PLAIN, PLAIN_B, PLAIN_C
-from skippy.training.mask import input_of, survey_masks
+from skippy.training.mask_statistics import input_of
+from skippy.training.mask_survey import survey_masks
 
 ANSWERS, TOKENS, AT_ONCE = 256, 128, 16
 ANSWERS_ON_CPU = 96

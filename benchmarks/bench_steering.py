@@ -27,7 +27,7 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from skippy.core.personality.steering import ROWS, bipo_losses, fold_gradient, signed_rows
 from skippy.presets.steering import SteerSettings
-from skippy.training.steering import Answered, SteeredModel, site_modules
+from skippy.training.steered_model import Answered, SteeredModel, site_modules
 
 LIMIT = 2.0
 """Stock over kept."""

@@ -69,7 +69,7 @@ def command(
             parse_config(CONFIGS[stage], values)
             name = stage
         module = import_module(f"skippy.jobs.{system}")
-        path = out / f"{name}.{'sbatch' if system == 'slurm' else 'yaml'}"
+        path = out / f"{request.label(name)}.{'sbatch' if system == 'slurm' else 'yaml'}"
         if system == "slurm":
             text = getattr(module, f"{kind}_script")(job, str(path), given)
         else:

@@ -9,6 +9,7 @@ harmless patterns too; each has a spelling that passes.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from re import _constants as codes  # type: ignore[attr-defined]
@@ -23,12 +24,19 @@ Part = tuple[Any, Any]
 """One element of a parsed pattern: what it is, and its arguments."""
 
 
-def find_hazard(pattern: str) -> str | None:
-    """What makes a (valid) pattern slow on some text, in words; None where nothing does."""
+@functools.lru_cache(maxsize=4096)
+def find_hazard(pattern: str, most: int = 1) -> str | None:
+    """What makes a (valid) pattern slow on some text, in words; None where nothing does.
+
+    Args:
+        pattern: of Python's `re`.
+        most: open-ended repeats that it may have; each multiplies the time by the length of the text.
+    """
     parsed = list(parser.parse(pattern, re.IGNORECASE))
     hazard = next(_hazards(parsed, is_repeated=False), None)
-    if hazard is None and _open_ended(parsed) > 1:
-        return f"more than one open-ended repeat; bound the others, such as .{{0,{LONGEST_RUN}}}"
+    if hazard is None and _open_ended(parsed) > most:
+        allowed = "one" if most == 1 else most
+        return f"more than {allowed} open-ended repeat; bound the others, such as .{{0,{LONGEST_RUN}}}"
     return hazard
 
 

@@ -109,6 +109,8 @@ class UpdateFacts:
     everyday_kl: float | None = None  # KL(arm‖base) in nats a token, on the arm's own everyday answers
     train_seconds: float | None = None  # wall time of the training
     prompt_tokens: float | None = None  # what every request carries in addition
+    # ‖αb‖ over the usual output of its module, of a bias, which changes no weight
+    relative_shift: float | None = None
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ LAW: dict[str, set[str]] = {
     "config": {"core", "options", "presets", "parameters"},
     "commands": {"config"},
     "models": {"core", "progress"},
-    "stores": {"core", "progress"},
+    "stores": {"core", "patterns", "progress"},
     "tracking": {"core"},
     "characters": {"core", "patterns", "yaml_nodes"},
     "lab": {"core", "models", "characters", "progress"},

@@ -9,9 +9,9 @@ import pytest
 
 from skippy.core.sampling import Sampling
 from skippy.models import openai_backend, transformers_backend
-from skippy.models.activations import _reading
 from skippy.models.dialects import EXTENDED
 from skippy.models.generation import Request
+from skippy.models.hooks import reading_of
 from skippy.models.loading import load_model, load_tokenizer
 from skippy.models.openai_backend import OpenAIBackend
 from skippy.models.prompts import conversation, prompt_ids
@@ -68,7 +68,7 @@ def trained(folder: Path, tmp_path: Path) -> tuple[int, ...]:
 
 
 def measured(folder: Path) -> tuple[int, ...]:
-    reading = _reading(load_tokenizer(folder), conversation(PROMPT), "rain", 0)
+    reading = reading_of(load_tokenizer(folder), conversation(PROMPT), "rain", 0)
     return tuple(reading.ids[: -reading.answer])
 
 

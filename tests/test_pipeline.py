@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import subprocess
@@ -16,6 +17,7 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForImageTextToText, AutoTokenizer
 
+from entrypoints.__main__ import cli
 from skippy.characters.loader import load_character
 from skippy.core.inference.paired import bounds_without_spread, non_inferiority
 from skippy.core.spectral.constraints import pooled_leakage
@@ -30,6 +32,8 @@ from skippy.stores.samples import Sample, read_samples
 from skippy.tracking.runs import RunRecord
 from skippy.tracking.store import open_tracker
 from skippy.tracking.tracker import Tracker
+from tests.conftest import fresh_store
+from tests.faults.harness import run_forked
 
 ROOT = Path(__file__).parent.parent
 SHORT = {"preset": "short", "limit": "24", "samples": "2"}
@@ -292,8 +296,21 @@ BAD = {
 }
 
 
+THROUGH_MLFLOW = (
+    *(
+        "k no number",
+        "failed run",
+        "missing alias",
+        "no such character",
+        "nothing to resume",
+        "unresolved gate",
+    ),
+)
+"""One of each stage goes through a real `mlflow run`; the others differ in what is refused, and need no new process."""
+
+
 @pytest.mark.parametrize("case", BAD)
-def test_bad_input_fails_with_one_clear_message(store: Store, case: str) -> None:
+def test_bad_input_fails_with_one_clear_message(store: Store, case: str, tmp_path: Path) -> None:
     stage, parameters, expected = BAD[case]
     known = {"SVD": store.child("svd").run_id}
     if "FAILED" in parameters.values():
@@ -304,14 +321,35 @@ def test_bad_input_fails_with_one_clear_message(store: Store, case: str) -> None
     if "DELTA" in parameters.values():
         known["DELTA"] = newest_version(store.tracker, "delta-base").uri
     versions = len(store.tracker.registry.versions("skippy"))
-    result = store.run(stage, **{name: known.get(value, value) for name, value in parameters.items()})
-    assert result.returncode != 0
-    assert expected in result.stderr, result.stderr[-2000:]
-    assert "Traceback" not in result.stderr.split("failed.")[0], "a message, not a stack"
+    given = {name: known.get(value, value) for name, value in parameters.items()}
+    if case in THROUGH_MLFLOW:
+        result = store.run(stage, **given)
+        code, said = result.returncode, result.stderr
+    else:
+        code, said = run_in_fork(store.tracker, stage, given, tmp_path)
+    assert code != 0
+    assert expected in said, said[-2000:]
+    assert "Traceback" not in said.split("failed.")[0], "a message, not a stack"
     newest = store.tracker.runs.find_all(stage, finished=False)[0]
     assert newest.status == "FAILED"
     assert expected in newest.tags["skippy.error"]
     assert len(store.tracker.registry.versions("skippy")) == versions, "nothing half-registered"
+
+
+def run_in_fork(tracker: Tracker, stage: str, parameters: Mapping[str, str], folder: Path) -> tuple[int, str]:
+    """A stage with a run as `mlflow run` makes it, in a fork that need not import anything: exit code, stderr."""
+    run_id = tracker.client.create_run(tracker.store.experiment_id).info.run_id
+    words = [word for name, value in parameters.items() for word in (f"--{name.replace('_', '-')}", value)]
+
+    def work(_: Path) -> None:
+        tracker.client._tracking_client.store.engine.dispose(close=False)  # its connections are the parent's
+        os.environ |= {"MLFLOW_TRACKING_URI": tracker.store.uri, "MLFLOW_RUN_ID": run_id}
+        os.chdir(ROOT)
+        logging.getLogger().handlers.clear()
+        with (folder / "said").open("w") as sys.stderr:
+            cli.main([stage, *words])
+
+    return run_forked(work, folder), (folder / "said").read_text()
 
 
 def _failed_training(store: Store) -> str:
@@ -319,9 +357,13 @@ def _failed_training(store: Store) -> str:
     return store.tracker.runs.find_all("train", finished=False)[0].run_id
 
 
-def test_an_empty_experiment_says_which_command_comes_first(tmp_path: Path) -> None:
-    first = {"train": "-e svd", "merge": "-e train", "compare": "-e eval", "promote": "-e compare"}
-    for stage, command in first.items():
-        result = mlflow_run(stage, f"sqlite:///{tmp_path / 'empty.db'}", {})
+def test_an_empty_experiment_says_which_command_comes_first(tmp_path: Path, template: Path) -> None:
+    with fresh_store(tmp_path, template) as project:
+        tracker = open_tracker(project)
+        result = mlflow_run("promote", tracker.store.uri, {})
         assert result.returncode != 0
-        assert f"mlflow run . {command}" in result.stderr, result.stderr[-2000:]
+        assert "mlflow run . -e compare" in result.stderr, result.stderr[-2000:]
+        for stage, command in {"train": "-e svd", "merge": "-e train", "compare": "-e eval"}.items():
+            code, said = run_in_fork(tracker, stage, {}, tmp_path)
+            assert code == 1
+            assert f"mlflow run . {command}" in said, said[-2000:]

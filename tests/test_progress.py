@@ -75,3 +75,20 @@ def test_processes_that_share_a_terminal_draw_no_bars(
         bar.advance()
     assert ("work" in screen.getvalue()) is is_drawn
     assert bool(caplog.messages) is not is_drawn
+
+
+def test_a_field_that_is_a_function_is_called_when_it_is_shown_and_not_for_every_item(
+    clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    called: list[float] = []
+
+    def accuracy() -> str:
+        called.append(clock.now)
+        return f"{len(called)}"
+
+    with Progress("work", 100) as bar:
+        for _ in range(50):
+            clock.now += 0.3
+            bar.advance(1, accuracy=accuracy)
+        assert len(called) == len(caplog.messages) == 1
+    assert "accuracy 2" in caplog.text, "the last line is of the end"

@@ -19,6 +19,7 @@ from skippy.models.openai_backend import OpenAIBackend
 from skippy.models.transformers_backend import TransformersBackend
 from skippy.models.vllm_backend import VllmBackend
 from skippy.models.vllm_server import BASE_NAME, Serving, require_room, require_vllm
+from skippy.resolve.threads import count_cores
 from skippy.stores.biases import require_read_by
 from skippy.stores.checkpoints import Checkpoint
 from skippy.stores.servable import require_servable
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 DEFAULT_URL = "http://127.0.0.1:8000/v1"
 IN_FLIGHT = 32
 """Requests at once at a server that is not ours, unless said otherwise."""
+MOST_DOORS, CORES_A_DOOR = 4, 2
+"""Processes of a vLLM of our own that take requests, where the machine has cores for them and the engine."""
 NO_ADAPTERS: Mapping[str, Path] = MappingProxyType({})
 
 
@@ -100,6 +103,7 @@ def _open_vllm(
         generator.gpus,
         options=generator.engine_options,
         noise=generator.noise,
+        doors=max(1, min(MOST_DOORS, count_cores() // CORES_A_DOOR)),
     )
     if not generator.base_url:
         require_room(serving)

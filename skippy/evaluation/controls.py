@@ -7,8 +7,9 @@ from collections.abc import Collection
 from skippy.errors import ReportError
 from skippy.evaluation.equality import read_facts, unlike
 from skippy.resolve.bases import Base
-from skippy.resolve.runs import SUBJECT, find_run
+from skippy.resolve.runs import find_run
 from skippy.tracking.records import RunRecord
+from skippy.tracking.tags import Tag
 from skippy.tracking.tracker import Tracker
 
 MOST = 20
@@ -44,7 +45,7 @@ def find_controls(
                 next_step="evaluate the control on the same problems with the same samples and sampling",
             )
     used = {*taken, *(record.run_id for record in named)}
-    stored = tracker.runs.find_all("eval", base_digest=base.digest, extra_tags={SUBJECT: "model"})
+    stored = tracker.runs.find_all("eval", base_digest=base.digest, extra_tags={Tag.SUBJECT: "model"})
     found = [r for r in stored if r.run_id not in used and r.variant != "base" and SCORE in r.metrics]
     found = [record for record in found if record.metrics[SCORE] < reference.metrics.get(SCORE, 1.0)]
     alike = [r for r in found if not unlike(read_facts(tracker, r).asked, asked)]

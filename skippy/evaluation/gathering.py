@@ -29,7 +29,7 @@ from skippy.evaluation.provenance import gather_provenance, promotion_state
 from skippy.evaluation.selection import Selection
 from skippy.evaluation.suites import AIME, BANAL, MODES, load_problem_set, suite_label
 from skippy.resolve.bases import Base
-from skippy.resolve.runs import MODEL_URI, walks_behind
+from skippy.resolve.runs import walks_behind
 from skippy.results import (
     Arm,
     BanalScores,
@@ -165,7 +165,7 @@ def _evaluation(
     train = tracker.runs.read(record.link("train")) if record.link("train") else None
     merge = tracker.runs.read(record.link("merge")) if record.link("merge") else None
     step = merge.tags.get(Tag.STEP, "") if merge else ""
-    uri = record.tags.get(MODEL_URI, "")
+    uri = record.tags.get(Tag.MODEL_URI, "")
     return Evaluation(
         seed=int(record.tags.get(Tag.SEED) or 0),
         model_uri=uri,
@@ -197,7 +197,7 @@ def _control(tracker: Tracker, record: RunRecord, problems: ProblemSet) -> Arm:
     solved = _samples(tracker, record).get(AIME, [])
     evaluation = Evaluation(
         seed=int(record.tags.get(Tag.SEED) or 0),
-        model_uri=record.tags.get(MODEL_URI, ""),
+        model_uri=record.tags.get(Tag.MODEL_URI, ""),
         model_version="",
         model_digest=record.tags.get(Tag.MODEL_DIGEST, ""),
         scores=problem_scores(solved, problems),
@@ -319,9 +319,11 @@ def _leakage(train: RunRecord | None, merge: RunRecord | None) -> LeakageFacts |
 def _update(train: RunRecord | None, merge: RunRecord | None, record: RunRecord) -> UpdateFacts:
     """What the arm changes and costs, as far as its runs say."""
     made, merged = (run.metrics if run else {} for run in (train, merge))
+    shift, alpha = made.get("steer/relative_shift"), merged.get("merge/alpha")
     return UpdateFacts(
         parameters=made.get("train/parameters"),
         relative_norm=merged.get("merge/relative_norm"),
+        relative_shift=None if shift is None or alpha is None else alpha * shift,
         everyday_kl=record.metrics.get("banal/kl_to_base"),
         train_seconds=made.get("train/seconds"),
         prompt_tokens=merged.get("merge/prompt_tokens"),

@@ -11,7 +11,7 @@ from skippy.core.variants import VARIANTS, find_variant, is_untrained
 from skippy.errors import ConfigError, MissingRunError, ReportError
 from skippy.evaluation.equality import Facts, differences, implied_differences, read_facts, unlike
 from skippy.resolve.bases import LAB, Base
-from skippy.resolve.runs import CHARACTER_DIGEST, SUBJECT, find_run
+from skippy.resolve.runs import find_run
 from skippy.tracking.records import RunRecord
 from skippy.tracking.tags import Tag
 from skippy.tracking.tracker import Tracker
@@ -55,7 +55,7 @@ def select_evaluations(
     asked, named = _asked(arms), _named(runs, tracker)
     _require_asked(asked, named)
     wanted = asked or [arm for arm in named if arm != BASE_ARM]
-    tags: dict[str, str] = {CHARACTER_DIGEST: character.digest, SUBJECT: "model"}
+    tags: dict[str, str] = {Tag.CHARACTER_DIGEST: character.digest, Tag.SUBJECT: "model"}
     stored = tracker.runs.find_all("eval", base_digest=base.digest, extra_tags=tags)
     known = [record for record in stored if record.variant in (BASE_ARM, *VARIANTS)]
     facts = [read_facts(tracker, record) for record in known[:LOOKED_AT]]
@@ -246,9 +246,9 @@ def _require_arm(
         train = tracker.runs.read(record.link("train")) if record.link("train") else None
         expected: Mapping[str, tuple[str, str]] = {
             "base": (base.digest[:16], record.base_digest[:16]),
-            "character": (character.digest[:16], record.tags.get(CHARACTER_DIGEST, "")[:16]),
+            "character": (character.digest[:16], record.tags.get(Tag.CHARACTER_DIGEST, "")[:16]),
             "trained character": (character.name, train.character if train else character.name),
-            "subject": ("model", record.tags.get(SUBJECT, "model")),
+            "subject": ("model", record.tags.get(Tag.SUBJECT, "model")),
         }
         wrong = {name: pair for name, pair in expected.items() if pair[0] != pair[1]}
         if wrong:

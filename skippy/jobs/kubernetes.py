@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from skippy.jobs.request import PORT, VARIABLES, StageJob, StudyJob
+from skippy.jobs.request import PORT, VARIABLES, StageJob, StudyJob, label
 
 SECRET = "skippy-tracking"
 MOUNT = "/etc/skippy"
@@ -21,9 +21,9 @@ HEAD = f"# {{title}}\n# Once:  {MAKE_SECRET}\n# Then:  kubectl apply -f {{file}}
 
 def study_manifest(job: StudyJob, file: str, image: str) -> str:
     """An indexed job: index 0 runs the study, the others take cells; the plan travels in a config map."""
-    name = _label(f"skippy-{job.name}")
-    plan = f"{MOUNT}/{job.plan.name}"
-    first, others = job.commands(plan)
+    name = label(f"skippy-{job.name}")
+    key = f"{label(job.plan.stem)}.yaml"
+    first, others = job.commands(f"{MOUNT}/{key}")
     script = f'if [ "$JOB_COMPLETION_INDEX" = 0 ]; then exec {first}; else exec {others}; fi'
     container = _container(image, script, job.gpus, cpus=job.parallel)
     container["volumeMounts"] = [{"name": "plan", "mountPath": MOUNT}]
@@ -32,7 +32,7 @@ def study_manifest(job: StudyJob, file: str, image: str) -> str:
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": {"name": name},
-        "data": {job.plan.name: job.plan.read_text(encoding="utf-8")},
+        "data": {key: job.plan.read_text(encoding="utf-8")},
     }
     title = f"{job.workers} workers of the study {job.name}."
     return _documents(title, file, plan_map, _job(name, job.workers, pod))
@@ -40,7 +40,7 @@ def study_manifest(job: StudyJob, file: str, image: str) -> str:
 
 def stage_manifest(job: StageJob, file: str, image: str) -> str:
     """An indexed job of one launcher a node; they meet at index 0, whose name a headless service gives."""
-    name = _label(f"skippy-{job.stage}")
+    name = label(f"skippy-{job.stage}")
     meeting = (
         f'--nnodes {job.nodes} --node-rank "$JOB_COMPLETION_INDEX" '
         f"--master-addr {name}-0.{name} --master-port {PORT}"
@@ -124,9 +124,4 @@ def _documents(title: str, file: str, *parts: Mapping[str, Any]) -> str:
     body = "---\n".join(
         yaml.dump(dict(part), Dumper=_Dumper, sort_keys=False, allow_unicode=True) for part in parts
     )
-    return HEAD.format(title=title, file=file) + body
-
-
-def _label(name: str) -> str:
-    """`name` as Kubernetes wants names: lower case, digits, dashes."""
-    return "".join(sign if sign.isascii() and sign.isalnum() else "-" for sign in name.lower()).strip("-")
+    return HEAD.format(title=" ".join(title.split()), file=file) + body

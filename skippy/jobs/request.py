@@ -16,6 +16,11 @@ PORT = 29500
 VARIABLES = ("MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
 
 
+def label(name: str) -> str:
+    """`name` as clusters and shells take names: lower case, digits, dashes."""
+    return "".join(sign if sign.isascii() and sign.isalnum() else "-" for sign in name.lower()).strip("-")
+
+
 @dataclass(frozen=True)
 class StudyJob:
     """Workers of one study."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
-from skippy.jobs.request import PORT, VARIABLES, StageJob, StudyJob
+from skippy.jobs.request import PORT, VARIABLES, StageJob, StudyJob, label
 
 HEAD = """#!/bin/bash
 # {title}
@@ -22,7 +22,7 @@ def study_script(job: StudyJob, file: str, options: Mapping[str, str]) -> str:
     """An array of tasks: the first runs the study, the others take cells."""
     first, others = job.commands(str(job.plan))
     given = {
-        "job-name": f"skippy-{job.name}",
+        "job-name": label(f"skippy-{job.name}"),
         "array": f"0-{job.workers - 1}",
         "ntasks": "1",
         "cpus-per-task": str(job.parallel),
@@ -68,4 +68,6 @@ def backend_config(gpus: int, options: Mapping[str, str]) -> str:
 
 def _head(title: str, file: str, options: Mapping[str, str]) -> str:
     lines = [f"#SBATCH --{name}={value}" if value else f"#SBATCH --{name}" for name, value in options.items()]
-    return HEAD.format(title=title, variables=" ".join(VARIABLES), file=file, options="\n".join(lines))
+    return HEAD.format(
+        title=" ".join(title.split()), variables=" ".join(VARIABLES), file=file, options="\n".join(lines)
+    )

@@ -38,11 +38,14 @@ def conversation(prompt: str, system: str | None = None) -> list[dict[str, str]]
 
 
 def under_system(messages: Messages, system: str) -> list[dict[str, str]]:
-    """The conversation under a system text, which comes before one that it has; empty changes nothing."""
+    """The conversation under a system text, which comes before one that it has; empty changes nothing.
+
+    Nor does one that is there: an evaluation puts it before its questions, the server it asks before every request.
+    """
     listed = [dict(message) for message in messages]
-    if not system:
-        return listed
     own = [message["content"] for message in listed if message["role"] == "system"]
+    if not system or (own and own[0].startswith(system)):
+        return listed
     rest = [message for message in listed if message["role"] != "system"]
     return [{"role": "system", "content": "\n\n".join([system, *own])}, *rest]
 

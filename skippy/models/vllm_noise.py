@@ -22,10 +22,10 @@ import os
 from collections.abc import Callable, Mapping
 from functools import cache
 from importlib import import_module
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 from skippy.models.sampling import gumbel_noise, row_keys
 
@@ -46,20 +46,7 @@ PIECE = 1 << 22
 """Probabilities whose noise is in memory at once where nothing is compiled."""
 
 
-class Generator(Protocol):
-    """What is read of a `torch.Generator` on a GPU: a seed, and how much was drawn."""
-
-    def initial_seed(self) -> int:
-        """The request's seed."""
-
-    def get_offset(self) -> int:
-        """OFFSET times the tokens drawn so far."""
-
-    def set_offset(self, offset: int) -> None:
-        """Move on, or back."""
-
-
-RandomSample = Callable[[Tensor, Mapping[int, Any]], Tensor]
+RandomSample = Callable[[Tensor, Mapping[int, Generator]], Tensor]
 Draw = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 

@@ -56,6 +56,7 @@ class Serving:
     gpus: int = 1  # it may use
     options: str = ""  # further ones of `vllm serve`, as a person would type them; they come last and win
     noise: str = OWN_NOISE  # that draws the tokens, of `NOISES`
+    doors: int = 1  # processes that take requests; one takes some 200 a second
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -116,7 +117,10 @@ def choose_noise() -> str:
 
 def environment(noise: str) -> dict[str, str]:
     """Of a server: this process's, and what it is to draw with."""
-    return ENVIRONMENT | os.environ | dict(NOISES[noise])
+    # Importing TRL sets this to ERROR, and what we wait for and read in the log would not stand there.
+    level = os.environ.get("VLLM_LOGGING_LEVEL", "")
+    said = {"VLLM_LOGGING_LEVEL": level if level == "DEBUG" else "INFO"}
+    return ENVIRONMENT | os.environ | said | dict(NOISES[noise])
 
 
 def require_noise(noise: str, engine: Engine) -> None:
@@ -189,6 +193,8 @@ def command_line(serving: Serving, gpu_bytes: int) -> list[str]:
     tensor, data = parallelism(serving.gpus, weights_bytes(serving.weights), gpu_bytes)
     words += ["--tensor-parallel-size", str(tensor)] if tensor > 1 else []
     words += ["--data-parallel-size", str(data)] if data > 1 else []
+    if data == 1 and serving.doors > 1:  # copies have a door each by themselves
+        words += ["--api-server-count", str(serving.doors)]
     try:
         return [*words, *shlex.split(serving.options)]
     except ValueError as error:

@@ -60,7 +60,7 @@ def _row(arm: Arm, reach: Reach) -> Row:
 
     cells = (
         _count(update("parameters")),
-        small(update("relative_norm")),
+        _size(update("relative_norm"), update("relative_shift")),
         small(update("everyday_kl")),
         plain(persona_of(arm), 2),
         "out of reach" if reach.is_out else signed(reach.kept),
@@ -70,6 +70,11 @@ def _row(arm: Arm, reach: Reach) -> Row:
         _served(update("prompt_tokens")),
     )
     return Row(arm.label, cells, f"best persona {plain(reach.best, 2)}" if reach.is_out else "")
+
+
+def _size(norm: float | None, shift: float | None) -> str:
+    """A bias changes no weight: what it is held against is what its module says anyway."""
+    return small(norm) if shift is None else f"{plain(shift, 2)} of an output"
 
 
 def _count(value: float | None) -> str:
@@ -99,8 +104,9 @@ def arm_caption(comparison: Comparison, reaches: Mapping[str, Reach]) -> str:
     """What the columns mean, and who is out of reach."""
     known = [reach for reach in reaches.values() if reach.asked is not None]
     text = (
-        "Numbers that training set, the size of W′ − W as stored, KL(arm‖base) in nats a token on the arm's own "
-        "everyday answers, and the difference to base in points where the persona is the one asked for"
+        "Numbers that training set, the size of W′ − W as stored (of a bias, which changes no "
+        "weight, ‖αb‖ over the usual length of the output that it is added to), KL(arm‖base) in nats a token on the "
+        "arm's own everyday answers, and the difference to base in points where the persona is the one asked for"
     )
     asked = f" ({known[0].asked:.2f}, that of the treatment)" if known else ""
     beyond = [

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from string import ascii_uppercase
 from typing import Any
 
+from skippy.core.inference.cells import NO_TRAINING
 from skippy.core.variants import VARIANTS, of_role
 from skippy.errors import ReportError
 from skippy.report import paper_wording as wording
@@ -167,6 +169,8 @@ def _dose(study: Study, training: Mapping[str, Any] | str | None) -> str:
     if training is None:
         return "all doses"
     label = training if isinstance(training, str) else dose_label(training)
+    if label == NO_TRAINING.label:
+        return label
     return study.cite("text", "study", "training", list(study.get("study", "training")).index(label))
 
 
@@ -193,8 +197,12 @@ def _kept(study: Study) -> list[Row]:
         cells.setdefault((one["training"], one["arm"]), []).append(
             f"{text}, {'/'.join(reach)}" if one["loss"] else text
         )
-    doses = list(study.get("study", "training"))
-    return _grouped(study, sorted(cells.items(), key=lambda item: doses.index(item[0][0])))
+    return _grouped(study, sorted(cells.items(), key=partial(_place, study)))
+
+
+def _place(study: Study, item: tuple[tuple[str, str], Any]) -> int:
+    """By training dose, in the plan's order; recipes of their own come last."""
+    return [*study.get("study", "training"), NO_TRAINING.label].index(item[0][0])
 
 
 def _grouped(study: Study, found: Sequence[tuple[tuple[Any, str], Sequence[str]]]) -> list[Row]:
@@ -210,12 +218,16 @@ def _grouped(study: Study, found: Sequence[tuple[tuple[Any, str], Sequence[str]]
 
 def _differences(study: Study, kind: str) -> list[Row]:
     """One row a pair and training dose; a cell a level of persona, or one for arms as trained."""
-    cells: dict[tuple[str, str, str], list[str]] = {}
+    cells: dict[tuple[str, str, str], dict[float | None, str]] = {}
     for index, one in enumerate(study.get(kind)):
         key = (one["first"], one["second"], _dose(study, one["training"]))
-        cells.setdefault(key, []).append(_bound(study, kind, index, "bound"))
+        cells.setdefault(key, {})[one["persona"]] = _bound(study, kind, index, "bound")
+    levels = (
+        [None] if kind == "unmatched" else [study.get("kept", i, "persona") for i in _level_places(study)]
+    )
     rows, before = [], ""
-    for (first, second, dose), texts in cells.items():
+    for (first, second, dose), by_level in cells.items():
+        texts = [by_level.get(level, "--") for level in levels]
         name = f"{study.numbers.arm(first)} $-$ {study.numbers.arm(second)}, {dose}"
         rows.append(Row(name, tuple(texts), is_first=bool(before) and second != before))
         before = second
@@ -230,8 +242,7 @@ def _lost(study: Study) -> list[Row]:
         where = ("lost", index, "shown_alpha")
         shown = "nowhere" if one["shown_alpha"] is None else study.cite("number", *where)
         found.append(((dose_label(one["training"]), one["arm"]), (*cells, shown)))
-    doses = list(study.get("study", "training"))
-    return _grouped(study, sorted(found, key=lambda item: doses.index(item[0][0])))
+    return _grouped(study, sorted(found, key=partial(_place, study)))
 
 
 def _dose_lost(study: Study, index: int, axis: str) -> str:
@@ -253,8 +264,7 @@ def _collapses(study: Study) -> list[Row]:
         runs = f"{study.cite('number', *where, 'collapsed')} of {study.cite('number', *where, 'runs')}"
         persona, loss = study.cite("share", *where, "persona"), study.cite("points", *where, "median_loss")
         found.append(((dose_label(one["training"]), one["arm"]), (persona, loss, runs, share)))
-    doses = list(study.get("study", "training"))
-    return _grouped(study, sorted(found, key=lambda item: doses.index(item[0][0])))
+    return _grouped(study, sorted(found, key=partial(_place, study)))
 
 
 def _correlations(study: Study) -> list[Row]:

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from skippy.core.inference.cells import NO_TRAINING, TrainingDose
 from skippy.core.inference.collapse import COLLAPSED_SHARE
-from skippy.core.variants import VARIANTS, label_of
+from skippy.core.variants import VARIANTS, has_seed, label_of
 from skippy.report.numerals import signed
 from skippy.report.palette import BASE_COLOURS
 
@@ -103,11 +103,13 @@ def _frontier(data: Data) -> Figure | None:
             of_arm = [p for p in data["frontier"] if p["arm"] == arm]
             points = [p for p in of_arm if dose_label(p["training"]) in (dose, own)]
             if points:
+                # Nothing lies between the base and an arm that is one point.
+                start = int(has_seed(arm))
                 axes.errorbar(
-                    [data["base_persona"], *(p["persona"] for p in points)],
-                    [base, *(100 * p["score"] for p in points)],
-                    yerr=[0.0, *(100 * (p["loss"]["standard_error"] or 0.0) for p in points)],
-                    xerr=[0.0, *(p["persona_error"] or 0.0 for p in points)],
+                    [data["base_persona"]] * start + [p["persona"] for p in points],
+                    [base] * start + [100 * p["score"] for p in points],
+                    yerr=[0.0] * start + [100 * (p["loss"]["standard_error"] or 0.0) for p in points],
+                    xerr=[0.0] * start + [p["persona_error"] or 0.0 for p in points],
                     color=_colour(arm),
                     marker=_marker(data, arm),
                     markersize=3,

@@ -9,7 +9,7 @@ from skippy.core.inference.cells import NO_TRAINING, Cell, TrainingDose
 from skippy.core.inference.collapse import COLLAPSED_SHARE
 from skippy.core.inference.frontier import Difference, FrontierPoint
 from skippy.core.inference.study import Analysis
-from skippy.core.variants import label_of
+from skippy.core.variants import has_seed, label_of
 from skippy.report.canvas import Canvas, Scale, fit_scale, name_room, spread_labels
 from skippy.report.numerals import bounds, plain, signed
 
@@ -55,7 +55,8 @@ def _draw_path(
 ) -> None:
     style = f"arm-{path[0].arm}"
     places = [(across(point.persona), up(100 * point.score)) for point in path]
-    canvas.path([(across(base[0]), up(base[1])), *places], f"curve {style}")
+    if has_seed(path[0].arm):  # nothing lies between the base and an arm that is one point
+        canvas.path([(across(base[0]), up(base[1])), *places], f"curve {style}")
     for persona, score in path[-1].by_seed:
         canvas.circle(
             across(persona), up(100 * score), 2.6, f"seed {style}", f"one seed: {plain(100 * score)}"

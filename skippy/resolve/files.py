@@ -28,6 +28,8 @@ from skippy.stores.problems import READERS, is_there, read_problems, split_sourc
 
 BASE = "base"
 CHECKPOINTS = "checkpoints"
+ALIASES = {alias: f"models:/skippy@{alias}" for alias in ("champion", "previous")}
+"""Names of the registered model's aliases → what they stand for."""
 RUN_ID = re.compile(r"[0-9a-f]{4,32}")
 """A run id, or the first digits of one."""
 
@@ -59,22 +61,23 @@ def check_base(name: str) -> None:
 
 
 def check_model(name: str) -> None:
-    """The base, a variant, `checkpoints`, a run id, or what a base may be."""
-    words = (BASE, CHECKPOINTS, *VARIANTS)
+    """The base, a variant, an alias, `checkpoints`, a run id, or what a base may be."""
+    words = (BASE, CHECKPOINTS, *ALIASES, *VARIANTS)
     if name in words or RUN_ID.fullmatch(name):
         return
     try:
         check_base(name)
     except CheckpointError as error:
         near = nearest(name, words)
-        if not near or Path(name).exists():
+        is_place = Path(name).exists() or any(mark in name for mark in "/\\.~")
+        if is_place and not near:
             raise
         raise CheckpointError(
             "There is no such model.",
             where="model",
             expected=", ".join(words) + ", a models:/ URI, a merge run id, or an existing directory",
             found=repr(name),
-            next_step=f"pass model={near}",
+            next_step=f"pass model={near}" if near else "take one of these; skippy models lists the versions",
         ) from error
 
 

@@ -14,15 +14,6 @@ from skippy.tracking.tracker import Tracker
 logger = logging.getLogger(__name__)
 
 
-REUSES = Tag.REUSES
-MODEL_URI = Tag.MODEL_URI
-CHARACTER_DIGEST = Tag.CHARACTER_DIGEST
-PROMPTS_DIGEST = Tag.PROMPTS_DIGEST
-WALK_RUNS = Tag.WALK_RUNS
-SUBJECT = Tag.SUBJECT
-"""Tag of an evaluation: of a `model`, or of a training's `checkpoints`."""
-
-
 def find_run(
     tracker: Tracker,
     stage: str,
@@ -51,8 +42,8 @@ def find_run(
             extra_tags=extra_tags,
             make_with={**of_base, **make_with},
         )
-    while REUSES in record.tags:
-        record = tracker.runs.get(record.tags[REUSES], stage=stage)
+    while Tag.REUSES in record.tags:
+        record = tracker.runs.get(record.tags[Tag.REUSES], stage=stage)
     if not run_id:
         logger.info("using %s run %s (%s)", stage, record.run_id, record.name)
     return record
@@ -60,4 +51,4 @@ def find_run(
 
 def walks_behind(merge: RunRecord, tracker: Tracker) -> list[RunRecord]:
     """The evaluations of checkpoints by which a merge chose its step; none where it was not matched."""
-    return [tracker.runs.read(run_id) for run_id in merge.tags.get(WALK_RUNS, "").split(",") if run_id]
+    return [tracker.runs.read(run_id) for run_id in Tag.WALK_RUNS.read(merge.tags) or ()]

@@ -11,12 +11,13 @@ from skippy.core.variants import VARIANTS
 from skippy.errors import CheckpointError
 from skippy.models.hub import fetch_checkpoint
 from skippy.resolve.bases import Base, open_base
-from skippy.resolve.files import RUN_ID
-from skippy.resolve.runs import CHARACTER_DIGEST, MODEL_URI, find_run
+from skippy.resolve.files import ALIASES, RUN_ID
+from skippy.resolve.runs import find_run
 from skippy.stores.cards import CARD_FILE, verify_checkpoint
 from skippy.stores.checkpoints import Checkpoint
 from skippy.stores.prompted import Prompted, read_prompted
 from skippy.tracking.runs import NOTHING
+from skippy.tracking.tags import Tag
 from skippy.tracking.tracker import Tracker
 
 logger = logging.getLogger(__name__)
@@ -52,16 +53,17 @@ def find_subject(
         MissingRunError: no such version, alias or run.
         CheckpointError: no such directory, or no checkpoint.
     """
+    name = ALIASES.get(name, name)
     if base is not None and name in ("base", base_model):
         return Subject(f"base {base_model}", "base", base.path, base.digest, base_model)
     if name in VARIANTS:
         of_character: Mapping[str, str] = (
-            {CHARACTER_DIGEST: character_digest} if character_digest else NOTHING
+            {Tag.CHARACTER_DIGEST: character_digest} if character_digest else NOTHING
         )
         merge = find_run(tracker, "merge", base=base, variant=name, extra_tags=of_character)
-        name = merge.tags[MODEL_URI]
+        name = merge.tags[Tag.MODEL_URI]
     elif RUN_ID.fullmatch(name) and not Path(name).exists():
-        name = find_run(tracker, "merge", name).tags[MODEL_URI]
+        name = find_run(tracker, "merge", name).tags[Tag.MODEL_URI]
     if not name.startswith("models:/"):
         checkpoint = Checkpoint.open(fetch_checkpoint(name))
         return Subject(checkpoint.path.name, "other", checkpoint.path, checkpoint.digest(), name)

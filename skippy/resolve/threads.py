@@ -46,7 +46,7 @@ def choose_threads(stage: str, config: Any) -> None:
         chosen = share_of_cores(SMALL_SHARES if is_small(config.base_model) else 1)
         os.environ[THREADS_VARIABLE] = str(chosen)
         logger.info(
-            "%s: %d threads on %d cores; threads=N or %s changes it",
+            "%s computes on %d of %d cores; threads=N or %s changes it",
             stage,
             chosen,
             count_cores(),

@@ -9,16 +9,13 @@ from collections.abc import Callable, Mapping
 
 from skippy.errors import MissingRunError, SkippyError
 from skippy.resolve.bases import Base
-from skippy.resolve.runs import REUSES, find_run
+from skippy.resolve.runs import find_run
 from skippy.tracking.runs import RunRecord
 from skippy.tracking.stage_run import StageRun
 from skippy.tracking.tags import Tag
 from skippy.tracking.tracker import Tracker
 
 logger = logging.getLogger(__name__)
-
-WORK: str = Tag.WORK
-"""Tag of a run: digest of everything that decides its result."""
 
 
 def work_digest(*parts: object) -> str:
@@ -43,7 +40,7 @@ def find_equal_run(
     """
     try:
         found = find_run(
-            tracker, stage, base=base, extra_tags={WORK: work} if isinstance(work, str) else work
+            tracker, stage, base=base, extra_tags={Tag.WORK: work} if isinstance(work, str) else work
         )
         check(found)
     except MissingRunError:
@@ -59,5 +56,5 @@ def take_over(found: RunRecord, stage: StageRun, again: str = "reuse=false") -> 
     logger.info(
         "%s: run %s has done exactly this already; %s does it again", found.stage, found.run_id, again
     )
-    stage.set_tags({REUSES: found.run_id})
+    stage.set_tags({Tag.REUSES: found.run_id})
     stage.describe(note=f"Nothing to do: run {found.run_id} did exactly this.")

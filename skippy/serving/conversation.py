@@ -80,14 +80,14 @@ class Conversation:
 
     def _model(self, name: str) -> str:
         if not name:
-            return f"{self.offer.name} answers. /model NAME takes another: {', '.join(self.room.names)}"
+            return f"{self.offer.name} answers. /model NAME takes another: {', '.join(self.room.choice)}"
         self.offer = self.room.offers([name])[0]
         return f"{self.offer.name} answers from now on" + (
             f" ({self.offer.source})" if self.offer.source else ""
         )
 
     def _models(self, _: str) -> str:
-        return "\n".join(f"{'*' if name == self.offer.name else ' '} {name}" for name in self.room.names)
+        return "\n".join(f"{'*' if name == self.offer.name else ' '} {name}" for name in self.room.choice)
 
     def _system(self, text: str) -> str:
         self.system = text

@@ -50,7 +50,7 @@ class Places:
     One model takes all GPUs; of several each takes one, in turn.
     """
 
-    names: tuple[str, ...] = ()  # of the models, in their order
+    names: tuple[str, ...] = ()  # of the first model of each server, in their order
     gpus: int = 1  # to use
     is_following: bool = (
         False  # whether a model's successor is loaded beside it, which needs a place of its own

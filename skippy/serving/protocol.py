@@ -57,7 +57,6 @@ def read_request(body: object, default: Sampling, template_arguments: Mapping[st
     """Read a request.
 
     Args:
-        body: JSON as it came.
         default: sampling of what the request leaves out.
         template_arguments: what the chat template is given here; a request may say the same.
 
@@ -165,13 +164,7 @@ def refusal(error: SkippyError) -> tuple[int, dict[str, Any]]:
 
 
 class Answering:
-    """Writes one answer, whole or in chunks.
-
-    Args:
-        identity: of the completion.
-        model: name under which it answers.
-        prompt_tokens: length of the prompt.
-    """
+    """Writes one answer, whole or in chunks."""
 
     def __init__(self, identity: str, model: str, prompt_tokens: int) -> None:
         self._head = {"id": identity, "created": int(time.time()), "model": model}

@@ -49,7 +49,7 @@ class Room:
     Args:
         offers: those of a server, or none yet.
         load: finds and starts a model by the name a person gives; None at a server, which has what it has.
-        api_key: sent to the server.
+        loadable: names that `load` knows.
     """
 
     def __init__(
@@ -58,7 +58,9 @@ class Room:
         load: Callable[[Sequence[str]], list[Offer]] | None = None,
         *,
         api_key: str = "",
+        loadable: Sequence[str] = (),
     ) -> None:
+        self._loadable = loadable
         self._offers = {offer.name: offer for offer in offers}
         self._load = load
         self._key = api_key or "unused"
@@ -68,6 +70,11 @@ class Room:
     def names(self) -> list[str]:
         """Every model that is loaded or served."""
         return list(dict.fromkeys(offer.name for offer in self._offers.values()))
+
+    @property
+    def choice(self) -> list[str]:
+        """Every model that can be asked, loaded or not."""
+        return list(dict.fromkeys([*self.names, *self._loadable]))
 
     def offers(self, names: Sequence[str]) -> list[Offer]:
         """The models of these names; those that are not there are loaded together, where that can be done.
@@ -170,7 +177,7 @@ def own_room(finder: Finder, backend: str, device: str) -> Iterator[Room]:
             ]
 
         try:
-            yield Room([], load)
+            yield Room([], load, loadable=finder.known())
         finally:
             routes.close()
 

@@ -44,7 +44,6 @@ def build_router(routes: Routes, *, api_key: str = "", voice_url: str = "") -> S
     """The pages: health, list of models, and everything that names a model.
 
     Args:
-        routes: which engine answers under which name.
         api_key: bearer token that every page but health asks for; empty: none does.
         voice_url: speech endpoint that `/v1/audio/speech` is handed on to, up to `/v1`; empty: there is none.
     """

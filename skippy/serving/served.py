@@ -14,6 +14,7 @@ from skippy.core.variants import VARIANTS
 from skippy.errors import ConfigError, MissingRunError, nearest
 from skippy.models.profiles import AUTO
 from skippy.resolve.bases import Base, find_profile, open_base
+from skippy.resolve.files import ALIASES, check_model
 from skippy.resolve.subjects import Subject, find_subject
 from skippy.serving.routes import SYSTEM_PROMPT
 from skippy.tracking.registry import ALIAS, VERSION, parse_model_uri
@@ -22,6 +23,8 @@ from skippy.tracking.tracker import Tracker
 logger = logging.getLogger(__name__)
 
 BASE = "base"
+REGISTERED = "skippy"
+"""The registered model whose aliases may be named without it."""
 PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._\-]*")
 
 
@@ -61,10 +64,7 @@ class Finder:
     """Finds what is to be served; the base is opened once, and only where something is named by it.
 
     Args:
-        base_model: what the person calls the base.
-        profile: name of a profile, or `auto`.
         sampling: preset of the answers, or `auto`: that of each model's profile.
-        tracker: where versions and merges are found.
     """
 
     def __init__(self, base_model: str, profile: str, sampling: str, tracker: Tracker) -> None:
@@ -81,8 +81,11 @@ class Finder:
 
         Raises:
             MissingRunError: there is none; proposes what there is.
-            CheckpointError: its files are not those that were written, or are none.
+            CheckpointError: its files are not those that were written, or are none; or the name means nothing.
         """
+        asked = ALIASES.get(asked, asked)
+        if asked != self.base_model:
+            check_model(asked)
         uri, base_digest = asked, ""
         by_name = not asked.startswith("models:/")
         if not by_name:
@@ -93,7 +96,7 @@ class Finder:
         else:
             # Needs no base, which would be hashed for nothing.
             subject = find_subject(uri, "", None, self._tracker)
-        if subject.variant == BASE and by_name:
+        if by_name and subject.path == self._open().path:
             profile = self._open().profile
         else:  # a base under a prompt has no weights of its own to tell it by
             weights = str(subject.path) if subject.system else subject.uri
@@ -101,6 +104,13 @@ class Finder:
         preset = profile.sampling if self._sampling == AUTO else self._sampling
         called = name or name_for(asked)
         return Served(called, asked, subject, PRESETS[preset], base_digest, profile.is_for_cpu)
+
+    def known(self) -> list[str]:
+        """What can be asked for by name: the base, aliases, and the variants that are registered."""
+        versions = self._tracker.registry.versions(REGISTERED)
+        aliases = [alias for one in versions for alias in one.aliases if alias in ALIASES]
+        variants = [one.tags.get("variant", "") for one in versions]
+        return list(dict.fromkeys([BASE, *aliases, *filter(VARIANTS.__contains__, variants)]))
 
     def _open(self) -> Base:
         if self._base is None:
@@ -140,8 +150,6 @@ def find_all(model: str, arms: str, finder: Finder) -> tuple[Served, ...]:
 
     Args:
         model: what is served where `arms` is empty.
-        arms: comma-separated; base, variants, URIs, run ids, directories.
-        finder: who looks.
 
     Raises:
         ConfigError: an arm is there twice.
@@ -168,7 +176,7 @@ def check_arms(arms: str) -> None:
     Raises:
         ConfigError: it is near a known word and no run id, URI or directory.
     """
-    known = (BASE, *VARIANTS)
+    known = (BASE, *ALIASES, *VARIANTS)
     for part in filter(None, (piece.strip() for piece in arms.split(","))):
         near = nearest(part, known)
         if part not in known and near and not Path(part).exists() and ":" not in part:

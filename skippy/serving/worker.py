@@ -56,9 +56,7 @@ def load_voice(path: Path, preset: str, device: str) -> Voice:
     """A model that talks; names of the same weights share them.
 
     Args:
-        path: directory of its checkpoint.
         preset: sampling of what a request leaves out.
-        device: where it lives.
     """
     return Voice(*_load_talker(path, device), PRESETS[preset])
 

@@ -25,7 +25,6 @@ from skippy.report.page import render
 from skippy.report.verdicts import average_accuracy, judge
 from skippy.report.wording import commands_it_takes, what_it_takes
 from skippy.resolve.bases import Base, open_base
-from skippy.resolve.runs import MODEL_URI
 from skippy.results import Comparison
 from skippy.stores.cards import verify_checkpoint
 from skippy.tracking.records import RunRecord
@@ -151,7 +150,7 @@ def _require_unaltered(tracker: Tracker, records: Mapping[str, Sequence[RunRecor
         ReportError: a version holds other weights than its evaluation says.
     """
     for record in (record for runs in records.values() for record in runs):
-        uri, digest = record.tags.get(MODEL_URI, ""), record.tags.get(Tag.MODEL_DIGEST, "")
+        uri, digest = record.tags.get(Tag.MODEL_URI, ""), record.tags.get(Tag.MODEL_DIGEST, "")
         if record.variant == "base" or not uri.startswith("models:/"):
             continue
         try:

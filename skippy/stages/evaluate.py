@@ -39,9 +39,9 @@ from skippy.resolve.bases import Base, open_base
 from skippy.resolve.code import EVALUATION, EVALUATION_CODE, code_digest
 from skippy.resolve.devices import pick_device, require_device
 from skippy.resolve.files import CHECKPOINTS
-from skippy.resolve.runs import CHARACTER_DIGEST, MODEL_URI, PROMPTS_DIGEST, SUBJECT, find_run
+from skippy.resolve.runs import find_run
 from skippy.resolve.subjects import Subject, find_subject
-from skippy.resolve.work import WORK, find_equal_run, take_over, work_digest
+from skippy.resolve.work import find_equal_run, take_over, work_digest
 from skippy.resolve.workspaces import claim_workspace, discard_workspace
 from skippy.stores.samples import Sample, read_samples
 from skippy.tracking.records import RunRecord
@@ -182,7 +182,7 @@ def resolve(config: EvalConfig, tracker: Tracker) -> EvalPlan:
         _noise(config, regraded),
     )
     if is_walk:
-        own: dict[str, str] = {CHARACTER_DIGEST: character.digest}
+        own: dict[str, str] = {Tag.CHARACTER_DIGEST: character.digest}
         train = find_run(tracker, "train", config.train_run, base=base, extra_tags=own)
         require_all_checkpoints(train, tracker)
         asked = plan_walk(
@@ -336,12 +336,12 @@ def _banal_digest(plan: EvalPlan) -> str:
 def _tags(plan: EvalPlan) -> dict[str, str]:
     asked, config = plan.asked, plan.config
     return {
-        MODEL_URI: asked.subject.uri,
+        Tag.MODEL_URI: asked.subject.uri,
         Tag.MODEL_DIGEST: asked.subject.digest,
         Tag.SEED: asked.subject.seed,
-        PROMPTS_DIGEST: plan.prompts_digest,
+        Tag.PROMPTS_DIGEST: plan.prompts_digest,
         Tag.SUITE: config.suite,
-        SUBJECT: CHECKPOINTS if plan.is_walk else MODEL,
+        Tag.SUBJECT: CHECKPOINTS if plan.is_walk else MODEL,
         Tag.SAMPLING: asked.sampling.name,
         Tag.SAMPLES: str(asked.samples),
         Tag.MAX_TOKENS: str(asked.sampling.max_tokens),
@@ -349,9 +349,9 @@ def _tags(plan: EvalPlan) -> dict[str, str]:
         PROMPT_STYLE: asked.prompt_style,
         Tag.PROBLEMS: config.problems,
         Tag.PROBLEMS_DIGEST: asked.problems.digest if asked.problems else "",
-        CHARACTER_DIGEST: asked.character.digest,
+        Tag.CHARACTER_DIGEST: asked.character.digest,
         Tag.BACKEND: asked.generator.name,
-        WORK: plan.work,
+        Tag.WORK: plan.work,
         EVALUATION_CODE: code_digest(EVALUATION),
     }
 
@@ -362,12 +362,12 @@ def _as_recorded(config: EvalConfig, record: RunRecord, tracker: Tracker) -> Eva
     Raises:
         ConfigError: the samples are of many models, or made with other parameters than the person names.
     """
-    if CHECKPOINTS in (config.model, record.tags.get(SUBJECT)):
+    if CHECKPOINTS in (config.model, record.tags.get(Tag.SUBJECT)):
         raise ConfigError(
             "A walk over checkpoints cannot be regraded.",
             where=f"regrade={record.run_id}, model={config.model}",
             expected="an evaluation of one model, and that model",
-            found=f"{record.name} ({record.tags.get(SUBJECT, MODEL)})",
+            found=f"{record.name} ({record.tags.get(Tag.SUBJECT, MODEL)})",
             next_step="pass the run id of an evaluation of one model, or walk again with -P model=checkpoints",
         )
     then = tracker.runs.config(record.run_id)

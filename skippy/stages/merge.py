@@ -17,13 +17,8 @@ from skippy.resolve.bases import Base, open_base
 from skippy.resolve.code import MERGING, SEARCHING, code_digest
 from skippy.resolve.projectors import load_projectors
 from skippy.resolve.prompted import prompted_base
-from skippy.resolve.runs import (
-    CHARACTER_DIGEST,
-    MODEL_URI,
-    WALK_RUNS,
-    find_run,
-)
-from skippy.resolve.work import WORK, find_equal_run, take_over, work_digest
+from skippy.resolve.runs import find_run
+from skippy.resolve.work import find_equal_run, take_over, work_digest
 from skippy.stores.cards import MergeAccount, verify_checkpoint
 from skippy.stores.changes import Change, read_change
 from skippy.stores.merging import combined_digest, merge_checkpoint
@@ -100,10 +95,10 @@ def run(config: MergeConfig, tracker: Tracker) -> MergeResult:
         links={"train": source.train_run, "svd": source.svd_run},
         config=config_dict(config),
     ) as stage:
-        stage.set_tags({WORK: plan.work})
+        stage.set_tags({Tag.WORK: plan.work})
         if plan.finished:
             take_over(plan.finished, stage)
-            return MergeResult(plan.finished.run_id, plan.finished.tags[MODEL_URI], None)
+            return MergeResult(plan.finished.run_id, plan.finished.tags[Tag.MODEL_URI], None)
         alpha = config.alpha * source.dose
         if plan.search:
             found = find_dose(plan.search, plan.work, tracker, stage)
@@ -148,7 +143,7 @@ def resolve(config: MergeConfig, tracker: Tracker) -> MergePlan:
     work = work_digest(tags, config.registered_model, source.walk_runs, code_digest(MERGING), *searched)
 
     def check(found: RunRecord) -> None:
-        verify_checkpoint(tracker.models.resolve(found.tags[MODEL_URI]).path)
+        verify_checkpoint(tracker.models.resolve(found.tags[Tag.MODEL_URI]).path)
 
     return MergePlan(
         *(base, source, read, foreign_bases((adapter for adapter, _ in read), base)),
@@ -179,8 +174,22 @@ def _merge(
         if plan.source.prompted:
             figures = {"merge/prompt_tokens": float(plan.source.prompted.tokens)}
         stage.log_metrics(figures, model_id=draft.model_id)
-        version = draft.register(config.registered_model, plan.tags)
+        version = draft.register(config.registered_model, plan.tags, _lineage(plan, stage, tracker))
+        page = tracker.store.version_page(version.name, version.version)
+        stage.describe(note=f"{stage.note} It is [{version.uri}]({page}).")
     return record(account, version.uri, draft.model_id, plan, stage)
+
+
+def _lineage(plan: MergePlan, stage: StageRun, tracker: Tracker) -> str:
+    """What a version was made of, as links; a comparison writes a card in its place, which has them too."""
+    runs = {"merge": stage.run_id, "train": plan.source.train_run, "svd": plan.source.svd_run}
+    lines = [
+        f"- {role} run [{run}]({tracker.store.run_page.replace('{run}', run)})"
+        for role, run in runs.items()
+        if run
+    ]
+    said = f"{plan.source.description} merged into {plan.base.name}, not compared yet."
+    return "\n".join([said, "", *lines, f"- base {plan.base.digest}"])
 
 
 def _write(config: MergeConfig, alpha: float, plan: MergePlan, destination: Path) -> MergeAccount:
@@ -208,12 +217,12 @@ def record(account: MergeAccount, uri: str, model_id: str, plan: MergePlan, stag
     source = plan.source
     stage.set_tags(
         {
-            MODEL_URI: uri,
+            Tag.MODEL_URI: uri,
             Tag.MODEL_ID: model_id,
             Tag.ADAPTER_DIGEST: plan.tags["adapter_digest"],
         }
     )
-    walks: dict[str, str] = {WALK_RUNS: ",".join(source.walk_runs)} if source.walk_runs else {}
+    walks: dict[str, str] = {Tag.WALK_RUNS: ",".join(source.walk_runs)} if source.walk_runs else {}
     traits: dict[str, str] = {tag_named(name): value for name, value in (source.tags or {}).items()}
     stage.set_tags(traits | walks)
     if source.prompted:
@@ -309,7 +318,7 @@ def _from_run(config: MergeConfig, tracker: Tracker, base: Base) -> Source:
     tags = {
         "seed": seed,
         "character": record.character,
-        "character_digest": record.tags.get(CHARACTER_DIGEST, ""),
+        "character_digest": record.tags.get(Tag.CHARACTER_DIGEST, ""),
         "step": str(place or "last"),
     }
     return Source(
@@ -343,7 +352,7 @@ def _find_training(config: MergeConfig, tracker: Tracker, base: Base) -> RunReco
         base=base,
         variant=config.variant or DEFAULT_VARIANT,
         character=character.name,
-        extra_tags={CHARACTER_DIGEST: character.digest},
+        extra_tags={Tag.CHARACTER_DIGEST: character.digest},
     )
 
 

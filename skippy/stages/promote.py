@@ -12,7 +12,7 @@ from skippy.config import PromoteConfig, config_dict
 from skippy.errors import MissingRunError, PromotionRefused, RegistryError
 from skippy.report.record import REPORT_FILE, ReportRecord
 from skippy.resolve.bases import Base, open_base
-from skippy.resolve.runs import MODEL_URI, find_run
+from skippy.resolve.runs import find_run
 from skippy.stores.cards import verify_checkpoint
 from skippy.tracking.promotions import CHAMPION
 from skippy.tracking.records import RunRecord
@@ -184,7 +184,7 @@ def _require_together(
         raise RegistryError("The report names no evaluation of its winner.", where=f"compare run {record.run_id}",
                             expected=f"an evaluation of {winner}", found="none")  # fmt: skip
     chosen = max(ours, key=lambda evaluation: evaluation.metrics.get("banal/score", 0.0))
-    model = tracker.models.resolve(chosen.tags[MODEL_URI])
+    model = tracker.models.resolve(chosen.tags[Tag.MODEL_URI])
     facts = verify_checkpoint(model.path)
     checks = {
         "registered model": (config.registered_model, model.name),
@@ -194,8 +194,8 @@ def _require_together(
     }
     for name, (expected, found) in checks.items():
         what = f"Report and registry disagree on the {name}."
-        _require_equal(what, chosen.tags[MODEL_URI], str(expected), str(found))
-    return tracker.registry.lookup(parse_model_uri(chosen.tags[MODEL_URI]))
+        _require_equal(what, chosen.tags[Tag.MODEL_URI], str(expected), str(found))
+    return tracker.registry.lookup(parse_model_uri(chosen.tags[Tag.MODEL_URI]))
 
 
 def _require_evidence(tracker: Tracker, record: RunRecord, report: ReportRecord) -> list[RunRecord]:

@@ -16,13 +16,14 @@ from skippy.errors import StudyError
 from skippy.evaluation.suites import suite_label
 from skippy.progress import Progress
 from skippy.report.study_page import StudyFacts
+from skippy.stores.lanes import one_torch_thread
 from skippy.studies.board import Board, State
 from skippy.studies.conclusion import PLAN_FILE, TABLE_FILE, conclude, files_of
 from skippy.studies.crew import Crew, worker_count
 from skippy.studies.inputs import StudyInputs, Unit, gather, units
 from skippy.studies.plan import StudyPlan, read_plan
 from skippy.studies.records import CELLS_FILE, cell_rows, read_cells
-from skippy.studies.worker import Bench, do_base, patient, single_threaded, work
+from skippy.studies.worker import Bench, do_base, patient, work
 from skippy.tracking.stage_run import StageRun
 from skippy.tracking.tracker import Tracker
 
@@ -95,7 +96,7 @@ def _ask_base(inputs: StudyInputs, bench: Bench) -> Cell:
         if state.word == "free":
             attempt = board.claim(key, state)
             if attempt:
-                with single_threaded():
+                with one_torch_thread():
                     do_base(inputs, bench, attempt)
                 continue
         time.sleep(POLL_SECONDS)
@@ -138,7 +139,7 @@ def _do_cells(inputs: StudyInputs, bench: Bench, config: StudyConfig, base: Cell
             is_free = any(state.word == "free" for state in states.values())
             if crew.size == 1 and is_free:
                 # Alone there is no need of a process: importing takes longer than a small cell.
-                with single_threaded():
+                with one_torch_thread():
                     work(inputs, bench)
             elif is_free:
                 crew.keep_busy()

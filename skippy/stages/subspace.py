@@ -17,7 +17,6 @@ from skippy.config import SubspaceConfig, config_dict
 from skippy.resolve.bases import Base, open_base
 from skippy.resolve.devices import pick_device, require_device
 from skippy.resolve.references import find_reference
-from skippy.resolve.runs import CHARACTER_DIGEST
 from skippy.resolve.work import find_equal_run, take_over
 from skippy.stores.answers import ANSWERS_FOLDER, Answer, read_answers, write_answers
 from skippy.tracking.records import RunRecord
@@ -84,7 +83,7 @@ def resolve(config: SubspaceConfig, tracker: Tracker) -> SubspacePlan:
     character = load_character(config.character)
     base = open_base(config.base_model, tracker, config.profile)
     identity: dict[str, str] = {
-        CHARACTER_DIGEST: character.digest,
+        Tag.CHARACTER_DIGEST: character.digest,
         Tag.PROMPTS: str(config.prompts),
         Tag.SUBSPACE_SEED: str(config.seed),
         Tag.ANSWER_TOKENS: str(base.profile.answer_tokens),

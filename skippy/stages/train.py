@@ -26,8 +26,8 @@ from skippy.resolve.code import TRAINING, TRAINING_CODE, code_digest
 from skippy.resolve.devices import process_rank
 from skippy.resolve.projectors import load_projectors
 from skippy.resolve.references import FoundReference, find_reference
-from skippy.resolve.runs import CHARACTER_DIGEST, PROMPTS_DIGEST, find_run
-from skippy.resolve.work import WORK, find_equal_run, take_over, work_digest
+from skippy.resolve.runs import find_run
+from skippy.resolve.work import find_equal_run, take_over, work_digest
 from skippy.resolve.workspaces import claim_workspace, discard_workspace, workspace
 from skippy.stores.answers import ANSWERS_FOLDER, Answers, read_answers
 from skippy.stores.headers import require_whole
@@ -101,10 +101,10 @@ def run(config: TrainConfig, tracker: Tracker) -> TrainResult | None:
             {
                 Tag.SEED: str(config.seed),
                 Tag.K: plan.k,
-                CHARACTER_DIGEST: plan.character.digest,
-                PROMPTS_DIGEST: plan.prompts_digest,
+                Tag.CHARACTER_DIGEST: plan.character.digest,
+                Tag.PROMPTS_DIGEST: plan.prompts_digest,
                 Tag.REWARDS_DIGEST: plan.maker.rewards_digest,
-                WORK: plan.work,
+                Tag.WORK: plan.work,
                 TRAINING_CODE: code_digest(TRAINING),
             }
         )
@@ -259,7 +259,7 @@ def _find_reference(
     config: TrainConfig, tracker: Tracker, base: Base, character: Character
 ) -> tuple[str, FoundReference | None, Answers | None]:
     """The character reference, where a subspace run made one, and the base's answers, where the method reads them."""
-    tags: dict[str, str] = {CHARACTER_DIGEST: character.digest}
+    tags: dict[str, str] = {Tag.CHARACTER_DIGEST: character.digest}
     needs_answers = find_variant(config.variant).reads_answers
     makes = {"base_answers": "true"} if needs_answers else {}
     if needs_answers:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 from skippy.errors import AdapterError
+from skippy.patterns import find_hazard
 
 ALL_LINEAR = "all-linear"
 # Inits that leave the base weight as it is. PiSSA, OLoRA, CorDA, LoftQ and LoRA-GA train against another one.
@@ -21,6 +22,8 @@ RESAVE = (
     "save the adapter with PEFT's path_initial_model_for_weight_conversion, which makes it an ordinary one"
 )
 NAMED_IN_ERRORS = 4
+OPEN_REPEATS = 4
+"""In a pattern over names of modules, which are short: as many as in those that are met."""
 
 
 def _any(_: Any) -> bool:
@@ -179,17 +182,26 @@ def _by_pattern(config: Mapping[str, Any], option: str, name: str, default: Any,
     return default
 
 
-def _matches(pattern: str, name: str, option: str, where: str) -> bool:
+def _matches(pattern: str, name: str, option: str, where: str) -> re.Match[str] | None:
+    """The match of a whole name; the pattern may come from anybody, and must not keep us for ever.
+
+    Raises:
+        AdapterError: it is no regular expression, or one whose matching can run away.
+    """
     try:
-        return re.fullmatch(pattern, name) is not None
+        hazard = find_hazard(pattern, OPEN_REPEATS)
+        found = re.fullmatch(pattern, name) if hazard is None else None
     except (re.error, RecursionError, OverflowError) as error:
+        hazard = str(error)
+    if hazard is not None:
         raise AdapterError(
-            "A pattern of the adapter is no regular expression.",
+            "A pattern of the adapter is no regular expression that can be used.",
             where=f"{option} in {where}",
-            expected="a regular expression over module names",
-            found=f"{_short(pattern)}: {error}",
-            next_step="save the adapter again with PEFT",
-        ) from error
+            expected="a regular expression over module names that does not run away",
+            found=f"{_short(pattern)}: {hazard}",
+            next_step="name the modules one by one in the adapter's config, or save it again with PEFT",
+        )
+    return found
 
 
 def is_saved_whole(config: Mapping[str, Any], stem: str) -> bool:
@@ -203,9 +215,7 @@ def asked_targets(config: Mapping[str, Any], linears: Iterable[str], where: str)
     """The modules of a base that the config says were adapted, by PEFT's rules.
 
     Args:
-        config: the adapter's.
         linears: names of the base's matrices, embeddings left out.
-        where: the config, for errors.
     """
     targets = config.get("target_modules")
     if not targets:
@@ -229,7 +239,7 @@ def _is_named(name: str, ends: Collection[str]) -> bool:
 def _is_excluded(config: Mapping[str, Any], name: str, where: str) -> bool:
     excluded = config.get("exclude_modules") or ()
     if isinstance(excluded, str):
-        return _matches(excluded, name, "exclude_modules", where)
+        return bool(_matches(excluded, name, "exclude_modules", where))
     return _is_named(name, excluded) or is_saved_whole(config, name)
 
 
@@ -239,16 +249,7 @@ def _is_chosen_layer(config: Mapping[str, Any], name: str, where: str) -> bool:
         return True
     patterns = config.get("layers_pattern") or [r"[^.]*"]
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
-        try:
-            found = re.match(rf"(?:^|.*?\.)(?:{pattern})\.(\d+)\.", name)
-        except re.error as error:
-            raise AdapterError(
-                "A pattern of the adapter is no regular expression.",
-                where=f"layers_pattern in {where}",
-                expected="a regular expression over module names",
-                found=f"{_short(pattern)}: {error}",
-                next_step="save the adapter again with PEFT",
-            ) from error
+        found = _matches(rf"(?:|.*?\.)(?:{pattern})\.(\d{1, 9})\..*", name, "layers_pattern", where)
         if found:
             return int(found[1]) in ([layers] if isinstance(layers, int) else layers)
     return False

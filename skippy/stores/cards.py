@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 CARD_FILE = "skippy.json"
 HASH_THREADS = 4
+READ_ONLY = 0o444
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,10 @@ class MergeAccount:
 
 
 def write_card(directory: Path, account: MergeAccount, hashes: Mapping[str, str], lineage: str) -> None:
-    """Write the card; `lineage` is what the base descends from; files not among `hashes` are read and hashed."""
+    """Write the card, and make every file read-only: what was hashed is not to be edited in place.
+
+    `lineage` is what the base descends from; files not among `hashes` are read and hashed.
+    """
     others = _hash_files(directory, sorted(_files_in(directory) - set(hashes)))
     card = {
         "alpha": account.alpha,
@@ -90,6 +94,8 @@ def write_card(directory: Path, account: MergeAccount, hashes: Mapping[str, str]
         "files": {**hashes, **others},
     }
     write_json(directory / CARD_FILE, card)
+    for name in _files_in(directory) | {CARD_FILE}:
+        (directory / name).chmod(READ_ONLY)
 
 
 def read_card(folder: Path) -> dict[str, Any]:

@@ -9,11 +9,12 @@ import logging
 import time
 
 from skippy.errors import MissingRunError, StudyError
+from skippy.stores.lanes import one_torch_thread
 from skippy.studies.board import Board
 from skippy.studies.crew import Crew
 from skippy.studies.inputs import StudyInputs, gather, units
 from skippy.studies.plan import StudyPlan, read_plan
-from skippy.studies.worker import Bench, patient, single_threaded, work
+from skippy.studies.worker import Bench, patient, work
 from skippy.tracking.tracker import Tracker
 
 logger = logging.getLogger(__name__)
@@ -33,7 +34,7 @@ def join(plan_file: str, tracker: Tracker, parallel: int = 1, device: str = "aut
     inputs, parent = _await_study(plan, tracker)
     bench = Bench(tracker, parent, "cpu" if device == "auto" and inputs.base.profile.is_for_cpu else device)
     if parallel == 1:
-        with single_threaded():
+        with one_torch_thread():
             done = work(inputs, bench)
         logger.info("study %s: %d cells were done here; no other is free", plan.name, done)
         return

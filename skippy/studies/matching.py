@@ -17,7 +17,6 @@ from skippy.evaluation.metrics import BASE_STEP, FRONTIER, persona_by_step, samp
 from skippy.evaluation.suites import BANAL
 from skippy.resolve.bases import Base
 from skippy.resolve.devices import pick_device
-from skippy.resolve.runs import CHARACTER_DIGEST
 from skippy.resolve.workspaces import claim_workspace, discard_workspace
 from skippy.stores.changes import Change, read_change
 from skippy.stores.samples import read_samples
@@ -85,10 +84,6 @@ def search_for(
     """The search for the α at which a training has the persona asked for, or that of the other arms.
 
     Args:
-        tracker: where trainings are.
-        base: what they trained.
-        adapter: of this training.
-        train_run: its run id.
         walk_runs: checkpoint evaluations of this training and the others.
         character: as named, and the default where nobody named one.
         prompts: file of own prompts, or empty.
@@ -157,7 +152,7 @@ def _require_walks(walks: Sequence[RunRecord], train_run: str) -> None:
 
 def _character_of(train: RunRecord, named: str) -> Character:
     """The character that a training is towards: the one named, else the bundled one of its name."""
-    wanted = train.tags.get(CHARACTER_DIGEST, "")
+    wanted = train.tags.get(Tag.CHARACTER_DIGEST, "")
     bundled = bundled_characters()
     # A file is meant; a bundled name may be the default, and then the training knows better.
     names = (named, train.character) if {named, train.character} <= set(bundled) else (named,)

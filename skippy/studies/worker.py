@@ -24,6 +24,7 @@ from skippy.models.loading import load_model, load_tokenizer
 from skippy.progress import LINES_VARIABLE
 from skippy.resolve.workspaces import claim_workspace, workspace
 from skippy.stores.changes import read_change
+from skippy.stores.lanes import one_torch_thread
 from skippy.stores.samples import Sample, read_samples
 from skippy.studies.board import (
     ATTEMPT_TAG,
@@ -216,17 +217,6 @@ def patient(tracker: Tracker) -> Tracker:
     return Tracker(replace(tracker.store, client=PatientClient(tracking_uri=tracker.store.uri)))
 
 
-@contextmanager
-def single_threaded() -> Iterator[None]:
-    """One thread for torch, so that a cell has the same bits alone and beside others."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def main(arguments: list[str]) -> None:
     """Work as one of several processes; ends when the study that started it is gone."""
     plan_file, parent, rank, device, retry_before = arguments
@@ -235,7 +225,7 @@ def main(arguments: list[str]) -> None:
     watch_parents()
     tracker = patient(open_tracker())
     inputs = gather(read_plan(plan_file), tracker)
-    with single_threaded():
+    with one_torch_thread():  # so that a cell has the same bits alone and beside others
         work(inputs, Bench(tracker, parent, device, int(rank), int(retry_before)))
 
 

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from skippy.errors import MissingRunError
-from skippy.resolve.runs import MODEL_URI
 from skippy.terminal.table import when
 from skippy.tracking.records import RunRecord
 from skippy.tracking.tags import LINK_PREFIX, LINK_SUFFIX, NOTE_TAG, Tag
@@ -133,7 +132,7 @@ def _by_uri(tracker: Tracker) -> dict[str, RunRecord]:
     for record in tracker.runs.find_all("eval"):
         if Tag.REUSES in record.tags:
             continue
-        found.setdefault(record.tags.get(MODEL_URI, ""), record)
+        found.setdefault(record.tags.get(Tag.MODEL_URI, ""), record)
     return found
 
 

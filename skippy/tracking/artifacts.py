@@ -13,7 +13,8 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from skippy.errors import MissingRunError
-from skippy.tracking.connection import Store, StoreAccess, local_path
+from skippy.tracking.connection import Store, StoreAccess
+from skippy.tracking.places import local_path
 from skippy.tracking.refusals import translated_errors
 
 logger = logging.getLogger(__name__)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote, unquote, urlparse, urlsplit, urlunsplit
 
 import mlflow
@@ -16,9 +17,9 @@ import sqlalchemy
 from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
-from mlflow.utils.file_utils import local_file_uri_to_path
 
 from skippy.errors import TrackingError
+from skippy.tracking.places import ARTIFACTS, location_of, take_home
 from skippy.tracking.refusals import opening
 
 logger = logging.getLogger(__name__)
@@ -69,6 +70,10 @@ class Store:
         """Where MLflow's UI shows one run, with `{run}` for its id."""
         return self.page.partition("?")[0] + "/{run}"
 
+    def version_page(self, name: str, version: int) -> str:
+        """Where MLflow's UI shows a registered version."""
+        return f"{self.page.partition('#')[0]}#/models/{quote(name)}/versions/{version}"
+
     @property
     def lock_path(self) -> Path | None:
         """A file to lock for changes that must not interleave; None where other machines may write too."""
@@ -112,11 +117,15 @@ def find_project_root() -> Path:
     return here
 
 
-def local_path(uri: str) -> Path | None:
-    """The directory an artifact URI names, None if it is not on this machine's disk."""
-    if urlparse(uri).scheme in ("", "file"):
-        return Path(local_file_uri_to_path(uri))
-    return None
+def every(search: Callable[..., Any], *what: Any, **how: Any) -> Iterator[Any]:
+    """Everything that one of mlflow's searches finds, page after page."""
+    token = ""
+    while True:
+        page = search(*what, page_token=token or None, **how)
+        yield from page
+        token = page.token
+        if not token:
+            return
 
 
 @contextmanager
@@ -153,11 +162,13 @@ def open_store(root: Path | None = None) -> Store:
     mlflow.set_tracking_uri(uri)
     database = _sqlite_path(uri)
     lock = database.with_suffix(".db.lock") if database else None
-    artifacts = None if is_server else _location((database.parent if database else root) / "mlartifacts")
+    artifacts = None if is_server else location_of((database.parent if database else root) / ARTIFACTS)
     # Four processes on a fresh file would race to create its tables and the experiment.
     with opening(uri), file_lock(lock):
         client = _client(uri)
         experiment_id, location = _require_experiment(client, artifacts)
+        if database is not None and artifacts is not None and take_home(database, location, artifacts):
+            location = artifacts
     return Store(uri, experiment_id, location, root, client)
 
 
@@ -246,11 +257,6 @@ def _sqlite_path(uri: str) -> Path | None:
 
 def _sqlite_uri(path: Path) -> str:
     return SQLITE_SCHEME + quote(str(path), safe=PLAIN_CHARACTERS)
-
-
-def _location(folder: Path) -> str:
-    """An artifact location: the path itself, or a URI where a path would be misread as one."""
-    return folder.as_uri() if set("%?#") & set(str(folder)) else str(folder)
 
 
 def _take_credentials(uri: str) -> str:

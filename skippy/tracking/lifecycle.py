@@ -19,9 +19,10 @@ from mlflow.utils.mlflow_tags import MLFLOW_PROJECT_ENV, MLFLOW_SOURCE_NAME, MLF
 
 from skippy.errors import TrackingError
 from skippy.redaction import redact
-from skippy.tracking.connection import EXPERIMENT, Store, local_path
+from skippy.tracking.connection import EXPERIMENT, Store
 from skippy.tracking.declared import forget_declared_secrets
 from skippy.tracking.outbox import end_of_run, tag_values
+from skippy.tracking.places import local_path
 from skippy.tracking.refusals import translate, translated_errors
 from skippy.tracking.signals import RUN_ID_VARIABLE, Terminated, process_tag, stop_when_orphaned, terminating
 from skippy.tracking.stage_run import StageRun, cut
@@ -37,13 +38,7 @@ PARAMS_PER_BATCH = 100
 
 @contextmanager
 def supervised(store: Store, name: str, tags: Mapping[str, str]) -> Iterator[StageRun]:
-    """Begin a run, run a stage's body; whatever ends it, the run gets the status that says so.
-
-    Args:
-        store: where the run is.
-        name: of the run.
-        tags: of the run.
-    """
+    """Begin a run, run a stage's body; whatever ends it, the run gets the status that says so."""
     with terminating() as signals:
         run, stub = begin(store, name, tags)
         late_status = "FAILED"

@@ -17,10 +17,11 @@ from mlflow.exceptions import MlflowException
 from skippy.errors import MissingRunError, RegistryError, SkippyError, TrackingError
 from skippy.redaction import redact
 from skippy.tracking.artifacts import cache_root, fetched, upload_model
-from skippy.tracking.connection import Store, StoreAccess, local_path
+from skippy.tracking.connection import Store, StoreAccess
 from skippy.tracking.external_models import external_model
 from skippy.tracking.mlmodel import WEIGHTS, write_mlmodel
 from skippy.tracking.orphans import remove_weights, scratch_directory, sweep_orphans
+from skippy.tracking.places import local_path
 from skippy.tracking.refusals import translated_errors
 from skippy.tracking.registry import ModelVersionRecord, Registry, check_model_name, parse_model_uri
 from skippy.tracking.stage_run import StageRun
@@ -100,11 +101,13 @@ class ModelDraft:
             client.log_outputs(self._run.run_id, [LoggedModelOutput(self.model_id, 0)])
         self.is_ready = True
 
-    def register(self, registered_model: str, version_tags: Mapping[str, object]) -> ModelVersionRecord:
+    def register(
+        self, registered_model: str, version_tags: Mapping[str, object], description: str = ""
+    ) -> ModelVersionRecord:
         """Make it the next version of `registered_model`; finishes the model first."""
         self.finish()
         self.version = self._registry.create_version(
-            registered_model, self.model_id, self._run.run_id, version_tags
+            registered_model, self.model_id, self._run.run_id, version_tags, description
         )
         return self.version
 

@@ -1,7 +1,8 @@
 """Weights that nothing leads to: left by a merge that was killed while it wrote, or before it registered.
 
 Each is a whole model's worth of disk. `find_orphans` is what a person is shown, `sweep_orphans` what every merge does
-first. A model is one only if its run has ended without success and no registered version refers to it.
+first. A model is one only if no registered version refers to it, and its run has ended without success
+or its version was being deleted.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from mlflow.entities import LoggedModel
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-from skippy.tracking.connection import Store, local_path
+from skippy.tracking.connection import Store, every
+from skippy.tracking.places import local_path
 from skippy.tracking.refusals import translated_errors
 from skippy.tracking.tags import Tag
 
@@ -58,7 +60,6 @@ def sweep_orphans(store: Store, orphans: Sequence[Orphan] | None = None) -> list
     """Remove the orphans that are safe to remove; returns those.
 
     Args:
-        store: where they are.
         orphans: from `find_orphans`; None looks for them.
     """
     swept = []
@@ -114,7 +115,8 @@ def _models(store: Store) -> Iterator[Orphan]:
         if run_id not in endings:
             endings[run_id] = _ending(store, run_id)
         ending, status = endings[run_id], str(model.status)
-        if ending in ("RUNNING", "SCHEDULED") or (status == "READY" and ending not in ("KILLED", "FAILED")):
+        is_wanted = status == "READY" and ending not in ("KILLED", "FAILED") and Tag.DELETED not in model.tags
+        if ending in ("RUNNING", "SCHEDULED") or is_wanted:
             continue
         folder = local_path(model.artifact_location)
         has_files = folder is not None and folder.exists()
@@ -124,7 +126,7 @@ def _models(store: Store) -> Iterator[Orphan]:
             registered = _registered(store) if registered is None else registered
             if model.model_id in registered or (folder is not None and not has_files):
                 continue
-        state = "finished and never registered" if status == "READY" else "half-written"
+        state = "of no version" if status == "READY" else "half-written"
         yield Orphan(
             f"the weights of {model.name!r}, {state}: its run is {ending}",
             model.artifact_location,
@@ -156,27 +158,13 @@ def _scratch(store: Store) -> Iterator[Orphan]:
 
 def logged_models(store: Store) -> Iterator[LoggedModel]:
     """Every logged model of the experiment."""
-    token = None
-    while True:
-        page = store.client.search_logged_models(
-            [store.experiment_id], max_results=PAGE_SIZE, page_token=token
-        )
-        yield from page
-        token = page.token
-        if not token:
-            return
+    return every(store.client.search_logged_models, [store.experiment_id], max_results=PAGE_SIZE)
 
 
 def _registered(store: Store) -> set[str]:
     """Ids of the logged models that a registered version refers to."""
-    found: set[str] = set()
-    token = None
-    while True:
-        page = store.client.search_model_versions(max_results=1000, page_token=token)
-        found |= {(version.source or "").removeprefix("models:/") for version in page}
-        token = page.token
-        if not token:
-            return found
+    versions = every(store.client.search_model_versions, max_results=1000)
+    return {(version.source or "").removeprefix("models:/") for version in versions}
 
 
 def _ending(store: Store, run_id: str) -> str:

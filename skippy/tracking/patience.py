@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -14,6 +15,8 @@ BUSY = ("database is locked", "TEMPORARILY_UNAVAILABLE", "Connection refused", "
 FIRST_WAIT_SECONDS = 0.2
 LONGEST_WAIT_SECONDS = 8.0
 PATIENCE_SECONDS = 180.0
+PATIENT = ("create_run", "get_run", "search_runs", "log_batch", "set_tag", "update_run", "set_terminated")
+"""The calls of `PatientClient` that wait."""
 
 
 def patiently(call: Callable[..., Found], *args: Any, **kwargs: Any) -> Found:
@@ -33,30 +36,10 @@ def patiently(call: Callable[..., Found], *args: Any, **kwargs: Any) -> Found:
 class PatientClient(MlflowClient):
     """mlflow's client for many workers at once: what a run writes and reads waits for a busy store."""
 
-    def create_run(self, *args: Any, **kwargs: Any) -> Any:
-        """As mlflow's, patiently."""
-        return patiently(super().create_run, *args, **kwargs)
 
-    def get_run(self, *args: Any, **kwargs: Any) -> Any:
-        """As mlflow's, patiently."""
-        return patiently(super().get_run, *args, **kwargs)
+def _made_patient(call: Callable[..., Found]) -> Callable[..., Found]:
+    return functools.wraps(call)(lambda *args, **kwargs: patiently(call, *args, **kwargs))
 
-    def search_runs(self, *args: Any, **kwargs: Any) -> Any:
-        """As mlflow's, patiently."""
-        return patiently(super().search_runs, *args, **kwargs)
 
-    def log_batch(self, *args: Any, **kwargs: Any) -> Any:
-        """As mlflow's, patiently."""
-        return patiently(super().log_batch, *args, **kwargs)
-
-    def set_tag(self, *args: Any, **kwargs: Any) -> Any:
-        """As mlflow's, patiently."""
-        return patiently(super().set_tag, *args, **kwargs)
-
-    def update_run(self, *args: Any, **kwargs: Any) -> Any:
-        """As mlflow's, patiently."""
-        return patiently(super().update_run, *args, **kwargs)
-
-    def set_terminated(self, *args: Any, **kwargs: Any) -> Any:
-        """As mlflow's, patiently."""
-        return patiently(super().set_terminated, *args, **kwargs)
+for name in PATIENT:
+    setattr(PatientClient, name, _made_patient(getattr(MlflowClient, name)))

@@ -7,6 +7,7 @@ import json
 import logging
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -20,6 +21,7 @@ from skippy.tracking.models import Models
 from skippy.tracking.orphans import remove_weights
 from skippy.tracking.refusals import translated_errors
 from skippy.tracking.registry import ModelReference, ModelVersionRecord, Registry
+from skippy.tracking.tags import Tag
 
 logger = logging.getLogger(__name__)
 
@@ -146,6 +148,10 @@ class Promotions(StoreAccess):
                     found=", ".join(record.aliases),
                     next_step="promote another version, or delete the alias first",
                 )
+            if record.model_id is not None:
+                # Killed between the two deletions, the weights would be a finished model that nobody registered.
+                with suppress(MlflowException):
+                    self.store.client.set_logged_model_tags(record.model_id, {Tag.DELETED: "true"})
             self.store.client.delete_model_version(name, str(version))
             if record.model_id is not None:
                 remove_weights(self.store, record.model_id)

@@ -21,6 +21,7 @@ STORE_ERRORS = (MlflowException, SQLAlchemyError, RequestException)
 PERSON_STATUS = {401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED"}
 DRIVERS_LINE = re.compile(r"\((?!raised|Background)[\w.]+\) ")
 REMEDIES = (
+    ("is full|No space left", "free some space where the store lies; then run the same command again"),
     ("authentication failed|Access denied", "correct the user and the password in MLFLOW_TRACKING_URI"),
     (
         "database .* does not exist|Unknown database",

@@ -11,7 +11,7 @@ from mlflow.exceptions import MlflowException
 
 from skippy.errors import MissingRunError, RegistryError
 from skippy.redaction import redact
-from skippy.tracking.connection import StoreAccess
+from skippy.tracking.connection import StoreAccess, every
 from skippy.tracking.refusals import translated_errors
 
 LOGGED_MODEL = re.compile(r"models:/(m-[^/@]+)")
@@ -55,7 +55,7 @@ class Registry(StoreAccess):
     """Registered versions and the aliases that point at them."""
 
     def create_version(
-        self, name: str, model_id: str, run_id: str, tags: Mapping[str, object]
+        self, name: str, model_id: str, run_id: str, tags: Mapping[str, object], description: str = ""
     ) -> ModelVersionRecord:
         """Register a finished logged model as the next version of `name`."""
         check_model_name(name)
@@ -73,6 +73,7 @@ class Registry(StoreAccess):
                 source=f"models:/{model_id}",
                 run_id=run_id,
                 tags=clean,
+                description=description or None,
                 model_id=model_id,
             )
         return self._record(created, {})
@@ -91,15 +92,10 @@ class Registry(StoreAccess):
 
     def names(self) -> list[str]:
         """Every registered model."""
-        names: list[str] = []
-        token = None
         with translated_errors("registered models"):
-            while True:
-                page = self.store.client.search_registered_models(max_results=1000, page_token=token)
-                names += [model.name for model in page]
-                token = page.token
-                if not token:
-                    return sorted(names)
+            return sorted(
+                model.name for model in every(self.store.client.search_registered_models, max_results=1000)
+            )
 
     def alias(self, name: str, alias: str) -> ModelVersionRecord | None:
         """The version that `alias` points at, None if it is not set."""

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 
 import psutil
@@ -25,6 +26,7 @@ ORPHAN_GRACE_SECONDS = 10.0
 PATIENCE_OF_A_PERSON = 3
 """Ctrl-C so many times: the stage is abandoned where it stands, its run is marked by the next one."""
 SHELLS = frozenset({"sh", "bash", "dash", "zsh", "ksh", "fish", "ash"})
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 HEARD = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 # Called when this process is asked to stop, before it unwinds; must not block.
@@ -88,14 +90,24 @@ def process_tag(pid: int | None = None) -> str:
     pid = os.getpid() if pid is None else pid
     started = ""
     with suppress(psutil.Error):
-        started = f":{psutil.Process(pid).create_time():.2f}"
+        started = f":{_start_of(pid)}"
     return f"{os.uname().nodename}:{pid}{started}"
+
+
+def _start_of(pid: int) -> str:
+    """When a process began: in ticks of one boot, which no correction of the clock moves; elsewhere by the clock."""
+    try:
+        ticks = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+        return f"{BOOT_ID.read_text()[:8]}-{ticks}"
+    except (OSError, IndexError):
+        return f"{psutil.Process(pid).create_time():.2f}"
 
 
 def is_process_gone(tag: str) -> bool:
     """Whether a tag names a process of this machine that is no more; False where that is unknowable.
 
-    Tags of earlier versions hold no start time: there a process of the same number counts as the same one.
+    Tags of earlier versions hold the time by the clock, or none: there a process of the same number counts as the
+    same one.
     """
     host, _, rest = tag.partition(":")
     pid, _, started = rest.partition(":")
@@ -105,6 +117,8 @@ def is_process_gone(tag: str) -> bool:
         process = psutil.Process(int(pid))
         if process.status() == psutil.STATUS_ZOMBIE:
             return True
+        if "-" in started:
+            return _start_of(int(pid)) != started
         return bool(started) and abs(process.create_time() - float(started)) > 1.0
     except psutil.NoSuchProcess:
         return True

@@ -72,6 +72,8 @@ class Tag(StrEnum):
     MODEL_URI = "skippy.model_uri"
     MODEL_ID = "skippy.model_id"
     MODEL_DIGEST = "skippy.model_digest"
+    # On a logged model: its version is being deleted, and its weights are to go with it.
+    DELETED = "skippy.deleted", _truth
     ADAPTER_DIGEST = "skippy.adapter_digest"
     WALK_RUNS = "skippy.walk_runs", _many
     # What α was found for a matched persona, and how, in a sentence.

@@ -33,7 +33,8 @@ from skippy.training.prompts import gather_prompts, schedule
 from skippy.training.resume import identify
 from skippy.training.setup import end_tokens, reward_functions
 from skippy.training.steer_maker import keep_biases, size_of
-from skippy.training.steering import SteeredModel, site_modules
+from skippy.training.steer_means import relative_shift
+from skippy.training.steered_model import SteeredModel, site_modules
 from skippy.training.tracking_callback import TrackingCallback
 from skippy.training.trainer import ConstrainedTrainer, grpo_config
 
@@ -112,6 +113,7 @@ def train_bias_grpo(request: TrainRequest, base: Base, site: SteerSettings, sink
         "train/reward_first": first,
         "train/reward_last": last,
         **size_of(found),
+        **relative_shift(model, tokenizer, found, request.prompts),
     }
     sentence = f"{request.variant}, {trainer.state.global_step} steps, reward {first:.2f} → {last:.2f}"
     return Made(sentence, metrics, {"steer/site.json": asdict(site)}, before)

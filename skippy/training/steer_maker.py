@@ -26,7 +26,8 @@ from skippy.stores.control_vectors import write_control_vector
 from skippy.training.guards import choose_device
 from skippy.training.making import Made
 from skippy.training.plan import RunSink
-from skippy.training.steering import Steered, mean_difference, train_bias
+from skippy.training.steer_means import mean_difference, relative_shift
+from skippy.training.steering import Steered, train_bias
 
 logger = logging.getLogger(__name__)
 
@@ -84,7 +85,9 @@ class SteerMaker:
             steered = train_bias(model, tokenizer, choice.pairs, self.settings, sink)
         biases = steered.biases if steered else mean_difference(model, tokenizer, choice.pairs, self.settings)
         keep_biases(folder, sink, self.base, biases, self.variant, self.settings)
-        return _describe(self.variant, choice, biases, steered)
+        prompts = list(dict.fromkeys(each.prompt for each in self.answers.of(PLAIN)))
+        size = size_of(biases) | relative_shift(model, tokenizer, biases, prompts)
+        return _describe(self.variant, choice, size, steered)
 
     def _choose_pairs(self, tokenizer: Any) -> PairChoice:
         chosen, plain = (
@@ -149,10 +152,8 @@ def _candidate(answer: Answer, tokenizer: Any) -> Candidate:
     return Candidate(answer.prompt, text, tokens, answer.is_complete)
 
 
-def _describe(
-    variant: str, choice: PairChoice, biases: Mapping[str, Tensor], steered: Steered | None
-) -> Made:
-    metrics = {"steer/pairs": float(len(choice.pairs)), **size_of(biases)}
+def _describe(variant: str, choice: PairChoice, size: Mapping[str, float], steered: Steered | None) -> Made:
+    metrics = {"steer/pairs": float(len(choice.pairs)), **size}
     sentence = f"{variant}, difference of means over {len(choice.pairs)} pairs"
     if steered:
         metrics |= {

@@ -8,40 +8,24 @@ Source: BiPO, arXiv 2406.00045 (core/personality/steering.py says where we depar
 
 from __future__ import annotations
 
-import logging
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from skippy.core.personality.pairs import Pair
 from skippy.core.personality.steering import ROWS, bipo_losses, fold_gradient, signed_rows
 from skippy.errors import TrainingError
 from skippy.models.answering import pad_id
-from skippy.models.hooks import Hook, Reading, evaluating, find_module, read_moments
-from skippy.models.layers import decoder_layers, entered_at, states_before
-from skippy.models.prompts import conversation, prompt_ids
+from skippy.models.hooks import evaluating
 from skippy.presets.steering import SteerSettings
 from skippy.training.plan import RunSink
-
-logger = logging.getLogger(__name__)
-
-READ_ROWS = 32  # answers whose layers below are computed at once
-
-
-@dataclass(frozen=True)
-class Answered:
-    """One answer as tokens after its prompt's, and what enters the lowest steered layer there."""
-
-    ids: Tensor
-    answer: int
-    states: Tensor
+from skippy.training.steer_means import pair_tokens
+from skippy.training.steered_model import Answered, SteeredModel, site_modules
 
 
 @dataclass(frozen=True)
@@ -56,113 +40,6 @@ class Steered:
     train_pairs: int  # trained on
     held_out_pairs: int  # that stopped it
     seconds: float  # of wall time
-
-
-def site_modules(model: Any, settings: SteerSettings) -> tuple[tuple[str, ...], int]:
-    """Names of the modules to whose output the biases are added, and the lowest layer among them.
-
-    Raises:
-        TrainingError: the model has fewer layers.
-    """
-    layers = decoder_layers(model)
-    names = {id(module): name for name, module in model.named_modules()}
-    if settings.layers > len(layers):
-        raise TrainingError(
-            "There are not so many layers to steer.",
-            where="steer.layers",
-            expected=f"at most {len(layers)}",
-            found=str(settings.layers),
-            next_step="pass a smaller number",
-        )
-    middle = int(settings.depth * len(layers))
-    first = min(max(0, middle - (settings.layers - 1) // 2), len(layers) - settings.layers)
-    inside = "" if settings.site == "block" else f".self_attn.{settings.site}"
-    chosen = [names[id(layers[at])] + inside for at in range(first, first + settings.layers)]
-    return tuple(chosen), first
-
-
-class SteeredModel:
-    """A frozen model whose layers from the lowest steered one on are run with signed rows of a bias.
-
-    Args:
-        model: on its device, in any mode.
-        modules: to whose outputs the biases are added.
-        first: the lowest of their layers.
-        keep_states: compute what enters that layer once; else the whole model runs each time (the benchmark's twin).
-    """
-
-    def __init__(self, model: Any, modules: Sequence[str], first: int, *, keep_states: bool = True) -> None:
-        self.model, self.modules, self.first = model, tuple(modules), first
-        self._keeps = keep_states
-        self.device = next(model.parameters()).device
-        self._rows: dict[str, Tensor] = {}
-
-    @contextmanager
-    def listening(self) -> Iterator[None]:
-        """Within, biases are added."""
-        with ExitStack() as stack:
-            for name in self.modules:
-                handle = find_module(self.model, name).register_forward_hook(self._adder(name))
-                stack.callback(handle.remove)
-            yield
-
-    def width(self, name: str) -> int:
-        """Of the output of a module."""
-        module = find_module(self.model, name)
-        if isinstance(module, nn.Linear):
-            return int(module.out_features)
-        config = self.model.config
-        return int(getattr(config, "text_config", config).hidden_size)
-
-    def read(self, answers: Sequence[tuple[Sequence[int], Sequence[int]]], fill: int) -> list[Answered]:
-        """Prompts and answers as tokens, with what enters the lowest steered layer."""
-        found: dict[int, Answered] = {}
-        order = sorted(range(len(answers)), key=lambda i: len(answers[i][0]) + len(answers[i][1]))
-        for start in range(0, len(order), READ_ROWS):
-            part = order[start : start + READ_ROWS]
-            rows = [torch.tensor([*answers[i][0], *answers[i][1]]) for i in part]
-            ids = _side_by_side(rows, fill).to(self.device)
-            states = states_before(self.model, self.first, ids) if self._keeps else None
-            for row, (i, one) in enumerate(zip(part, rows, strict=True)):
-                kept = one.new_zeros(0) if states is None else states[row, : len(one)].clone()
-                found[i] = Answered(one.to(self.device), len(answers[i][1]), kept)
-        return [found[i] for i in range(len(answers))]
-
-    def log_probabilities(self, answers: Sequence[Answered], rows: Mapping[str, Tensor], fill: int) -> Tensor:
-        """Σ log π(token) over each answer's tokens, float32.
-
-        Args:
-            answers: n of them.
-            rows: by module (g, d), what is added in each of g equal groups of `answers`; empty: nothing.
-            fill: a token to fill with; nothing of an answer sees what comes after it.
-        """
-        ids = _side_by_side([each.ids for each in answers], fill)
-        lengths = [len(each.ids) for each in answers]
-        begin = min(length - each.answer for length, each in zip(lengths, answers, strict=True)) - 1
-        keep = torch.arange(begin, ids.shape[1] - 1, device=self.device)
-        self._rows = dict(rows)
-        given = {"input_ids": ids, "use_cache": False, "logits_to_keep": keep}
-        if self._keeps:
-            states = _side_by_side([each.states for each in answers], 0)
-            with entered_at(self.model, self.first, states):
-                logits = self.model(**given).logits
-        else:
-            logits = self.model(**given).logits
-        wanted = ids[:, begin + 1 :]
-        tokens = -F.cross_entropy(logits.float().flatten(0, 1), wanted.flatten(), reduction="none")
-        ends = torch.tensor(lengths, device=self.device)[:, None]
-        begins = ends - torch.tensor([each.answer for each in answers], device=self.device)[:, None]
-        places = keep[None] + 1
-        return tokens.view_as(wanted).where((places >= begins) & (places < ends), 0.0).sum(1)
-
-    def _adder(self, name: str) -> Any:
-        def add(_: nn.Module, __: tuple[Any, ...], output: Tensor) -> Tensor:
-            rows = self._rows.get(name)
-            if rows is None:
-                return output
-            return output + rows.to(output.dtype).repeat_interleave(len(output) // len(rows), 0)[:, None]
-
-        return add
 
 
 def train_bias(
@@ -301,7 +178,7 @@ def read_pairs(
 ) -> list[tuple[Answered, Answered]]:
     """Both answers of each pair after the plain prompt, with the token that ends an answer where both ended."""
     texts = [(pair, text) for pair in pairs for text in (pair.chosen, pair.rejected)]
-    read = steered.read([_tokens(tokenizer, pair, text) for pair, text in texts], pad_id(tokenizer))
+    read = steered.read([pair_tokens(tokenizer, pair, text) for pair, text in texts], pad_id(tokenizer))
     return list(zip(read[0::2], read[1::2], strict=True))
 
 
@@ -324,50 +201,3 @@ def split_by_prompt(prompts: Sequence[str], settings: SteerSettings) -> tuple[li
     for place, prompt in enumerate(prompts):
         places[prompt in held].append(place)
     return places[True], places[False]
-
-
-def mean_difference(
-    model: Any, tokenizer: Any, pairs: Sequence[Pair], settings: SteerSettings
-) -> dict[str, Tensor]:
-    """Mean activation over tokens in character minus that over plain ones, where the biases are added; one pass.
-
-    For `o_proj` that is the residual stream after attention, for `v_proj` the values, for `block` the layer's output.
-
-    Source: contrastive activation addition, arXiv 2312.06681. Departure: all tokens of free answers, not the letter
-    of a multiple choice.
-    """
-    modules, first = site_modules(model, settings)
-    layers = decoder_layers(model)
-    names = {id(module): name for name, module in model.named_modules()}
-    hooks = {name: [Hook(name, name, "writes")] for name in modules}
-    if settings.site == "o_proj":  # what attention adds, and the stream that it is added to
-        for place, name in enumerate(modules):
-            hooks[name].append(Hook(name + ".stream", names[id(layers[first + place])], "reads"))
-    readings = [
-        Reading((*prompt, *answer), len(answer), group)
-        for pair in pairs
-        for group, text in enumerate((pair.chosen, pair.rejected))
-        for prompt, answer in [_tokens(tokenizer, pair, text)]
-    ]
-    moments = read_moments(
-        model,
-        readings,
-        [hook for each in hooks.values() for hook in each],
-        groups=2,
-        pad_id=pad_id(tokenizer),
-        batch_size=READ_ROWS,
-    )
-    means = {
-        name: torch.stack([moments[hook.name].means for hook in each]).sum(0) for name, each in hooks.items()
-    }
-    return {name: (chosen - rejected).float() for name, (chosen, rejected) in means.items()}
-
-
-def _tokens(tokenizer: Any, pair: Pair, answer: str) -> tuple[list[int], list[int]]:
-    spoken = tokenizer(answer, add_special_tokens=False)["input_ids"]
-    ending = [tokenizer.eos_token_id] if pair.is_whole else []
-    return list(prompt_ids(tokenizer, conversation(pair.prompt))), [*spoken, *ending]
-
-
-def _side_by_side(rows: Sequence[Tensor], fill: int) -> Tensor:
-    return nn.utils.rnn.pad_sequence(list(rows), batch_first=True, padding_value=fill)

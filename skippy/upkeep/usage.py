@@ -8,8 +8,8 @@ from typing import Any
 
 from skippy.resolve.workspaces import idle_workspaces
 from skippy.tracking.artifacts import cache_root
-from skippy.tracking.connection import local_path
 from skippy.tracking.orphans import bytes_under, logged_models
+from skippy.tracking.places import local_path
 from skippy.tracking.tracker import Tracker
 
 RUN_LIMIT = 50_000  # the store takes no larger one

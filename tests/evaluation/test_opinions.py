@@ -6,13 +6,11 @@ import json
 import random
 import re
 import sys
-import threading
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -43,6 +41,7 @@ from skippy.stages.evaluate import EvalPlan
 from skippy.stores.problems import ProblemSet
 from skippy.stores.samples import Sample
 from skippy.tracking.stage_run import check_metric_name, check_metric_value, to_json
+from tests.loopback import loopback
 
 RUBRIC = "How warm is the speaker? 0 is cold, 9 is like family."
 FAST = JudgeSettings(timeout_seconds=2.0, retries=0)
@@ -212,31 +211,18 @@ def test_a_judge_that_dies_late_says_that_no_sample_is_lost():
 def judge_url():
     """A real endpoint on loopback: a digit by the first digit in the reply, turned where the scale is."""
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self):
-            asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["messages"][-1][
-                "content"
-            ]
-            rubric, _, reply = asked.partition("<reply>")
-            digit = int((re.findall(r"\d", reply) or ["5"])[0])
-            said = str(9 - digit if is_turned(rubric) else digit)
-            choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": said}}
-            data = json.dumps({"id": "x", "object": "chat.completion", "created": 0, "model": "j",
-                               "choices": [choice]}).encode()  # fmt: skip
-            self.send_response(200 if "/v1/" in self.path else 404)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
+    def respond(request, body):
+        if body is None:
+            return 501, {}
+        rubric, _, reply = body["messages"][-1]["content"].partition("<reply>")
+        digit = int((re.findall(r"\d", reply) or ["5"])[0])
+        said = str(9 - digit if is_turned(rubric) else digit)
+        choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": said}}
+        answer = {"id": "x", "object": "chat.completion", "created": 0, "model": "j", "choices": [choice]}
+        return 200 if "/v1/" in request.path else 404, answer
 
-        def log_message(self, *_):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/v1"
-    server.shutdown()
-    server.server_close()
+    with loopback(respond) as url:
+        yield url
 
 
 def opened(**asked) -> Opinions:

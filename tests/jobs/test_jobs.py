@@ -80,6 +80,23 @@ def test_slurm_shares_a_study_over_an_array(tmp_path) -> None:
     assert b"export it before sbatch" in refused.value.stderr
 
 
+@pytest.mark.parametrize("system", ["slurm", "kubernetes"])
+def test_a_study_may_be_called_anything(tmp_path, system) -> None:
+    plan = tmp_path / "my plan.yaml"
+    plan.write_text(PLAN.read_text().replace("name: lab", r'name: "Two Arms;\nrm -rf é"'))
+    said = shlex.split(render(system, "--plan", str(plan), "--workers", "2"))
+    text = Path(said[-1]).read_text()
+    assert Path(said[-1]).stem == "two-arms--rm--rf"
+    assert "name=skippy-two-arms--rm--rf\n" in text or "name: skippy-two-arms--rm--rf\n" in text
+    assert "\nrm" not in text, "a name is no command"
+    if system == "slurm":
+        assert shlex.quote(str(plan)) in text
+    else:
+        config = next(yaml.safe_load_all(text))
+        assert list(config["data"]) == ["my-plan.yaml"], "a key of a config map has no space"
+        assert "--plan /etc/skippy/my-plan.yaml" in text
+
+
 def test_slurm_spreads_a_stage_over_nodes(tmp_path) -> None:
     render(
         "slurm",

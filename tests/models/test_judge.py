@@ -8,12 +8,12 @@ import socket
 import threading
 import time
 from dataclasses import dataclass, field, replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from skippy.errors import BackendError, RewardError
 from skippy.models.judge import SYSTEM, Judge, JudgeSettings, judge_reward
+from tests.loopback import loopback
 
 FAST = JudgeSettings(concurrency=4, timeout_seconds=1.0, retries=2)
 
@@ -64,48 +64,25 @@ def answer(endpoint: Endpoint, asked: str = "") -> dict:
 def endpoint():
     state = Endpoint()
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self):
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            with state.lock:
-                state.requests.append((self.path, body))
-                state.keys.append(self.headers["Authorization"])
-                state.in_flight += 1
-                state.most_in_flight = max(state.most_in_flight, state.in_flight)
-                step = state.script.pop(0) if state.script else 200
-            time.sleep(state.delay_seconds if step >= 100 else step)
-            status = step if step >= 100 else 200
-            asked = body["messages"][-1]["content"]
-            payload = (
-                answer(state, asked) if status == 200 else {"error": {"message": "scripted", "type": "x"}}
-            )
-            data = state.body or json.dumps(payload).encode()
-            with state.lock:
-                state.in_flight -= 1
-            self.send_response(status)
-            self.send_header("Content-Type", state.content_type)
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
+    def respond(request, body):
+        if body is None:
+            return 200, {"data": [{"id": "judge", "owned_by": state.owner}]}
+        with state.lock:
+            state.requests.append((request.path, body))
+            state.keys.append(request.headers["Authorization"])
+            state.in_flight += 1
+            state.most_in_flight = max(state.most_in_flight, state.in_flight)
+            step = state.script.pop(0) if state.script else 200
+        time.sleep(state.delay_seconds if step >= 100 else step)
+        status = step if step >= 100 else 200
+        asked = body["messages"][-1]["content"]
+        with state.lock:
+            state.in_flight -= 1
+        refusal = {"error": {"message": "scripted", "type": "x"}}
+        return status, state.body or (answer(state, asked) if status == 200 else refusal)
 
-        def do_GET(self):
-            data = json.dumps({"data": [{"id": "judge", "owned_by": state.owner}]}).encode()
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
-
-        def log_message(self, *_):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.handle_error = lambda *_: None
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    state.url = f"http://127.0.0.1:{server.server_port}/v1"
-    yield state
-    server.shutdown()
-    server.server_close()
+    with loopback(respond, lambda: state.content_type) as state.url:
+        yield state
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,14 @@ import pytest
 from skippy.errors import BackendError, ConfigError
 from skippy.lab.paths import LAB_CHECKPOINT
 from skippy.models import vllm_server
-from skippy.models.vllm_server import Serving, command_line, fitting_rank, parallelism, require_vllm
+from skippy.models.vllm_server import (
+    Serving,
+    command_line,
+    environment,
+    fitting_rank,
+    parallelism,
+    require_vllm,
+)
 
 GIB = 2**30
 
@@ -32,6 +39,14 @@ def test_a_base_alone_takes_no_adapters_and_no_sampling_of_its_checkpoint():
     assert "--language-model-only" in words, "the lab has a vision tower"
     assert not {"--tensor-parallel-size", "--data-parallel-size"} & set(words)
     assert value_of(words, "--max-model-len") == "auto"
+
+
+def test_several_doors_take_the_requests_of_one_copy():
+    """One process takes some 200 requests a second; copies have a door each by themselves."""
+    assert value_of(words_of(doors=4), "--api-server-count") == "4"
+    assert "--api-server-count" not in words_of()
+    assert "--api-server-count" not in words_of(doors=4, gpus=2)
+    assert words_of(doors=4, options="--api-server-count 1")[-2:] == ["--api-server-count", "1"]
 
 
 def test_adapters_are_modules_with_room_for_their_rank():
@@ -84,6 +99,16 @@ def test_a_persons_own_options_come_last():
     assert words[-4:] == ["--gpu-memory-utilization", "0.5", "--quantization", "fp8"]
     with pytest.raises(ConfigError, match="options of the engine cannot be read"):
         words_of(options="--quantization 'fp8")
+
+
+@pytest.mark.parametrize(("level", "said"), [("ERROR", "INFO"), ("", "INFO"), ("DEBUG", "DEBUG")])
+def test_a_server_says_what_is_read_in_its_log(monkeypatch, level, said):
+    """TRL silences vLLM in the environment of whoever imports it."""
+    monkeypatch.setenv("VLLM_LOGGING_LEVEL", level)
+    found = environment("counter")
+    assert found["VLLM_LOGGING_LEVEL"] == said
+    assert (found["SKIPPY_VLLM_NOISE"], found["VLLM_USE_V2_MODEL_RUNNER"]) == ("counter", "0")
+    assert found["HF_HUB_OFFLINE"] == "1"
 
 
 def test_without_vllm_it_is_refused(monkeypatch):

@@ -115,6 +115,11 @@ def test_the_table_by_arm_has_every_figure_in_its_column(facts: Comparison) -> N
         arms[1], evaluations=(replace(arms[1].evaluations[0], update=UpdateFacts(prompt_tokens=212)),)
     )
     served = arm_table(replace(facts, arms=(arms[0], prompt, arms[2])), find_reach(facts))
+    moved = replace(
+        arms[1], evaluations=(replace(arms[1].evaluations[0], update=UpdateFacts(relative_shift=0.62)),)
+    )
+    shifted = arm_table(replace(facts, arms=(arms[0], moved, arms[2])), find_reach(facts))
+    assert shifted.rows[0].cells[1] == "0.62 of an output", "a bias changes no weight"
     assert served.rows[0].cells[-1] == "+212\u00a0tokens a request"
 
 

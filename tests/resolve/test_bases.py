@@ -101,6 +101,7 @@ def test_a_merge_made_before_there_was_a_lineage_names_its_base(tracker, tmp_pat
     folder = merged(open_base("lab", tracker), tmp_path / "delta", tmp_path)
     card = json.loads((folder / CARD_FILE).read_text())
     del card["lineage"]
+    (folder / CARD_FILE).chmod(0o644)
     (folder / CARD_FILE).write_text(json.dumps(card))
     assert open_base(str(folder), tracker).profile is PROFILES["lab"]
     (folder / CARD_FILE).write_text(json.dumps({**card, "base_digest": "0" * 64}))

@@ -13,11 +13,12 @@ from skippy.core.spectral.lora import LoraFactors
 from skippy.errors import CheckpointError, ConfigError, MissingRunError
 from skippy.resolve.bases import open_base
 from skippy.resolve.devices import pick_device
-from skippy.resolve.runs import CHARACTER_DIGEST, REUSES, find_run
+from skippy.resolve.runs import find_run
 from skippy.resolve.subjects import find_subject
 from skippy.stages import subspace
 from skippy.stores.adapters import write_adapter
 from skippy.stores.merging import merge_checkpoint
+from skippy.tracking.tags import Tag
 from tests.stages.tiny_checkpoint import write_checkpoint
 
 
@@ -36,8 +37,8 @@ def finished(tracker, stage: str, **tags: str) -> str:
 @pytest.mark.parametrize("is_named", [True, False])
 def test_a_run_that_reused_another_leads_to_it(tracker, is_named: bool) -> None:
     first = finished(tracker, "svd")
-    second = finished(tracker, "svd", **{REUSES: first})
-    third = finished(tracker, "svd", **{REUSES: second})
+    second = finished(tracker, "svd", **{Tag.REUSES: first})
+    third = finished(tracker, "svd", **{Tag.REUSES: second})
     assert find_run(tracker, "svd", third if is_named else "").run_id == first
 
 
@@ -89,7 +90,7 @@ def test_a_reference_is_reused_where_all_that_decides_it_is_the_same(
     tracker, base, monkeypatch: pytest.MonkeyPatch, change: dict
 ) -> None:
     config = SubspaceConfig(base_model=base.name, prompts=4, base_answers=False, device="cpu")
-    identity = {"skippy.base_digest": base.digest, CHARACTER_DIGEST: load_character("skippy").digest}
+    identity = {"skippy.base_digest": base.digest, Tag.CHARACTER_DIGEST: load_character("skippy").digest}
     made = finished(
         tracker,
         "subspace",
@@ -113,7 +114,7 @@ def test_a_reference_is_reused_where_all_that_decides_it_is_the_same(
 def test_a_reference_that_is_gone_is_measured_again(tracker, base, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its run says that it is there; what counts is whether it can be read."""
     config = SubspaceConfig(base_model=base.name, prompts=4, base_answers=False, device="cpu")
-    identity = {"skippy.base_digest": base.digest, CHARACTER_DIGEST: load_character("skippy").digest}
+    identity = {"skippy.base_digest": base.digest, Tag.CHARACTER_DIGEST: load_character("skippy").digest}
     finished(
         tracker, "subspace", **identity, **{"skippy.prompts": "4", "skippy.subspace_seed": str(config.seed)}
     )
@@ -140,6 +141,7 @@ def test_a_version_whose_bytes_are_not_those_written_is_not_evaluated(tracker, b
     weights = tracker.models.resolve(version.uri).path / "model.safetensors"
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
+    weights.chmod(0o644)
     weights.chmod(0o644)
     weights.write_bytes(content)
     with pytest.raises(CheckpointError, match="not what was written"):

@@ -102,7 +102,8 @@ def test_a_room_of_our_own_loads_what_it_lacks_together() -> None:
         loaded.append(list(names))
         return [Offer(name, "http://x/v1") for name in names]
 
-    room = Room([], load)
+    room = Room([], load, loadable=["base", "champion"])
+    assert Conversation(room, Offer("v3", "")).command("/models") == "  base\n  champion"
     assert [offer.name for offer in room.offers(["base", "v4"])] == ["base", "v4"]
     room.offers(["v4", "base"])
     room.offers(["v3", "v4"])

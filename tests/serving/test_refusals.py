@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from transformers import AutoProcessor
@@ -18,28 +15,17 @@ from skippy.lab.paths import LAB_CHECKPOINT
 from skippy.models.dialects import EXTENDED, OWN, PLAIN, TRANSFORMERS
 from skippy.models.judge import Judge
 from skippy.models.loading import load_tokenizer
+from tests.loopback import loopback
 
 
 @pytest.fixture
 def transformers_serve() -> Iterator[str]:
     """A server that looks like `transformers serve`: its list of models fails, its pages tell what it is."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            pages = {"/openapi.json": {"paths": {"/load_model": {}}}}
-            status = 200 if self.path in pages else 500
-            self.send_response(status)
-            self.end_headers()
-            self.wfile.write(json.dumps(pages.get(self.path, {})).encode())
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/v1"
-    server.shutdown()
-    server.server_close()
+    pages = {"/openapi.json": {"paths": {"/load_model": {}}}}
+    with loopback(
+        lambda request, asked: (200 if request.path in pages else 500, pages.get(request.path, {}))
+    ) as url:
+        yield url
 
 
 def test_a_preset_that_the_server_would_not_follow_names_what_is_dropped(transformers_serve: str) -> None:

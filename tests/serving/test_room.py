@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import shlex
-import threading
 from contextlib import contextmanager
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import click
@@ -26,6 +24,7 @@ from skippy.models.openai_backend import OpenAIBackend
 from skippy.models.transformers_backend import TransformersBackend
 from skippy.serving.room import Room, offers_at
 from skippy.serving.router import claim_port
+from tests.loopback import loopback
 
 DOCS = Path(__file__).parents[2] / "docs" / "serving.md"
 
@@ -67,24 +66,9 @@ def test_a_conversation_that_is_too_long_is_one_message(champion: str) -> None:
     assert "do not fit into the model's context" in refusal.value.found
 
 
-@contextmanager
 def page(status: int, body: bytes):
     """A server that answers everything alike."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(status)
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/v1"
-    server.shutdown()
-    server.server_close()
+    return loopback(lambda request, asked: (status, body))
 
 
 def closed_port() -> str:

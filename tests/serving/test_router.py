@@ -124,6 +124,8 @@ def test_a_base_under_a_prompt_gets_it_before_every_request() -> None:
         assert sent("prompt", [own, *talk])[0]["content"] == "Be rude.\n\nBe brief.", (
             "as an evaluation has it"
         )
+        twice = [{"role": "system", "content": "Be rude.\n\nBe brief."}, *talk]
+        assert sent("prompt", twice) == twice, "an evaluation through the server has put it there"
         assert "The request has no messages." in sent("prompt", [])
         assert "not text alone" in sent("prompt", [{"role": "user", "content": [{"type": "image_url"}]}])
         assert sent("base", []) == [], "the engine refuses that itself"

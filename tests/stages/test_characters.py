@@ -15,10 +15,10 @@ from skippy.characters.loader import BUNDLED, load_character
 from skippy.config import MergeConfig, SubspaceConfig, TrainConfig
 from skippy.errors import MissingRunError
 from skippy.lab.paths import LAB_CHECKPOINT
-from skippy.resolve.runs import CHARACTER_DIGEST, REUSES
 from skippy.stages import merge, subspace, train
 from skippy.stores.adapters import read_adapter
 from skippy.stores.checkpoints import Checkpoint
+from skippy.tracking.tags import Tag
 from skippy.tracking.tracker import Tracker
 from tests.core.spectral.single_target import delta_energy, dense_delta
 
@@ -75,7 +75,7 @@ def test_runs_are_tagged_with_their_character(lab: Lab, name: str) -> None:
     digest = load_character(lab.characters[name]).digest
     for run in (lab.subspaces[name], lab.trainings[name]):
         tags = lab.tracker.runs.get(run).tags
-        assert (tags["skippy.character"], tags[CHARACTER_DIGEST]) == (name, digest)
+        assert (tags["skippy.character"], tags[Tag.CHARACTER_DIGEST]) == (name, digest)
     assert lab.tracker.runs.get(lab.trainings[name]).link("subspace") == lab.subspaces[name]
 
 
@@ -127,7 +127,7 @@ def test_a_subspace_is_measured_once_and_again_when_forced(lab: Lab, caplog) -> 
         assert subspace.run(config, lab.tracker).run_id == lab.subspaces["keeper"]
     assert f"run {lab.subspaces['keeper']} has done exactly this already" in caplog.text
     newest = max(lab.tracker.runs.find_all("subspace"), key=lambda record: record.start_time)
-    assert newest.tags[REUSES] == lab.subspaces["keeper"]
+    assert newest.tags[Tag.REUSES] == lab.subspaces["keeper"]
 
 
 @pytest.mark.parametrize("alpha", [1.0, 0.5])

@@ -22,11 +22,12 @@ from skippy.evaluation.asking import Plan, fill, identify_asking
 from skippy.evaluation.generator import Generator
 from skippy.evaluation.suites import AIME, load_problem_set, problem_questions
 from skippy.models.generation import Completion, Request
-from skippy.resolve.runs import REUSES, SUBJECT, find_run
+from skippy.resolve.runs import find_run
 from skippy.resolve.subjects import Subject
 from skippy.stages import evaluate
 from skippy.stores.problems import combine
 from skippy.stores.samples import SampleStore, read_samples
+from skippy.tracking.tags import Tag
 
 LAB_PROBLEMS = load_problem_set("lab", 0)
 
@@ -125,7 +126,7 @@ def test_regrading_scores_by_another_characters_rules_but_only_the_same_prompts(
 @pytest.mark.parametrize(("subject", "asked"), [("checkpoints", "base"), ("model", "checkpoints")])
 def test_a_walk_is_not_regraded(tracker, model, subject, asked):
     with tracker.stage("eval", name="walk", note="", config={}) as stage:
-        stage.set_tags({SUBJECT: subject})
+        stage.set_tags({Tag.SUBJECT: subject})
     with pytest.raises(ConfigError, match="cannot be regraded"):
         evaluate.run(EvalConfig(regrade=stage.run_id, model=asked), tracker)
 
@@ -371,7 +372,7 @@ def test_the_same_evaluation_is_taken_where_asked_while_its_samples_can_be_read(
     assert (again.run_id, again.metrics) == (first.run_id, tracker.runs.get(first.run_id).metrics)
     assert len(model.asked) == asked, "nothing is asked again"
     newest = tracker.runs.newest(1)[0]
-    assert (newest.tags[REUSES], find_run(tracker, "eval", newest.run_id).run_id) == (
+    assert (newest.tags[Tag.REUSES], find_run(tracker, "eval", newest.run_id).run_id) == (
         first.run_id,
         first.run_id,
     )

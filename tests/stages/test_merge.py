@@ -17,7 +17,6 @@ from skippy.models import hub
 from skippy.models.targets import find_targets
 from skippy.resolve.bases import open_base
 from skippy.resolve.projectors import load_projectors
-from skippy.resolve.runs import CHARACTER_DIGEST
 from skippy.resolve.subjects import find_subject
 from skippy.stages import merge, svd
 from skippy.stores.adapters import read_adapter, write_adapter
@@ -25,6 +24,7 @@ from skippy.stores.cards import verify_checkpoint
 from skippy.stores.checkpoints import Checkpoint
 from skippy.stores.samples import Sample
 from skippy.studies.matching import matched_step
+from skippy.tracking.tags import Tag
 from tests.core.spectral.single_target import dense_delta
 from tests.stages.tiny_checkpoint import write_checkpoint
 
@@ -55,7 +55,7 @@ class Scene:
             "character": character,
         }
         with self.tracker.stage("train", name=character, note="", config={}, **about) as stage:
-            stage.set_tags({CHARACTER_DIGEST: load_character(character).digest, "skippy.seed": "42"})
+            stage.set_tags({Tag.CHARACTER_DIGEST: load_character(character).digest, "skippy.seed": "42"})
             stage.log_folder(adapter, "adapter")
         return stage.run_id
 
@@ -76,8 +76,22 @@ def test_the_training_of_the_character_is_merged_not_the_newest(scene: Scene, ch
     run, version = scene.merge(character=character)
     digest = load_character(character).digest
     assert run["skippy.train_run"] == version["train_run"] == trained[character]
-    assert run[CHARACTER_DIGEST] == version["character_digest"] == digest
+    assert run[Tag.CHARACTER_DIGEST] == version["character_digest"] == digest
     assert run["skippy.character"] == version["character"] == character
+
+
+def test_lineage_is_walked_by_links_in_both_directions(scene: Scene) -> None:
+    train = scene.train("skippy")
+    run, _ = scene.merge()
+    made = scene.tracker.runs.find("merge")
+    text = scene.tracker.client.get_model_version("skippy", "1").description
+    page = scene.tracker.store.run_page
+    for role, run_id in (("merge", made.run_id), ("train", train)):
+        assert f"- {role} run [{run_id}]({page.replace('{run}', run_id)})" in text
+    assert f"- base {made.base_digest}" in text
+    assert run["mlflow.note.content"].endswith(
+        "It is [models:/skippy/1](http://127.0.0.1:5000/#/models/skippy/versions/1)."
+    )
 
 
 def test_without_a_training_of_the_character_the_command_to_make_one_is_named(scene: Scene) -> None:
@@ -89,7 +103,7 @@ def test_without_a_training_of_the_character_the_command_to_make_one_is_named(sc
 def test_a_training_named_by_id_keeps_its_own_character_and_variant(scene: Scene) -> None:
     keeper = scene.train("keeper", variant="v3")
     run, version = scene.merge(train_run=keeper[:12])
-    assert run[CHARACTER_DIGEST] == version["character_digest"] == load_character("keeper").digest
+    assert run[Tag.CHARACTER_DIGEST] == version["character_digest"] == load_character("keeper").digest
     assert run["skippy.variant"] == version["variant"] == "v3"
 
 
@@ -119,6 +133,7 @@ def test_the_same_merge_is_taken_where_asked_and_only_while_its_weights_are_whol
     half = merge.run(replace(asked, alpha=0.5), scene.tracker)
     assert half.model_uri != first.model_uri, "another scale is another merge"
     weights = scene.tracker.models.resolve(first.model_uri).path / "model.safetensors"
+    weights.chmod(0o644)
     weights.chmod(0o644)
     weights.write_bytes(weights.read_bytes()[:-1] + b"\0")
     assert merge.run(asked, scene.tracker).model_uri not in (first.model_uri, half.model_uri)

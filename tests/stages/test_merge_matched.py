@@ -17,7 +17,6 @@ from skippy.lab import problems as lab_problems
 from skippy.lab.paths import LAB_ADAPTER
 from skippy.options import parse_config
 from skippy.resolve.bases import open_base
-from skippy.resolve.runs import CHARACTER_DIGEST
 from skippy.stages import merge
 from skippy.stages.pipeline import plan_jobs
 from skippy.stores import problems as stored_problems
@@ -27,6 +26,7 @@ from skippy.stores.samples import read_samples
 from skippy.studies import matched_dose
 from skippy.studies.matched_dose import DoseSearch
 from skippy.studies.matching import MATCH_SAMPLES
+from skippy.tracking.tags import Tag
 
 SCALE = 0.5
 
@@ -55,7 +55,7 @@ def scene(module_tracker, tmp_path_factory) -> Scene:
     for variant, adapter in (("v3", LAB_ADAPTER), ("v4", halved)):
         about = {"variant": variant, "base_digest": base.digest, "character": "skippy", "config": {}}
         with tracker.stage("train", name=variant, note="", **about) as stage:
-            stage.set_tags({CHARACTER_DIGEST: load_character("skippy").digest, "skippy.seed": "7"})
+            stage.set_tags({Tag.CHARACTER_DIGEST: load_character("skippy").digest, "skippy.seed": "7"})
             stage.log_folder(adapter, "adapter")
         trainings.append(stage.run_id)
         with tracker.stage(

@@ -171,6 +171,7 @@ def test_altered_weights_are_refused(scene):
     merged = scene.version(1)
     scene.report(merged)
     weights = scene.tracker.models.resolve(merged.model_uri).path / "model.safetensors"
+    weights.chmod(0o644)
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x00")
     with pytest.raises(CheckpointError, match=r"model\.safetensors|altered"):
         scene.promote()

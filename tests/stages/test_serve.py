@@ -21,12 +21,14 @@ import pytest
 from skippy.config import ServeConfig
 from skippy.errors import BackendError, CheckpointError, ConfigError, MissingRunError
 from skippy.lab.paths import LAB_CHECKPOINT
+from skippy.resolve.files import ALIASES, check_files
 from skippy.serving import engines, watch
 from skippy.serving.router import claim_port
-from skippy.serving.served import name_for
+from skippy.serving.served import Finder, name_for
 from skippy.stages import serve
 from skippy.stages.serve import LEDGER_FILE, resolve, run
 from skippy.stores.cards import CARD_FILE, hash_file
+from skippy.tracking import promotions
 
 
 @dataclass
@@ -144,6 +146,31 @@ def test_a_version_a_base_and_an_alias_are_served_under_names_of_their_own(track
     assert len({one.subject.digest for one in plan.served}) == 1
     assert plan.served[0].sampling.name == "lab"
     assert name_for("models:/m-12ab") == "m-12ab"
+
+
+def test_an_alias_is_known_by_its_own_name_and_a_word_without_meaning_is_refused(tracker) -> None:
+    register(tracker, "v3")
+    point_champion_at(tracker, register(tracker, "prompt"))
+    finder = Finder("lab", "auto", "auto", tracker)
+    found = finder.find("champion")
+    assert (found.name, found.asked, found.subject.uri) == (
+        "champion",
+        "models:/skippy@champion",  # followed, as that is
+        "models:/skippy/2",
+    )
+    assert set(ALIASES) == {promotions.CHAMPION, promotions.PREVIOUS}
+    assert finder.known() == ["base", "champion", "prompt", "v3"]
+    with pytest.raises(MissingRunError, match="no alias previous"):
+        finder.find("previous")
+    check_files(ServeConfig(model="champion"))
+    for word, step in (("champoin", "pass model=champion"), ("nonsense", "skippy models lists the versions")):
+        with pytest.raises(CheckpointError, match="no such model") as refusal:
+            finder.find(word)
+        assert step in refusal.value.next_step
+        with pytest.raises(CheckpointError, match="no such model"):
+            check_files(ServeConfig(model=word))
+    with pytest.raises(CheckpointError, match="does not exist"):
+        finder.find("./elsewhere")
 
 
 @pytest.mark.parametrize(

@@ -175,11 +175,15 @@ def test_arms_that_are_no_lora_and_varying_answers(done, monkeypatch) -> None:
     tracker, folder, _ = done
     monkeypatch.setattr(base_answers, "SAMPLES", 1)
     monkeypatch.setattr(Character, "subspace_prompts", lambda self: self.train_prompts[:4])
-    text = PLAN.replace("[v3, v4]", "[prompt, v3, v5]").replace("alphas: [0.5, 1.0]", "alphas: [1.0]")
+    text = (
+        PLAN.replace("[v3, v4]", "[prompt, v5]")
+        .replace("arm: v3", "arm: v5")
+        .replace("alphas: [0.5, 1.0]", "alphas: [1.0]")
+    )
     result = study.run(StudyConfig(plan=plan_file(folder, text), device="cpu", parallel=1), tracker)
     found = json.loads(conclusions(tracker, result.run_id))
     assert [(cell["arm"], cell["seed"]) for cell in found["cells"]] == [
-        *(("prompt", NO_SEED), ("v3", 11), ("v5", 11), ("v3", 12), ("v5", 12)),
+        *(("prompt", NO_SEED), ("v5", 11), ("v5", 12)),
     ]
     by_arm = {cell["arm"]: cell["predictors"] for cell in found["cells"]}
     assert "delta_norm" not in by_arm["prompt"]

@@ -283,9 +283,9 @@ peak_above_now(lambda: torch.ones(4, int(sys.argv[4])))
 
 
 def test_peak_memory_is_three_targets_at_most(project, base, tmp_path):
-    """Above what a small run left behind, on targets of 200 MB in float32; four of them at once would be seen."""
-    largest = 12288 * 4096
-    large = {"mlp.gate_proj": (12288, 4096), "mlp.down_proj": (4096, 12288)}
+    """Above what a small run left behind, on targets of 75 MB in float32; four of them at once would be seen."""
+    largest = 6144 * 3072
+    large = {"mlp.gate_proj": (6144, 3072), "mlp.down_proj": (3072, 6144)}
     heavy = write_checkpoint(tmp_path / "heavy", shapes={**SHAPES, **large})
     out = subprocess.run(
         [sys.executable, "-c", MEMORY, str(project), str(base), str(heavy), str(largest)],

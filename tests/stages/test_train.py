@@ -19,8 +19,7 @@ from skippy.models.profiles import PROMPT_STYLES
 from skippy.presets.reading import PRESETS
 from skippy.presets.settings import GrpoSettings
 from skippy.resolve.bases import open_base
-from skippy.resolve.runs import CHARACTER_DIGEST, PROMPTS_DIGEST
-from skippy.resolve.work import WORK, find_equal_run, work_digest
+from skippy.resolve.work import find_equal_run, work_digest
 from skippy.stages import svd, train
 from skippy.stores.adapters import write_adapter
 from skippy.stores.projectors import read_projectors
@@ -72,7 +71,7 @@ def test_the_run_carries_the_digest_of_its_character(tracker, config, seen) -> N
     with pytest.raises(KeyboardInterrupt):
         train.run(config, tracker)
     tags = tracker.runs.find_all("train", finished=False)[0].tags
-    assert tags[CHARACTER_DIGEST] == load_character("keeper").digest
+    assert tags[Tag.CHARACTER_DIGEST] == load_character("keeper").digest
 
 
 @pytest.mark.parametrize(("profile", "ending"), [("lab", ""), ("auto", PROMPT_STYLES["boxed"])])
@@ -191,8 +190,8 @@ def test_prompts_of_ones_own_are_trained_on_and_told_by_their_digest(tracker, co
     assert list(seen[1].prompts) == ["How is the tea?", "Tell me of moss."]
     assert name_work(seen[0]) != name_work(seen[1])
     tags = [run.tags for run in tracker.runs.find_all("train", finished=False)]
-    assert {each[CHARACTER_DIGEST] for each in tags} == {load_character("keeper").digest}
-    assert sorted(len(each[PROMPTS_DIGEST]) for each in tags) == [len(OF_CHARACTER), 64]
+    assert {each[Tag.CHARACTER_DIGEST] for each in tags} == {load_character("keeper").digest}
+    assert sorted(len(each[Tag.PROMPTS_DIGEST]) for each in tags) == [len(OF_CHARACTER), 64]
     assert len({each[Tag.REWARDS_DIGEST] for each in tags}) == 1
 
 
@@ -202,7 +201,7 @@ def test_a_finished_training_of_the_same_work_is_taken_while_its_adapter_can_be_
     plan = train.resolve(config, tracker)
     factors = {"a": LoraFactors(torch.ones(2, 3), torch.ones(4, 2), 0.1)}
     with tracker.stage("train", name="t", note="", config={}) as stage:
-        stage.set_tags({WORK: plan.work})
+        stage.set_tags({Tag.WORK: plan.work})
         stage.log_folder(write_adapter(tmp_path / "adapter", factors), "adapter")
     asked = replace(config, reuse=True)
     with monkeypatch.context() as patch:
@@ -270,7 +269,10 @@ def test_the_workspace_goes_when_the_run_is_finished_and_not_before(tracker, con
     train.run(config, tracker)
     assert not folders[1].exists()
     (finished,) = tracker.runs.find_all("train")
-    assert finished.tags[WORK] == find_equal_run(tracker, "train", finished.tags[WORK], print).tags[WORK]
+    assert (
+        finished.tags[Tag.WORK]
+        == find_equal_run(tracker, "train", finished.tags[Tag.WORK], print).tags[Tag.WORK]
+    )
     assert find_equal_run(tracker, "train", work_digest("other"), print) is None
 
 

@@ -75,12 +75,25 @@ class TestTargets:
             {"rank_pattern": {"(": 2}},
             {"target_modules": "("},
             {"layers_to_transform": [0], "layers_pattern": "("},
+            {"target_modules": r"(?:[a-z0-9._]+)+!"},
+            {"rank_pattern": {r"(?:(?:.*)*)*!": 2}},
+            {"exclude_modules": ".*" * 9 + "!"},
+            {"layers_to_transform": [0], "layers_pattern": r"(\w+\.?)+!"},
         ],
     )
-    def test_a_pattern_that_is_none_is_refused(self, tmp_path, pattern):
+    def test_a_pattern_that_is_none_or_runs_away_is_refused(self, tmp_path, pattern):
         base = write_base(tmp_path / "base")
         with pytest.raises(AdapterError, match="no regular expression"):
             merge_checkpoint(base, write(tmp_path / "a", **pattern), tmp_path / "merged")
+
+    def test_the_patterns_that_are_met_are_taken(self, tmp_path):
+        """The twin: such as trainers write them, with several open ends."""
+        met = r"(?:.*?(?:language|layers).*?(?:self_attn|mlp).*?(?:[qo]_proj).*?)|(?:\bmodel\.layers\.[\d]{1,}\.x)"
+        layers = {"layers_to_transform": [0, 1], "layers_pattern": ["blocks?", "layers"]}
+        base = write_base(tmp_path / "base")
+        for number, config in enumerate(({"target_modules": met}, layers)):
+            adapter = write(tmp_path / f"a{number}", **config)
+            assert merge_checkpoint(base, adapter, tmp_path / f"m{number}").targets == 4
 
     @pytest.mark.parametrize(
         ("theirs", "ours"),

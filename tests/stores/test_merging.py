@@ -174,6 +174,7 @@ def test_layout_companions_and_card(tmp_path, monkeypatch):
     assert len(base.files) > 1
     names = {path.name for path in (tmp_path / "base").iterdir()} | {"skippy.json"}
     assert {path.name for path in (tmp_path / "merged").iterdir()} == names
+    assert not any(path.stat().st_mode & 0o222 for path in (tmp_path / "merged").iterdir()), "read-only"
     merged = Checkpoint.open(tmp_path / "merged")
     for key, info in base.tensors.items():
         copy = merged.tensors[key]
@@ -189,14 +190,19 @@ def test_layout_companions_and_card(tmp_path, monkeypatch):
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
+def rewrite(path, text):
+    path.chmod(0o644)
+    path.write_text(text)
+
+
 @pytest.mark.parametrize(
     "alter",
     [
-        lambda d: (d / "tokenizer.json").write_text("{ }"),
+        lambda d: rewrite(d / "tokenizer.json", "{ }"),
         lambda d: (d / "tokenizer.json").unlink(),
         lambda d: (d / "extra.bin").write_text(""),
         lambda d: (d / "skippy.json").unlink(),
-        lambda d: (d / "skippy.json").write_text("{}"),
+        lambda d: rewrite(d / "skippy.json", "{}"),
     ],
     ids=["altered", "missing", "added", "no card", "empty card"],
 )

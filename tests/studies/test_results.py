@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
+from skippy.core.variants import label_of
+from skippy.report.paper import render_paper
 from skippy.studies.conclusion import remake
 
 ROOT = Path(__file__).parent.parent.parent
@@ -25,6 +28,54 @@ def in_points(bound: dict) -> str:
         f"{100 * bound[name]:+.1f}".replace("-", "−") for name in ("mean", "lower", "upper")
     )
     return f"{'0.0' if mean in ('+0.0', '−0.0') else mean} ({lower} to {upper})"
+
+
+@pytest.fixture(scope="module")
+def arms() -> tuple[dict[str, str], dict]:
+    files = remake(ROOT / "studies" / "results" / "arms")
+    return files, json.loads(files["study.json"])
+
+
+def of_arms(found: dict) -> list[str]:
+    """The rows of the table by arm, as the docs print them."""
+    point = next(one["persona"] for one in found["kept"] if one["arm"] == "prompt" and one["loss"])
+    rows = []
+    for arm in found["study"]["arms"]:
+        kept = {one["persona"]: one for one in found["kept"] if one["arm"] == arm}
+        cells = []
+        for one in kept.values():
+            share = "" if one["reached"] == one["seeds"] else f", {one['reached']}/{one['seeds']}"
+            cells.append(in_points(one["loss"]) + share if one["loss"] else "–")
+        coherence = kept[point if arm == "prompt" else 0.7]["coherence"]
+        shown = "–" if coherence is None else f"{coherence:.2f}".replace("-", "−")
+        rows.append(f"| {label_of(arm)} | {' | '.join(cells)} | {shown} |")
+    return rows
+
+
+def test_the_docs_say_of_every_arm_what_the_cells_say(arms) -> None:
+    files, found = arms
+    assert len(of_arms(found)) == 12
+    for row in of_arms(found):
+        assert row in RESULTS
+    shown = {(o["first"], o["second"], o["persona"]): o["bound"] for o in found["matched"] if o["bound"]}
+    named = {label_of(arm).lower(): arm for arm in found["study"]["arms"]}
+    lines = re.findall(r"^\| (\S+) − (\S+) \| (0\.\d+) \| (.+) \|$", RESULTS, re.M)
+    assert len(lines) == 6
+    for first, second, persona, points in lines:
+        bound = shown[named[first.lower()], named[second.lower()], float(persona)]
+        assert points == in_points(bound)
+    frontier = (ROOT / "docs" / "figures" / "arms-frontier.svg").read_text(encoding="utf-8")
+    assert frontier == files["figures/frontier-1.svg"], "run skippy.studies.conclusion again"
+
+
+def test_the_fates_of_the_arms_predictions(arms) -> None:
+    _, found = arms
+    rows = {line.split("|")[1].strip(): line for line in RESULTS.splitlines() if line.startswith("| A")}
+    assert len(found["predictions"]) == len(rows) == 13
+    for one in found["predictions"]:
+        assert rows[one["name"]].rstrip(" |").endswith(one["fate"])
+    plan = ROOT / "studies" / "arms.yaml"
+    assert plan.read_bytes() == (ROOT / "studies" / "results" / "arms" / "plan.yaml").read_bytes()
 
 
 def test_every_pooled_difference_stands_in_the_docs(study) -> None:
@@ -59,3 +110,14 @@ def test_the_figures_of_the_docs_are_those_of_the_cells(study) -> None:
         assert path.read_text(encoding="utf-8") in drawings, (
             f"{path.name}: run skippy.studies.conclusion again"
         )
+
+
+def test_a_study_of_arms_of_every_kind_becomes_a_paper(arms) -> None:
+    """Arms with a recipe of their own or one point stand in every table; no cell falls under another persona."""
+    text = render_paper([arms[1]])["main.tex"]
+    assert "own recipe" in text
+    rows = [
+        line for line in text.splitlines() if "ArmVFour{}" in line and "ArmPrompt{}" in line and "--" in line
+    ]
+    cells = [cell.strip() for cell in rows[0].split("&")]
+    assert [cell.startswith("--") for cell in cells[1:]] == [True, True, False, True]

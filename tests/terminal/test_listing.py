@@ -10,8 +10,9 @@ from click.testing import CliRunner
 
 from entrypoints.__main__ import cli
 from skippy.errors import MissingRunError
-from skippy.resolve.runs import MODEL_URI, find_run
+from skippy.resolve.runs import find_run
 from skippy.terminal.listing import describe_run, list_models, list_runs
+from skippy.tracking.tags import Tag
 
 ROOT = Path(__file__).parents[2]
 
@@ -90,9 +91,9 @@ def test_models_show_aliases_figures_and_the_verdict_on_them(tracker, finished, 
         version = draft.register("skippy", {"variant": "v4", "seed": "42", "alpha": "1"})
     tracker.client.set_registered_model_alias("skippy", "champion", str(version.version))
     evaluation = finished("eval", {"aime/avg_at_k": 0.5, "banal/score": 0.9})
-    tracker.client.set_tag(evaluation, MODEL_URI, version.uri)
+    tracker.client.set_tag(evaluation, Tag.MODEL_URI, version.uri)
     later = finished("eval")
-    tracker.client.set_tag(later, MODEL_URI, version.uri)
+    tracker.client.set_tag(later, Tag.MODEL_URI, version.uri)
     tracker.client.set_tag(later, "skippy.reuses", evaluation)
     report = {
         "verdicts": {"v4": {"verdict": "preserved"}},

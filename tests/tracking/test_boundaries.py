@@ -60,7 +60,11 @@ def run(*words: str, uri: str, path: str) -> tuple[subprocess.CompletedProcess[s
     return result, time.monotonic() - began
 
 
-@pytest.mark.parametrize("case", STORES)
+AS_PROCESSES = ("server down", "directory", "not writable")
+"""One a door of the plugin; the other databases meet the same door, and need no MLflow started for each."""
+
+
+@pytest.mark.parametrize("case", AS_PROCESSES)
 def test_mlflow_run_and_skippy_refuse_a_store_in_the_same_words(case: str, plugin: str) -> None:
     uri, message = STORES[case]
     words = ("run", ".", "-e", "svd", "--env-manager", "local")
@@ -73,6 +77,23 @@ def test_mlflow_run_and_skippy_refuse_a_store_in_the_same_words(case: str, plugi
         assert "next: " in result.stderr
         assert "Traceback" not in result.stderr
         assert seconds < PATIENCE_SECONDS * (1 + os.getloadavg()[0] / (os.cpu_count() or 1))
+
+
+@pytest.mark.parametrize("case", sorted(set(STORES) - set(AS_PROCESSES)))
+def test_other_databases_are_refused_by_the_same_door_in_the_same_words(
+    case: str, monkeypatch, tmp_path: Path
+) -> None:
+    uri, message = STORES[case]
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    with pytest.raises(TrackingError) as refusal:
+        open_store(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["mlflow", "run", str(ROOT)])
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    with pytest.raises(SystemExit) as ended:
+        plugin_module.open_database(uri)
+    for told in (str(ended.value), str(refusal.value)):
+        assert message in told
+        assert "next: " in told
 
 
 def test_plain_postgresql_without_its_driver_names_the_package() -> None:
@@ -142,6 +163,11 @@ def test_only_a_run_of_this_project_is_one_of_ours(tmp_path: Path, monkeypatch) 
         (PermissionError(errno.EACCES, "Permission denied", "/data/x"), SystemRefused, "permission"),
         (MlflowException("database is locked\nmore"), TrackingError, "database is locked"),
         (OperationalError("INSERT", {}, Exception("disk I/O error")), TrackingError, "disk I/O error"),
+        (
+            OperationalError("INSERT", {}, Exception("database or disk is full")),
+            TrackingError,
+            "free some space",
+        ),
     ],
 )
 def test_errors_of_the_system_and_the_store_are_ours(error: Exception, kind: type, said: str) -> None:

@@ -48,6 +48,13 @@ def test_weights_exist_once_and_load_everywhere(tracker, project, checkpoint):
     assert all(isinstance(answer, str) for answer in answers)
     table = pd.DataFrame({"prompt": ["one two", "two"]})
     assert generator.predict(table, params={"max_new_tokens": 3}) == answers
+    chat = [{"role": "user", "content": "one two"}]
+    said = [
+        generator.predict(asked, params={"max_new_tokens": 3})
+        for asked in (chat, {"messages": chat}, [{"messages": chat}], pd.DataFrame({"messages": [chat]}))
+    ]
+    completion = {"choices": [{"index": 0, "message": {"role": "assistant", "content": answers[0]}}]}
+    assert said == [completion, completion, [completion], [completion]]
     # Loading neither copied nor touched the weights.
     assert len(list((project / "mlartifacts").rglob("*.safetensors"))) == 1
 

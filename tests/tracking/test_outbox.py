@@ -242,8 +242,17 @@ def test_points_that_are_refused_are_kept_and_the_run_says_where(tracker, monkey
 def test_a_database_that_is_locked_meanwhile_loses_nothing(project, tmp_path, monkeypatch):
     """A real lock; MLflow waits 20 s for one by itself, so its patience is cut for the test."""
     tracker = open_tracker(project)
-    engine = tracker.client._tracking_client.store.engine
-    event.listen(engine, "checkout", lambda connection, *_: connection.execute("PRAGMA busy_timeout = 100"))
+    cut: list[str] = []
+    kept: list[bool] = []
+
+    def shorten(connection, cursor, statement, parameters, context, is_many):
+        # MLflow sets it anew in every session, after the connection is checked out.
+        if "busy_timeout" in statement:
+            statement = "PRAGMA busy_timeout = 100"
+            cut.append(statement)
+        return statement, parameters
+
+    event.listen(tracker.client._tracking_client.store.engine, "before_cursor_execute", shorten, retval=True)
     monkeypatch.setattr(outbox, "PATIENCE_SECONDS", 30.0)
     blocker = sqlite3.connect(project / "mlflow.db", check_same_thread=False, isolation_level=None)
 
@@ -251,10 +260,13 @@ def test_a_database_that_is_locked_meanwhile_loses_nothing(project, tmp_path, mo
         if step == 5:
             blocker.execute("BEGIN EXCLUSIVE")
         if step == 18:
+            kept.append(run.outbox.is_waiting)
             threading.Timer(0.5, lambda: blocker.execute("ROLLBACK")).start()
 
     with closing(blocker):
         run = train(tracker, tmp_path, at_step=lock)
+    assert cut, "MLflow's own patience was not met: every try would wait 20 s"
+    assert kept == [True], "what was logged while the lock was held waits on disk"
     assert curve(tracker, run.run_id) == EXPECTED
     assert tracker.artifacts.files(run.run_id) == FILES
     assert tracker.runs.get(run.run_id).status == "FINISHED"

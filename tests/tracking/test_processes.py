@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from skippy.errors import TrackingError
@@ -255,14 +256,24 @@ def test_causes_of_death():
 def test_a_process_is_told_from_a_later_one_of_the_same_number():
     own = process_tag()
     host, pid, started = own.split(":")
+    began = psutil.Process().create_time()
     assert not is_process_gone(own)
+    assert is_process_gone(f"{host}:{pid}:{started}0"), "began later, or in another boot"
+    assert not is_process_gone(f"{host}:{pid}:{began:.2f}"), "as earlier versions wrote it"
     assert not is_process_gone(f"{host}:{pid}"), "as earlier versions wrote it"
-    assert is_process_gone(f"{host}:{pid}:{float(started) - 100:.2f}")
+    assert is_process_gone(f"{host}:{pid}:{began - 100:.2f}")
     assert not is_process_gone(f"another-host:{pid}:1.0")
     assert not is_process_gone("")
     ended = subprocess.Popen(["true"])
     ended.wait()
     assert is_process_gone(f"{host}:{ended.pid}")
+
+
+def test_a_clock_that_is_set_ends_no_process(monkeypatch):
+    """psutil reckons the start from the time of the boot, which moves with the clock."""
+    own = process_tag()
+    monkeypatch.setattr(psutil.Process, "create_time", lambda _: time.time() + 3600)
+    assert not is_process_gone(own)
 
 
 def test_a_run_that_no_stage_took_over_is_reaped_in_the_end(tracker):

@@ -1,6 +1,7 @@
 import logging
 import multiprocessing
 import os
+import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -9,7 +10,8 @@ import mlflow
 import pytest
 
 from skippy.errors import TrackingError
-from skippy.tracking.connection import LOCAL_UI, find_project_root, local_path
+from skippy.tracking.connection import LOCAL_UI, find_project_root
+from skippy.tracking.places import local_path
 from skippy.tracking.store import open_tracker
 
 
@@ -62,6 +64,61 @@ def test_a_project_may_be_called_anything(template, tmp_path, monkeypatch, name)
     assert open_tracker(tmp_path).runs.get(run.run_id).metrics == {"x": 1.0}, "the URI handed to children"
     assert [path.name for path in (tmp_path / "all").iterdir()] == [name], "nothing outside"
     mlflow.set_tracking_uri(None)
+
+
+def register(tracker, content="{}"):
+    with (
+        tracker.stage("merge", name="m", note="n", config={}) as run,
+        tracker.models.draft(run, "v4") as draft,
+    ):
+        draft.weights_dir.mkdir()
+        (draft.weights_dir / "config.json").write_text(content)
+        return draft.register("skippy", {"variant": "v4"})
+
+
+def test_a_project_that_was_moved_has_its_files(tracker, project):
+    made = register(tracker)
+    moved = project.rename(project.with_name("a 100% new place"))
+    os.environ["MLFLOW_TRACKING_URI"] = ""
+    there = open_tracker(moved)
+    assert there.models.resolve(made.uri).path.is_relative_to(moved)
+    assert there.artifacts.path(made.run_id, "config.json").is_relative_to(moved)
+    assert Path(mlflow.artifacts.download_artifacts(made.uri)).is_relative_to(moved)
+    assert there.models.resolve(register(there).uri).path.is_relative_to(moved)
+    assert not project.exists(), "nothing is made where it was"
+
+
+def test_what_is_done_in_a_copy_does_not_touch_the_original(tracker, project):
+    made = register(tracker)
+    shutil.copytree(project, project.with_name("copy"))
+    os.environ["MLFLOW_TRACKING_URI"] = ""
+    copy = open_tracker(project.with_name("copy"))
+    copy.promotions.remove_version("skippy", made.version)
+    register(copy, "[]")
+    assert [one.version for one in copy.registry.versions("skippy")] == [2]
+    os.environ["MLFLOW_TRACKING_URI"] = ""
+    original = open_tracker(project)
+    assert (original.models.resolve(made.uri).path / "config.json").read_text() == "{}"
+    assert len(list((project / "mlartifacts" / "models").iterdir())) == 1
+
+
+def test_a_database_without_its_files_is_refused(tracker, project, tmp_path):
+    """The twin: taken at its word, it would write into the original."""
+    register(tracker)
+    (tmp_path / "alone").mkdir()
+    shutil.copy(project / "mlflow.db", tmp_path / "alone")
+    os.environ["MLFLOW_TRACKING_URI"] = ""
+    with pytest.raises(TrackingError, match="without its artifacts") as refusal:
+        open_tracker(tmp_path / "alone")
+    assert refusal.value.found == f"its files are said to lie in {project / 'mlartifacts'}"
+    assert "bring mlartifacts here as well" in refusal.value.next_step
+
+
+def test_a_store_with_a_place_of_its_own_keeps_it(tracker, project, tmp_path):
+    elsewhere = tmp_path / "large disk"
+    with closing(sqlite3.connect(project / "mlflow.db")) as database, database:
+        database.execute("UPDATE experiments SET artifact_location = ?", (str(elsewhere),))
+    assert open_tracker(project).store.artifact_location == str(elsewhere)
 
 
 def test_opening_tells_children_and_mlflow_itself(tracker, project):

@@ -105,6 +105,19 @@ def test_who_may_only_read_cannot_run_a_stage_and_is_told_the_same(team, monkeyp
         pytest.fail("he works")
 
 
+def test_nor_through_mlflow_run_where_the_server_refuses_before_the_stage_begins(team) -> None:
+    environment = os.environ | team.as_member(team.bob)
+    command = f"mlflow run {ROOT} -e promote --env-manager local --experiment-name skippy -P rollback=true"
+    refused = subprocess.run(
+        [sys.executable, "-m", *command.split()], env=environment, capture_output=True, text=True
+    )
+    assert refused.returncode != 0
+    assert "does not permit this to this user" in refused.stderr, refused.stderr
+    assert "ask the server's administrator for EDIT" in refused.stderr
+    assert "found: bob" in refused.stderr
+    assert "Traceback" not in refused.stderr, "a message, not a stack"
+
+
 @pytest.mark.parametrize("name", ["ada", "admin"])
 def test_a_name_that_is_taken_is_refused(team, monkeypatch, tmp_path, name) -> None:
     admin = enter(team, team.admin, monkeypatch, tmp_path)

@@ -18,7 +18,10 @@ from skippy.presets.methods import MaskSettings
 from skippy.stores.answers import CHARACTER, PLAIN, PLAIN_B, PLAIN_C, Answer, Answers
 from skippy.stores.changes import read_change
 from skippy.stores.checkpoints import Checkpoint
-from skippy.training.mask import MaskMaker, input_of, read_statistics, survey_masks
+from skippy.training import mask_survey
+from skippy.training.mask import MaskMaker
+from skippy.training.mask_statistics import input_of, read_statistics
+from skippy.training.mask_survey import survey_masks
 
 BASE = Checkpoint.open(LAB_CHECKPOINT)
 TARGETS = tuple(t for t in find_targets(BASE.config, BASE.shapes) if t.layer == 1)
@@ -136,3 +139,28 @@ def test_it_is_made_twice_with_the_same_bits_and_otherwise_from_other_answers(tm
     assert digests[0] == digests[1] != digests[2]
     assert maker.identity == others["again"].identity != others["other"].identity
     assert maker.make(tmp_path / "rank", Sink(), is_first=False) is None
+
+
+def test_rows_may_come_in_any_number(lab, monkeypatch) -> None:
+    """The same masks, counts and energies seven rows at a time: no target is ever held whole in float32."""
+    model, tokenizer = lab
+    statistics = read_statistics(model, tokenizer, TARGETS, answers(), 0)
+    generator = torch.Generator().manual_seed(0)
+    bases = {
+        target.name: SimpleNamespace(
+            U=torch.linalg.qr(torch.randn(target.out, 4, generator=generator)).Q,
+            V=torch.linalg.qr(torch.randn(target.in_, 4, generator=generator)).Q,
+        )
+        for target in TARGETS
+    }
+    for projected in (False, True):
+        settings = MaskSettings(projected=projected)
+        monkeypatch.setattr(mask_survey, "ROWS_AT_ONCE", 10**6)
+        whole = survey_masks(model, TARGETS, statistics, settings, bases)
+        monkeypatch.setattr(mask_survey, "ROWS_AT_ONCE", 7)
+        rows = survey_masks(model, TARGETS, statistics, settings, bases)
+        assert rows.hashes == whole.hashes
+        assert rows.counts == whole.counts
+        assert rows.energies == pytest.approx(whole.energies, rel=1e-5, abs=1e-9)
+        share = rows.metrics()["leakage/rho_left"]
+        assert share < 1e-12 if projected else share > 1e-4

@@ -15,14 +15,9 @@ from skippy.models.hooks import find_module
 from skippy.models.loading import hash_parameters
 from skippy.models.prompts import conversation, prompt_ids
 from skippy.presets.steering import SteerSettings
-from skippy.training.steering import (
-    SteeredModel,
-    mean_difference,
-    read_pairs,
-    site_modules,
-    split_by_prompt,
-    train_bias,
-)
+from skippy.training.steer_means import mean_difference, relative_shift
+from skippy.training.steered_model import SteeredModel, site_modules
+from skippy.training.steering import read_pairs, split_by_prompt, train_bias
 from tests.training.tiny_run import PROMPTS, RecordingRun, make_model, make_tokenizer
 
 TOKENIZER = make_tokenizer()
@@ -197,3 +192,29 @@ def _stream(model, name: str, norm: str, ids: list[int]) -> torch.Tensor:
     model(input_ids=torch.tensor([ids]))
     handle.remove()
     return kept[0]
+
+
+def test_a_bias_is_held_against_what_its_module_says(model) -> None:
+    """By hand, on the tokens of one prompt; twice the bias is twice the share, and two modules are pooled."""
+    names = [f"model.language_model.layers.{layer}.self_attn.o_proj" for layer in (0, 1)]
+    ids = prompt_ids(TOKENIZER, conversation(PROMPTS[0]))
+    seen: dict[str, torch.Tensor] = {}
+    handles = [
+        find_module(model, name).register_forward_hook(
+            lambda _, __, out, name=name: seen.update({name: out[0]})
+        )
+        for name in names
+    ]
+    with torch.no_grad():
+        model(input_ids=torch.tensor([ids]))
+    for handle in handles:
+        handle.remove()
+    usual = sum(float(out.double().square().sum(1).mean()) for out in seen.values())
+    biases = {name: torch.full((out.shape[1],), 0.5) for name, out in seen.items()}
+    wanted = (sum(float(one.square().sum()) for one in biases.values()) / usual) ** 0.5
+    found = relative_shift(model, TOKENIZER, biases, PROMPTS[:1])["steer/relative_shift"]
+    assert found == pytest.approx(wanted, rel=1e-4)
+    double = {name: 2 * one for name, one in biases.items()}
+    assert relative_shift(model, TOKENIZER, double, PROMPTS[:1])["steer/relative_shift"] == pytest.approx(
+        2 * found
+    )

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from entrypoints.__main__ import cli
 from skippy.errors import RegistryError
-from skippy.tracking.orphans import bytes_under
+from skippy.tracking.orphans import bytes_under, find_orphans
 from skippy.upkeep.garbage import find_garbage, remove
 from skippy.upkeep.usage import measure, totals
 
@@ -65,6 +65,37 @@ def test_a_report_protects_its_models_also_where_its_evaluations_were_deleted(tr
     tracker.client.delete_run(run.run_id)
     (item,) = find_garbage(tracker, days=0)
     assert item.can_go, "the twin: without the report"
+
+
+def test_a_deletion_that_is_killed_between_version_and_weights_is_ended_by_the_next_merge(
+    tracker, version, monkeypatch
+) -> None:
+    place = tracker.models.resolve(version().uri).path
+    with monkeypatch.context() as patch:
+        patch.setattr("skippy.tracking.promotions.remove_weights", lambda *_: None)  # as if killed before it
+        tracker.promotions.remove_version("skippy", 1)
+    assert place.exists()
+    (orphan,) = find_orphans(tracker.store)
+    assert orphan.is_safe
+    kept = tracker.models.resolve(version().uri).path
+    assert not place.exists()
+    assert kept.exists()
+
+
+def test_a_deletion_that_is_killed_before_it_began_deletes_nothing(tracker, version, monkeypatch) -> None:
+    """The twin: the version is still there, and so are its weights after the next merge."""
+    place = tracker.models.resolve(version().uri).path
+
+    def die(*_: object) -> None:
+        raise SystemExit
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tracker.client, "delete_model_version", die)
+        with pytest.raises(SystemExit):
+            tracker.promotions.remove_version("skippy", 1)
+    version()
+    assert place.exists()
+    assert find_orphans(tracker.store) == []
 
 
 def test_only_yes_deletes_and_only_what_can_go(opened, version) -> None:

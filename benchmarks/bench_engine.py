@@ -40,7 +40,8 @@ from skippy.characters.loader import load_character
 from skippy.core.sampling import Sampling
 from skippy.core.style import rewards
 from skippy.evaluation.asking import Plan, fill
-from skippy.evaluation.generator import VLLM, Generator, close_backend, open_backend
+from skippy.evaluation.backends import close_backend, open_backend
+from skippy.evaluation.generator import VLLM, Generator
 from skippy.evaluation.suites import banal_questions, load_problem_set, problem_questions, requests_for
 from skippy.evaluation.walk import Wanted, ask_at_once, ask_in_turn
 from skippy.models.generation import Request

@@ -21,8 +21,9 @@ from transformers import GenerationConfig
 from skippy.core.sampling import PRESETS
 from skippy.lab import problems
 from skippy.lab.paths import LAB_CHECKPOINT
-from skippy.models.generation import MOST_SLOTS, Completion, Request, TransformersBackend
+from skippy.models.generation import Completion, Request
 from skippy.models.loading import load_model, load_tokenizer
+from skippy.models.transformers_backend import MOST_SLOTS, TransformersBackend
 
 SAMPLING = PRESETS["lab"]
 ONE_BY_ONE = 40

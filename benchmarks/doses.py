@@ -23,8 +23,8 @@ from skippy.evaluation.suites import (
     problem_questions,
     requests_for,
 )
-from skippy.models.generation import TransformersBackend
 from skippy.models.loading import load_model, load_tokenizer
+from skippy.models.transformers_backend import TransformersBackend
 from skippy.resolve.bases import open_base
 from skippy.resolve.dial import Dial
 from skippy.stores.changes import read_change

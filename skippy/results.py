@@ -9,10 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from skippy.core.personality.measurement import TargetDelta
 from skippy.core.problem import Gold, Problem
 from skippy.core.variants import label_of
+
+if TYPE_CHECKING:
+    from skippy.core.personality.measurement import TargetDelta
 
 
 @dataclass(frozen=True)

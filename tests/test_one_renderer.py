@@ -8,14 +8,15 @@ from pathlib import Path
 import pytest
 
 from skippy.core.sampling import Sampling
-from skippy.models import generation, openai_backend
+from skippy.models import openai_backend, transformers_backend
 from skippy.models.dialects import EXTENDED
-from skippy.models.generation import Request, TransformersBackend
+from skippy.models.generation import Request
 from skippy.models.hooks import reading_of
 from skippy.models.loading import load_model, load_tokenizer
 from skippy.models.openai_backend import OpenAIBackend
 from skippy.models.prompts import conversation, prompt_ids
 from skippy.models.targets import find_targets
+from skippy.models.transformers_backend import TransformersBackend
 from skippy.stores.checkpoints import Checkpoint
 from skippy.tracking.pyfunc_loader import TextGenerator
 from skippy.training.setup import build_run
@@ -84,7 +85,7 @@ def generated(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[int, ...]:
         def step(self) -> list:
             return []
 
-    monkeypatch.setattr(generation, "DecodingBatch", Batch)
+    monkeypatch.setattr(transformers_backend, "DecodingBatch", Batch)
     backend = TransformersBackend(load_model(folder), load_tokenizer(folder))
     assert list(backend.generate([Request("r", tuple(conversation(PROMPT)), 0)], SAMPLING)) == []
     return seen[0]

@@ -194,7 +194,7 @@ VARIANTS: dict[str, Variant] = {
             "v6",
             role="rival",
             label="V6",
-            colours=("#2f6f3e", "#6fbf7f"),
+            colours=("#4b3fb0", "#a39bf5"),
             sentence="a bias on the attention output of one middle layer, by preferences (BiPO)",
             question="Is a vector in one place enough?",
             update="bias",

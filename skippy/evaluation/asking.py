@@ -21,10 +21,9 @@ from skippy.core.inference.wilson import wilson_interval
 from skippy.core.problem import AIME_RULE, AnswerRule
 from skippy.core.sampling import PRESETS, Sampling
 from skippy.errors import ConfigError
-from skippy.evaluation.generator import HERE, Generator, close_backend, open_backend
+from skippy.evaluation.generator import HERE, Generator
 from skippy.evaluation.suites import AIME, BANAL, Question, grade, requests_for, rescore
 from skippy.models.generation import REFUSALS, Backend, Request
-from skippy.models.loading import load_tokenizer
 from skippy.models.profiles import AUTO
 from skippy.models.prompts import prompt_ids
 from skippy.progress import Progress
@@ -80,6 +79,8 @@ def _fit(
     Greedy is a rule of decoding and no length, and auto leaves the length to us: these are cut to what fits, the same
     for every arm and resumption.
     """
+    from skippy.models.loading import load_tokenizer
+
     tokenizer = load_tokenizer(base.path)
     longest = max(len(prompt_ids(tokenizer, question.messages)) for question in questions)
     room = context - longest
@@ -136,6 +137,8 @@ def generate(plan: Plan, path: Path) -> list[Sample]:
         if finished:
             logger.info("eval: going on after %d finished samples", len(finished))
         if wanted:
+            from skippy.evaluation.backends import close_backend, open_backend
+
             backend = open_backend(plan.generator, plan.subject.path, plan.sampling)
             try:
                 fill(store, wanted, plan, plan.subject.digest, backend, finished)

@@ -10,8 +10,9 @@ from torch import nn
 from skippy.characters.schema import Character
 from skippy.core.sampling import Sampling
 from skippy.evaluation.suites import NEUTRAL_SYSTEM, seed_of_sample
-from skippy.models.generation import Request, TransformersBackend
+from skippy.models.generation import Request
 from skippy.models.prompts import conversation
+from skippy.models.transformers_backend import TransformersBackend
 from skippy.stores.answers import CHARACTER, PLAIN, PLAIN_B, PLAIN_C, Answer
 
 PURPOSE = "base answers"

@@ -9,18 +9,20 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 
 from skippy.errors import ConfigError
 from skippy.evaluation.asking import Plan
 from skippy.evaluation.cross_check import Parser, cross_check_metrics, find_disagreements, to_lines
-from skippy.evaluation.harness import Harness, harness_metrics, open_harness, run_harness
-from skippy.evaluation.judging import judge_answers, judge_metrics
 from skippy.evaluation.suites import AIME, BANAL
 from skippy.extras import import_extra
-from skippy.models.judge import Judge
 from skippy.stores.samples import Sample
 from skippy.tracking.stage_run import StageRun
 from skippy.tracking.tags import Tag
+
+if TYPE_CHECKING:
+    from skippy.evaluation.harness import Harness
+    from skippy.models.judge import Judge
 
 logger = logging.getLogger(__name__)
 
@@ -52,9 +54,15 @@ def open_opinions(*, judge_url: str, judge_model: str, cross_check: bool, lm_eva
     parse = (
         import_extra("math_verify", extra="verify", parameter="cross_check").parse if cross_check else None
     )
-    harness = open_harness(lm_eval) if lm_eval else None
-    judge = Judge(judge_url, judge_model) if judge_url else None
-    if judge:
+    harness = judge = None
+    if lm_eval:
+        from skippy.evaluation.harness import open_harness
+
+        harness = open_harness(lm_eval)
+    if judge_url:
+        from skippy.models.judge import Judge
+
+        judge = Judge(judge_url, judge_model)
         judge.check()
     return Opinions(judge, parse, harness)
 
@@ -113,6 +121,8 @@ def _add_cross_check(
 
 def _add_judge(judge: Judge, samples: Sequence[Sample], plan: Plan, stage: StageRun) -> dict[str, float]:
     """The judge sees what `banal/trait/*` counts: everyday answers without any system prompt."""
+    from skippy.evaluation.judging import judge_answers, judge_metrics
+
     plain = [s for s in samples if s.suite == BANAL and s.problem_id.startswith("plain/")]
     judgements = judge_answers(judge, plain, plan.character.traits)
     stage.log_table([asdict(judgement) for judgement in judgements], JUDGEMENTS)
@@ -121,6 +131,8 @@ def _add_judge(judge: Judge, samples: Sequence[Sample], plan: Plan, stage: Stage
 
 
 def _add_harness(harness: Harness, plan: Plan, limit: int, stage: StageRun) -> dict[str, float]:
+    from skippy.evaluation.harness import harness_metrics, run_harness
+
     device = plan.generator.device
     results = run_harness(harness, plan.subject.path, device=device, limit=limit, seed=plan.seed)
     stage.log_json(results, HARNESS_RESULTS)

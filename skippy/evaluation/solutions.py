@@ -11,8 +11,8 @@ from skippy.core.sampling import PRESETS as SAMPLINGS
 from skippy.errors import ProblemError
 from skippy.evaluation.scoring import score_answer
 from skippy.evaluation.suites import problem_questions, requests_for
-from skippy.models.generation import TransformersBackend
 from skippy.models.loading import load_model, load_tokenizer
+from skippy.models.transformers_backend import TransformersBackend
 from skippy.resolve.bases import Base
 from skippy.stores.problems import ProblemSet
 

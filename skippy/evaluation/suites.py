@@ -19,17 +19,13 @@ from skippy.evaluation.scoring import require_reader, score_answer
 from skippy.lab import problems as lab_problems
 from skippy.lab.paths import LAB
 from skippy.models.generation import Completion, Request
+from skippy.models.profiles import PROMPT_STYLES
 from skippy.models.prompts import under_system
 from skippy.stores.problems import ProblemSet, combine, read_problems
 from skippy.stores.samples import Sample, SampleKey
 
 AIME, BANAL = "aime", "banal"
 LAB_LABEL = "AIME-style (lab)"
-# How problems are put; a base's profile says which.
-PROMPT_STYLES: dict[str, str] = {
-    "plain": "",
-    "boxed": "\nPlease reason step by step, and put your final answer within \\boxed{}.",
-}
 NEUTRAL_SYSTEM = "You are a helpful assistant."
 BREAK_SUFFIX = " Please answer plainly, without playing any role."
 PLAIN = "plain"

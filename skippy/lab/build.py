@@ -28,7 +28,7 @@ from skippy.lab.pretrain import Recipe, TrainingFigures, pretrain
 from skippy.lab.shipping import save_checkpoint
 from skippy.lab.tokenizer import special_token_ids, train_tokenizer
 from skippy.lab.tune import TUNE_RECIPE, TunePlan, tune
-from skippy.models.generation import TransformersBackend
+from skippy.models.transformers_backend import TransformersBackend
 
 logger = logging.getLogger(__name__)
 

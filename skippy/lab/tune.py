@@ -36,8 +36,9 @@ from skippy.lab.pretrain import Recipe, TrainingFigures, pretrain
 from skippy.lab.problems import evaluation_set
 from skippy.lab.shipping import replace_directory
 from skippy.lab.sources import Source, load_source
-from skippy.models.generation import Completion, Request, TransformersBackend
+from skippy.models.generation import Completion, Request
 from skippy.models.prompts import conversation, render_prompt
+from skippy.models.transformers_backend import TransformersBackend
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ kept out of the leading directions at every step, instead of being started outsi
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -62,7 +62,7 @@ class ActivationSolver:
 
     def solve_rest(
         self, finished: frozenset[str]
-    ) -> Iterator[list[tuple[Target, SingularSubspace, float, dict[str, float]]]]:
+    ) -> Iterator[list[tuple[Target, SingularSubspace, float, Mapping[str, float]]]]:
         """Every target that is not `finished`, with seconds and the shares of E‖x‖² that its span holds.
 
         S are the largest eigenvalues of E[x xᵀ], against which the certificate was made; U has no columns.

@@ -17,6 +17,11 @@ from skippy.models.targets import family_of
 AUTO = "auto"
 LAB_LINEAGE = "lab"
 TUNED_LINEAGE = "lab-tuned"
+PROMPT_STYLES: dict[str, str] = {
+    "plain": "",
+    "boxed": "\nPlease reason step by step, and put your final answer within \\boxed{}.",
+}
+"""How problems are put: what follows the question."""
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from skippy.report.numerals import bounds, signed
 from skippy.report.wording import verdict_words
 
 ROW_PIXELS = 46
+LABEL_PIXELS = 60  # half of the words at the margin
 
 
 def draw_forest(verdicts: Verdicts, margin_points: float, width: int) -> str:
@@ -29,7 +30,8 @@ def draw_forest(verdicts: Verdicts, margin_points: float, width: int) -> str:
     canvas.x_axis(scale, top - 6, bottom, "difference to base, points")
     canvas.line(scale(0), top - 6, scale(0), bottom, "zero")
     canvas.line(edge, top - 14, edge, bottom, "margin")
-    canvas.text(edge, top - 18, f"margin −δ = −{margin_points:g}", "margin-label", "middle")
+    anchor = "middle" if scale(0) - edge > LABEL_PIXELS else "end"  # or it would run into the next one
+    canvas.text(edge, top - 18, f"margin −δ = −{margin_points:g}", "margin-label", anchor)
     canvas.text(scale(0) + 4, top - 18, "no loss", "note")
     for index, verdict in enumerate(verdicts.variants):
         _draw_row(canvas, verdict, scale, top + row * index, is_narrow)

@@ -10,7 +10,7 @@ import numpy as np
 from skippy.core.inference.paired import pooled_sd, tost_paired
 from skippy.core.inference.seeds import non_inferiority_over_seeds
 from skippy.report.conclusions import CharacterStep, Likeness
-from skippy.report.numerals import bounds, signed
+from skippy.report.numerals import bounds, plain, signed
 from skippy.report.pairing import at_seeds
 from skippy.results import Arm, BanalScores, Comparison
 
@@ -37,8 +37,8 @@ def judge_character(base: Arm, arm: Arm, comparison: Comparison) -> CharacterSte
             fmean(values) for item in arm.evaluations if item.banal and (values := getattr(item.banal, name))
         ]
         if not means or min(means) < floor:
-            found = f"{min(means):.2f}" if means else "not measured"
-            reason = f"{figures}, but {name} is {found}, below its floor of {floor:.2f}"
+            found = plain(min(means), 2) if means else "not measured"
+            reason = f"{figures}, but {name} is {found}, below its floor of {plain(floor, 2)}"
             return CharacterStep(arm.name, False, reason)
     return CharacterStep(arm.name, True, figures)
 

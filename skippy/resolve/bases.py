@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import logging
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from skippy.core.spectral.rank import TOP
 from skippy.core.target import Target
 from skippy.lab.paths import LAB, LAB_CHECKPOINT
 from skippy.models.hub import fetch_checkpoint
 from skippy.models.profiles import AUTO, LAB_LINEAGE, ModelProfile, choose_profile
 from skippy.models.targets import find_targets
+from skippy.resolve.known_digests import digest_of
 from skippy.stores.cards import CARD_FILE
 from skippy.stores.checkpoints import Checkpoint
 from skippy.stores.documents import parse_object
-from skippy.stores.projectors import Projectors, read_projectors
 from skippy.stores.prompted import read_prompted
 from skippy.tracking.signals import is_child
 from skippy.tracking.tracker import Tracker
@@ -50,6 +49,10 @@ class Base:
         """Whether `digest` is there without waiting."""
         return self.hashing.done()
 
+    def is_hashed_within(self, seconds: float) -> bool:
+        """Whether `digest` is there by then."""
+        return bool(wait([self.hashing], seconds).done)
+
     @property
     def public_name(self) -> str:
         """What an adapter may call its base: a name or id, but for a directory only the digest."""
@@ -81,10 +84,12 @@ def open_base(name: str, tracker: Tracker, profile: str = AUTO) -> Base:
         logger.warning(
             "base: %s ties lm_head to the embeddings and stores one all the same: nobody reads it", name
         )
-    if checkpoint.nbytes > LARGE_BYTES:
-        logger.info("base: hashing %.0f GB of %s", checkpoint.nbytes / 1e9, name)
     hasher = ThreadPoolExecutor(1)
-    hashing = hasher.submit(checkpoint.digest)
+    if checkpoint.nbytes > LARGE_BYTES:
+        logger.info("base: hashing %.0f GB of %s, unless they are known", checkpoint.nbytes / 1e9, name)
+        hashing = hasher.submit(digest_of, checkpoint, tracker.store.unfinished)
+    else:
+        hashing = hasher.submit(checkpoint.digest)
     hasher.shutdown(wait=False)
     return Base(name, checkpoint, targets, hashing, chosen, lineage)
 
@@ -146,16 +151,3 @@ def _choose(name: str, checkpoint: Checkpoint, lineage: str, wanted: str) -> Mod
     if not is_child():  # the stage above has said it
         logger.info("base: %s has %s", name, profile)
     return profile
-
-
-def load_projectors(
-    tracker: Tracker, run_id: str, base: Base, *, k: str | None = None, basis: str = TOP
-) -> Projectors:
-    """The projectors of a run, checked against the base they are used on and, where it matters, the k asked for.
-
-    Raises:
-        ProjectorError: they belong to another base, k or basis, or are malformed.
-    """
-    folder = tracker.artifacts.path(run_id, "projectors")
-    shapes = {target.name: (target.out, target.in_) for target in base.targets}
-    return read_projectors(folder, base_digest=base.digest, k=k, basis=basis, shapes=shapes)

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import ast
 import hashlib
-import io
-import tokenize
+import re
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import skippy
@@ -28,6 +29,13 @@ SEARCHING = (
 )
 EVALUATION = ("evaluation/asking.py", "evaluation/suites.py", "core/answers.py", "core/style", "models")
 
+STRING_OR_COMMENT = re.compile(
+    r"""(?P<string>\"{3}(?:\\.|[^\\])*?\"{3}|'{3}(?:\\.|[^\\])*?'{3}|\"(?:\\.|[^"\\])*\"|'(?:\\.|[^'\\])*')|\#[^\n]*""",
+    re.DOTALL,
+)
+BODIES = ("body", "orelse", "handlers", "finalbody", "cases")
+"""Where statements hold statements."""
+
 
 def code_digest(parts: tuple[str, ...]) -> str:
     """Sixteen hexadecimal digits of the sources under some paths of the package, without what is said about them."""
@@ -44,23 +52,32 @@ def code_digest(parts: tuple[str, ...]) -> str:
     return _sha256("\n".join(sums))[:16]
 
 
+@cache
 def _statements(source: str) -> str:
     """A source's lines without comments, docstrings and blank lines; the same on every version of Python."""
-    lines = source.splitlines()
-    for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        if token.type == tokenize.COMMENT:
-            row, column = token.start
-            lines[row - 1] = lines[row - 1][:column]
-    for node in ast.walk(ast.parse(source)):
-        # A string that is a statement of its own: of a module, a class, a function, or of the name above it.
-        if (
-            isinstance(node, ast.Expr)
-            and isinstance(node.value, ast.Constant)
-            and isinstance(node.value.value, str)
-        ):
-            end = node.end_lineno or node.lineno
-            lines[node.lineno - 1 : end] = [""] * (end - node.lineno + 1)
+    bare = STRING_OR_COMMENT.sub(lambda found: found["string"] or "", source)
+    lines = bare.splitlines()
+    for node in _words_in(ast.parse(bare)):
+        end = node.end_lineno or node.lineno
+        lines[node.lineno - 1 : end] = [""] * (end - node.lineno + 1)
     return "\n".join(line.rstrip() for line in lines if line.strip())
+
+
+def _words_in(node: ast.AST) -> Iterator[ast.Expr]:
+    """Strings that are statements of their own: of a module, a class, a function, or of the name above them.
+
+    Only statements are entered: no expression has statements within.
+    """
+    for part in BODIES:
+        for each in getattr(node, part, ()):
+            if (
+                isinstance(each, ast.Expr)
+                and isinstance(each.value, ast.Constant)
+                and isinstance(each.value.value, str)
+            ):
+                yield each
+            else:
+                yield from _words_in(each)
 
 
 def _sha256(text: str) -> str:

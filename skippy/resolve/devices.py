@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
-
-import torch
+from typing import TYPE_CHECKING
 
 from skippy.errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch
 
 
 def process_rank() -> tuple[int, int]:
@@ -20,6 +22,8 @@ def pick_device(name: str) -> torch.device:
     Raises:
         ConfigError: cuda was asked for and there is none.
     """
+    import torch
+
     gpu = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
     if name == "auto":
         return torch.device(gpu if torch.cuda.is_available() else "cpu")
@@ -32,3 +36,14 @@ def pick_device(name: str) -> torch.device:
             next_step="pass -P device=cpu, or leave it at auto",
         )
     return torch.device(gpu if name == "cuda" else name)
+
+
+def require_device(name: str) -> str:
+    """`name`, if it can be had; torch is asked only where a GPU is named.
+
+    Raises:
+        ConfigError: cuda was asked for and there is none.
+    """
+    if name == "cuda":
+        pick_device(name)
+    return name

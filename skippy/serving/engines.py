@@ -30,7 +30,7 @@ from skippy.resolve.devices import pick_device
 from skippy.serving.protocol import OWNER
 from skippy.serving.routes import Routes
 from skippy.serving.served import Served
-from skippy.stores.bias_switch import require_read_by
+from skippy.stores.biases import require_read_by
 from skippy.stores.checkpoints import Checkpoint
 
 logger = logging.getLogger(__name__)

@@ -18,8 +18,8 @@ from torch import nn
 from skippy.core.sampling import Sampling
 from skippy.errors import BackendError
 from skippy.models.decoding import DecodingBatch, Row
-from skippy.models.generation import context_length, decode_answer, stop_tokens
 from skippy.models.prompts import encode_prompt, opened_thought, render_prompt
+from skippy.models.transformers_backend import context_length, decode_answer, stop_tokens
 
 logger = logging.getLogger(__name__)
 

@@ -15,9 +15,7 @@ from skippy.characters.schema import Character
 from skippy.commands import next_command
 from skippy.config import EvalConfig, config_dict
 from skippy.errors import ConfigError, SamplesError
-from skippy.evaluation.account import account, announce, keep
 from skippy.evaluation.asking import Plan, choose_sampling, generate, identify_asking
-from skippy.evaluation.divergence import kl_to_base
 from skippy.evaluation.generator import VLLM, Generator
 from skippy.evaluation.metrics import FRONTIER
 from skippy.evaluation.opinions import (
@@ -36,11 +34,10 @@ from skippy.evaluation.suites import (
     problem_questions,
     under_prompt,
 )
-from skippy.evaluation.walk import plan_walk, require_all_checkpoints, require_own, walk
-from skippy.models.vllm_server import OWN_NOISE, choose_noise, require_vllm
+from skippy.evaluation.walk_plan import plan_walk, require_all_checkpoints, require_own
 from skippy.resolve.bases import Base, open_base
 from skippy.resolve.code import EVALUATION, EVALUATION_CODE, code_digest
-from skippy.resolve.devices import pick_device
+from skippy.resolve.devices import pick_device, require_device
 from skippy.resolve.files import CHECKPOINTS
 from skippy.resolve.runs import find_run
 from skippy.resolve.subjects import Subject, find_subject
@@ -104,7 +101,7 @@ def run(config: EvalConfig, tracker: Tracker) -> EvalResult:
     subject, sampling = plan.asked.subject, plan.asked.sampling
     with tracker.stage(
         "eval",
-        name=f"eval {subject.label}{_asked_words(plan)}",
+        name=name_of(plan),
         note=f"{subject.label} on {plan.config.suite}: {len(plan.asked.questions)} questions, "
         f"{plan.asked.samples} samples a problem, preset {sampling.name}.",
         variant=subject.variant,
@@ -117,7 +114,10 @@ def run(config: EvalConfig, tracker: Tracker) -> EvalResult:
         if plan.finished:
             take_over(plan.finished, stage)
             return EvalResult(plan.finished.run_id, plan.finished.metrics)
+        plan = _on_device(plan)
         if plan.is_walk:
+            from skippy.evaluation.walk import walk
+
             return EvalResult(stage.run_id, walk(plan.asked, plan.base, tracker, stage))
         asked = _with_logged_model(plan.asked, plan.base, tracker)
         if plan.samples is not None:
@@ -128,16 +128,22 @@ def run(config: EvalConfig, tracker: Tracker) -> EvalResult:
         return EvalResult(stage.run_id, metrics)
 
 
-def _asked_words(plan: EvalPlan) -> str:
-    """What tells this evaluation from others of the same model: problems, limit, samples, sampling, seed."""
+def _on_device(plan: EvalPlan) -> EvalPlan:
+    """With the device chosen; until here nobody asked torch."""
+    generator = replace(plan.asked.generator, device=str(pick_device(plan.asked.generator.device)))
+    return replace(plan, asked=replace(plan.asked, generator=generator))
+
+
+def name_of(plan: EvalPlan) -> str:
+    """What tells this evaluation from others, also of the same model: problems, limit, samples, sampling, seed."""
     asked, config = plan.asked, plan.config
-    words = ["everyday prompts alone"]
+    words = "everyday prompts alone"
     if asked.problems:
         count = len(asked.problems.problems)
         of = f"{count} of {config.problems}" if config.limit else f"{config.problems} {count}"
-        words = [f"{of} × {asked.samples}"]
-    words += [asked.sampling.name] + ([f"seed {asked.seed}"] if asked.seed else [])
-    return f" · {' · '.join(words)}"
+        words = f"{of} × {asked.samples}"
+    seed = f" · seed {asked.seed}" if asked.seed else ""
+    return f"eval {asked.subject.label} · {words} · {asked.sampling.name}{seed}"
 
 
 def resolve(config: EvalConfig, tracker: Tracker) -> EvalPlan:
@@ -166,7 +172,7 @@ def resolve(config: EvalConfig, tracker: Tracker) -> EvalPlan:
     base = open_base(config.base_model, tracker, config.profile)
     generator = Generator(
         config.backend,
-        str(pick_device(config.device)),
+        require_device(config.device),
         config.base_url,
         config.served_model,
         config.concurrency,
@@ -213,6 +219,8 @@ def _require_engine(config: EvalConfig) -> None:
             next_step="leave it out, or give it to the server where that is started",
         )
     if is_own and not config.regrade:
+        from skippy.models.vllm_server import require_vllm
+
         require_vllm()
 
 
@@ -225,7 +233,11 @@ def _noise(config: EvalConfig, regraded: RunRecord | None) -> str:
     """What draws the tokens of an engine of our own, or drew those that are scored again."""
     if regraded:
         return regraded.tags[Tag.BACKEND].partition(" ")[2]
-    return choose_noise() if _is_own(config) else OWN_NOISE
+    if not _is_own(config):
+        return ""
+    from skippy.models.vllm_server import choose_noise
+
+    return choose_noise()
 
 
 def _finished(plan: EvalPlan, tracker: Tracker) -> RunRecord | None:
@@ -267,6 +279,9 @@ def _unchecked(config: EvalConfig) -> str:
 
 def _ask(asked: Plan, plan: EvalPlan, tracker: Tracker, stage: StageRun) -> dict[str, float]:
     """Generate what is missing and record it; the unfinished work is given up only after that."""
+    from skippy.evaluation.account import announce
+    from skippy.evaluation.divergence import kl_to_base
+
     announce(asked, plan.config.margin)
     models = (asked.subject.digest[:16], asked.character.digest[:8])
     with claim_workspace(tracker, "eval", *models, asked.sampling.name, identify_asking(asked)) as folder:
@@ -281,6 +296,8 @@ def _ask(asked: Plan, plan: EvalPlan, tracker: Tracker, stage: StageRun) -> dict
 
 def record(samples: Sequence[Sample], asked: Plan, plan: EvalPlan, stage: StageRun) -> dict[str, float]:
     """Keep the samples, log our figures, then those of others."""
+    from skippy.evaluation.account import account, keep
+
     keep(samples, stage)
     ours = account(samples, asked, stage, _banal_digest(plan))
     return ours | add_opinions(plan.opinions, samples, asked, plan.config.limit, stage)

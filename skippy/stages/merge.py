@@ -13,16 +13,16 @@ from skippy.config import MergeConfig, config_dict
 from skippy.core.variants import find_variant, place_words
 from skippy.errors import AdapterError, ConfigError, MissingRunError
 from skippy.resolve.adapters import find_adapters, foreign_bases
-from skippy.resolve.bases import Base, load_projectors, open_base
+from skippy.resolve.bases import Base, open_base
 from skippy.resolve.code import MERGING, SEARCHING, code_digest
+from skippy.resolve.projectors import load_projectors
 from skippy.resolve.prompted import prompted_base
 from skippy.resolve.runs import find_run
 from skippy.resolve.work import find_equal_run, take_over, work_digest
-from skippy.stores.accounting import MergeAccount
-from skippy.stores.cards import verify_checkpoint
+from skippy.stores.cards import MergeAccount, verify_checkpoint
 from skippy.stores.changes import Change, read_change
 from skippy.stores.merging import combined_digest, merge_checkpoint
-from skippy.stores.projectors import Projectors
+from skippy.stores.projector_files import ProjectorSet
 from skippy.stores.prompted import Prompted, write_prompted
 from skippy.studies.matched_dose import DoseSearch
 from skippy.studies.matching import find_dose, matched_step, search_for
@@ -74,7 +74,7 @@ class MergePlan:
     source: Source  # where they come from
     adapters: Sequence[tuple[Change, float]]  # they, read and checked, each with its weight
     notes: tuple[str, ...]  # what they say of another base than this one
-    projectors: Projectors | None  # those its training protected or was measured against; None without
+    projectors: ProjectorSet | None  # those its training protected or was measured against; None without
     tags: Mapping[str, str]  # what the version will say of itself
     work: str  # what makes two merges the same
     finished: RunRecord | None  # an earlier merge of the same, if it is to be taken

@@ -8,21 +8,24 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from skippy.characters.loader import load_character
 from skippy.characters.schema import Character
 from skippy.commands import next_command
 from skippy.config import SubspaceConfig, config_dict
-from skippy.core.personality.reference import CharacterReference
 from skippy.resolve.bases import Base, open_base
-from skippy.resolve.devices import pick_device
+from skippy.resolve.devices import pick_device, require_device
+from skippy.resolve.references import find_reference
 from skippy.resolve.work import find_equal_run, take_over
 from skippy.stores.answers import ANSWERS_FOLDER, Answer, read_answers, write_answers
-from skippy.stores.references import load_reference, save_reference
 from skippy.tracking.records import RunRecord
 from skippy.tracking.stage_run import StageRun
 from skippy.tracking.tags import Tag
 from skippy.tracking.tracker import Tracker
+
+if TYPE_CHECKING:
+    from skippy.core.personality.reference import CharacterReference
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +45,7 @@ class SubspacePlan:
     character: Character  # whose personas answer
     prompts: tuple[str, ...]  # what every persona answers
     seed: int  # of their answers
-    device: str  # where the model lives
+    device: str  # where the model lives: cpu, cuda or auto
     identity: Mapping[str, str]  # the tags that make two runs of one base interchangeable
     keeps_answers: bool  # whether the base's answers are kept beside the reference
     finished: RunRecord | None  # an earlier run of the same, if it is to be reused
@@ -90,7 +93,7 @@ def resolve(config: SubspaceConfig, tracker: Tracker) -> SubspacePlan:
         character=character,
         prompts=tuple(prompt.text for prompt in character.subspace_prompts(config.prompts)),
         seed=config.seed,
-        device=str(pick_device(config.device)),
+        device=require_device(config.device),
         identity=identity,
         keeps_answers=config.base_answers,
         finished=None if config.force else _finished(tracker, base, character, identity, config.base_answers),
@@ -103,11 +106,7 @@ def _finished(
     """An earlier run of the same whose reference is still there and still that of this base and character."""
 
     def check(found: RunRecord) -> None:
-        load_reference(
-            tracker.artifacts.path(found.run_id, "reference"),
-            base_digest=base.digest,
-            character_digest=character.digest,
-        )
+        find_reference(tracker, found.run_id, base, character)
         if needs_answers:
             read_answers(tracker.artifacts.path(found.run_id, ANSWERS_FOLDER))
 
@@ -126,7 +125,10 @@ def _measure(plan: SubspacePlan) -> tuple[CharacterReference, list[Answer]]:
         "subspace: %d personas × %d prompts, %d traits",
         *(len(character.personas), len(plan.prompts), len(character.traits)),
     )
-    model, tokenizer = load_model(plan.base.path, device=plan.device), load_tokenizer(plan.base.path)
+    model, tokenizer = (
+        load_model(plan.base.path, device=str(pick_device(plan.device))),
+        load_tokenizer(plan.base.path),
+    )
     tokens = plan.base.profile.answer_tokens
     reference = collect_reference(
         *(model, tokenizer, plan.base.targets),
@@ -156,6 +158,8 @@ def record(
 
     Eight centroids have rank 7, so K alone says nothing.
     """
+    from skippy.stores.references import save_reference
+
     with tempfile.TemporaryDirectory() as scratch:
         stage.log_folder(save_reference(Path(scratch) / "reference", reference), "reference")
         if plan.keeps_answers:

@@ -11,48 +11,46 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
-
-import torch
 
 from skippy.commands import next_command
 from skippy.config import SvdConfig, config_dict
 from skippy.core.problem import Problem
-from skippy.core.spectral.rank import ACTIVATIONS, TOP, basis_tag, parse_rank
-from skippy.core.spectral.subspaces import SingularSubspace
+from skippy.core.spectral.rank import ACTIVATIONS, TOP, SubspaceTask, basis_tag, parse_rank
 from skippy.core.target import Target
 from skippy.errors import ConfigError, SubspaceError
-from skippy.evaluation.suites import PROMPT_STYLES, load_problem_set
+from skippy.evaluation.suites import load_problem_set
 from skippy.lab.paths import LAB
 from skippy.lab.problems import unasked_set
-from skippy.progress import Progress
+from skippy.models.profiles import PROMPT_STYLES
 from skippy.report.spectra import SpectrumRow, render_spectra
-from skippy.resolve.bases import Base, load_projectors, open_base
-from skippy.resolve.devices import pick_device, process_rank
+from skippy.resolve.bases import Base, open_base
+from skippy.resolve.devices import pick_device, process_rank, require_device
+from skippy.resolve.projectors import load_projectors
 from skippy.resolve.work import find_equal_run, take_over
 from skippy.resolve.workspaces import claim_workspace, discard_workspace, workspace
-from skippy.stores.projectors import MANIFEST_FILE, PROJECTORS_FILE, Projectors, ProjectorStore
-from skippy.stores.solving import Solver, SubspaceTask
+from skippy.stores.projector_files import MANIFEST_FILE, PROJECTORS_FILE
 from skippy.tracking.records import RunRecord
 from skippy.tracking.stage_run import StageRun
 from skippy.tracking.tags import Tag
 from skippy.tracking.tracker import Tracker
 
 if TYPE_CHECKING:
-    from skippy.models.activation_bases import ActivationSolver
+    from skippy.stores.projectors import Projectors, ProjectorStore
+    from skippy.stores.solving import SolvesRest
 
 logger = logging.getLogger(__name__)
 
 AMBIGUOUS_GAP = 1.01
-POLL_SECONDS = 0.5
+PATIENCE_SECONDS = 0.5
+"""How long the digest of a base is waited for: small ones, and those that are known, have it at once."""
 SOLUTIONS = 384
 """Worked solutions that activations are read on, a third of them only to see what others have in the span."""
 NEEDED_BY = {"top": "v4", "bottom": "v4-bottom", "activations": "v4-act"}
 """Basis → the variant that a person would train next."""
-WRITERS = 8  # each waits for its part to be safe on the disk
 
 
 @dataclass(frozen=True)
@@ -73,7 +71,7 @@ class SvdPlan:
     share: tuple[Target, ...]  # those that this process solves
     is_leader: bool  # whether this process keeps the run and the parts of all the others
     task: SubspaceTask  # rank, tolerance, seed and basis of every target
-    device: torch.device  # where it is solved
+    device: str  # where it is solved: cpu, cuda or auto
     identity: Mapping[str, str]  # the tags that make two runs of one base interchangeable
     is_forced: bool  # solve again although a finished run holds the same
     draw_solutions: Callable[[], Sequence[Problem]]  # on which activations are read; drawn when they are
@@ -96,7 +94,7 @@ def run(config: SvdConfig, tracker: Tracker) -> SvdResult | None:
     """
     plan = resolve(config, tracker)
     if not plan.is_leader:
-        _solve(_begin(plan), ProjectorStore(workspace(tracker, *plan.work), plan.identity), plan)
+        _solve(_begin(plan), workspace(tracker, *plan.work), plan)
         return None
     with tracker.stage(
         "svd",
@@ -105,7 +103,8 @@ def run(config: SvdConfig, tracker: Tracker) -> SvdResult | None:
         config=config_dict(config),
     ) as stage:
         started = time.monotonic()
-        solver = _begin(plan)
+        # Where hashing takes minutes, a GPU has solved the first targets before it ends.
+        begun = None if plan.base.is_hashed_within(PATIENCE_SECONDS) else _begin(plan)
         stage.describe(base_digest=plan.base.digest)
         stage.set_tags(plan.identity)
         finished = None if plan.is_forced else _finished(tracker, plan)
@@ -115,7 +114,7 @@ def run(config: SvdConfig, tracker: Tracker) -> SvdResult | None:
             targets, worst, ambiguous = (finished.metrics[name] for name in figures)
             return SvdResult(finished.run_id, int(targets), worst, int(ambiguous))
         with claim_workspace(tracker, *plan.work) as folder:
-            projectors = _run(solver, ProjectorStore(folder, plan.identity), plan)
+            projectors = _run(begun or _begin(plan), folder, plan)
             for name in (PROJECTORS_FILE, MANIFEST_FILE):  # and nothing that a killed process left there
                 stage.log_file(folder / name, "projectors")
             result = record(projectors, plan, stage, time.monotonic() - started)
@@ -142,7 +141,7 @@ def resolve(config: SvdConfig, tracker: Tracker) -> SvdPlan:
             found=f"k={config.k}",
             next_step="pass for example -P k=16",
         )
-    device = pick_device(config.device)
+    device = require_device(config.device)
     problems, draw_solutions = _find_solutions(config, base, device)
     rank, ranks = process_rank()
     return SvdPlan(
@@ -163,7 +162,7 @@ def resolve(config: SvdConfig, tracker: Tracker) -> SvdPlan:
 
 
 def _find_solutions(
-    config: SvdConfig, base: Base, device: torch.device
+    config: SvdConfig, base: Base, device: str
 ) -> tuple[dict[str, str], Callable[[], Sequence[Problem]]]:
     """The lab's own, or those of a problem file, which two runs must share to be interchangeable."""
     if config.problems == LAB:
@@ -177,13 +176,16 @@ def _find_solutions(
             found=f"basis={config.basis}",
             next_step=f"pass -P basis={ACTIVATIONS}",
         )
-    # What samples and scores is not imported where directions are singular.
-    from skippy.evaluation.solutions import solutions_of
-
     problems = load_problem_set(config.problems, 0)
     solved = "".join(problem.solution for problem in problems.problems)
     digest = hashlib.sha256((problems.digest + solved).encode()).hexdigest()[:16]
-    return {Tag.PROBLEMS_DIGEST: digest}, partial(solutions_of, problems, base, SOLUTIONS, str(device))
+
+    def draw() -> Sequence[Problem]:
+        from skippy.evaluation.solutions import solutions_of
+
+        return solutions_of(problems, base, SOLUTIONS, str(pick_device(device)))
+
+    return {Tag.PROBLEMS_DIGEST: digest}, draw
 
 
 def _finished(tracker: Tracker, plan: SvdPlan) -> RunRecord | None:
@@ -195,27 +197,42 @@ def _finished(tracker: Tracker, plan: SvdPlan) -> RunRecord | None:
     return find_equal_run(tracker, "svd", plan.identity, check, base=plan.base)
 
 
-def _begin(plan: SvdPlan) -> Solver | ActivationSolver:
+def _begin(plan: SvdPlan) -> SolvesRest:
     """Start on this process's share; on a GPU some targets are solved while the base is still being hashed."""
-    logger.info("svd: %d targets of %s on %s", len(plan.share), plan.base.name, plan.device)
+    from skippy.stores.solving import Solver
+
+    device = pick_device(plan.device)
+    logger.info("svd: %d targets of %s on %s", len(plan.share), plan.base.name, device)
     if plan.task.basis == ACTIVATIONS:
         # transformers takes seconds to import, which singular directions should not cost.
         from skippy.models.activation_bases import ActivationSolver
 
         task = plan.task
         return ActivationSolver(
-            plan.base.path, plan.share, plan.draw_solutions, plan.device,
+            plan.base.path, plan.share, plan.draw_solutions, device,
             style=PROMPT_STYLES[plan.base.profile.prompt_style],
             k=task.rule.k, tolerance=task.tolerance, seed=task.seed,
         )  # fmt: skip
-    solver = Solver(plan.base.checkpoint, plan.share, plan.task, plan.device)
+    solver = Solver(plan.base.checkpoint, plan.share, plan.task, device)
     solver.work_while(lambda: not plan.base.is_hashed)
     return solver
 
 
-def _run(solver: Solver | ActivationSolver, store: ProjectorStore, plan: SvdPlan) -> Projectors:
+def _solve(solver: SolvesRest, folder: Path, plan: SvdPlan) -> ProjectorStore:
+    """Solve this process's share into the workspace."""
+    from skippy.stores.projectors import ProjectorStore
+    from skippy.stores.solving import solve_share
+
+    store = ProjectorStore(folder, plan.identity)
+    solve_share(solver, store, plan.share)
+    return store
+
+
+def _run(solver: SolvesRest, folder: Path, plan: SvdPlan) -> Projectors:
     """Solve this process's share, wait for those of the others, and put all together."""
-    _solve(solver, store, plan)
+    from skippy.stores.solving import await_others
+
+    store = _solve(solver, folder, plan)
     names = [target.name for target in plan.base.targets]
     await_others(store, names)
     head = {
@@ -226,49 +243,6 @@ def _run(solver: Solver | ActivationSolver, store: ProjectorStore, plan: SvdPlan
         "seed": plan.task.seed,
     }
     return store.finish(head, names)
-
-
-def await_others(store: ProjectorStore, names: Sequence[str]) -> None:
-    """Wait until every rank has finished its share; `torchrun` ends us all if one of them dies."""
-    while not store.finished().issuperset(names):
-        time.sleep(POLL_SECONDS)
-
-
-def _solve(solver: Solver | ActivationSolver, store: ProjectorStore, plan: SvdPlan) -> None:
-    """Keep every target of the share as soon as it is solved, but for those that the workspace holds already."""
-
-    def keep(solved: tuple[Target, SingularSubspace, float, Mapping[str, float]]) -> float:
-        target, subspace, seconds, shares = solved
-        facts = {**certificate(subspace, seconds), **shares}
-        store.append(target.name, subspace.U, subspace.S, subspace.V, facts)
-        return subspace.residual
-
-    finished = store.finished()
-    todo = sum(target.name not in finished for target in plan.share)
-    if todo < len(plan.share):
-        logger.info("svd: %d targets already done", len(plan.share) - todo)
-    worst = 0.0
-    with Progress("svd", todo) as bar, ThreadPoolExecutor(WRITERS) as pool:
-        for solved in solver.solve_rest(finished):
-            worst = max([worst, *pool.map(keep, solved)])
-            bar.advance(len(solved), worst_residual=f"{worst:.1e}")
-
-
-def certificate(subspace: SingularSubspace, seconds: float) -> dict[str, float | str]:
-    """What the manifest says of one target."""
-    return {
-        "residual": subspace.residual,
-        "orthonormality": subspace.orthonormality,
-        "completeness": subspace.completeness,
-        "gap": subspace.gap,
-        "sigma_1": float(subspace.S[0]),
-        "sigma_k": float(subspace.S[-1]),
-        "sigma_next": subspace.sigma_next,
-        "wedin_bound": subspace.wedin_bound,
-        "energy": float(subspace.S.double().square().sum()) / (subspace.frobenius_squared or 1.0),
-        "method": subspace.method,
-        "seconds": seconds,
-    }
 
 
 def _require_rank(targets: Sequence[Target], k: int) -> None:

@@ -15,25 +15,23 @@ from skippy.characters.own_prompts import OF_CHARACTER, own_prompts
 from skippy.characters.schema import Character
 from skippy.commands import next_command
 from skippy.config import TrainConfig, config_dict
-from skippy.core.personality.reference import CharacterReference
 from skippy.core.problem import Problem
 from skippy.core.spectral.rank import basis_tag
 from skippy.core.variants import find_variant
 from skippy.errors import ConfigError, MissingRunError, SkippyError
-from skippy.evaluation.character_history import read_history
-from skippy.evaluation.suites import PROMPT_STYLES
 from skippy.lab import problems as lab_problems
-from skippy.report.character_figures import draw_character_figures
-from skippy.resolve.bases import Base, load_projectors, open_base
+from skippy.models.profiles import PROMPT_STYLES
+from skippy.resolve.bases import Base, open_base
 from skippy.resolve.code import TRAINING, TRAINING_CODE, code_digest
 from skippy.resolve.devices import process_rank
+from skippy.resolve.projectors import load_projectors
+from skippy.resolve.references import FoundReference, find_reference
 from skippy.resolve.runs import find_run
 from skippy.resolve.work import find_equal_run, take_over, work_digest
 from skippy.resolve.workspaces import claim_workspace, discard_workspace, workspace
 from skippy.stores.answers import ANSWERS_FOLDER, Answers, read_answers
-from skippy.stores.changes import read_change
-from skippy.stores.projectors import Projectors
-from skippy.stores.references import load_reference
+from skippy.stores.headers import require_whole
+from skippy.stores.projector_files import ProjectorSet
 from skippy.tracking.records import RunRecord
 from skippy.tracking.stage_run import StageRun
 from skippy.tracking.tags import Tag
@@ -41,7 +39,6 @@ from skippy.tracking.tracker import Tracker
 from skippy.training.makers import MAKERS, Order
 from skippy.training.making import Made, Maker
 from skippy.training.resume import goes_on
-from skippy.training.trainer import await_all
 
 logger = logging.getLogger(__name__)
 
@@ -128,6 +125,13 @@ def run(config: TrainConfig, tracker: Tracker) -> TrainResult | None:
     return TrainResult(stage.run_id, made)
 
 
+def await_all(device: str) -> None:
+    """Wait until every process of a launch is here."""
+    from skippy.training import trainer
+
+    trainer.await_all(device)
+
+
 def resolve(config: TrainConfig, tracker: Tracker) -> TrainPlan:
     """Find everything that is read, ask the judge once, and find what there is to resume.
 
@@ -164,7 +168,7 @@ def resolve(config: TrainConfig, tracker: Tracker) -> TrainPlan:
             tracker,
             "train",
             work,
-            lambda found: read_change(tracker.artifacts.path(found.run_id, "adapter")),
+            lambda found: require_whole(tracker.artifacts.path(found.run_id, "adapter")),
         )
     if not finished:
         maker = maker.going_on(goes_on(workspace(tracker, *maker.name_work()), config.resume))
@@ -212,7 +216,7 @@ class SilentSink:
         """Drop it."""
 
 
-def _find_projectors(config: TrainConfig, tracker: Tracker, base: Base) -> tuple[str, Projectors | None]:
+def _find_projectors(config: TrainConfig, tracker: Tracker, base: Base) -> tuple[str, ProjectorSet | None]:
     """Needed where the variant protects the top directions; elsewhere they measure leakage, if they exist."""
     try:
         k = {"k": config.k}
@@ -227,7 +231,7 @@ def _find_projectors(config: TrainConfig, tracker: Tracker, base: Base) -> tuple
     return record.run_id, load_projectors(tracker, record.run_id, base, k=config.k)
 
 
-def _find_protected(config: TrainConfig, tracker: Tracker, base: Base) -> tuple[str, Projectors | None]:
+def _find_protected(config: TrainConfig, tracker: Tracker, base: Base) -> tuple[str, ProjectorSet | None]:
     """The directions that the variant protects where those are not the top ones; none for other variants.
 
     Raises:
@@ -253,7 +257,7 @@ def _find_protected(config: TrainConfig, tracker: Tracker, base: Base) -> tuple[
 
 def _find_reference(
     config: TrainConfig, tracker: Tracker, base: Base, character: Character
-) -> tuple[str, CharacterReference | None, Answers | None]:
+) -> tuple[str, FoundReference | None, Answers | None]:
     """The character reference, where a subspace run made one, and the base's answers, where the method reads them."""
     tags: dict[str, str] = {Tag.CHARACTER_DIGEST: character.digest}
     needs_answers = find_variant(config.variant).reads_answers
@@ -269,8 +273,7 @@ def _find_reference(
             raise
         logger.info("train: no subspace run of this base and character, so character deltas are not measured")
         return "", None, None
-    folder = tracker.artifacts.path(record.run_id, "reference")
-    reference = load_reference(folder, base_digest=base.digest, character_digest=character.digest)
+    reference = find_reference(tracker, record.run_id, base, character)
     answers = read_answers(tracker.artifacts.path(record.run_id, ANSWERS_FOLDER)) if needs_answers else None
     return record.run_id, reference, answers
 
@@ -280,6 +283,9 @@ def draw_history(tracker: Tracker, stage: StageRun, variant: str, character: str
 
     The adapter is trained and logged by now: figures that cannot be made are a warning, not a failed run.
     """
+    from skippy.evaluation.character_history import read_history
+    from skippy.report.character_figures import draw_character_figures
+
     try:
         stage.flush()
         history = read_history(tracker, stage.run_id, variant, character)

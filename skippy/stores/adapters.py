@@ -27,10 +27,11 @@ from skippy.stores.adapter_options import (
 )
 from skippy.stores.atomic import new_directory, write_bytes, write_json
 from skippy.stores.documents import parse_object
+from skippy.stores.headers import TensorInfo, hash_tensor, read_header
 from skippy.stores.presence import ADAPTER_CONFIG_FILE as CONFIG_FILE
 from skippy.stores.presence import ADAPTER_WEIGHTS_FILE as WEIGHTS_FILE
 from skippy.stores.presence import require_adapter
-from skippy.stores.tensors import TensorInfo, hash_tensor, read_header, read_tensor
+from skippy.stores.tensors import read_tensor
 
 PICKLE_FILE = "adapter_model.bin"
 CARD_FILE = "skippy.json"
@@ -233,7 +234,7 @@ def _foreign_tensor(directory: Path, key: str) -> AdapterError:
 
 
 def _require_floating(info: TensorInfo) -> None:
-    if not info.dtype.is_floating_point or info.dtype.itemsize < 2:
+    if not info.is_weight:
         raise AdapterError(
             "A tensor of the adapter is stored in a type that cannot be added.",
             where=f"{info.key} in {info.file}",

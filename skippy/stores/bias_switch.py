@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from skippy.core.biases import ATTENTION, SWITCHES, BiasSwitch, require_carried
+from skippy.core.biases import SWITCHES, BiasSwitch
 from skippy.errors import CheckpointError
-from skippy.stores.tensors import TensorInfo, read_tensor
+from skippy.stores.headers import TensorInfo
 
 BLOCK = ".self_attn."
 ENDING = ".bias"
@@ -37,25 +37,6 @@ def require_switched_on(
             found=f"{switch.field} is false or not there",
             next_step=f"set {switch.field} to true, or merge again",
         )
-
-
-def steered_kinds(tensors: Mapping[str, TensorInfo]) -> tuple[str, ...]:
-    """The projections of which a checkpoint has a bias that is not zero; only biases are read."""
-    found = set()
-    for key, info in tensors.items():
-        kind = kind_of(key)
-        if BLOCK in key and key.endswith(ENDING) and kind in ATTENTION and kind not in found:
-            found |= {kind} if bool(read_tensor(info).any()) else set()
-    return tuple(sorted(found))
-
-
-def require_read_by(engine: str, directory: Path, tensors: Mapping[str, TensorInfo]) -> None:
-    """Refuse an engine that would drop biases of a checkpoint and answer as its base does.
-
-    Raises:
-        BackendError: it does not read one that is not zero.
-    """
-    require_carried(steered_kinds(tensors), engine, str(directory))
 
 
 def kind_of(key: str) -> str:

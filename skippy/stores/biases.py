@@ -16,17 +16,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from skippy.core.biases import ATTENTION, BiasSwitch, find_switch
+from skippy.core.biases import ATTENTION, BiasSwitch, find_switch, require_carried
 from skippy.errors import AdapterError, CheckpointError
 from skippy.stores.atomic import new_directory, write_bytes, write_json
 from skippy.stores.bias_switch import BLOCK, ENDING, kind_of
 from skippy.stores.checkpoints import Checkpoint
 from skippy.stores.documents import parse_object
-from skippy.stores.tensors import NewTensor, TensorInfo, read_header, read_tensor
+from skippy.stores.headers import NewTensor, TensorInfo, read_header
+from skippy.stores.tensors import read_tensor
 from skippy.stores.updates import Shift, Update
 
 BIASES_FILE = "biases.safetensors"
@@ -95,7 +95,7 @@ def read_biases(path: str | Path) -> Biases:
         raise _unusable(directory, "a complete safetensors file, and a JSON object", str(error)) from error
     found: dict[str, Tensor] = {}
     for key, info in infos.items():
-        if not key.endswith(ENDING) or len(info.shape) != 1 or info.dtype != torch.float32:
+        if not key.endswith(ENDING) or len(info.shape) != 1 or info.type != "F32":
             raise _unusable(file, "vectors <module>.bias in float32", f"{key} {info.dtype} {info.shape}")
         found[key.removesuffix(ENDING)] = read_tensor(info)
         if not bool(found[key.removesuffix(ENDING)].isfinite().all()):
@@ -141,9 +141,28 @@ def with_biases(base: Checkpoint, wanted: Iterable[str]) -> Checkpoint:
         key = info.key.removesuffix(".weight") + ENDING
         if key not in base.tensors:
             stop = start + info.shape[0] * info.dtype.itemsize
-            added[key] = NewTensor(key, file, info.dtype, info.shape[:1], start, stop)
+            added[key] = NewTensor(key, file, info.type, info.shape[:1], start, stop)
             start = stop
     return replace(base, config=_switched_on(base.config, switch), tensors={**base.tensors, **added})
+
+
+def steered_kinds(tensors: Mapping[str, TensorInfo]) -> tuple[str, ...]:
+    """The projections of which a checkpoint has a bias that is not zero; only biases are read."""
+    found = set()
+    for key, info in tensors.items():
+        kind = kind_of(key)
+        if BLOCK in key and key.endswith(ENDING) and kind in ATTENTION and kind not in found:
+            found |= {kind} if bool(read_tensor(info).any()) else set()
+    return tuple(sorted(found))
+
+
+def require_read_by(engine: str, directory: Path, tensors: Mapping[str, TensorInfo]) -> None:
+    """Refuse an engine that would drop biases of a checkpoint and answer as its base does.
+
+    Raises:
+        BackendError: it does not read one that is not zero.
+    """
+    require_carried(steered_kinds(tensors), engine, str(directory))
 
 
 def require_place(biases: Biases, base: Checkpoint) -> None:

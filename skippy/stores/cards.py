@@ -5,18 +5,71 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from skippy.errors import CheckpointError
-from skippy.stores.accounting import MergeAccount
 from skippy.stores.atomic import write_json
 from skippy.stores.documents import parse_object
+
+if TYPE_CHECKING:
+    from skippy.core.spectral.constraints import Leakage
 
 CARD_FILE = "skippy.json"
 HASH_THREADS = 4
 READ_ONLY = 0o444
+
+
+@dataclass(frozen=True)
+class MergeAccount:
+    """What a merge did.
+
+    Attributes:
+        path: the new checkpoint.
+        alpha: factor on ΔW.
+        targets: number of weights that LoRA changed.
+        dtype: of the weights written: same as the base's, or float32.
+        rounding: how sums were rounded to it: nearest or stochastic.
+        delta_error: ‖(W'−W) − ΔW‖ / ‖ΔW‖ over all targets; 0 where ΔW is 0.
+        delta_cosine: cosine between W'−W and ΔW over all targets; 1 where both are 0.
+        leakage: of what was stored, W'−W; None without bases.
+        base_digest: of the base that was read.
+        adapter_digest: of the adapter that was added, or of all of them with their weights.
+        digest: of the merged tensors.
+        notes: what a person should know about the inputs, a sentence each.
+        delta_norm: ‖W'−W‖ over all tensors that change.
+        changed: their keys.
+    """
+
+    path: Path
+    alpha: float
+    targets: int
+    dtype: str
+    rounding: str
+    delta_error: float
+    delta_cosine: float
+    leakage: Leakage | None
+    base_digest: str
+    adapter_digest: str
+    digest: str
+    notes: tuple[str, ...] = ()
+    delta_norm: float = 0.0
+    changed: tuple[str, ...] = ()
+
+    def metrics(self) -> dict[str, float]:
+        """The figures under their names in the tracker."""
+        figures = {
+            "merge/alpha": self.alpha,
+            "merge/targets": float(self.targets),
+            "merge/delta_error": self.delta_error,
+            "merge/delta_cosine": self.delta_cosine,
+            "merge/delta_norm": self.delta_norm,
+        }
+        if self.leakage is not None:
+            figures["merge/rho_left"] = self.leakage.rho_left
+            figures["merge/rho_right"] = self.leakage.rho_right
+        return figures
 
 
 def write_card(directory: Path, account: MergeAccount, hashes: Mapping[str, str], lineage: str) -> None:

@@ -6,24 +6,23 @@ checks that every tensor promised is really there; reading touches the bytes of 
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from skippy.errors import CheckpointError
 from skippy.stores.bias_switch import require_switched_on
 from skippy.stores.companions import copy_companions
 from skippy.stores.documents import parse_object
+from skippy.stores.headers import TensorInfo, damaged, digest_of_hashes, hash_tensor, read_header
 from skippy.stores.presence import ADAPTER_CONFIG_FILE, names_in, require_checkpoint
 from skippy.stores.quantisation import require_unquantised
-from skippy.stores.tensors import DTYPE_NAMES, TensorInfo, damaged, hash_tensor, read_header, read_tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
@@ -93,6 +92,10 @@ class Checkpoint:
                 found=f"{len(self.tensors)} other tensors",
                 next_step="take keys from Checkpoint.tensors",
             )
+        from skippy.stores.tensors import (
+            read_tensor,  # with torch, which who only opens a checkpoint does not need
+        )
+
         return read_tensor(self.tensors[key])
 
     def digest(self) -> str:
@@ -124,19 +127,6 @@ class Checkpoint:
     def has_idle_head(self) -> bool:
         """Whether it stores an `lm_head` although its config ties that to the embeddings: nobody reads it."""
         return self.is_tied and HEAD_KEY in self.tensors
-
-
-def digest_of_hashes(
-    tensors: Mapping[str, TensorInfo],
-    hashes: Mapping[str, str],
-    types: Mapping[str, torch.dtype] | None = None,
-) -> str:
-    """Combine the sha256 of each tensor's bytes into the digest of the whole; `types` where not the tensors' own."""
-    lines = []
-    for key in sorted(tensors):
-        dtype = types[key] if types is not None else tensors[key].dtype
-        lines.append(f"{key} {DTYPE_NAMES[dtype]} {'x'.join(map(str, tensors[key].shape))} {hashes[key]}\n")
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def _read_config(directory: Path) -> dict[str, Any]:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from skippy.errors import CheckpointError
-from skippy.stores.tensors import TensorInfo, fill
+from skippy.stores.headers import TensorInfo, fill
 
 SLOTS = 3
 

@@ -13,7 +13,8 @@ import torch
 from skippy.stores.atomic import write_bytes, write_json
 from skippy.stores.checkpoints import INDEX_FILE, Checkpoint
 from skippy.stores.documents import parse_object
-from skippy.stores.tensors import NewTensor, TensorInfo, header_bytes
+from skippy.stores.headers import NewTensor, TensorInfo
+from skippy.stores.tensors import header_bytes
 
 CONFIG_FILE = "config.json"
 DTYPE_KEYS = ("dtype", "torch_dtype")

@@ -25,7 +25,8 @@ from skippy.errors import AdapterError
 from skippy.stores.atomic import new_directory, write_bytes, write_json
 from skippy.stores.checkpoints import Checkpoint
 from skippy.stores.documents import parse_object
-from skippy.stores.tensors import TensorInfo, read_rows
+from skippy.stores.headers import TensorInfo
+from skippy.stores.tensors import read_rows
 from skippy.stores.updates import Update
 
 RECIPE_FILE, STATISTICS_FILE, TRIPLES_FILE = "mask.json", "statistics.safetensors", "triples.safetensors"

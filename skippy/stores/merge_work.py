@@ -16,9 +16,10 @@ from skippy.core.spectral.rounding import round_stochastically
 from skippy.core.spectral.subspaces import seed_of
 from skippy.errors import AdapterError
 from skippy.stores.accounting import DeltaLedger
+from skippy.stores.headers import NewTensor, TensorInfo, not_finite, require_finite
 from skippy.stores.lanes import Hash, Lanes, Stream, write_all
 from skippy.stores.layout import FileLayout
-from skippy.stores.tensors import NewTensor, TensorInfo, Zeros, require_finite
+from skippy.stores.tensors import Zeros
 from skippy.stores.updates import Rooms, Update
 
 CHUNK_ELEMENTS = 1 << 19  # a few megabytes of buffers, used again and again
@@ -132,19 +133,22 @@ def _copy(stream: Stream) -> tuple[Hash, Hash]:
     info = stream.info
     for start in range(0, info.nbytes, COPY_BYTES):
         slot, raw = stream.read(min(COPY_BYTES, info.nbytes - start))
-        values = raw.view(info.dtype)
-        require_finite(values, info)
+        require_finite(raw.numpy(), info)
         if stream.dtype == info.dtype:
             stream.pass_on(slot, raw)
         else:
+            values = raw.view(info.dtype)
             stream.write(slot, stream.room(slot, values).copy_(values))
     return stream.hashes
 
 
 def _blame(info: TensorInfo, base: Tensor, update: Update) -> None:
-    require_finite(base, info)
+    """Say which of the two sides is not finite, or that their sum is not."""
+    if not bool(base.isfinite().all()):
+        raise not_finite(info)
     for saved in update.whole:
-        require_finite(torch.cat([saved.rows(slice(0, info.shape[0]))]).flatten(), saved.info)
+        if not bool(saved.rows(slice(0, info.shape[0])).isfinite().all()):
+            raise not_finite(saved.info)
     raise AdapterError(
         "The sum is not finite in the type of the base.",
         where=info.key,

@@ -19,19 +19,21 @@ from pathlib import Path
 from skippy.core.basis import Basis
 from skippy.core.biases import describe_engines
 from skippy.errors import AdapterError, CheckpointError, ProjectorError
-from skippy.stores.accounting import DeltaLedger, MergeAccount
+from skippy.stores.accounting import DeltaLedger
 from skippy.stores.adapter_fit import fit_to_base
 from skippy.stores.adapters import Adapter
 from skippy.stores.atomic import new_directory
 from skippy.stores.bias_switch import ENDING
 from skippy.stores.biases import Biases, with_biases
-from skippy.stores.cards import write_card
+from skippy.stores.cards import MergeAccount, write_card
 from skippy.stores.changes import Change, plan_changes, read_change
-from skippy.stores.checkpoints import Checkpoint, digest_of_hashes
+from skippy.stores.checkpoints import Checkpoint
+from skippy.stores.headers import digest_of_hashes
 from skippy.stores.lanes import one_torch_thread
 from skippy.stores.layout import lay_out, write_companions
 from skippy.stores.merge_work import MergeWork
 from skippy.stores.peft_check import Part, require_peft_agrees
+from skippy.stores.tensors import DTYPE_NAMES
 from skippy.stores.updates import Update
 
 ROOM = 1.02  # of the bytes written: headers, companions and file system overhead
@@ -93,7 +95,7 @@ def merge_checkpoint(
         _require_accounted(base, work.unused, base_digest, found)
         write_companions(given, directory, dtype)
         _require_peft_agrees(base, directory, lora, fitted, 0.5 if rounding == "nearest" else 1.0)
-        types = {info.key: kind for layout in layouts for info, kind in layout.entries}
+        types = {info.key: DTYPE_NAMES[kind] for layout in layouts for info, kind in layout.entries}
         account = MergeAccount(
             path=Path(destination),
             alpha=alpha,
@@ -128,7 +130,7 @@ def _require_mergeable(
     targets = [key.removesuffix(".weight") for key, update in updates.items() if update.is_target]
     for key in updates:
         info = base.tensors[key]
-        if not info.dtype.is_floating_point or info.dtype.itemsize < 2:
+        if not info.is_weight:
             raise CheckpointError(
                 "A target is stored in a type that cannot be added to.",
                 where=f"{key} in {info.file}",

@@ -21,7 +21,8 @@ from torch import Tensor, nn
 
 from skippy.errors import AdapterError
 from skippy.stores.adapters import PREFIX, WEIGHTS_FILE, Adapter
-from skippy.stores.tensors import TensorInfo, read_rows
+from skippy.stores.headers import TensorInfo
+from skippy.stores.tensors import read_rows
 
 TARGETS = 3
 ROWS = 4

@@ -25,13 +25,19 @@ from skippy.core.basis import Basis
 from skippy.core.spectral.rank import ONE_SIDED, TOP
 from skippy.errors import ProjectorError
 from skippy.stores.atomic import write_bytes, write_json
-from skippy.stores.checkpoints import digest_of_hashes
-from skippy.stores.documents import parse_object
-from skippy.stores.tensors import hash_tensor, header_bytes, read_header
+from skippy.stores.headers import read_header
+from skippy.stores.projector_files import (
+    MANIFEST_FILE,
+    PARTS,
+    PROJECTORS_FILE,
+    basis_of,
+    projectors_digest,
+    read_manifest,
+    require_projectors,
+    unreadable,
+)
+from skippy.stores.tensors import header_bytes
 
-PROJECTORS_FILE = "projectors.safetensors"
-MANIFEST_FILE = "manifest.json"
-PARTS = "parts"
 IDENTITY_FILE = "identity.json"
 ORTHONORMALITY_LIMIT = 1e-5
 
@@ -87,7 +93,7 @@ class ProjectorStore:
     def finished(self) -> frozenset[str]:
         """Names of the targets that need no more work."""
         if self._is_assembled:
-            return frozenset(_read_manifest(self.directory)["targets"])
+            return frozenset(read_manifest(self.directory)["targets"])
         return frozenset(path.name.removesuffix(".safetensors") for path in self._part_files())
 
     @property
@@ -139,7 +145,7 @@ class ProjectorStore:
             )
         if self._is_assembled:  # by a process that was killed after that
             shutil.rmtree(self._parts, ignore_errors=True)
-            whole = _read_manifest(self.directory)
+            whole = read_manifest(self.directory)
             bases = _StoredBases(self.directory / PROJECTORS_FILE, names)
             return Projectors(bases, whole, projectors_digest(self.directory))
         paths = {name: self._parts / f"{name}.safetensors" for name in names}
@@ -210,56 +216,21 @@ def read_projectors(
         ProjectorError: files missing or damaged, another base or k, a wrong shape, a basis not orthonormal.
     """
     folder = Path(directory)
-    manifest = _read_manifest(folder)
-    if base_digest is not None and manifest.get("base_digest") != base_digest:
-        raise ProjectorError(
-            "The projectors belong to another base.",
-            where=str(folder / MANIFEST_FILE),
-            expected=f"base digest {base_digest}",
-            found=f"base digest {manifest.get('base_digest')}",
-            next_step="run the svd stage for this base, or name its run with svd_run",
-        )
-    if k is not None and manifest.get("k") != k:
-        raise ProjectorError(
-            "The projectors are of another k.",
-            where=str(folder / MANIFEST_FILE),
-            expected=f"k={k}",
-            found=f"k={manifest.get('k')}",
-            next_step=f"pass -P k={manifest.get('k')}, or leave svd_run out",
-        )
-    if basis_of(manifest) != basis:
-        raise ProjectorError(
-            "The projectors are of another basis.",
-            where=str(folder / MANIFEST_FILE),
-            expected=f"basis={basis}",
-            found=f"basis={basis_of(manifest)}",
-            next_step=f"name one of that basis, or run mlflow run . -e svd --env-manager local -P basis={basis}",
-        )
+    manifest = require_projectors(folder, base_digest=base_digest, k=k, basis=basis)
     path = folder / PROJECTORS_FILE
     try:
         tensors = load_file(path)
     except (OSError, SafetensorError) as error:
-        raise _unreadable(path, "a complete safetensors file", str(error) or type(error).__name__) from error
+        raise unreadable(path, "a complete safetensors file", str(error) or type(error).__name__) from error
     entries: Mapping[str, Any] = manifest["targets"]
     wanted = {name: tuple(entry["shape"]) for name, entry in entries.items()} | dict(shapes or {})
     bases = {}
     for name, shape in sorted(wanted.items()):
         if any(f"{name}.{letter}" not in tensors for letter in "USV"):
-            raise _unreadable(path, f"U, S and V of {name}", "not all of them")
+            raise unreadable(path, f"U, S and V of {name}", "not all of them")
         bases[name] = Basis(*(tensors[f"{name}.{letter}"] for letter in "USV"))
         _require_basis(path, name, bases[name], shape, basis)
     return Projectors(bases, manifest, projectors_digest(folder))
-
-
-def projectors_digest(directory: str | Path) -> str:
-    """Hash the tensors, as a checkpoint's are hashed; the manifest's timings do not enter."""
-    infos = read_header(Path(directory) / PROJECTORS_FILE)
-    return digest_of_hashes(infos, {key: hash_tensor(info) for key, info in infos.items()})
-
-
-def basis_of(manifest: Mapping[str, Any]) -> str:
-    """What directions a manifest is about; before there was a choice, the top ones."""
-    return str(manifest.get("basis", TOP))
 
 
 def _require_basis(path: Path, name: str, basis: Basis, shape: tuple[int, ...], kind: str) -> None:
@@ -268,43 +239,12 @@ def _require_basis(path: Path, name: str, basis: Basis, shape: tuple[int, ...], 
     found = tuple(tuple(tensor.shape) for tensor in basis)
     if found != ((shape[0], left), (k,), (shape[1], k)):
         columns = "0" if kind in ONE_SIDED else "k"
-        raise _unreadable(path, f"{name}: U ({shape[0]}, {columns}), S (k,), V ({shape[1]}, k)", str(found))
+        raise unreadable(path, f"{name}: U ({shape[0]}, {columns}), S (k,), V ({shape[1]}, k)", str(found))
     for letter, tensor in (("U", basis.U), ("V", basis.V)):
         gram = tensor.double().mT @ tensor.double()
         identity = torch.eye(len(gram), dtype=torch.float64)
         error = float((gram - identity).abs().max()) if len(gram) else 0.0
         if not error <= ORTHONORMALITY_LIMIT:  # also catches NaN
-            raise _unreadable(
-                path, f"{name}.{letter} orthonormal to {ORTHONORMALITY_LIMIT:g}", f"{error:.3g}"
-            )
+            raise unreadable(path, f"{name}.{letter} orthonormal to {ORTHONORMALITY_LIMIT:g}", f"{error:.3g}")
     if not bool(basis.S.isfinite().all()) or bool((basis.S < 0).any()):
-        raise _unreadable(path, f"{name}.S finite and not negative", str(basis.S.tolist()[:4]))
-
-
-def _read_manifest(folder: Path) -> dict[str, Any]:
-    path = folder / MANIFEST_FILE
-    if not path.is_file() or not (folder / PROJECTORS_FILE).is_file():
-        raise ProjectorError(
-            "There are no finished projectors here.",
-            where=str(folder),
-            expected=f"{PROJECTORS_FILE} and {MANIFEST_FILE}",
-            found="unfinished parts" if (folder / PARTS).is_dir() else "neither, or one of them",
-            next_step="run the svd stage: mlflow run . -e svd --env-manager local",
-        )
-    try:
-        manifest = parse_object(path.read_bytes())
-        if all("shape" in entry for entry in manifest["targets"].values()):
-            return manifest
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise _unreadable(path, "a JSON object with targets and their shapes", repr(error)) from error
-    raise _unreadable(path, "a shape for every target", "one without")
-
-
-def _unreadable(path: Path, expected: str, found: str) -> ProjectorError:
-    return ProjectorError(
-        "The projectors are damaged.",
-        where=str(path),
-        expected=expected,
-        found=found,
-        next_step="run the svd stage again with force=true",
-    )
+        raise unreadable(path, f"{name}.S finite and not negative", str(basis.S.tolist()[:4]))

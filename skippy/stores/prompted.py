@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from skippy.errors import CheckpointError
-from skippy.stores.accounting import MergeAccount
 from skippy.stores.atomic import new_directory, write_json
-from skippy.stores.cards import write_card
+from skippy.stores.cards import MergeAccount, write_card
 from skippy.stores.checkpoints import Checkpoint
 from skippy.stores.documents import parse_object
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from skippy.errors import CheckpointError
-from skippy.stores.tensors import TensorInfo
+from skippy.stores.headers import TYPES, TensorInfo
 
 CONFIG_KEYS = ("quantization_config", "compression_config", "quantization")
 CONFIG_FILES = ("hf_quant_config.json", "quantize_config.json", "quant_config.json")
@@ -50,8 +50,8 @@ def require_unquantised(
     for key, info in tensors.items():
         if key.endswith(SCALE_ENDINGS) or ".weight.quant_state." in key:
             signs.append(key)
-        elif key.endswith(".weight") and (not info.dtype.is_floating_point or info.dtype.itemsize < 2):
-            signs.append(f"{key} of {str(info.dtype).removeprefix('torch.')}")
+        elif key.endswith(".weight") and not info.is_weight:
+            signs.append(f"{key} of {TYPES[info.type].name}")
     if signs:
         shown = ", ".join(signs[:4]) + (f" and {len(signs) - 4} more" if len(signs) > 4 else "")
         raise CheckpointError(

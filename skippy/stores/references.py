@@ -24,12 +24,9 @@ from skippy.core.personality.reference import (
     TraitReference,
 )
 from skippy.core.personality.subspaces import PersonaSubspace
-from skippy.errors import ProjectorError
 from skippy.stores.atomic import new_directory, write_bytes, write_json
-from skippy.stores.documents import parse_object
+from skippy.stores.reference_files import MANIFEST_FILE, REFERENCE_FILE, damaged, open_reference
 
-REFERENCE_FILE = "reference.safetensors"
-MANIFEST_FILE = "manifest.json"
 ORTHONORMALITY_LIMIT = 1e-5
 TRAIT_TENSORS = ("vectors", "hidden", "tokens")
 
@@ -71,21 +68,15 @@ def load_reference(
         ProjectorError: files missing or damaged, another base or character, a P that is not orthonormal.
     """
     folder = Path(directory)
-    manifest = _read_manifest(folder)
-    for key, wanted in (("base_digest", base_digest), ("character_digest", character_digest)):
-        if wanted is not None and manifest.get(key) != wanted:
-            raise ProjectorError(
-                f"The character reference belongs to another {key.removesuffix('_digest')}.",
-                where=str(folder / MANIFEST_FILE),
-                expected=f"{key} {wanted}",
-                found=f"{key} {manifest.get(key)}",
-                next_step="run the subspace stage for this base and character",
-            )
-    tensors = _read_tensors(folder / REFERENCE_FILE, manifest["sha256"])
+    manifest, content = open_reference(directory, base_digest=base_digest, character_digest=character_digest)
+    try:
+        tensors = load(content)
+    except SafetensorError as error:
+        raise damaged(folder / REFERENCE_FILE, "a safetensors file", str(error)) from error
     try:
         reference = _assemble(manifest, tensors)
     except (KeyError, TypeError, ValueError) as error:
-        raise _damaged(folder / MANIFEST_FILE, "names of the tensors that are stored", repr(error)) from error
+        raise damaged(folder / MANIFEST_FILE, "names of the tensors that are stored", repr(error)) from error
     for name, hook in reference.hooks.items():
         _require_orthonormal(folder / REFERENCE_FILE, name, hook.subspace.P)
     return reference
@@ -146,49 +137,8 @@ def _assemble(manifest: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Cha
     )
 
 
-def _read_manifest(folder: Path) -> dict[str, Any]:
-    path = folder / MANIFEST_FILE
-    if not path.is_file() or not (folder / REFERENCE_FILE).is_file():
-        raise ProjectorError(
-            "There is no character reference here.",
-            where=str(folder),
-            expected=f"{REFERENCE_FILE} and {MANIFEST_FILE}",
-            found="neither, or one of them",
-            next_step="run the subspace stage",
-        )
-    try:
-        manifest = parse_object(path.read_bytes())
-    except ValueError as error:
-        raise _damaged(path, "a JSON object", str(error)) from error
-    missing = {"sha256", "targets", "hooks", "traits", "depth"} - set(manifest)
-    if missing:
-        raise _damaged(path, "all of its fields", f"without {', '.join(sorted(missing))}")
-    return manifest
-
-
-def _read_tensors(path: Path, sha256: str) -> dict[str, Tensor]:
-    content = path.read_bytes()
-    found = hashlib.sha256(content).hexdigest()
-    if found != sha256:
-        raise _damaged(path, f"sha256 {sha256}", f"sha256 {found}")
-    try:
-        return load(content)
-    except SafetensorError as error:
-        raise _damaged(path, "a safetensors file", str(error)) from error
-
-
 def _require_orthonormal(path: Path, name: str, P: Tensor) -> None:
     wide = P.double()
     error = float((wide @ wide.T - torch.eye(len(P), dtype=torch.float64)).abs().max())
     if not error <= ORTHONORMALITY_LIMIT:  # also catches NaN
-        raise _damaged(path, f"{name}/P orthonormal to {ORTHONORMALITY_LIMIT:g}", f"{error:.3g}")
-
-
-def _damaged(path: Path, expected: str, found: str) -> ProjectorError:
-    return ProjectorError(
-        "The character reference is damaged.",
-        where=str(path),
-        expected=expected,
-        found=found,
-        next_step="run the subspace stage again with force=true",
-    )
+        raise damaged(path, f"{name}/P orthonormal to {ORTHONORMALITY_LIMIT:g}", f"{error:.3g}")

@@ -7,43 +7,33 @@ still being hashed: reading the files is then nearly all there is to wait for.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from itertools import chain, groupby
+from typing import Protocol
 
 import torch
 
 from skippy.core.spectral.bottom import bottom_singular_subspaces
-from skippy.core.spectral.rank import BOTTOM, MAX_K, TOP, RankRule
+from skippy.core.spectral.rank import BOTTOM, MAX_K, SubspaceTask
 from skippy.core.spectral.subspaces import SingularSubspace, rank_for_energy, seed_of, top_singular_subspaces
 from skippy.core.target import Target
+from skippy.progress import Progress
 from skippy.stores.checkpoints import Checkpoint
+from skippy.stores.projectors import ProjectorStore
+
+logger = logging.getLogger(__name__)
 
 GPU_BATCH_BYTES = 2 * 2**30
 READERS = 8
 """Threads that read a GPU's next batch."""
+WRITERS = 8  # each waits for its part to be safe on the disk
+POLL_SECONDS = 0.5
 
 Solved = list[tuple[Target, SingularSubspace, float, Mapping[str, float]]]
 """The targets of one batch, each with its subspace, the seconds it took, and what else was measured of it."""
-
-
-@dataclass(frozen=True)
-class SubspaceTask:
-    """What is asked of every target.
-
-    Attributes:
-        rule: how many directions it keeps.
-        tolerance: largest residual, relative to σ_1, that is certified.
-        seed: of the random starts, beside the target's name.
-        basis: `top` or `bottom`, the end of the spectrum.
-    """
-
-    rule: RankRule
-    tolerance: float = 1e-5
-    seed: int = 0
-    basis: str = TOP
 
 
 class Solver:
@@ -151,3 +141,53 @@ def _rank_for_share(weights: torch.Tensor, task: SubspaceTask, seeds: list[int],
     probe = top_singular_subspaces(weights, limit, tolerance=task.tolerance, seeds=seeds, names=names)[0]
     total = float(weights[0].double().square().sum())
     return rank_for_energy(probe.S, total, task.rule.share)
+
+
+class SolvesRest(Protocol):
+    """What solves a share: `Solver`, or that of activations."""
+
+    def solve_rest(self, finished: frozenset[str]) -> Iterator[Solved]:
+        """Every target that is not `finished`."""
+
+
+def solve_share(solver: SolvesRest, store: ProjectorStore, share: Sequence[Target]) -> None:
+    """Keep every target of the share as soon as it is solved, but for those that the store holds already."""
+
+    def keep(solved: tuple[Target, SingularSubspace, float, Mapping[str, float]]) -> float:
+        target, subspace, seconds, shares = solved
+        facts = {**certificate(subspace, seconds), **shares}
+        store.append(target.name, subspace.U, subspace.S, subspace.V, facts)
+        return subspace.residual
+
+    finished = store.finished()
+    todo = sum(target.name not in finished for target in share)
+    if todo < len(share):
+        logger.info("svd: %d targets already done", len(share) - todo)
+    worst = 0.0
+    with Progress("svd", todo) as bar, ThreadPoolExecutor(WRITERS) as pool:
+        for solved in solver.solve_rest(finished):
+            worst = max([worst, *pool.map(keep, solved)])
+            bar.advance(len(solved), worst_residual=f"{worst:.1e}")
+
+
+def await_others(store: ProjectorStore, names: Sequence[str]) -> None:
+    """Wait until every rank has finished its share; `torchrun` ends us all if one of them dies."""
+    while not store.finished().issuperset(names):
+        time.sleep(POLL_SECONDS)
+
+
+def certificate(subspace: SingularSubspace, seconds: float) -> dict[str, float | str]:
+    """What the manifest says of one target."""
+    return {
+        "residual": subspace.residual,
+        "orthonormality": subspace.orthonormality,
+        "completeness": subspace.completeness,
+        "gap": subspace.gap,
+        "sigma_1": float(subspace.S[0]),
+        "sigma_k": float(subspace.S[-1]),
+        "sigma_next": subspace.sigma_next,
+        "wedin_bound": subspace.wedin_bound,
+        "energy": float(subspace.S.double().square().sum()) / (subspace.frobenius_squared or 1.0),
+        "method": subspace.method,
+        "seconds": seconds,
+    }

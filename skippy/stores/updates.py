@@ -20,7 +20,8 @@ from torch import Tensor
 
 from skippy.core.spectral.lora import LoraFactors
 from skippy.stores.adapters import Adapter
-from skippy.stores.tensors import TensorInfo, read_rows
+from skippy.stores.headers import TensorInfo
+from skippy.stores.tensors import read_rows
 
 
 @dataclass(frozen=True)

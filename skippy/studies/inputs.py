@@ -30,10 +30,11 @@ from skippy.models.prompts import prompt_ids
 from skippy.presets.methods import METHODS, choose_method_settings
 from skippy.presets.reading import PRESETS, read_section
 from skippy.presets.steering import SteerSettings
-from skippy.resolve.bases import Base, load_projectors, open_base
+from skippy.resolve.bases import Base, open_base
+from skippy.resolve.projectors import load_projectors
 from skippy.resolve.runs import find_run
 from skippy.stores.problems import ProblemSet
-from skippy.stores.projectors import Projectors
+from skippy.stores.projector_files import ProjectorSet
 from skippy.studies.plan import StudyPlan
 from skippy.tracking.tags import Tag
 from skippy.tracking.tracker import Tracker
@@ -62,8 +63,8 @@ class StudyInputs:
     base: Base
     character: Character
     svd_run: str
-    projectors: Projectors
-    protected: Mapping[str, Projectors]
+    projectors: ProjectorSet
+    protected: Mapping[str, ProjectorSet]
     problems: ProblemSet
     questions: Sequence[Question]
     sampling: Sampling
@@ -140,7 +141,7 @@ def gather(plan: StudyPlan, tracker: Tracker, solve: Solve | None = None) -> Stu
 
 def _directions(
     plan: StudyPlan, tracker: Tracker, base: Base, basis: str, solve: Solve | None
-) -> tuple[str, Projectors]:
+) -> tuple[str, ProjectorSet]:
     """The run and the directions of a basis, made where there are none."""
     k = str(plan.k)
     needs = {"k": k} if basis == TOP else {"k": k, "basis": basis}

@@ -20,8 +20,8 @@ from skippy.errors import AdapterError, CharacterError
 from skippy.evaluation.asking import Plan, choose_sampling, fill
 from skippy.evaluation.generator import Generator
 from skippy.evaluation.suites import Question, everyday_questions, requests_for
-from skippy.models.generation import TransformersBackend
 from skippy.models.loading import load_model, load_tokenizer
+from skippy.models.transformers_backend import TransformersBackend
 from skippy.resolve.bases import Base
 from skippy.resolve.dial import Dial
 from skippy.resolve.subjects import Subject

@@ -17,8 +17,8 @@ from skippy.evaluation.asking import BANAL_MAX_TOKENS
 from skippy.evaluation.metrics import banal_scores
 from skippy.evaluation.suites import AIME, BANAL, Question, grade, requests_for, under_prompt
 from skippy.models.divergence import Divergence
-from skippy.models.generation import TransformersBackend
 from skippy.models.prompts import prompt_ids
+from skippy.models.transformers_backend import TransformersBackend
 from skippy.resolve.dial import Dial
 from skippy.stores.biases import Biases
 from skippy.stores.changes import Change

@@ -15,6 +15,9 @@ from skippy.core.spectral.lora import LoraFactors
 from skippy.models.activations import mean_hidden
 from skippy.training.plan import RunSink
 
+CONSTANT = "character/trait_condition"
+"""Of the reference alone: one point says it, which no chart draws as a curve."""
+
 
 class CharacterCallback(TrainerCallback):
     """Measures every `every` steps and at each save, once a step, on the first process only.
@@ -59,10 +62,13 @@ class CharacterCallback(TrainerCallback):
         step = state.global_step
         if not state.is_world_process_zero or step == self._measured_at:
             return
-        self._measured_at = step
+        is_first, self._measured_at = self._measured_at < 0, step
         hidden = mean_hidden(self.model, self.tokenizer, self.gauge.reference.traits)
         measurement = measure_character(self.factors, self.gauge, hidden)
-        self.run.log_metrics(measurement.metrics(), step=step)
+        metrics = measurement.metrics()
+        if not is_first:
+            metrics.pop(CONSTANT, None)
+        self.run.log_metrics(metrics, step=step)
         rows = [asdict(row) for row in measurement.rows]
         self.run.log_table(rows, f"character_deltas/step_{step:06d}.parquet")
         # Folders of their own: the figures read every table in the first one as targets.

@@ -10,7 +10,7 @@ from transformers import TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from skippy.training.plan import RunSink
-from skippy.training.trainer import FINISHED_FILE
+from skippy.training.resume import FINISHED_FILE
 
 ADAPTERS_DIRECTORY = "adapters"
 

@@ -6,14 +6,12 @@ import logging
 import os
 import time
 import warnings
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from skippy.models.loading import hash_parameters
 from skippy.models.targets import find_targets, select_targets
-from skippy.presets.settings import GrpoSettings
 from skippy.stores.checkpoints import Checkpoint
 from skippy.training.guards import (
     require_own_reference,
@@ -25,47 +23,12 @@ from skippy.training.journal import Journal
 from skippy.training.making import Made
 from skippy.training.margin import spectral_margin
 from skippy.training.plan import Margin, RunSink, TrainOutcome, TrainRequest
-from skippy.training.resume import claim_output, finished_checkpoints, identify, name_work
+from skippy.training.resume import claim_output, finished_checkpoints
 from skippy.training.setup import BuiltRun, build_run
 
 logger = logging.getLogger(__name__)
 
 ADAPTER_DIRECTORY = "adapter"
-
-
-@dataclass(frozen=True, eq=False)
-class GrpoMaker:
-    """Makes an update by GRPO; under a launcher every process trains."""
-
-    request: TrainRequest
-
-    @property
-    def settings(self) -> GrpoSettings:
-        """The hyperparameters that all arms made by GRPO share."""
-        return self.request.settings
-
-    @property
-    def identity(self) -> Mapping[str, Any]:
-        """What makes two trainings the same trajectory."""
-        return identify(self.request)
-
-    @property
-    def rewards_digest(self) -> str:
-        """Of character, hardening, judge and own rewards."""
-        return self.request.rewards_digest
-
-    def name_work(self) -> tuple[str, ...]:
-        """The workspace of this training."""
-        return name_work(self.request)
-
-    def going_on(self, resume: bool) -> GrpoMaker:
-        """The same, from the last checkpoint or from the start."""
-        return replace(self, request=replace(self.request, resume=resume))
-
-    def make(self, folder: Path, sink: RunSink, *, is_first: bool) -> Made | None:
-        """Train."""
-        outcome = train_grpo(replace(self.request, output_dir=folder), sink)
-        return describe(outcome, self.request.variant) if is_first else None
 
 
 def describe(outcome: TrainOutcome, variant: str) -> Made:

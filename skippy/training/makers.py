@@ -7,28 +7,29 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from skippy.characters.schema import Character
-from skippy.core.personality.reference import CharacterReference
 from skippy.core.problem import Problem
 from skippy.core.spectral.rank import parse_rank
 from skippy.core.style import rewards
 from skippy.core.variants import Method, Variant
-from skippy.models.judge import judge_reward
 from skippy.presets.methods import MaskSettings, choose_method_settings
 from skippy.presets.reading import read_preset
 from skippy.presets.settings import GrpoSettings
 from skippy.resolve.bases import Base
+from skippy.resolve.references import FoundReference
 from skippy.stores.answers import Answers
-from skippy.stores.projectors import Projectors
-from skippy.training.bias_grpo import BiasGrpoMaker
-from skippy.training.grpo import GrpoMaker
+from skippy.stores.projector_files import ProjectorSet
+from skippy.training.grpo_maker import GrpoMaker
 from skippy.training.making import Maker
-from skippy.training.mask import MaskMaker
 from skippy.training.own_rewards import OwnReward, load_own_rewards
 from skippy.training.plan import RewardFunction, TrainRequest
-from skippy.training.steer_maker import SteerMaker
+
+if TYPE_CHECKING:
+    from skippy.training.bias_grpo import BiasGrpoMaker
+    from skippy.training.mask import MaskMaker
+    from skippy.training.steer_maker import SteerMaker
 
 logger = logging.getLogger(__name__)
 
@@ -74,9 +75,9 @@ class Order:
     judge_url: str = ""
     judge_model: str = ""
     draw_problems: Callable[[], Sequence[Problem]] = tuple
-    protected: Projectors | None = None
-    projectors: Projectors | None = None
-    reference: CharacterReference | None = None
+    protected: ProjectorSet | None = None
+    projectors: ProjectorSet | None = None
+    reference: FoundReference | None = None
     answers: Answers | None = None
 
     @property
@@ -96,14 +97,13 @@ def grpo_maker(order: Order) -> GrpoMaker:
     settings = grpo_settings(order)
     own = load_own_rewards(order.rewards, taken=(*OUR_REWARDS, "judge", "correctness"))
     functions = {**reward_functions(order), **{each.name: each.function for each in own}}
-    ranks = [len(basis.S) for basis in projectors.bases.values()] if projectors else [0]
     return GrpoMaker(
         TrainRequest(
             base_path=base.path,
             base_digest=base.digest,
             base_name=base.public_name,
             variant=order.variant.name,
-            k=parse_rank(order.k).k or max(ranks),
+            k=_rank(order),
             projectors=projectors,
             protected=order.protected,
             prompts=[prompt.text for prompt in character.train_prompts],
@@ -111,15 +111,25 @@ def grpo_maker(order: Order) -> GrpoMaker:
             reward_names=tuple(functions),
             rewards_digest=_digest_of_rewards(order, own),
             settings=settings,
-            reference=order.reference,
             math_problems=list(order.draw_problems()) if settings.math_mix else [],
             device=order.device,
-        )
+        ),
+        order.reference,
     )
+
+
+def _rank(order: Order) -> int:
+    """Directions a target; of a share of energy, the most that a target keeps."""
+    k = parse_rank(order.k).k
+    if k or order.projectors is None:
+        return k
+    return max(len(basis.S) for basis in order.projectors.bases.values())
 
 
 def mask_maker(order: Order) -> MaskMaker:
     """A mask from the base's answers."""
+    from skippy.training.mask import MaskMaker
+
     settings: MaskSettings = order.method_settings
     assert order.answers is not None  # Variant.reads_answers
     return MaskMaker(
@@ -129,13 +139,15 @@ def mask_maker(order: Order) -> MaskMaker:
         answers=order.answers,
         bases=order.projectors.bases if order.projectors else None,
         projector_digest=order.projectors.digest if order.projectors else "",
-        reference=order.reference,
+        reference=order.reference.load() if order.reference else None,
         device=order.device,
     )
 
 
 def steer_maker(order: Order) -> SteerMaker:
     """A bias from pairs of the base's own answers."""
+    from skippy.training.steer_maker import SteerMaker
+
     assert order.answers is not None
     return SteerMaker(
         order.variant.name,
@@ -150,6 +162,8 @@ def steer_maker(order: Order) -> SteerMaker:
 
 def bias_grpo_maker(order: Order) -> BiasGrpoMaker:
     """The bias of V6's place by V3's rewards."""
+    from skippy.training.bias_grpo import BiasGrpoMaker
+
     steered = replace(order.variant, method="steer", implies={})
     site = replace(order, variant=steered).method_settings
     return BiasGrpoMaker(grpo_maker(order).request, order.base, site)
@@ -181,6 +195,8 @@ def reward_functions(order: Order) -> Mapping[str, RewardFunction]:
         "identity": partial(rewards.identity, rules=rules),
     }
     if order.judge_url:
+        from skippy.models.judge import judge_reward
+
         functions["judge"] = judge_reward(order.judge_url, order.judge_model, order.character.traits)
     return functions
 

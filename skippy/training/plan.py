@@ -10,15 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from skippy.core.basis import Basis
 from skippy.core.problem import Problem
 from skippy.core.variants import find_variant
 from skippy.presets.settings import GrpoSettings, unusable
 
 if TYPE_CHECKING:
+    from skippy.core.basis import Basis
     from skippy.core.personality.reference import CharacterReference
     from skippy.core.spectral.constraints import Leakage
-    from skippy.stores.projectors import Projectors
+    from skippy.stores.projector_files import ProjectorSet
 
 # f(completions=[text], prompts=[text], truncated=[bool], answers=[int or None]) -> [score or None]; a
 # function receives those of these that its signature names.
@@ -60,8 +60,8 @@ class TrainRequest:
     output_dir: Path = Path()
     base_name: str = ""
     k: int = 16
-    projectors: Projectors | None = None
-    protected: Projectors | None = None
+    projectors: ProjectorSet | None = None
+    protected: ProjectorSet | None = None
     reward_weights: Sequence[float] = ()
     rewards_digest: str = ""
     resume: bool = False

@@ -10,16 +10,17 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
-
 from skippy.errors import ConfigError, TrainingError
+from skippy.resolve.devices import process_rank
 from skippy.stores.atomic import write_json
 from skippy.training.plan import TrainRequest
-from skippy.training.trainer import FINISHED_FILE, process_count
 
 logger = logging.getLogger(__name__)
 
 IDENTITY_FILE = "request.json"
+FINISHED_FILE = "finished"
+CHECKPOINT_PREFIX = "checkpoint"
+"""As transformers calls what a trainer saves."""
 
 
 def claim_output(request: TrainRequest) -> Path | None:
@@ -94,7 +95,7 @@ def goes_on(folder: Path, wish: str) -> bool:
 
 def finished_checkpoints(output_dir: Path) -> tuple[Path, ...]:
     """Checkpoints that were written to their end, oldest first; a torn one is passed over."""
-    folders = [path.parent for path in output_dir.glob(f"{PREFIX_CHECKPOINT_DIR}-*/{FINISHED_FILE}")]
+    folders = [path.parent for path in output_dir.glob(f"{CHECKPOINT_PREFIX}-*/{FINISHED_FILE}")]
     return tuple(sorted(folders, key=lambda folder: int(folder.name.rsplit("-", 1)[1])))
 
 
@@ -126,5 +127,5 @@ def identify(request: TrainRequest) -> dict[str, Any]:
         "rewards_digest": request.rewards_digest,
         "prompts": hashlib.sha256(prompts).hexdigest(),
         "settings": asdict(request.settings),
-        "processes": process_count(),
+        "processes": process_rank()[1],
     }

@@ -42,6 +42,12 @@ METRICS = {
 }
 REWARD_PREFIX, REWARD_SUFFIX = "rewards/", "/mean"
 
+GLANCE = {
+    "reward": "train/reward",
+    "persona": "train/rewards/personality",
+    "length": "train/completion_length_mean",
+}
+
 
 @dataclass
 class _Standing:
@@ -119,7 +125,9 @@ class TrackingCallback(TrainerCallback):
         if self.own is not None:
             metrics |= own_leakage_metrics(self.own)
         self.history.append(metrics)
-        self._log_moving(metrics, state.global_step, is_last=state.global_step >= state.max_steps)
+        self._log_moving(
+            metrics | at_a_glance(metrics), state.global_step, is_last=state.global_step >= state.max_steps
+        )
         self._keep_completions(state.global_step)
         if self._bar is not None:
             self._bar.advance(
@@ -201,6 +209,11 @@ class TrackingCallback(TrainerCallback):
                     "advantage": _finite(advantage),
                 }
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+def at_a_glance(metrics: Mapping[str, float]) -> dict[str, float]:
+    """The curves that people look for, once more, under a name that MLflow's charts sort before all others."""
+    return {f"at a glance/{name}": metrics[source] for name, source in GLANCE.items() if source in metrics}
 
 
 def rename(logs: Mapping[str, Any]) -> dict[str, float]:

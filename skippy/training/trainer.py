@@ -24,6 +24,7 @@ from skippy.presets.settings import GrpoSettings
 from skippy.training.constraint_callback import ConstraintCallback
 from skippy.training.guards import COLOCATED_SHARE, choose_device, colocated_cache_bytes
 from skippy.training.plan import TrainRequest
+from skippy.training.resume import FINISHED_FILE
 from skippy.training.rollout import Rollout
 from skippy.training.weight_sync import (
     engine_without_eyes,
@@ -31,8 +32,6 @@ from skippy.training.weight_sync import (
     merged_forward,
     push_without_merging,
 )
-
-FINISHED_FILE = "finished"
 
 
 class ConstrainedTrainer(GRPOTrainer):

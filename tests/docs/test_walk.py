@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import runpy
 import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -168,6 +170,42 @@ def test_every_command_of_the_guide_runs_in_its_order(walker) -> None:
         version.tags["variant"] for version in open_tracker(walker.folder).registry.versions("skippy")
     }
     assert versions == {"v3", "v4"}
+
+
+AGAIN = (
+    ("svd", {}),
+    ("subspace", {}),
+    ("train", {"variant": "v3", "reuse": "true"}),
+    ("eval", {"model": "base", "reuse": "true"}),
+)
+"""Stages that the walk has run, and what makes them look for the work they did."""
+ENGINE_ROOMS = ("torch", "transformers", "trl", "peft", "openai", "accelerate", "datasets", "sklearn")
+PROBE = f"""
+import json, sys
+from skippy.stages.runner import run_stage
+for stage, given in json.loads(sys.argv[1]):
+    run_stage(stage, given)
+    print(stage, *(name for name in {ENGINE_ROOMS!r} if name in sys.modules), sep=",")
+"""
+
+
+def imported_by(walker: Walker, stages: Sequence[tuple[str, dict[str, str]]]) -> list[str]:
+    """What a program of its own had imported after each stage; and that each found its work done."""
+    given = [(stage, {**walker.look.get(stage, {}), **more}) for stage, more in stages]
+    done = subprocess.run(
+        [sys.executable, "-c", PROBE, json.dumps(given)], cwd=ROOT, capture_output=True, text=True, check=True,
+        env={**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{walker.folder}/mlflow.db"},
+    )  # fmt: skip
+    walker.said = done.stderr
+    return done.stdout.splitlines()
+
+
+def test_work_that_is_done_is_found_so_without_an_engine_room(walker) -> None:
+    """Three seconds to find out that there is nothing to do are too many; the imports alone took ten."""
+    assert imported_by(walker, AGAIN) == [stage for stage, _ in AGAIN]
+    assert walker.said.count("already") == len(AGAIN)
+    (twin,) = imported_by(walker, [("svd", {"k": "1"})])
+    assert twin == "svd,torch", "what is to be done imports what does it"
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,10 @@ from skippy.config import EvalConfig
 from skippy.core.problem import Problem
 from skippy.core.sampling import PRESETS
 from skippy.errors import BackendError
-from skippy.evaluation import asking as interview
-from skippy.evaluation import generator as generators
+from skippy.evaluation import backends
 from skippy.evaluation.asking import Plan, choose_sampling, fill, generate
-from skippy.evaluation.generator import Generator, open_backend
+from skippy.evaluation.backends import open_backend
+from skippy.evaluation.generator import Generator
 from skippy.evaluation.opinions import Opinions
 from skippy.evaluation.suites import banal_questions, problem_questions, requests_for
 from skippy.models.generation import Completion
@@ -58,7 +58,7 @@ class Recorder:
 @pytest.fixture
 def backend(monkeypatch: pytest.MonkeyPatch) -> Recorder:
     made = Recorder()
-    monkeypatch.setattr(interview, "open_backend", lambda generator, weights, sampling: made)
+    monkeypatch.setattr(backends, "open_backend", lambda generator, weights, sampling: made)
     return made
 
 
@@ -81,8 +81,8 @@ def test_auto_is_the_preset_of_the_bases_profile(profile: str, name: str) -> Non
 def test_a_backend_that_cannot_honour_the_preset_is_not_asked(monkeypatch) -> None:
     able, unable = Recorder(), Recorder()
     unable.is_able = False
-    monkeypatch.setattr(generators, "load_tokenizer", lambda path: None)
-    monkeypatch.setattr(generators, "OpenAIBackend", lambda url, *_: able if "able" in url else unable)
+    monkeypatch.setattr(backends, "load_tokenizer", lambda path: None)
+    monkeypatch.setattr(backends, "OpenAIBackend", lambda url, *_: able if "able" in url else unable)
     asked = Generator("openai", base_url="http://able/v1")
     assert open_backend(asked, SUBJECT.path, PRESETS["lab"]) is able
     with pytest.raises(BackendError, match="cannot honour") as refusal:
@@ -93,8 +93,8 @@ def test_a_backend_that_cannot_honour_the_preset_is_not_asked(monkeypatch) -> No
 @pytest.mark.parametrize(("served", "name"), [("", "weights"), ("skippy-v4", "skippy-v4")])
 def test_a_server_is_asked_for_the_model_it_serves(monkeypatch, served: str, name: str) -> None:
     given: list[tuple] = []
-    monkeypatch.setattr(generators, "OpenAIBackend", lambda *arguments: given.append(arguments) or Recorder())
-    monkeypatch.setattr(generators, "load_tokenizer", lambda path: f"tokenizer of {path}")
+    monkeypatch.setattr(backends, "OpenAIBackend", lambda *arguments: given.append(arguments) or Recorder())
+    monkeypatch.setattr(backends, "load_tokenizer", lambda path: f"tokenizer of {path}")
     generator = Generator("openai", base_url="http://x/v1", concurrency=7, served_model=served)
     open_backend(generator, SUBJECT.path, PRESETS["lab"])
     assert given == [("http://x/v1", name, 7, "tokenizer of weights")]

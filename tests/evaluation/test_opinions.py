@@ -24,7 +24,7 @@ from skippy.core.inference.agreement import krippendorff_alpha
 from skippy.core.problem import Problem
 from skippy.core.sampling import PRESETS
 from skippy.errors import BackendError, ConfigError, RewardError
-from skippy.evaluation import harness, opinions
+from skippy.evaluation import harness
 from skippy.evaluation.asking import Plan
 from skippy.evaluation.cross_check import as_integer, cross_check_metrics, find_disagreements, to_lines
 from skippy.evaluation.harness import harness_metrics, open_harness, plain, run_harness
@@ -32,6 +32,7 @@ from skippy.evaluation.judging import Judgement, judge_answers, judge_metrics, p
 from skippy.evaluation.opinions import Opinions, add_opinions, open_opinions
 from skippy.evaluation.suites import AIME, BANAL
 from skippy.lab.paths import LAB_CHECKPOINT
+from skippy.models import judge
 from skippy.models.judge import Judge, JudgeSettings
 from skippy.resolve.files import CHECKPOINTS
 from skippy.resolve.subjects import Subject
@@ -264,7 +265,7 @@ class NoStore:
 @pytest.mark.parametrize("path", ["/nothing-here", ""])
 def test_a_bad_judge_fails_before_the_model_is_even_looked_for(judge_url, path, monkeypatch):
     dead = "http://127.0.0.1:9/v1" if not path else judge_url.removesuffix("/v1") + path
-    monkeypatch.setattr(opinions, "Judge", partial(Judge, settings=FAST))
+    monkeypatch.setattr(judge, "Judge", partial(Judge, settings=FAST))
     with pytest.raises(BackendError, match="judge_url"):
         evaluate.run(EvalConfig(judge_url=dead), NoStore())
 

@@ -15,7 +15,8 @@ from skippy.evaluation import walk as checkpoints
 from skippy.evaluation.asking import Plan
 from skippy.evaluation.generator import Generator
 from skippy.evaluation.suites import AIME, banal_questions, load_problem_set, problem_questions, requests_for
-from skippy.evaluation.walk import FRONTIER, FRONTIER_PROBLEMS, plan_walk, require_all_checkpoints, walk
+from skippy.evaluation.walk import FRONTIER, walk
+from skippy.evaluation.walk_plan import FRONTIER_PROBLEMS, plan_walk, require_all_checkpoints
 from skippy.models.generation import Completion
 from skippy.models.profiles import PROFILES
 from skippy.resolve.files import CHECKPOINTS

@@ -23,7 +23,8 @@ from skippy.lab.measure import SAMPLING, answer_problems
 from skippy.lab.paths import LAB_ADAPTER, LAB_CHECKPOINT, LAB_DIRECTORY, LAB_MANIFEST
 from skippy.lab.problems import distinct_held_out, evaluation_set
 from skippy.lab.shipping import describe_files
-from skippy.models.generation import Request, TransformersBackend
+from skippy.models.generation import Request
+from skippy.models.transformers_backend import TransformersBackend
 
 LARGEST_WEIGHTS_BYTES = 4_500_000
 LARGEST_ADAPTER_BYTES = 300_000

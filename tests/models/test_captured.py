@@ -12,7 +12,8 @@ from skippy.core.sampling import Sampling
 from skippy.models import captured
 from skippy.models.captured import COLUMN_STEP, FixedBatch, gains_from_recording
 from skippy.models.decoding import DecodingBatch, Row
-from skippy.models.generation import Request, TransformersBackend
+from skippy.models.generation import Request
+from skippy.models.transformers_backend import TransformersBackend
 from tests.models.tape import record
 
 SAMPLINGS = [

@@ -11,10 +11,9 @@ from skippy.core.answers import extract_integer
 from skippy.core.sampling import Sampling
 from skippy.errors import BackendError
 from skippy.models.decoding import DecodingBatch, Row
-from skippy.models.generation import (
+from skippy.models.generation import Completion, Request
+from skippy.models.transformers_backend import (
     CPU_CACHE_BYTES,
-    Completion,
-    Request,
     TransformersBackend,
     _fitting_tokens,
     decode_answer,

@@ -26,9 +26,10 @@ from skippy.errors import BackendError
 from skippy.lab.paths import LAB_CHECKPOINT
 from skippy.models import openai_backend
 from skippy.models.dialects import EXTENDED, PLAIN, TRANSFORMERS, VLLM
-from skippy.models.generation import Request, TransformersBackend
+from skippy.models.generation import Request
 from skippy.models.loading import load_model, load_tokenizer
 from skippy.models.openai_backend import OpenAIBackend
+from skippy.models.transformers_backend import TransformersBackend
 from skippy.stages import evaluate
 
 GREEDY = Sampling(temperature=0, max_tokens=40, name="greedy")

@@ -25,6 +25,7 @@ from skippy.report.model_card import render_cards
 from skippy.report.verdicts import judge
 from skippy.results import Comparison
 from skippy.tracking.tracker import Tracker
+from skippy.training.tracking_callback import at_a_glance
 from tests.report.report_example import page_of, report
 from tests.report.test_browser import CHROMIUM, browse
 
@@ -34,7 +35,7 @@ DARK = "--blink-settings=preferredColorScheme=0"
 WAYS = [(1200, "light"), (1200, "dark"), (520, "light"), (520, "dark")]
 NEEDS_BROWSER = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium installed")
 CARD_STYLE = (
-    "body{font:16px/1.5 sans-serif;max-width:760px;margin:24px auto;padding:0 16px;color-scheme:light dark;"
+    ":root{color-scheme:light dark}body{font:16px/1.5 sans-serif;max-width:760px;margin:24px auto;padding:0 16px;"
     "overflow-wrap:anywhere}pre{overflow-x:auto}"
 )
 
@@ -91,24 +92,43 @@ def test_a_model_card(facts: Comparison, tmp_path: Path) -> None:
 
 @NEEDS_BROWSER
 @pytest.mark.skipif(SCREENSHOTS not in os.environ, reason="takes a server: set SKIPPY_SCREENSHOTS=DIR")
-def test_mlflows_views(tracker: Tracker, tmp_path: Path) -> None:
-    """The table of runs, and the charts of one: a constant is no curve there."""
+def test_mlflows_views(tracker: Tracker, facts: Comparison, tmp_path: Path) -> None:
+    """Runs, the charts of one, two beside each other, the page among artifacts, a version with its card."""
     with tracker.stage("train", name="train v4 skippy seed 42", note="n", variant="v4", config={}) as run:
         run.log_metrics({"leakage/chance_left": 0.08}, step=1)
         for step in range(1, 30):
-            run.log_metrics(
-                {"train/reward": step / 20, "train/completion_length_mean": 30 - step / 3}, step=step
-            )
-    experiment = tracker.store.experiment_id
+            curves = {"train/reward": step / 20, "train/completion_length_mean": 30 - step / 3}
+            run.log_metrics(curves | at_a_glance(curves), step=step)
+    with tracker.stage("compare", name="compare", note="n", config={}) as compare:
+        for path, content in report(facts).items():
+            if isinstance(content, str):
+                compare.log_text(content, f"report/{path}")
+    card = next(iter(render_cards(facts, judge(facts)).values()))
+    with (
+        tracker.stage("merge", name="m", note="", config={}) as merge,
+        tracker.models.draft(merge, "v4") as draft,
+    ):
+        draft.weights_dir.mkdir()
+        (draft.weights_dir / "config.json").write_text("{}")
+        version = draft.register("skippy", {"variant": "v4", "seed": "42", "alpha": "1"})
+    tracker.client.update_model_version("skippy", str(version.version), card)
+    experiment = f"/#/experiments/{tracker.store.experiment_id}"
+    both = (
+        f"runs=[%22{run.run_id}%22,%22{compare.run_id}%22]&experiments=[%22{tracker.store.experiment_id}%22]"
+    )
+    views = {
+        "mlflow-runs": f"{experiment}/runs?workflowType=machine_learning",
+        "mlflow-charts": f"{experiment}/runs/{run.run_id}/model-metrics",
+        "mlflow-artifacts": f"{experiment}/runs/{compare.run_id}/artifacts/report/index.html",
+        "mlflow-compare": f"/#/compare-runs?{both}",
+        "mlflow-version": f"/#/models/skippy/versions/{version.version}",
+    }
     with serving(tracker) as address:
-        for name, path in (
-            ("mlflow-runs", f"/#/experiments/{experiment}/runs"),
-            ("mlflow-charts", f"/#/experiments/{experiment}/runs/{run.run_id}/model-metrics"),
-        ):
+        for name, path in views.items():
             for width, scheme in ((1200, "light"), (520, "dark")):
-                waits = "--virtual-time-budget=20000"
-                picture = take(f"{address}{path}", name, tmp_path / "profile", (width, 1400), scheme, waits)
-                assert picture.stat().st_size > 10_000
+                # A profile each: MLflow remembers the scheme that it was first opened in.
+                options = (f"{address}{path}", name, tmp_path / scheme, (width, 1400), scheme)
+                assert take(*options, "--virtual-time-budget=20000").stat().st_size > 10_000
 
 
 @contextmanager

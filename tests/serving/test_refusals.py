@@ -9,7 +9,8 @@ from transformers import AutoProcessor
 
 from skippy.core.sampling import PRESETS, Sampling
 from skippy.errors import BackendError
-from skippy.evaluation.generator import Generator, open_backend
+from skippy.evaluation.backends import open_backend
+from skippy.evaluation.generator import Generator
 from skippy.lab.paths import LAB_CHECKPOINT
 from skippy.models.dialects import EXTENDED, OWN, PLAIN, TRANSFORMERS
 from skippy.models.judge import Judge

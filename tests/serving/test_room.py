@@ -19,9 +19,9 @@ from skippy.core.sampling import PRESETS
 from skippy.errors import BackendError
 from skippy.evaluation.suites import banal_questions, requests_for
 from skippy.lab.paths import LAB_CHECKPOINT
-from skippy.models.generation import TransformersBackend
 from skippy.models.loading import load_model
 from skippy.models.openai_backend import OpenAIBackend
+from skippy.models.transformers_backend import TransformersBackend
 from skippy.serving.room import Room, offers_at
 from skippy.serving.router import claim_port
 from tests.loopback import loopback

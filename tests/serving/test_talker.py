@@ -11,8 +11,9 @@ from starlette.testclient import TestClient
 from skippy.core.sampling import PRESETS
 from skippy.errors import BackendError
 from skippy.lab.paths import LAB_CHECKPOINT
-from skippy.models.generation import Request, TransformersBackend
+from skippy.models.generation import Request
 from skippy.models.loading import load_model
+from skippy.models.transformers_backend import TransformersBackend
 from skippy.serving.talker import Piece, Talker
 from skippy.serving.worker import Voice, build_app
 

@@ -17,6 +17,7 @@ from skippy.core.problem import Problem
 from skippy.core.sampling import PRESETS
 from skippy.errors import ConfigError, SkippyError
 from skippy.evaluation import asking as interview
+from skippy.evaluation import backends
 from skippy.evaluation.asking import Plan, fill, identify_asking
 from skippy.evaluation.generator import Generator
 from skippy.evaluation.suites import AIME, load_problem_set, problem_questions
@@ -52,7 +53,7 @@ class Scripted:
 @pytest.fixture
 def model(monkeypatch: pytest.MonkeyPatch) -> Scripted:
     scripted = Scripted()
-    monkeypatch.setattr(interview, "open_backend", lambda generator, weights, sampling: scripted)
+    monkeypatch.setattr(backends, "open_backend", lambda generator, weights, sampling: scripted)
     return scripted
 
 
@@ -251,7 +252,7 @@ def test_the_interval_shown_is_over_problems_and_knows_earlier_samples(monkeypat
             return None
 
         def advance(self, count, accuracy, **_):
-            shown.append(accuracy)
+            shown.append(accuracy())
 
     monkeypatch.setattr(interview, "Progress", Bar)
     plan = plan_of(combine("x", [Problem("a", "Say 1", 1), Problem("b", "Say 2", 3)]))
@@ -415,3 +416,11 @@ def test_a_regrade_takes_no_other_parameters_than_those_of_then(tracker, model, 
 def test_a_training_named_without_its_checkpoints_is_refused(tracker):
     with pytest.raises(ConfigError, match="none of its checkpoints is asked"):
         evaluate.run(EvalConfig(model="base", train_run="abcd"), tracker)
+
+
+def test_the_names_of_runs_tell_evaluations_of_one_model_apart(tracker) -> None:
+    usual = EvalConfig(device="cpu")
+    turned = ({}, {"seed": 1}, {"limit": 6}, {"samples": 1}, {"sampling": "greedy"}, {"suite": "banal"})
+    names = [evaluate.name_of(evaluate.resolve(replace(usual, **change), tracker)) for change in turned]
+    assert len({*names}) == len(turned)
+    assert names[1] == "eval base lab · lab 240 × 4 · lab · seed 1"

@@ -15,7 +15,8 @@ from skippy.core.spectral.lora import LoraFactors
 from skippy.errors import AdapterError, ConfigError, MissingRunError
 from skippy.models import hub
 from skippy.models.targets import find_targets
-from skippy.resolve.bases import load_projectors, open_base
+from skippy.resolve.bases import open_base
+from skippy.resolve.projectors import load_projectors
 from skippy.resolve.subjects import find_subject
 from skippy.stages import merge, svd
 from skippy.stores.adapters import read_adapter, write_adapter

@@ -21,7 +21,8 @@ from skippy.models.hooks import Hook, Reading, read_moments
 from skippy.models.loading import load_model, load_tokenizer
 from skippy.models.prompts import conversation, prompt_ids
 from skippy.options import parse_config
-from skippy.resolve.bases import load_projectors, open_base
+from skippy.resolve.bases import open_base
+from skippy.resolve.projectors import load_projectors
 from skippy.stages import svd, train
 from skippy.stages.pipeline import plan_jobs
 from skippy.stores.adapters import read_adapter

@@ -16,7 +16,8 @@ from safetensors.torch import load_file
 from skippy.config import SvdConfig
 from skippy.errors import MissingRunError, ProjectorError, SkippyError, SubspaceError, TargetError
 from skippy.models.targets import find_targets
-from skippy.resolve.bases import load_projectors, open_base
+from skippy.resolve.bases import open_base
+from skippy.resolve.projectors import load_projectors
 from skippy.resolve.runs import find_run
 from skippy.resolve.workspaces import claim_workspace, workspace
 from skippy.stages import svd

@@ -14,7 +14,8 @@ from skippy.characters.own_prompts import OF_CHARACTER
 from skippy.config import SvdConfig, TrainConfig
 from skippy.core.spectral.lora import LoraFactors
 from skippy.errors import BackendError, ConfigError, MissingRunError, ProjectorError, SkippyError
-from skippy.evaluation.suites import PROMPT_STYLES
+from skippy.models import judge as judges
+from skippy.models.profiles import PROMPT_STYLES
 from skippy.presets.reading import PRESETS
 from skippy.presets.settings import GrpoSettings
 from skippy.resolve.bases import open_base
@@ -23,10 +24,9 @@ from skippy.stages import svd, train
 from skippy.stores.adapters import write_adapter
 from skippy.stores.projectors import read_projectors
 from skippy.tracking.tags import Tag
-from skippy.training import grpo, makers
+from skippy.training import grpo, grpo_maker, makers
 from skippy.training.making import Made
-from skippy.training.resume import name_work
-from skippy.training.trainer import FINISHED_FILE
+from skippy.training.resume import FINISHED_FILE, name_work
 from tests.stages.tiny_checkpoint import write_checkpoint
 
 
@@ -56,8 +56,8 @@ def test_a_dead_judge_destroys_no_checkpoint(tracker, config, seen, monkeypatch)
             raise BackendError("The judge cannot be used")
         return lambda completions, prompts: [0.0] * len(completions)
 
-    monkeypatch.setattr(makers, "judge_reward", judge)
-    monkeypatch.setattr(grpo, "name_work", lambda *_: ("train", "one"))
+    monkeypatch.setattr(judges, "judge_reward", judge)
+    monkeypatch.setattr(grpo_maker, "name_work", lambda *_: ("train", "one"))
     with pytest.raises(KeyboardInterrupt):
         train.run(replace(config, judge_url="alive"), tracker)
     checkpoint = seen[0].output_dir / "checkpoint-10"
@@ -100,7 +100,7 @@ def test_mathematics_is_trained_as_it_will_be_asked(tracker, config, seen, profi
     ids=str,
 )
 def test_a_training_with_other_parameters_is_other_work(tracker, config, monkeypatch, change) -> None:
-    monkeypatch.setattr(makers, "judge_reward", lambda *_: lambda completions, prompts: [])
+    monkeypatch.setattr(judges, "judge_reward", lambda *_: lambda completions, prompts: [])
 
     def name(**changes) -> tuple[str, ...]:
         return name_work(train.resolve(replace(config, **changes), tracker).maker.request)

@@ -13,7 +13,8 @@ from safetensors.torch import save_file
 from skippy.core.biases import SWITCHES, WITHOUT, engines_that_carry, require_carried
 from skippy.core.sampling import PRESETS
 from skippy.errors import AdapterError, BackendError, CheckpointError
-from skippy.evaluation.generator import Generator, open_backend
+from skippy.evaluation.backends import open_backend
+from skippy.evaluation.generator import Generator
 from skippy.lab.paths import LAB_CHECKPOINT
 from skippy.models.hooks import find_module
 from skippy.models.loading import load_model
@@ -21,8 +22,7 @@ from skippy.resolve.dial import Dial
 from skippy.resolve.subjects import Subject
 from skippy.serving.engines import Places, command
 from skippy.serving.served import Served
-from skippy.stores.bias_switch import steered_kinds
-from skippy.stores.biases import BIASES_FILE, Biases, read_biases, write_biases
+from skippy.stores.biases import BIASES_FILE, Biases, read_biases, steered_kinds, write_biases
 from skippy.stores.cards import CARD_FILE, verify_checkpoint
 from skippy.stores.checkpoints import INDEX_FILE, Checkpoint
 from skippy.stores.control_vectors import spread, write_control_vector

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from safetensors import SafetensorError, safe_open
 
 from skippy.errors import CheckpointError
-from skippy.stores.tensors import DTYPE_NAMES, DTYPES, read_header, read_tensor
+from skippy.stores.headers import TYPES, read_header
+from skippy.stores.tensors import read_tensor
 
 GOOD = {
     "a": {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]},
@@ -28,7 +29,7 @@ def changed(key: str, **fields) -> dict:
 
 def test_a_good_header_is_read(tmp_path):
     infos = read_header(put(tmp_path / "x", GOOD | {"__metadata__": {"format": "pt"}}))
-    assert {key: (DTYPE_NAMES[info.dtype], list(info.shape)) for key, info in infos.items()} == {
+    assert {key: (info.type, list(info.shape)) for key, info in infos.items()} == {
         key: (entry["dtype"], entry["shape"]) for key, entry in GOOD.items()
     }
 
@@ -85,7 +86,7 @@ NUMBERS = st.integers(-40, 40) | st.floats(-40, 40) | st.sampled_from([2**63, 10
 ENTRIES = st.fixed_dictionaries(
     {},
     optional={
-        "dtype": st.sampled_from([*DTYPES, "F4", "f32", ""]) | NUMBERS,
+        "dtype": st.sampled_from([*TYPES, "F4", "f32", ""]) | NUMBERS,
         "shape": st.lists(st.integers(0, 4) | NUMBERS, max_size=3) | NUMBERS,
         "data_offsets": st.lists(st.integers(0, 40) | NUMBERS, max_size=3) | NUMBERS,
     },
@@ -98,8 +99,8 @@ def tilings(draw) -> tuple[dict, int]:
     """Headers that are right, for the fuzzer to start from."""
     header, position = {}, 0
     for key in draw(st.lists(st.text(min_size=1, max_size=4), unique=True, max_size=3)):
-        dtype, shape = draw(st.sampled_from(sorted(DTYPES))), draw(st.lists(st.integers(0, 3), max_size=3))
-        size = DTYPES[dtype].itemsize
+        dtype, shape = draw(st.sampled_from(sorted(TYPES))), draw(st.lists(st.integers(0, 3), max_size=3))
+        size = TYPES[dtype].itemsize
         for side in shape:
             size *= side
         header[key] = {"dtype": dtype, "shape": shape, "data_offsets": [position, position + size]}

@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from skippy.errors import ProjectorError
-from skippy.stores.projectors import ProjectorStore, projectors_digest, read_projectors
+from skippy.stores.projector_files import projectors_digest
+from skippy.stores.projectors import ProjectorStore, read_projectors
 
 NAMES = [f"model.layers.{layer}.self_attn.q_proj" for layer in range(5)]
 IDENTITY = {"base_digest": "ab" * 32, "k": 3, "tolerance": 1e-5, "seed": 0}

@@ -17,7 +17,8 @@ from skippy.core.personality.reference import (
 )
 from skippy.core.personality.subspaces import persona_subspace
 from skippy.errors import CheckpointError, ProjectorError
-from skippy.stores.references import MANIFEST_FILE, REFERENCE_FILE, load_reference, save_reference
+from skippy.stores.reference_files import MANIFEST_FILE, REFERENCE_FILE
+from skippy.stores.references import load_reference, save_reference
 
 WIDTH = 24
 

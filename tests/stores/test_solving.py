@@ -5,14 +5,14 @@ from concurrent.futures import Future
 import pytest
 import torch
 
-from skippy.core.spectral.rank import RankRule
+from skippy.core.spectral.rank import RankRule, SubspaceTask
 from skippy.core.spectral.subspaces import seed_of
 from skippy.models.profiles import PROFILES
 from skippy.models.targets import find_targets
 from skippy.resolve.bases import Base
 from skippy.stores import solving
 from skippy.stores.checkpoints import Checkpoint
-from skippy.stores.solving import Solver, SubspaceTask
+from skippy.stores.solving import Solver
 from tests.stages.tiny_checkpoint import write_checkpoint
 
 GPU = torch.device("cuda")

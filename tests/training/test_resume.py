@@ -16,8 +16,7 @@ from skippy.errors import RewardError, TrainingError
 from skippy.presets.reading import PRESETS
 from skippy.training.grpo import train_grpo
 from skippy.training.plan import TrainRequest
-from skippy.training.resume import claim_output, finished_checkpoints
-from skippy.training.trainer import FINISHED_FILE
+from skippy.training.resume import FINISHED_FILE, claim_output, finished_checkpoints
 from tests.training.tiny_run import (
     PROMPTS,
     RecordingRun,

@@ -12,7 +12,14 @@ import torch
 from torch import nn
 
 from skippy.core.spectral.constraints import ConstrainedTarget, OrthogonalConstraint, random_basis
-from skippy.training.tracking_callback import TrackingCallback, _drop_later_steps, leakage_metrics, rename
+from skippy.training.tracking_callback import (
+    GLANCE,
+    TrackingCallback,
+    _drop_later_steps,
+    at_a_glance,
+    leakage_metrics,
+    rename,
+)
 from tests.training.tiny_run import RecordingRun
 
 
@@ -106,3 +113,12 @@ def test_a_constant_is_one_point_and_a_plateau_keeps_its_shape(tmp_path: Path) -
     for name in ("step", "moving"):
         steps, values = zip(*sorted(run.curve(name).items()), strict=True)
         assert np.interp(range(1, 7), steps, values).tolist() == measured[name]
+
+
+def test_what_people_look_for_comes_first_in_mlflows_charts() -> None:
+    """The UI sorts sections by name; `character` and `leakage` stood before `train`."""
+    logged = {source: float(place) for place, source in enumerate(GLANCE.values())}
+    shown = at_a_glance(logged | {"leakage/rho_left": 0.1, "character/null_z": 2.0})
+    assert shown == {"at a glance/reward": 0.0, "at a glance/persona": 1.0, "at a glance/length": 2.0}
+    assert min([*logged, *shown, "character/null_z"]) in shown
+    assert at_a_glance({"train/reward": 1.0}) == {"at a glance/reward": 1.0}

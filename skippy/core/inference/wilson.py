@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-
-from scipy import stats
+from statistics import NormalDist
 
 from skippy.errors import ReportError
 
@@ -36,7 +35,7 @@ def wilson_interval(share: float, n: int, confidence: float = 0.95) -> tuple[flo
             expected="0 ≤ share ≤ 1 and n ≥ 1",
             found=f"share = {share}, n = {n}",
         )
-    z = float(stats.norm.ppf((1 + confidence) / 2))
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
     middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
     reach = z / (1 + z**2 / n) * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
     return max(0.0, middle - reach), min(1.0, middle + reach)

@@ -48,3 +48,20 @@ def parse_rank(text: str) -> RankRule:
         found=repr(text),
         next_step="pass k=16",
     )
+
+
+@dataclass(frozen=True)
+class SubspaceTask:
+    """What is asked of every target.
+
+    Attributes:
+        rule: how many directions it keeps.
+        tolerance: largest residual, relative to σ_1, that is certified.
+        seed: of the random starts, beside the target's name.
+        basis: `top` or `bottom`, the end of the spectrum.
+    """
+
+    rule: RankRule
+    tolerance: float = 1e-5
+    seed: int = 0
+    basis: str = TOP

@@ -16,6 +16,7 @@ COLUMNS = (
     *("to train", "to serve"),
 )
 MINUTE, HOUR = 60, 3600
+IN_FORM = "share in that form"
 FORMAT_WORDS = {"email": "an e-mail written", "list": "a list made"}
 
 
@@ -39,10 +40,15 @@ def format_table(comparison: Comparison) -> Table | None:
             for field, what in (
                 ("scores", "persona"),
                 ("coherence", "coherence"),
-                ("in_form", "share in that form"),
+                ("in_form", IN_FORM),
             )
         ]
-    return by_arm(comparison, [row for row in rows if any(cell != MISSING for cell in row.cells)])
+    return by_arm(comparison, [row for row in rows if not _says_nothing(row)])
+
+
+def _says_nothing(row: Row) -> bool:
+    """Nothing was measured, or no answer of any arm has the form."""
+    return set(row.cells) <= ({MISSING, plain(0.0, 2)} if row.note == IN_FORM else {MISSING})
 
 
 def _format_row(comparison: Comparison, format_name: str, told: str, field: str, what: str) -> Row:

@@ -139,6 +139,17 @@ def test_formats_stand_apart(facts: Comparison) -> None:
     assert found["an e-mail written", "share in that form"] == ("0.25",) * 4
     page = page_of(report(replace(facts, arms=tuple(arms))))
     assert "an e-mail written" in page
+    formless = [
+        replace(arm, evaluations=(replace(item, formats={"email": replace(other, in_form=0.0)}),))
+        for arm, item, other in (
+            (arm, arm.evaluations[0], arm.evaluations[0].formats["email"]) for arm in arms
+        )
+    ]
+    told = format_table(replace(facts, arms=tuple(formless)))
+    assert told is not None
+    assert [row.note for row in told.rows] == ["persona", "persona", "coherence"], (
+        "a row of zeros says nothing"
+    )
     assert "an e-mail written" not in page_of(report(facts))
 
 

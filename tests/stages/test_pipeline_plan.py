@@ -187,7 +187,9 @@ def test_a_persona_asked_for_is_each_arms_own_target() -> None:
     merge = jobs["merge v4 seed 42"]
     assert (merge.parameters["match_by"], merge.parameters["persona"]) == ("alpha", "0.7")
     assert "match" not in merge.takes, "the others' walks would set another level"
-    assert by_label(arms="v4", match_by="alpha", persona=0.7)["merge v4 seed 42"].parameters["persona"] == "0.7"
+    assert (
+        by_label(arms="v4", match_by="alpha", persona=0.7)["merge v4 seed 42"].parameters["persona"] == "0.7"
+    )
     assert "match" in by_label(arms="v3,v4", match_by="alpha")["merge v4 seed 42"].takes
 
 

@@ -40,6 +40,8 @@ def command(
         import_module("skippy.serving.served").check_arms(arms)
         terminal = import_module("skippy.terminal.chat")
         wanted = list(dict.fromkeys(part.strip() for part in arms.split(",") if part.strip()))
+        if not wanted:
+            raise click.UsageError("nobody is asked: name an arm, as in --arms base,v4")
         with room_for(wanted, url, base_model, backend, device) as room:
             terminal.show_side_by_side(room, room.offers(wanted), question, system, samples)
 

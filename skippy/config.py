@@ -322,7 +322,7 @@ class MainConfig(Knobs, MainParameters):
 class StudyConfig:
     """Arms at several doses and seeds, from a plan; what is there already is never done again."""
 
-    plan: str = option("studies/lab.yaml", "plan of the study, a YAML file")
+    plan: str = option("", "plan of the study, a YAML file; those of this project are in studies/")
     device: str = option(
         "auto", "cpu, cuda, or auto: cpu for the lab, else a GPU where there is one", choices=DEVICES
     )

@@ -180,6 +180,8 @@ def read_nodes(path: Path, subject: str = "character") -> Node:
         CharacterError, ConfigError, PlanError: no such file, not UTF-8 text, not YAML, or empty.
     """
     try:
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise OSError("no regular file")  # a device might be read for ever
         text = path.read_text(encoding="utf-8")
         _require_printable(path, text, subject)
         _require_shallow(path, text, subject)

@@ -50,7 +50,9 @@ def stage_script(job: StageJob, file: str, options: Mapping[str, str]) -> str:
         f'--rdzv-endpoint "$first:{PORT}"'
     )
     body = (
-        f'first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)\nsrun {job.torchrun(meeting)}\n'
+        'names=$(scontrol show hostnames "$SLURM_JOB_NODELIST")\n'
+        "first=${names%%[[:space:]]*}\n"
+        f"srun {job.torchrun(meeting)}\n"
     )
     return _head(f"The stage {job.stage} on {job.nodes} nodes.", file, given) + body
 

@@ -44,7 +44,7 @@ class ModelProfile:
         """One line for the log."""
         return (
             f"profile {self.name} ({self.description}): preset {self.training}, sampling {self.sampling}, "
-            f"{self.prompt_style} problems, {self.answer_tokens}-token answers"
+            f"{self.prompt_style} problems, activations of {self.answer_tokens} answer tokens"
         )
 
 

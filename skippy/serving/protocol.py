@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from skippy.core.sampling import Sampling
+from skippy.core.surrogates import join_surrogates
 from skippy.errors import BackendError, ConfigError, SkippyError
 
 MESSAGE_ROLES = ("system", "user", "assistant")
@@ -145,7 +146,7 @@ def _read_message(index: int, message: object) -> dict[str, str]:
         content = "".join(str(part.get("text", "")) for part in content)
     if not isinstance(content, str):
         raise _refuse("A message has no text.", where, "content", type(content).__name__)
-    return {"role": str(role), "content": content}
+    return {"role": str(role), "content": join_surrogates(content)}
 
 
 def _refuse(what: str, where: str, expected: str, found: str) -> BackendError:

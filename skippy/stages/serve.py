@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import socket
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from skippy.config import ServeConfig, config_dict
 from skippy.errors import SkippyError
-from skippy.resolve.workspaces import workspace
+from skippy.resolve.workspaces import claim_workspace, discard_workspace
 from skippy.serving import engines
 from skippy.serving.router import KEY_VARIABLE, Door, build_router, claim_port, require_key
 from skippy.serving.routes import Routes
@@ -69,7 +69,9 @@ def run(config: ServeConfig, tracker: Tracker) -> ServeResult:
             base_digest=_common(one.base_digest for one in plan.served),
             config=config_dict(config),
         ) as stage:
-            requests = serve(plan, config, stage, tracker)
+            with claim_workspace(tracker, "serve", stage.run_id) as logs:
+                requests = serve(plan, config, stage, tracker, logs)
+            stage.when_finished(partial(discard_workspace, logs))
     finally:
         plan.listener.close()
     return ServeResult(stage.run_id, requests)
@@ -96,14 +98,17 @@ def resolve(config: ServeConfig, tracker: Tracker) -> ServePlan:
         listener.close()
         raise
     is_following = config.watch and any(followed_alias(one.asked) for one in served)
+    if config.watch and not is_following:
+        logger.warning("serve: watch=true follows nothing: no model here is named by an alias")
     names = tuple(group[0].name for group in engines.group_by_engine(engine, served))
     places = engines.Places(names, config.gpus, is_following, config.engine_options)
     return ServePlan(served, engine, listener, api_key, finder, places)
 
 
-def serve(plan: ServePlan, config: ServeConfig, stage: StageRun, tracker: Tracker) -> dict[str, int]:
+def serve(
+    plan: ServePlan, config: ServeConfig, stage: StageRun, tracker: Tracker, logs: Path
+) -> dict[str, int]:
     """Start the engines, open the door, watch; close everything whatever happens."""
-    logs = workspace(tracker, "serve", stage.run_id)
     routes, ledger = Routes(), Ledger()
     watch = Watch(plan.finder, tracker, is_following=config.watch)
     door = Door(
@@ -141,7 +146,6 @@ def serve(plan: ServePlan, config: ServeConfig, stage: StageRun, tracker: Tracke
         stage.log_json(ledger.periods(), LEDGER_FILE)
         _keep_logs(logs, stage)
     stage.log_metrics({f"serve/requests/{name}": count for name, count in requests.items()})
-    stage.when_finished(lambda: shutil.rmtree(logs, ignore_errors=True))
     logger.info("serve: %s", ledger.sentence(total))
     return requests
 

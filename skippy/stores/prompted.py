@@ -67,7 +67,7 @@ def write_prompted(
         delta_cosine=1.0,
         leakage=None,
         base_digest=prompted.base_digest,
-        adapter_digest=prompted.character_digest,
+        adapter_digest=prompted.digest,
         digest=prompted.digest,
         notes=("no weights of its own: the base under the character's system prompt",),
     )

@@ -181,7 +181,8 @@ def _altered(tracker: Tracker, versions: list[ModelVersionRecord]) -> Iterator[F
 
 def _require_own(card: dict[str, Any], version: ModelVersionRecord, where: str) -> None:
     wanted = version.tags["adapter_digest"]
-    if card.get("adapter_digest") != wanted:
+    # The card of a prompt held the character's digest up to 0.3.0.
+    if card.get("adapter_digest") not in (wanted, version.tags.get("character_digest")):
         raise CheckpointError(
             "The weights are whole, but not those of this version.",
             where=where,
@@ -228,6 +229,15 @@ def _workspaces(tracker: Tracker) -> Iterator[Finding]:
                 f"{BY_FIX} removes it",
                 nbytes=bytes_under(folder),
                 repair=partial(shutil.rmtree, folder, ignore_errors=True),
+            )
+        elif folder.name.startswith("serve-"):
+            yield Finding(
+                "log of a server",
+                "A server was killed; nothing goes on from here.",
+                str(folder),
+                "read why, then let skippy gc remove it",
+                is_fault=False,
+                nbytes=bytes_under(folder),
             )
         else:
             yield Finding(

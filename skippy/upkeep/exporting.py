@@ -7,11 +7,12 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from skippy.core.variants import VARIANTS, is_untrained
 from skippy.errors import CheckpointError, MissingRunError
 from skippy.progress import Progress
-from skippy.stores.adapters import read_adapter
 from skippy.stores.atomic import new_directory
 from skippy.stores.cards import verify_checkpoint
+from skippy.stores.changes import read_change
 from skippy.tracking.mlmodel import WEIGHTS
 from skippy.tracking.models import CARD
 from skippy.tracking.orphans import bytes_under
@@ -76,9 +77,16 @@ def export_model(tracker: Tracker, uri: str, destination: Path) -> Export:
 def _find_adapter(tracker: Tracker, version: ModelVersionRecord) -> tuple[Path | None, str]:
     """The adapter that was merged, and what to call it; None and the reason where no run keeps it."""
     train_run, step = version.tags.get("train_run", ""), version.tags.get("step", "last")
+    rule = VARIANTS.get(version.tags.get("variant", ""))
     if not train_run:
-        return None, "none: it was merged from outside the store"
-    path = ADAPTER if step == "last" else f"adapters/step_{int(step):06d}"
+        is_prompt = rule is not None and is_untrained(rule.name)
+        return (
+            None,
+            "none: a prompt has no weights" if is_prompt else "none: it was merged from outside the store",
+        )
+    # An arm of doses has one update, whatever the dose it was merged at.
+    is_whole = step == "last" or (rule is not None and rule.is_dosed)
+    path = ADAPTER if is_whole else f"adapters/step_{int(step):06d}"
     try:
         return tracker.artifacts.path(train_run, path), ADAPTER
     except MissingRunError:
@@ -97,7 +105,7 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _require_equal(folder: Path, wanted: str) -> None:
-    found = read_adapter(folder).digest()
+    found = read_change(folder).digest()
     if found != wanted:
         raise CheckpointError(
             "The adapter is not the one that was merged; nothing was exported.",

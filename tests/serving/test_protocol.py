@@ -67,6 +67,10 @@ def test_parts_of_text_are_joined_and_images_refused() -> None:
     assert refusal.value.found == "image_url"
 
 
+def test_half_a_surrogate_pair_becomes_what_can_be_written() -> None:
+    assert read(messages=[{"role": "user", "content": "a\ud800"}]).messages[0]["content"] == "a\ufffd"
+
+
 @pytest.mark.parametrize("messages", [None, [], "hello", [{"role": "tool", "content": "x"}], [7]])
 def test_a_request_without_a_conversation_is_refused(messages: object) -> None:
     with pytest.raises(BackendError, match=r"no messages|no known role"):

@@ -134,6 +134,12 @@ def test_ask_and_chat_through_a_server(champion: str, evaluated, tmp_path: Path)
     assert json.loads((tmp_path / "talk.json").read_text())["messages"][1]["content"] == text
 
 
+def test_nobody_asked_is_refused() -> None:
+    asked = CliRunner().invoke(cli, ["ask", "hello", "--arms", " , "])
+    assert asked.exit_code == 2
+    assert "name an arm" in asked.output
+
+
 def test_every_command_of_the_page_has_the_options_it_is_given() -> None:
     lines = [
         line.split("#")[0].strip() for line in DOCS.read_text().splitlines() if line.startswith("    skippy ")

@@ -24,6 +24,8 @@ from skippy.stages import compare, evaluate, merge, serve, subspace, train
 from skippy.stores.samples import read_samples
 from skippy.tracking.tags import Tag
 from skippy.tracking.tracker import Tracker
+from skippy.upkeep.doctor import examine
+from skippy.upkeep.exporting import export_model
 from tests.serving.conftest import InProcess
 from tests.stages.test_serve import free_port
 
@@ -103,6 +105,22 @@ def test_the_prompt_is_a_reference_that_answers_in_character(arms) -> None:
     plain = mlflow.pyfunc.load_model(arms.uris["v5"])
     question = ["How do I make soup?"]
     assert loaded.predict(question) != plain.predict(question)
+
+
+def test_what_an_arm_that_is_no_lora_changes_is_exported_with_it(arms, tmp_path) -> None:
+    made = export_model(arms.tracker, arms.uris["v5"], tmp_path / "v5")
+    assert made.adapter == "adapter"
+    assert (tmp_path / "v5" / "adapter" / "mask.json").exists()
+    assert (
+        "a prompt has no weights" in export_model(arms.tracker, arms.uris["prompt"], tmp_path / "p").adapter
+    )
+
+
+def test_the_doctor_finds_a_prompt_as_it_was_written(arms) -> None:
+    found = [
+        finding.where for finding in examine(arms.tracker, rehash=True) if finding.kind == "altered weights"
+    ]
+    assert not found
 
 
 def test_the_same_questions_are_asked_with_and_without_the_prompt(arms) -> None:

@@ -115,6 +115,14 @@ def test_a_stray_evaluation_does_not_hijack_the_comparison(scene: Scene) -> None
     assert all(run in page for run in (fewer, other, seed))
 
 
+def test_an_evaluation_that_only_took_over_another_is_none_of_its_own(scene: Scene) -> None:
+    """It holds no figures: an earlier version took it for the newest, and then missed its problems."""
+    whole = {arm: [scene.evaluate(arm, seed)] for arm, seed in (("base", ""), ("v3", "1"), ("v4", "1"))}
+    scene.evaluate("base", "", **{"skippy.reuses": whole["base"][0]})
+    _, report = scene.compare()
+    assert runs_of(report) == whole
+
+
 def test_of_several_comparable_sets_the_newest_is_taken(scene: Scene) -> None:
     """The twin: a whole newer set is not a stray."""
     for sampling_seed in ("1", "2"):

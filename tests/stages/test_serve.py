@@ -22,6 +22,7 @@ from skippy.config import ServeConfig
 from skippy.errors import BackendError, CheckpointError, ConfigError, MissingRunError
 from skippy.lab.paths import LAB_CHECKPOINT
 from skippy.resolve.files import ALIASES, check_files
+from skippy.resolve.workspaces import idle_workspaces
 from skippy.serving import engines, watch
 from skippy.serving.router import claim_port
 from skippy.serving.served import Finder, name_for
@@ -214,6 +215,9 @@ def test_a_promotion_is_followed_and_everything_is_written_down(tracker, started
 
     def promote() -> None:
         assert served_at(config.port) == {"champion": "models:/skippy/1"}
+        assert not list(idle_workspaces(tracker.store)), (
+            "the log of a server that runs is nothing to clear away"
+        )
         point_champion_at(tracker, second)
         wait_until(lambda: served_at(config.port) == {"champion": "models:/skippy/2"})
         wait_until(lambda: not started[0].is_running)
@@ -221,6 +225,7 @@ def test_a_promotion_is_followed_and_everything_is_written_down(tracker, started
     result = serving(config, tracker, promote)
     record = tracker.runs.read(result.run_id)
     assert record.status == "FINISHED", "Ctrl-C is how a server ends"
+    assert not list(tracker.store.unfinished.glob("serve*/")), "and then it leaves nothing"
     assert record.variant == "v3"
     ledger = json.loads(tracker.artifacts.path(result.run_id, LEDGER_FILE).read_text())["served"]
     assert [(one["source"], one["variant"]) for one in ledger] == [

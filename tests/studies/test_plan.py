@@ -60,6 +60,7 @@ def test_a_plan_is_read_whole(tmp_path) -> None:
         ("3e-3, beta: 0, steps", "1e-3, beta: 0.04, steps", 5, "training[1]", "given twice"),
         ("1e-3, beta: 0.04", "1e-3, bata: 0.04", 4, "training[0].bata", "Unknown field in a plan file"),
         ("seeds: 101-103", "seeds: 103-101", 7, "seeds", "runs backwards"),
+        ("seeds: 101-103", "seeds: 1-3000000000", 7, "seeds", "too long"),
         ("seeds: 101-103", "seeds: [7, 7]", 7, "seeds[1]", "given twice"),
         ("seeds: 101-103", "sedes: 101-103", 7, "sedes", "Unknown field"),
         ("statistic: rho_ratio", "statistic: rho", 11, "predictions[0].statistic", "no such statistic"),
@@ -86,6 +87,10 @@ def test_a_wrong_line_is_named(tmp_path, line, changed, number, field, message) 
 def test_a_missing_file_and_no_yaml(tmp_path) -> None:
     with pytest.raises(PlanError, match="A plan file cannot be read"):
         read_plan(tmp_path / "nothing.yaml")
+    with pytest.raises(PlanError, match="A plan file cannot be read"):
+        read_plan("/dev/zero")
+    with pytest.raises(PlanError, match="needs a plan"):
+        read_plan("")
     with pytest.raises(PlanError, match=r"start from a copy of studies/lab\.yaml"):
         read_plan(written(tmp_path, ""))
     with pytest.raises(PlanError, match="A plan file is not YAML"):

@@ -57,12 +57,7 @@ def select_evaluations(
     wanted = asked or [arm for arm in named if arm != BASE_ARM]
     tags: dict[str, str] = {Tag.CHARACTER_DIGEST: character.digest, Tag.SUBJECT: "model"}
     stored = tracker.runs.find_all("eval", base_digest=base.digest, extra_tags=tags)
-    # An evaluation that found its work done holds nothing: the one it found is in the list as well.
-    known = [
-        record
-        for record in stored
-        if record.variant in (BASE_ARM, *VARIANTS) and Tag.REUSES not in record.tags
-    ]
+    known = [record for record in stored if record.variant in (BASE_ARM, *VARIANTS)]
     facts = [read_facts(tracker, record) for record in known[:LOOKED_AT]]
     if named:
         taken = [read_facts(tracker, record) for records in named.values() for record in records]

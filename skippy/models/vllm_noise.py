@@ -96,9 +96,7 @@ class SeededDraw:
         if probs.is_cuda and self._compile is not None:
             try:
                 return self._compile(probs.device)(probs, keys, tokens)
-            except (
-                Exception
-            ) as error:  # of a compiler, whose kinds are many; what it would have drawn is drawn below
+            except Exception as error:  # a compiler's errors are of many kinds; the draw below does the same
                 self._compile = None
                 logger.warning("the draw is not compiled: %s: %s", type(error).__name__, str(error)[:300])
         rows = max(1, PIECE // probs.shape[1])

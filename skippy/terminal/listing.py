@@ -127,11 +127,9 @@ def _run_row(record: RunRecord) -> dict[str, Any]:
 
 
 def _by_uri(tracker: Tracker) -> dict[str, RunRecord]:
-    """models:/ URI → its newest finished evaluation; one that took an earlier one over has no figures of its own."""
+    """models:/ URI → its newest finished evaluation."""
     found: dict[str, RunRecord] = {}
     for record in tracker.runs.find_all("eval"):
-        if Tag.REUSES in record.tags:
-            continue
         found.setdefault(record.tags.get(Tag.MODEL_URI, ""), record)
     return found
 

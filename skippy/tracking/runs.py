@@ -170,8 +170,13 @@ class Runs(StoreAccess):
         extra_tags: Mapping[str, str] = NOTHING,
         finished: bool = True,
     ) -> list[RunRecord]:
-        """All runs of a kind, newest first; with `finished=False` whatever their status."""
-        return self._search(_wanted(stage, base_digest, variant, character, extra_tags), finished, PAGE_SIZE)
+        """All finished runs of a kind that hold results, newest first; with `finished=False` all there are.
+
+        A run that took over an earlier one holds none: that one is in the list.
+        """
+        wanted = _wanted(stage, base_digest, variant, character, extra_tags)
+        found = self._search(wanted, finished, PAGE_SIZE)
+        return [record for record in found if not finished or Tag.REUSES not in record.tags]
 
     def metric_history(self, run_id: str, key: str) -> list[MetricPoint]:
         """Every value of one metric, by step; empty if it was never logged."""

@@ -83,13 +83,7 @@ FAULTS = (
 
 
 class Engine:
-    """A running server; made by `start`.
-
-    Attributes:
-        name: what people call it.
-        port: where it listens, on loopback alone.
-        log: file with all it said.
-    """
+    """A running server; made by `start`. It listens on loopback alone, and `log` has all it said."""
 
     def __init__(self, name: str, port: int, log: Path, process: subprocess.Popen[bytes]) -> None:
         self.name = name

@@ -35,17 +35,11 @@ CARD_FILE = "skippy.json"
 
 @dataclass(frozen=True)
 class Biases:
-    """What is added to the outputs of some modules.
+    """What is added to the outputs of some modules."""
 
-    Attributes:
-        path: its directory.
-        biases: (out,) by module name, float32.
-        card: its `skippy.json`.
-    """
-
-    path: Path
-    biases: Mapping[str, Tensor]
-    card: Mapping[str, Any] = field(default_factory=dict)
+    path: Path  # its directory
+    biases: Mapping[str, Tensor]  # (out,) by module name, float32
+    card: Mapping[str, Any] = field(default_factory=dict)  # its `skippy.json`
 
     @property
     def keys(self) -> tuple[str, ...]:

@@ -42,14 +42,10 @@ class ConstrainedTrainer(GRPOTrainer):
     Args:
         merged_generation: sample with W + ΔW in place of W where the base is float32.
         **trl: everything `GRPOTrainer` takes.
-
-    Attributes:
-        constraint: projects the gradients; attach it before training.
-        write_adapter: writes the adapter as it is now into a directory; attach it before training.
     """
 
-    constraint: ConstraintCallback
-    write_adapter: Callable[[Path], None]
+    constraint: ConstraintCallback  # projects the gradients; attach it before training
+    write_adapter: Callable[[Path], None]  # the adapter as it is now; attach it before training
 
     def __init__(self, *, merged_generation: bool, **trl: Any) -> None:
         with engine_without_eyes(colocated_cache_bytes(trl["model"])):

@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from skippy.errors import ConfigError
 from skippy.lab.paths import LAB, LAB_ADAPTER
 from skippy.models.hub import adapter_names, fetch_adapter
 from skippy.resolve.bases import Base
-from skippy.stores.adapter_fit import name_foreign_base
-from skippy.stores.adapters import Adapter
-from skippy.stores.changes import Change
+
+if TYPE_CHECKING:
+    from skippy.stores.changes import Change
 
 
 def find_adapters(text: str, weights: str) -> tuple[tuple[Path, float], ...]:
@@ -28,6 +29,9 @@ def find_adapters(text: str, weights: str) -> tuple[tuple[Path, float], ...]:
 
 def foreign_bases(changes: Iterable[Change], base: Base) -> tuple[str, ...]:
     """What adapters say of another base; one whose card proves the base by its digest says nothing."""
+    from skippy.stores.adapter_fit import name_foreign_base
+    from skippy.stores.adapters import Adapter
+
     adapters = [change for change in changes if isinstance(change, Adapter)]
     names = (base.name, base.path.name, base.digest, str(base.checkpoint.config.get("_name_or_path") or ""))
     unproven = [adapter for adapter in adapters if not adapter.card.get("base_digest")]

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from skippy.characters.loader import load_character
 from skippy.commands import next_command
@@ -16,21 +17,22 @@ from skippy.resolve.adapters import find_adapters, foreign_bases
 from skippy.resolve.bases import Base, open_base
 from skippy.resolve.code import MERGING, SEARCHING, code_digest
 from skippy.resolve.projectors import load_projectors
-from skippy.resolve.prompted import prompted_base
+from skippy.resolve.prompted import prompted_base, with_tokens
 from skippy.resolve.runs import find_run
 from skippy.resolve.work import find_equal_run, take_over, work_digest
-from skippy.stores.cards import MergeAccount, verify_checkpoint
-from skippy.stores.changes import Change, read_change
-from skippy.stores.merging import combined_digest, merge_checkpoint
+from skippy.stores.cards import MergeAccount, digest_of_files, verify_checkpoint
 from skippy.stores.projector_files import ProjectorSet
 from skippy.stores.prompted import Prompted, write_prompted
-from skippy.studies.matched_dose import DoseSearch
-from skippy.studies.matching import find_dose, matched_step, search_for
+from skippy.studies.matching import Match, find_dose, matched_step, what_to_match
 from skippy.tracking.records import RunRecord
 from skippy.tracking.registry import check_model_name
 from skippy.tracking.stage_run import StageRun
 from skippy.tracking.tags import Tag, tag_named
 from skippy.tracking.tracker import Tracker
+
+if TYPE_CHECKING:
+    from skippy.stores.changes import Change
+    from skippy.studies.matched_dose import DoseSearch
 
 logger = logging.getLogger(__name__)
 
@@ -68,28 +70,29 @@ class Source:
 
 @dataclass(frozen=True)
 class MergePlan:
-    """What is merged into what, found or refused before a run is opened."""
+    """What is merged into what, found or refused before a run is opened; no adapter is read for finished work."""
 
     base: Base  # what adapters are added to
     source: Source  # where they come from
-    adapters: Sequence[tuple[Change, float]]  # they, read and checked, each with its weight
-    notes: tuple[str, ...]  # what they say of another base than this one
-    projectors: ProjectorSet | None  # those its training protected or was measured against; None without
     tags: Mapping[str, str]  # what the version will say of itself
     work: str  # what makes two merges the same
     finished: RunRecord | None  # an earlier merge of the same, if it is to be taken
-    search: DoseSearch | None = None  # for the α, where it is to be found first
+    is_matched: bool  # whether the α is to be found first
+    adapters: Sequence[tuple[Change, float]] = ()  # read and checked, each with its weight
+    notes: tuple[str, ...] = ()  # what they say of another base than this one
+    projectors: ProjectorSet | None = None  # those its training protected or was measured against, if any
+    search: DoseSearch | None = None  # for the α
 
 
 def run(config: MergeConfig, tracker: Tracker) -> MergeResult:
     """Merge adapters in float32 and register the result."""
     plan = resolve(config, tracker)
     source = plan.source
+    at = "the α of a matched persona" if plan.is_matched else f"α = {config.alpha * source.dose:g}"
     with tracker.stage(
         "merge",
         name=f"merge {source.description}",
-        note=f"{source.description} merged into {config.base_model} at "
-        + ("the α of a matched persona." if plan.search else f"α = {config.alpha * source.dose:g}."),
+        note=f"{source.description} merged into {config.base_model} at {at}.",
         variant=source.variant,
         base_digest=plan.base.digest,
         links={"train": source.train_run, "svd": source.svd_run},
@@ -118,13 +121,10 @@ def resolve(config: MergeConfig, tracker: Tracker) -> MergePlan:
     check_model_name(config.registered_model)
     base = open_base(config.base_model, tracker)
     source = _find_source(config, tracker, base)
-    read = [(read_change(folder), weight) for folder, weight in source.adapters]
-    for adapter, _ in read:
-        _require_base(adapter, base)
-    search = None
-    if config.match_by == "alpha" and read:
-        search = search_for(
-            *(tracker, base, read[0][0], source.train_run, source.walk_runs),
+    match = None
+    if config.match_by == "alpha" and source.adapters:
+        match = what_to_match(
+            *(tracker, base, source.adapters[0][0], source.train_run, source.walk_runs),
             character=config.character,
             prompts=config.prompts,
             persona=config.persona,
@@ -133,25 +133,46 @@ def resolve(config: MergeConfig, tracker: Tracker) -> MergePlan:
     tags = {
         "variant": source.variant,
         "base_digest": base.digest,
-        "adapter_digest": combined_digest(read),
         "alpha": f"{config.alpha * source.dose:g}",
         "train_run": source.train_run,
         **(source.tags or {}),
         **_storage_tags(config),
     }
-    searched = (search.identity, code_digest(SEARCHING)) if search else ()
-    work = work_digest(tags, config.registered_model, source.walk_runs, code_digest(MERGING), *searched)
+    read = [(digest_of_files(folder), weight) for folder, weight in source.adapters]
+    searched = (match.identity, code_digest(SEARCHING)) if match else ()
+    work = work_digest(tags, read, config.registered_model, source.walk_runs, code_digest(MERGING), *searched)
 
     def check(found: RunRecord) -> None:
         verify_checkpoint(tracker.models.resolve(found.tags[Tag.MODEL_URI]).path)
 
-    return MergePlan(
-        *(base, source, read, foreign_bases((adapter for adapter, _ in read), base)),
+    finished = find_equal_run(tracker, "merge", work, check) if config.reuse else None
+    plan = MergePlan(base, source, tags, work, finished, match is not None)
+    return plan if finished else _complete(plan, match, tracker)
+
+
+def _complete(plan: MergePlan, match: Match | None, tracker: Tracker) -> MergePlan:
+    """The plan with what is needed to carry it out: adapters, projectors, the search.
+
+    Raises:
+        SkippyError: one cannot be used, or does not belong to the base.
+    """
+    from skippy.stores.changes import read_change
+    from skippy.stores.merging import combined_digest
+
+    base, source = plan.base, plan.source
+    read = [(read_change(folder), weight) for folder, weight in source.adapters]
+    for adapter, _ in read:
+        _require_base(adapter, base)
+    if source.prompted:
+        source = replace(source, prompted=with_tokens(source.prompted, base))
+    return replace(
+        plan,
+        source=source,
+        adapters=read,
+        notes=foreign_bases((adapter for adapter, _ in read), base),
         projectors=load_projectors(tracker, source.svd_run, base) if source.svd_run else None,
-        tags=tags,
-        work=work,
-        finished=find_equal_run(tracker, "merge", work, check) if config.reuse else None,
-        search=search,
+        tags={"adapter_digest": combined_digest(read), **plan.tags},
+        search=match.search(read[0][0]) if match else None,
     )
 
 
@@ -197,6 +218,8 @@ def _write(config: MergeConfig, alpha: float, plan: MergePlan, destination: Path
     base = plan.base
     if plan.source.prompted:
         return write_prompted(base.checkpoint, plan.source.prompted, destination, base.lineage)
+    from skippy.stores.merging import merge_checkpoint
+
     return merge_checkpoint(
         base.checkpoint,
         plan.adapters,

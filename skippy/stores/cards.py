@@ -141,6 +141,13 @@ def hash_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def digest_of_files(directory: Path) -> str:
+    """One digest for the names and bytes of all files of a directory, whatever they hold."""
+    files = sorted(file for file in directory.rglob("*") if file.is_file())
+    lines = (f"{file.relative_to(directory).as_posix()} {hash_file(file)}\n" for file in files)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
 def _files_in(folder: Path) -> set[str]:
     files = {file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()}
     return files - {CARD_FILE}

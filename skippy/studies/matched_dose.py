@@ -16,10 +16,10 @@ from skippy.characters.schema import Character
 from skippy.core.inference.dose_search import DoseMatch, MeanPersona, match_dose, mean_persona
 from skippy.core.inference.matching import within_reach
 from skippy.core.sampling import Sampling
-from skippy.errors import AdapterError, CharacterError
-from skippy.evaluation.asking import Plan, choose_sampling, fill
+from skippy.errors import AdapterError
+from skippy.evaluation.asking import Plan, fill
 from skippy.evaluation.generator import Generator
-from skippy.evaluation.suites import Question, everyday_questions, requests_for
+from skippy.evaluation.suites import Question, requests_for
 from skippy.models.loading import load_model, load_tokenizer
 from skippy.models.transformers_backend import TransformersBackend
 from skippy.resolve.bases import Base
@@ -54,13 +54,6 @@ class DoseSearch:
     sampling: Sampling  # how answers are drawn
     device: str  # where the model lives
 
-    @property
-    def identity(self) -> list[object]:
-        """What decides the α that is found, besides the base and the code."""
-        asked = [self.character.digest, *(question.hash for question in self.questions)]
-        adapters = [self.adapter.digest(), *sorted(other.digest() for other in self.others.values())]
-        return [asked, adapters, self.level, self.largest, repr(self.sampling)]
-
 
 @dataclass(frozen=True)
 class MatchedDose:
@@ -90,33 +83,13 @@ class MatchedDose:
         return f"{at}, the nearest to {target}, which is not matched: {self.found.reason} ({how})"
 
 
-def plan_search(
-    base: Base,
-    character: Character,
-    adapter: Change,
-    label: str,
-    *,
-    others: Mapping[str, Change],
-    level: float,
-    largest: float,
-    device: str,
-) -> DoseSearch:
-    """Check that a search can be made, before anything is loaded.
+def require_scalable(adapters: Mapping[str, Change]) -> None:
+    """Check that each adapter, by label, has an α, before anything is loaded.
 
     Raises:
-        CharacterError: the character has no validation prompts.
-        AdapterError: an adapter is more than a scaled update.
-        ConfigError: the sampling does not fit into the base's context.
+        AdapterError: one is more than a scaled update.
     """
-    if not character.validation_prompts:
-        raise CharacterError(
-            "The character has no prompts to search a matched dose on.",
-            where=f"character {character.name}, field prompts",
-            expected="validation: prompts that are neither in train nor in banal",
-            found="no validation prompts",
-            next_step="add them to the character file or to the file of prompts=…, or pass match_by=steps",
-        )
-    for name, one in {label: adapter, **others}.items():
+    for name, one in adapters.items():
         if isinstance(one, Adapter) and (one.magnitudes or one.saved):
             raise AdapterError(
                 "The adapter is more than a scaled update, so it has no α to search.",
@@ -125,9 +98,6 @@ def plan_search(
                 found=", ".join(["DoRA magnitudes"] * bool(one.magnitudes) + sorted(one.saved)[:3]),
                 next_step="pass match_by=steps",
             )
-    questions = everyday_questions(character.validation_prompts)
-    sampling = choose_sampling("auto", base, questions)
-    return DoseSearch(base, character, adapter, label, others, level, largest, questions, sampling, device)
 
 
 def search_dose(search: DoseSearch, folder: Path) -> MatchedDose:

@@ -1,34 +1,82 @@
-"""Arms at equal persona: which step or which α of a training to merge, by its persona alone."""
+"""Arms at equal persona: which step or which α of a training to merge, by its persona alone. No torch: a merge that
+was done already is found so by what decides its α.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from statistics import fmean
+from typing import TYPE_CHECKING
 
 from skippy.characters.loader import bundled_characters, load_character
 from skippy.characters.own_prompts import own_prompts
 from skippy.characters.schema import SMALLEST_EFFECT, Character
 from skippy.core.inference.matching import match_steps, within_reach
+from skippy.core.sampling import Sampling
 from skippy.core.variants import place_words
-from skippy.errors import ConfigError
+from skippy.errors import CharacterError, ConfigError
+from skippy.evaluation.asking import choose_sampling
 from skippy.evaluation.metrics import BASE_STEP, FRONTIER, persona_by_step, samples_by_step
-from skippy.evaluation.suites import BANAL
+from skippy.evaluation.suites import BANAL, Question, everyday_questions
 from skippy.resolve.bases import Base
 from skippy.resolve.devices import pick_device
 from skippy.resolve.workspaces import claim_workspace, discard_workspace
-from skippy.stores.changes import Change, read_change
+from skippy.stores.cards import digest_of_files
 from skippy.stores.samples import read_samples
-from skippy.studies.matched_dose import DoseSearch, MatchedDose, plan_search, search_dose
 from skippy.tracking.records import RunRecord
 from skippy.tracking.stage_run import StageRun
 from skippy.tracking.tags import Tag
 from skippy.tracking.tracker import Tracker
 
+if TYPE_CHECKING:
+    from skippy.stores.changes import Change
+    from skippy.studies.matched_dose import DoseSearch, MatchedDose
+
 logger = logging.getLogger(__name__)
 
 MATCH_SAMPLES = "samples/match.jsonl"
+
+
+@dataclass(frozen=True)
+class Match:
+    """What an α is searched for, found or refused before any adapter is read."""
+
+    base: Base  # what the adapters are added to
+    character: Character  # whose rules score the answers
+    label: str  # what people call the adapter whose α is wanted
+    folder: Path  # where that adapter is
+    others: Mapping[str, Path]  # those whose persona it is to have, by label; empty where `level` says which
+    level: float  # persona wanted; 0: the lowest that all of them have at `largest`
+    largest: float  # no α beyond it is tried
+    questions: Sequence[Question]  # validation prompts
+    sampling: Sampling  # how answers are drawn
+
+    @property
+    def identity(self) -> list[object]:
+        """What decides the α that is found, besides the base and the code."""
+        asked = [self.character.digest, *(question.hash for question in self.questions)]
+        adapters = [digest_of_files(self.folder), *sorted(map(digest_of_files, self.others.values()))]
+        return [asked, adapters, self.level, self.largest, repr(self.sampling)]
+
+    def search(self, adapter: Change) -> DoseSearch:
+        """The search with every adapter read.
+
+        Raises:
+            AdapterError: one is more than a scaled update.
+        """
+        from skippy.stores.changes import read_change
+        from skippy.studies.matched_dose import DoseSearch, require_scalable
+
+        others = {label: read_change(folder) for label, folder in self.others.items()}
+        require_scalable({self.label: adapter, **others})
+        return DoseSearch(
+            *(self.base, self.character, adapter, self.label, others, self.level, self.largest),
+            *(self.questions, self.sampling, str(pick_device("auto"))),
+        )
 
 
 def matched_step(walks: Sequence[RunRecord], train: RunRecord, tracker: Tracker) -> int:
@@ -69,10 +117,10 @@ def _base_persona(walk: RunRecord, tracker: Tracker) -> float:
     return fmean(scores) if scores else 0.0
 
 
-def search_for(
+def what_to_match(
     tracker: Tracker,
     base: Base,
-    adapter: Change,
+    folder: Path,
     train_run: str,
     walk_runs: Sequence[str],
     *,
@@ -80,10 +128,11 @@ def search_for(
     prompts: str,
     persona: float,
     largest: float,
-) -> DoseSearch:
+) -> Match:
     """The search for the α at which a training has the persona asked for, or that of the other arms.
 
     Args:
+        folder: the adapter of that training.
         walk_runs: checkpoint evaluations of this training and the others.
         character: as named, and the default where nobody named one.
         prompts: file of own prompts, or empty.
@@ -91,7 +140,9 @@ def search_for(
         largest: no α beyond it is tried.
 
     Raises:
-        ConfigError: neither others nor a level, or the character of the training cannot be found.
+        ConfigError: neither others nor a level, the character of the training cannot be found, or the sampling does
+            not fit into the base's context.
+        CharacterError: the character has no validation prompts.
     """
     train = tracker.runs.read(train_run)
     walks = [tracker.runs.read(run_id) for run_id in walk_runs]
@@ -109,19 +160,25 @@ def search_for(
     for walk in walks:
         other = tracker.runs.read(walk.link("train"))
         if other.run_id != train_run:
-            others[_label(other)] = read_change(tracker.artifacts.path(other.run_id, "adapter"))
+            others[_label(other)] = tracker.artifacts.path(other.run_id, "adapter")
     asked, _ = own_prompts(_character_of(train, character), prompts)
-    return plan_search(
-        *(base, asked, adapter, _label(train)),
-        others=others,
-        level=persona,
-        largest=largest,
-        device=str(pick_device("auto")),
-    )
+    if not asked.validation_prompts:
+        raise CharacterError(
+            "The character has no prompts to search a matched dose on.",
+            where=f"character {asked.name}, field prompts",
+            expected="validation: prompts that are neither in train nor in banal",
+            found="no validation prompts",
+            next_step="add them to the character file or to the file of prompts=…, or pass match_by=steps",
+        )
+    questions = everyday_questions(asked.validation_prompts)
+    sampling = choose_sampling("auto", base, questions)
+    return Match(base, asked, _label(train), folder, others, persona, largest, questions, sampling)
 
 
 def find_dose(search: DoseSearch, work: str, tracker: Tracker, stage: StageRun) -> MatchedDose:
     """Search, and keep every α tried with its persona, its interval and the answers."""
+    from skippy.studies.matched_dose import search_dose
+
     with claim_workspace(tracker, "match", work) as folder:
         found = search_dose(search, folder)
         stage.when_finished(partial(discard_workspace, folder))

@@ -170,7 +170,7 @@ def test_a_level_out_of_reach_is_said_with_the_best(scene: Scene, caplog) -> Non
 
 def test_the_same_search_is_not_made_twice(scene: Scene, monkeypatch) -> None:
     first, _ = scene.merge(0, persona=0.3, reuse=True)
-    monkeypatch.setattr("skippy.studies.matching.search_dose", None)
+    monkeypatch.setattr("skippy.studies.matched_dose.search_dose", None)
     again, _ = scene.merge(0, persona=0.3, reuse=True)
     assert again.run_id == first.run_id
     with pytest.raises(TypeError):  # another level is another search

@@ -90,10 +90,6 @@ def describe_engines(kinds: Iterable[str]) -> str:
 def require_carried(kinds: Iterable[str], engine: str, where: str) -> None:
     """Refuse an engine that would serve a steered model as its base, without a word.
 
-    Args:
-        kinds: projections whose biases are not zero.
-        engine: `transformers`, `vllm` or `sglang`.
-
     Raises:
         BackendError: it does not read one of them.
     """

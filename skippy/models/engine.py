@@ -104,11 +104,8 @@ class Engine:
         """Start a server and return at once.
 
         Args:
-            command: port → the command line that serves there.
-            name: what people call it.
             log: where all it says goes; kept, appended to.
             port: where it is to listen; 0 takes one that is free.
-            environment: of the server; None is this process's.
 
         Raises:
             BackendError: the port is taken.

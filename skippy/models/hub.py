@@ -88,10 +88,6 @@ def fetch_adapter(name: str) -> Path:
 def require_reachable(hub_id: str, file: str = "config.json") -> None:
     """Ask the hub for what is not in the cache: a wrong id or a dead network shows at once.
 
-    Args:
-        hub_id: of a checkpoint, or of an adapter.
-        file: that says whether it is in the cache.
-
     Raises:
         CheckpointError: it is not to be had from the hub.
     """

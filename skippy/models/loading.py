@@ -34,9 +34,7 @@ def load_model(
     """Load a checkpoint directory in evaluation mode.
 
     Args:
-        path: directory with `config.json` and safetensors.
         dtype: of the weights; None takes float32 on a CPU, the stored type elsewhere.
-        device: where the weights go.
 
     Raises:
         CheckpointError: transformers refuses it, or weights are missing from it.

@@ -108,7 +108,6 @@ def verify_checkpoint(
     """Hash every file again and compare with `skippy.json`.
 
     Args:
-        directory: the merged checkpoint.
         progress: called with the bytes of each file that was hashed.
 
     Returns:

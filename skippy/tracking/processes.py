@@ -125,11 +125,6 @@ class Processes(StoreAccess):
         between us and the stage; and its nesting follows thread-local state, so that two stages started
         from threads would lose their parent.
 
-        Args:
-            entry_point: name in MLproject.
-            parameters: declared parameters by name; the others take their defaults.
-            parent_run_id: run to nest it under.
-
         Raises:
             TrackingError: MLproject is missing, has no such entry point, or a parameter lacks a value.
         """

@@ -132,7 +132,6 @@ class StageRun:
         """Set tags without secrets, values cut at `MAX_TAG_LENGTH` characters.
 
         Args:
-            tags: by name.
             at_once: past everything that waits for the store, or not at all.
         """
         clean = [(key, cut(redact(str(value)))) for key, value in tags.items()]
@@ -226,13 +225,7 @@ class StageRun:
             self.set_tags({TABLES_TAG: json.dumps(listed)})
 
     def log_dataset(self, name: str, digest: str, source: str, context: str) -> Dataset:
-        """Link a dataset to the run.
-
-        Args:
-            name: what the UI shows, e.g. `aime-2025`.
-            digest: of its content; mlflow keeps the first 36 characters.
-            source: id, path or generator it came from.
-        """
+        """Link a dataset to the run."""
         dataset = Dataset(name, digest[:MAX_DIGEST_LENGTH])
         entity = MlflowDataset(dataset.name, dataset.digest, "skippy", json.dumps({"uri": redact(source)}))
         inputs = [DatasetInput(entity, [InputTag("mlflow.data.context", context)])]

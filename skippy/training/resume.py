@@ -63,10 +63,6 @@ def claim_output(request: TrainRequest) -> Path | None:
 def goes_on(folder: Path, wish: str) -> bool:
     """Whether a training goes on from what its output directory holds.
 
-    Args:
-        folder: where checkpoints are kept; it may be missing.
-        wish: parameter `resume`: false, true, auto or discard.
-
     Raises:
         ConfigError: checkpoints are there and nobody said what becomes of them, or there is nothing to go on from.
     """

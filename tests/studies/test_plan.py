@@ -131,6 +131,14 @@ def test_the_study_of_all_arms_is_what_was_asked() -> None:
     assert plan.doses_of("v6") == (NO_TRAINING,)
 
 
+def test_the_study_at_equal_persona_asks_one_thing_first_on_seeds_that_nobody_saw() -> None:
+    plan = read_plan(ROOT / "studies" / "equal.yaml")
+    assert plan.arms == ("v3", "v4", "v4-random")
+    assert not set(plan.seeds) & {*range(1, 9), *range(42, 48), *range(101, 119)}
+    alone = [p for p in plan.predictions if p.statistic == "difference_alone"]
+    assert [(p.name, p.arguments) for p in alone] == [("E1", {"first": "v4", "second": "v3", "persona": 0.7})]
+
+
 @pytest.mark.parametrize(
     ("extra", "message"),
     [

@@ -53,11 +53,13 @@ FAMILIES: dict[str, Family] = {}
 """By name, in the order in which they are asked."""
 
 
-def family(name: str, *how: Any) -> Callable[[Numbers], Numbers]:
-    """Put the function below into `FAMILIES`; `how` is the sentence, the levels and the wordings."""
+def family(
+    name: str, sentence: str, levels: Mapping[int, Any], wordings: tuple[str, str]
+) -> Callable[[Numbers], Numbers]:
+    """Put the function below into `FAMILIES`."""
 
     def register(numbers: Numbers) -> Numbers:
-        FAMILIES[name] = Family(name, *how, numbers)
+        FAMILIES[name] = Family(name, sentence, levels, wordings, numbers)
         return numbers
 
     return register

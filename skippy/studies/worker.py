@@ -175,8 +175,8 @@ def _cell_run(
     inputs: StudyInputs, bench: Bench, label: str, key: str, attempt: int, arm: str
 ) -> Iterator[StageRun]:
     """The child run of one attempt, tagged so that the board finds it, with a heartbeat."""
-    cell = {Tag.UNIT: key, Tag.ATTEMPT: str(attempt), Tag.STUDY_GROUP: inputs.group}
-    links: dict[str, str] = {"svd": inputs.svd_run, **cell, Tag.HEARTBEAT: str(int(time.time()))}
+    cell: dict[str, str] = {Tag.UNIT: key, Tag.ATTEMPT: str(attempt), Tag.STUDY_GROUP: inputs.group}
+    links = {"svd": inputs.svd_run, **cell, Tag.HEARTBEAT: str(int(time.time()))}
     with (
         bench.tracker.stage(
             CELL_STAGE,

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from torch import nn
 
 from skippy.core.inference.cells import Cell, TrainingDose
-from skippy.evaluation.asking import BANAL_MAX_TOKENS
+from skippy.evaluation.asking import limited
 from skippy.evaluation.metrics import banal_scores
 from skippy.evaluation.suites import AIME, BANAL, Question, grade, requests_for, under_prompt
 from skippy.models.divergence import Divergence
@@ -51,9 +50,8 @@ def ask(
     )
     samples = []
     for suite in (AIME, BANAL):
-        limit = min(sampling.max_tokens, BANAL_MAX_TOKENS) if suite == BANAL else sampling.max_tokens
         requests = [request for question, request in wanted.values() if question.suite == suite]
-        for completion in backend.generate(requests, replace(sampling, max_tokens=limit)):
+        for completion in backend.generate(requests, limited(sampling, suite)):
             question, request = wanted[completion.id]
             rules = inputs.character.rules
             samples.append(grade(question, completion, sampling, digest, request.seed, rules))

@@ -148,9 +148,7 @@ class StageRun:
         *,
         name: str | None = None,
         note: str | None = None,
-        variant: str | None = None,
         base_digest: str | None = None,
-        character: str | None = None,
         links: Mapping[str, str] | None = None,
     ) -> None:
         """Fill in what was not known when the run began; what is left out stays."""
@@ -159,7 +157,7 @@ class StageRun:
                 self._client.update_run(self.run_id, name=redact(name))
         if note is not None:
             self.note = note
-        given = {NOTE_TAG: note, Tag.VARIANT: variant, Tag.BASE_DIGEST: base_digest, Tag.CHARACTER: character}
+        given = {NOTE_TAG: note, Tag.BASE_DIGEST: base_digest}
         tags = {key: value for key, value in given.items() if value is not None}
         tags.update({link_tag(stage): run_id for stage, run_id in (links or {}).items()})
         if tags:

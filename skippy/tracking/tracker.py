@@ -64,7 +64,6 @@ class Tracker(StoreAccess):
         First it delivers what dead processes kept in their outbox, and marks their runs.
 
         Args:
-            variant: tag; `StageRun.describe` sets it later too.
             links: stage → run id this one builds on; tags `skippy.<stage>_run`.
             parent: run id this one is nested under.
         """

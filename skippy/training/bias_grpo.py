@@ -24,7 +24,8 @@ from skippy.models.prompts import template_arguments
 from skippy.presets.settings import GrpoSettings, unusable
 from skippy.presets.steering import SteerSettings
 from skippy.resolve.bases import Base
-from skippy.training.guards import choose_device, require_unchanged_base
+from skippy.resolve.devices import pick_device
+from skippy.training.guards import require_unchanged_base
 from skippy.training.making import Anew, Made, work_name
 from skippy.training.plan import RunSink, TrainRequest
 from skippy.training.prompts import gather_prompts, schedule
@@ -82,7 +83,7 @@ class BiasGrpoMaker(Anew):
 def train_bias_grpo(request: TrainRequest, base: Base, site: SteerSettings, sink: RunSink) -> Made:
     """One GRPO run on the biases of a site."""
     tokenizer = load_tokenizer(request.base_path)
-    on_gpu = choose_device(request.device)
+    on_gpu = pick_device(request.device).type == "cuda"
     dtype = torch.bfloat16 if request.settings.bf16 and on_gpu else torch.float32
     model = load_model(request.base_path, dtype=dtype, device="cpu").requires_grad_(False)
     before = hash_parameters(model)

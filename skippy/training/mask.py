@@ -33,10 +33,10 @@ from skippy.models.loading import load_model, load_tokenizer
 from skippy.models.targets import select_targets
 from skippy.presets.methods import MaskSettings
 from skippy.resolve.bases import Base
+from skippy.resolve.devices import pick_device
 from skippy.resolve.dial import apply_
 from skippy.stores.answers import CHARACTER, PLAIN, Answers
 from skippy.stores.mask_changes import MaskChange, write_mask
-from skippy.training.guards import choose_device
 from skippy.training.making import Anew, Made, work_name
 from skippy.training.mask_statistics import Statistics, input_of, read_statistics
 from skippy.training.mask_survey import Survey, project_kept, survey_masks
@@ -83,7 +83,7 @@ class MaskMaker(Anew):
         if not is_first:
             return None
         began = time.perf_counter()
-        where = "cuda" if choose_device(self.device) else "cpu"
+        where = pick_device(self.device).type
         model, tokenizer = load_model(self.base.path, device=where), load_tokenizer(self.base.path)
         targets = select_targets(self.base.targets, self.settings.targets)
         statistics = read_statistics(model, tokenizer, targets, self.answers, self.settings.seed)

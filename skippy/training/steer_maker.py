@@ -20,10 +20,10 @@ from skippy.core.style.reward_rules import RewardRules
 from skippy.models.loading import load_model, load_tokenizer
 from skippy.presets.steering import SteerSettings
 from skippy.resolve.bases import Base
+from skippy.resolve.devices import pick_device
 from skippy.stores.answers import CHARACTER, PLAIN, Answer, Answers
 from skippy.stores.biases import Biases, require_place, write_biases
 from skippy.stores.control_vectors import write_control_vector
-from skippy.training.guards import choose_device
 from skippy.training.making import Anew, Made, work_name
 from skippy.training.plan import RunSink
 from skippy.training.steer_means import mean_difference, relative_shift
@@ -69,7 +69,7 @@ class SteerMaker(Anew):
             return None
         tokenizer = load_tokenizer(self.base.path)
         choice = self._choose_pairs(tokenizer)
-        model = load_model(self.base.path, device="cuda" if choose_device(self.device) else "cpu")
+        model = load_model(self.base.path, device=pick_device(self.device).type)
         steered = None
         if self.settings.objective == "bipo":
             steered = train_bias(model, tokenizer, choice.pairs, self.settings, sink)

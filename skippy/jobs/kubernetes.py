@@ -15,8 +15,10 @@ from skippy.jobs.request import PORT, VARIABLES, StageJob, StudyJob, label
 
 SECRET = "skippy-tracking"
 MOUNT = "/etc/skippy"
-SHARED = "/mnt/skippy"
-"""Where the volume lies that all pods share, and where they then work."""
+PROJECT = "/opt/skippy"
+"""Where the project lies in the image."""
+SHARED = f"{PROJECT}/.skippy"
+"""Where unfinished work lies, which the nodes of svd hand to one another."""
 MAKE_SECRET = "kubectl create secret generic " + " ".join(
     [SECRET, *(f'--from-literal={name}="${name}"' for name in VARIABLES)]
 )
@@ -94,7 +96,9 @@ def backend_files(project: Path, image: str, repository: str, gpus: int, folder:
     for entry in ours["entry_points"].values():
         entry["command"] = entry["command"].replace("python -m ", "python -m skippy.jobs.words ")
     theirs = {"name": ours["name"], "docker_env": {"image": image}, "entry_points": ours["entry_points"]}
-    template = _job("filled-in-by-mlflow", 1, _pod(_container("filled-in-by-mlflow", "", gpus, cpus=1)))
+    template = _job(
+        "filled-in-by-mlflow", 1, _pod(_container("filled-in-by-mlflow", "", gpus, cpus=1), "", {})
+    )
     template["metadata"]["namespace"] = "default"
     config = {"kube-job-template-path": f"{folder}/job.yaml", "repository-uri": repository}
     return {
@@ -120,20 +124,17 @@ def _job(name: str, tasks: int, pod: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _pod(
-    container: Mapping[str, Any], claim: str = "", volumes: Mapping[str, Mapping[str, Any]] | None = None
+    container: Mapping[str, Any], claim: str, volumes: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Any]:
     """A pod of one container; `volumes` by where they are mounted, beside the shared one that `claim` names."""
-    volumes = dict(volumes or {})
-    pod = dict(container)
+    volumes = dict(volumes)
     if claim:
         volumes[SHARED] = {"name": "shared", "persistentVolumeClaim": {"claimName": claim}}
-        pod["workingDir"] = SHARED
-    if volumes:
-        pod["volumeMounts"] = [{"name": each["name"], "mountPath": path} for path, each in volumes.items()]
+    mounts = [{"name": each["name"], "mountPath": path} for path, each in volumes.items()]
     return {
         "restartPolicy": "OnFailure",
-        "containers": [pod],
-        **({"volumes": [dict(each) for each in volumes.values()]} if volumes else {}),
+        "containers": [{**container, **({"volumeMounts": mounts} if mounts else {})}],
+        **({"volumes": list(volumes.values())} if volumes else {}),
     }
 
 
@@ -141,6 +142,7 @@ def _container(image: str, script: str, gpus: int, *, cpus: int) -> dict[str, An
     return {
         "name": "skippy",
         "image": image,
+        "workingDir": PROJECT,
         # Kubernetes puts variables in for $(NAME), and reads $$ as one $.
         "command": ["sh", "-c", re.sub(r"\$(?=[$(])", "$$", script)],
         "envFrom": [{"secretRef": {"name": SECRET}}],

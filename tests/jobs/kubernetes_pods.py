@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
-INSTALLED = ("skippy", "entrypoints")
-"""What `pip install .` puts into an image."""
+PROJECT = ("skippy", "entrypoints", "MLproject", "conda.yaml")
+"""What of it a run needs in an image."""
 PROGRAMS = ("unshare", "nsenter", "ip", "mount", "hostname")
 SETUP = """\
 set -e
@@ -29,7 +29,7 @@ mount -t tmpfs tmpfs {folder}/etc
 cp -a /etc/. {folder}/etc
 cp {folder}/hosts {folder}/etc/hosts
 mount --bind {folder}/etc /etc
-mount -t tmpfs tmpfs /mnt
+mount -t tmpfs tmpfs /opt
 {mounts}
 cd {work}
 exec "$@"
@@ -113,10 +113,10 @@ def start(job: Mapping[str, Any], index: int, attempt: int, place: Place) -> sub
     (folder / "work").mkdir()
     (folder / "hosts").write_text("\n".join(hosts(job, index, place)) + "\n")
     variables = environment(container, place, index) | {
-        "PYTHONPATH": str(folder / "site"),
+        "PYTHONPATH": "/opt/skippy",
         "HOME": str(folder / "work"),
     }
-    mounts = [mount(ROOT / part, folder / "site" / part) for part in INSTALLED]
+    mounts = [mount(ROOT / part, Path("/opt/skippy") / part) for part in PROJECT]
     volumes = {volume["name"]: volume for volume in spec.get("volumes", ())}
     for mounted in container.get("volumeMounts", ()):
         source = volume_folder(volumes[mounted["name"]], folder, place)
@@ -135,7 +135,8 @@ def start(job: Mapping[str, Any], index: int, attempt: int, place: Place) -> sub
 
 def mount(source: Path, target: Path) -> str:
     """The shell's line that lets a container see `source` at `target`."""
-    return f"mkdir -p {target} && mount --bind {source} {target}"
+    make = f"mkdir -p {target}" if source.is_dir() else f"touch {target}"
+    return f"{make} && mount --bind {source} {target}"
 
 
 def hosts(job: Mapping[str, Any], index: int, place: Place) -> Iterator[str]:

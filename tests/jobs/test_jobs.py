@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ import yaml
 from click.testing import CliRunner
 from mlflow.projects import _parse_kubernetes_config
 from mlflow.projects._project_spec import load_project
+from mlflow.projects.kubernetes import _get_run_command
 
 from entrypoints.__main__ import cli
 from tests.jobs.kubernetes_cluster import Refused, check
@@ -174,7 +176,10 @@ def test_kubernetes_spreads_a_stage_over_pods_that_find_one_another() -> None:
     assert words[words.index("--master-addr") + 1] == f"{name}-0.{name}"
     assert words[-4:] == ["-m", "entrypoints.svd", "--k", "8"]
     assert (job["spec"]["completions"], job["spec"]["parallelism"]) == (3, 3)
-    assert [each["mountPath"] for each in pod["containers"][0]["volumeMounts"]] == ["/dev/shm", "/mnt/skippy"]
+    assert [each["mountPath"] for each in pod["containers"][0]["volumeMounts"]] == [
+        "/dev/shm",
+        "/opt/skippy/.skippy",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -249,6 +254,21 @@ def test_mlflows_kubernetes_backend_reads_what_is_rendered() -> None:
     line = "mlflow run jobs/kubernetes -e train --backend kubernetes --backend-config jobs/kubernetes/config.json"
     assert said == f"{line} --build-image"
     assert render("kubernetes", "--backend") == line, "the image is taken as it is"
+
+
+def test_a_container_gets_its_words_as_they_were_meant(tmp_path) -> None:
+    """MLflow quotes each for a shell that never reads them: an empty one would arrive as two quotes."""
+    render("kubernetes", "--backend")
+    given = {"variant": "v4", "rewards": "", "prompts": """my "file" it's.txt"""}
+    command = load_project("jobs/kubernetes").get_entry_point("train").compute_command(given, None)
+    words = _get_run_command([command])
+    assert words[words.index("--rewards") + 1] == "''", "the twin"
+    (tmp_path / "show.py").write_text("import json, sys\njson.dump(sys.argv[1:], sys.stdout)")
+    words[:4] = [sys.executable, "-m", "skippy.jobs.words", "show"]
+    path = f"{tmp_path}:{PLAN.parents[1]}"
+    said = subprocess.run(words, env={"PYTHONPATH": path}, capture_output=True, check=True).stdout
+    assert json.loads(said) == shlex.split(command)[4:]
+    assert {"", """my "file" it's.txt"""} <= set(json.loads(said))
 
 
 def test_mlflows_slurm_backend_gets_no_nodes_which_would_break_empty_parameters() -> None:

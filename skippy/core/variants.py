@@ -240,9 +240,6 @@ VARIANTS: dict[str, Variant] = {
 def find_variant(name: str, where: str = "variant") -> Variant:
     """The row of a variant.
 
-    Args:
-        where: the parameter that names it.
-
     Raises:
         ConfigError: there is no such variant.
     """

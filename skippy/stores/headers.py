@@ -168,10 +168,6 @@ def require_whole(directory: Path) -> None:
 def require_finite(raw: np.ndarray, info: TensorInfo) -> None:
     """Refuse NaN and infinity: with or without the sign they are the largest integers among the bits; no copy is made.
 
-    Args:
-        raw: bytes of whole values, (n,) uint8.
-        info: the tensor that they are of.
-
     Raises:
         CheckpointError: there is one.
     """

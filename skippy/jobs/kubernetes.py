@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from skippy.jobs.request import PORT, VARIABLES, StageJob, StudyJob, label
+from skippy.words import counted
 
 SECRET = "skippy-tracking"
 MOUNT = "/etc/skippy"
@@ -34,7 +35,7 @@ def study_manifest(job: StudyJob, file: str, image: str) -> str:
         "metadata": {"name": name},
         "data": {key: job.plan.read_text(encoding="utf-8")},
     }
-    title = f"{job.workers} workers of the study {job.name}."
+    title = f"{counted(job.workers, 'worker')} of the study {job.name}."
     return _documents(title, file, plan_map, _job(name, job.workers, pod))
 
 

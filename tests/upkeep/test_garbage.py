@@ -10,7 +10,8 @@ from click.testing import CliRunner
 from entrypoints.__main__ import cli
 from skippy.errors import RegistryError
 from skippy.tracking.orphans import bytes_under, find_orphans
-from skippy.upkeep.garbage import find_garbage, remove
+from skippy.upkeep.findings import carry_out
+from skippy.upkeep.garbage import find_garbage
 from skippy.upkeep.usage import measure, totals
 
 
@@ -116,7 +117,7 @@ def test_a_version_that_becomes_champion_meanwhile_is_not_deleted(tracker, versi
     version()
     items = find_garbage(tracker, days=0)
     promote(tracker, 1)
-    gone, ((_, error),) = remove(items)
+    gone, ((_, error),) = carry_out(items)
     assert gone == []
     assert isinstance(error, RegistryError)
     assert "An alias protects this version" in str(error)
@@ -136,7 +137,7 @@ def test_unfinished_work_goes_when_it_is_old(tracker, days, can_go) -> None:
     folder.mkdir(parents=True)
     items = find_garbage(tracker, days=days)
     assert [item.can_go for item in items] == [can_go]
-    remove(items)
+    carry_out(items)
     assert folder.exists() != can_go
 
 

@@ -30,22 +30,23 @@ def split_list(
         ConfigError: an entry is blank, or there twice.
     """
     entries = [entry.strip() for entry in text.split(",")] if text.strip() else []
-    kept = list(filter(None, entries))
     found: list[Any] = []
-    fault = "" if len(kept) == len(entries) else "is blank"
-    for entry in kept:
+    kept: list[str] = []
+    fault = "" if all(entries) else "is blank"
+    for entry in filter(None, entries):
         value = read(entry)
         if key is not None and key(value) in [key(other) for other in found]:
             fault = fault or "is there twice"
         else:
             found.append(value)
+            kept.append(entry)
     if fault:
         raise ConfigError(
             f"An entry of the list {fault}.",
             where=where,
             expected="entries with commas between, each once",
             found=repr(text),
-            next_step=f"correct {where}, or leave it out",
+            next_step=f"pass {where}={','.join(kept)}" if kept else f"leave {where} out, or name one",
         )
     return tuple(found)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from skippy.errors import ConfigError
-from skippy.words import counted, split_list
+from skippy.words import counted, shortened, split_list
 
 
 @pytest.mark.parametrize(
@@ -16,10 +16,15 @@ def test_a_list_is_read_in_its_order(text: str, entries: tuple[str, ...]) -> Non
 
 
 @pytest.mark.parametrize(
-    ("text", "fault"),
-    [(",", "is blank"), ("a,", "is blank"), ("a,,b", "is blank"), ("a, a", "is there twice")],
+    ("text", "fault", "step"),
+    [
+        (",", "is blank", "leave arms out, or name one"),
+        ("a,", "is blank", "pass arms=a"),
+        ("a,,b", "is blank", "pass arms=a,b"),
+        ("b, a, b", "is there twice", "pass arms=b,a"),
+    ],
 )
-def test_blanks_and_repetitions_are_refused_by_name(text: str, fault: str) -> None:
+def test_blanks_and_repetitions_are_refused_by_name(text: str, fault: str, step: str) -> None:
     with pytest.raises(ConfigError) as refusal:
         split_list(text, "arms")
     assert str(refusal.value).splitlines() == [
@@ -27,7 +32,7 @@ def test_blanks_and_repetitions_are_refused_by_name(text: str, fault: str) -> No
         "  where: arms",
         "  expected: entries with commas between, each once",
         f"  found: {text!r}",
-        "  next: correct arms, or leave it out",
+        f"  next: {step}",
     ]
 
 
@@ -43,3 +48,10 @@ def test_one_and_many() -> None:
     said = [counted(number, "entry", "entries") for number in (0, 1, 2, 1200)]
     assert said == ["0 entries", "1 entry", "2 entries", "1,200 entries"]
     assert counted(3, "older one") == "3 older ones"
+
+
+def test_ids_are_as_short_as_tells_them_apart() -> None:
+    one, other = "0123456789abcdef" * 2, "0123456789" + "f" * 22
+    assert shortened(f"{one} (eval base)") == "01234567 (eval base)"
+    assert shortened(f"{one}: {other}, {one}") == "0123456789a: 0123456789f, 0123456789a"
+    assert shortened("seed 1234567890, a deadbeef") == "seed 1234567890, a deadbeef", "neither is an id"

@@ -85,24 +85,27 @@ def what_it_takes(comparison: Comparison, verdicts: Verdicts) -> list[str]:
     ]
 
 
+def _design(n: int, k: int) -> str:
+    return f"{counted(n, 'problem')} × {counted(k, 'sample')}"
+
+
 def _takes(verdict: VariantVerdict, needed: NeededDesign) -> str:
     n, k, power = verdict.n, verdict.k, percent(needed.power, 0)
     if (verdict.across_seed_error or 0.0) > (verdict.within_seed_error or 0.0):
         return "training seeds differ more than problems do, so more seeds narrow the interval most"
-    asked = f"{counted(n, 'problem')} × {counted(k, 'sample')}"
     if needed.problems <= n:
         return (
-            f"{asked} already let a variant that lost nothing pass with {power} power; "
+            f"{_design(n, k)} already let a variant that lost nothing pass with {power} power; "
             "it may have lost less than this design can tell from nothing"
         )
-    more = f"{counted(n, 'problem')} × {counted(needed.samples, 'sample')}" if needed.samples else ""
+    more = _design(n, needed.samples) if needed.samples else ""
     alone = (
         f"; with {counted(n, 'problem')}, no number of samples up to {MOST_SAMPLES} is enough"
         if not more
         else ""
     )
     return (
-        f"δ = {verdict.margin:g} points at {power} power takes {counted(needed.problems, 'problem')} × {counted(k, 'sample')}"
+        f"δ = {verdict.margin:g} points at {power} power takes {_design(needed.problems, k)}"
         f"{', or ' + more if more else ''}, for a variant that lost nothing{alone}"
     )
 
@@ -186,7 +189,7 @@ def frontier_caption(comparison: Comparison) -> str:
     if not points:
         return f"{choice} No checkpoints along the way were evaluated.".strip()
     designs = {(point.n, point.k) for point in points if point.n}
-    asked = " or ".join(f"{counted(n, 'problem')} × {counted(k, 'sample')}" for n, k in sorted(designs))
+    asked = " or ".join(_design(n, k) for n, k in sorted(designs))
     bars = (
         "Horizontal bars: one standard error of the persona score. Vertical bars: one standard error of the paired "
         "difference to the base"
@@ -237,13 +240,14 @@ def _limits_of_suite(comparison: Comparison, verdicts: Verdicts) -> list[str]:
         effect = plain(plan.minimum_detectable_effect)
         reach = "within reach" if plan.is_margin_reachable else "out of reach of this design"
         lines.append(
-            f"Planned for {counted(plan.n, 'problem')} × {counted(plan.k, 'sample')}: achievable δ {plain(plan.achievable_margin)} "
+            f"Planned for {_design(plan.n, plan.k)}: achievable δ {plain(plan.achievable_margin)} "
             f"points, minimum detectable effect {effect} points, each at power "
             f"0.8. δ = {comparison.margin_points:g} is {reach}."
         )
     elif comparison.problems:
         lines.append(
-            f"{counted(len(comparison.problems), 'problem')}, fewer than {FEWEST_PROBLEMS}: too few to say what a score is worth."
+            f"{counted(len(comparison.problems), 'problem')}, fewer than {FEWEST_PROBLEMS}: too few to say what a "
+            "score is worth."
         )
     if comparison.duplicates_dropped:
         lines.append(f"{comparison.duplicates_dropped} duplicate problems were dropped by hash.")

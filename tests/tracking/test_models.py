@@ -350,7 +350,10 @@ def test_rollback_changes_places_and_can_be_undone(two_versions):
     promote(two_versions, 1, None)
     with pytest.raises(RegistryError, match="no champion to go back to") as error:
         two_versions.promotions.rollback("skippy", reason="regret")
-    assert "previous not set" in str(error.value)
+    assert error.value.found == "champion version 1, previous not set"
+    assert error.value.next_step.endswith(
+        'promote a version by hand: skippy promote --version N --override "WHY"'
+    )
     promote(two_versions, 2, 1)
     assert two_versions.promotions.rollback("skippy", reason="regret").version == 1
     assert two_versions.registry.alias("skippy", "previous").version == 2

@@ -32,7 +32,7 @@ test: setup ## every test, the whole pipeline among them
 	OMP_NUM_THREADS=1 python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder tests
 
 faults: setup ## kill every stage at every call and at random moments, some 200 times, and look what is left
-	OMP_NUM_THREADS=1 SKIPPY_FAULTS=all python -m pytest tests/faults
+	OMP_NUM_THREADS=1 SKIPPY_FAULTS=all python -m pytest -n $(WORKERS) --dist worksteal tests/faults
 
 guide: setup ## walk docs/guide.md and, with it, the demo and the rows of its table that need nothing else (a quarter of an hour)
 	SKIPPY_GUIDE=all python -m pytest tests/docs

@@ -18,17 +18,12 @@ MIN_COLUMNS = 64
 
 
 class SlotCache(Cache):
-    """A cache of transformers whose rows are slots and whose columns are a window that moves right.
-
-    Attributes:
-        start: first column that any living row uses; earlier ones are not attended to.
-        end: the column that the next step writes.
-    """
+    """A cache of transformers whose rows are slots and whose columns are a window that moves right."""
 
     def __init__(self) -> None:
         super().__init__(layers=[])
-        self.start = 0
-        self.end = 0
+        self.start = 0  # first column that a living row uses; earlier ones are not attended to
+        self.end = 0  # the column that the next step writes
 
     @property
     def slots(self) -> int:

@@ -92,7 +92,7 @@ class Numbers:
 class Study:
     """One study's JSON, and the macros that quote it.
 
-    Attributes:
+    Args:
         letter: A, B, …: how macros, labels and figures call it.
         data: content of `study.json`.
         numbers: that it adds to.

@@ -26,21 +26,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class FoundProjectors:
-    """What `stores.projectors.Projectors` is, without tensors until `bases` is asked for.
+    """What `stores.projectors.Projectors` is, without tensors until `bases` is asked for."""
 
-    Attributes:
-        folder: holds the two files.
-        manifest: the one of them.
-        digest: of the tensors.
-        shapes: (out, in) by target of the base they are used on.
-        basis: what they are directions of.
-    """
-
-    folder: Path
-    manifest: Mapping[str, Any]
-    digest: str
-    shapes: Mapping[str, tuple[int, ...]]
-    basis: str
+    folder: Path  # holds the two files
+    manifest: Mapping[str, Any]  # the one of them
+    digest: str  # of the tensors
+    shapes: Mapping[str, tuple[int, ...]]  # (out, in) by target of the base they are used on
+    basis: str  # what they are directions of
 
     @cached_property
     def bases(self) -> Mapping[str, Basis]:

@@ -31,17 +31,11 @@ UNFINISHED = "\ufffd"
 
 @dataclass(frozen=True)
 class Piece:
-    """A piece of an answer.
+    """A piece of an answer."""
 
-    Attributes:
-        text: what is new; empty where a token ends nothing readable.
-        tokens: generated so far.
-        finish_reason: `stop` or `length` with the last piece, empty before; `error` where the model failed.
-    """
-
-    text: str
-    tokens: int
-    finish_reason: str = ""
+    text: str  # what is new; empty where a token ends nothing readable
+    tokens: int  # generated so far
+    finish_reason: str = ""  # `stop` or `length` with the last piece; `error` where the model failed
 
 
 @dataclass
@@ -81,12 +75,7 @@ class Ticket:
 
 
 class Talker:
-    """A model in this process, on a thread of its own.
-
-    Args:
-        model: a causal language model of transformers, in evaluation mode.
-        tokenizer: with a chat template.
-    """
+    """A model in this process, on a thread of its own."""
 
     def __init__(self, model: nn.Module, tokenizer: Any) -> None:
         self._model, self._tokenizer = model, tokenizer

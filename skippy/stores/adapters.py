@@ -47,23 +47,16 @@ ENDINGS = {
 
 @dataclass(frozen=True)
 class Adapter:
-    """What an adapter changes.
+    """What an adapter changes."""
 
-    Attributes:
-        path: its directory.
-        config: PEFT's config.
-        factors: LoRA by target name; rank and scale may differ from target to target.
-        magnitudes: of DoRA, (out,) by target name; a target in it is W' = m ⊙ (W + ΔW) / ‖W + ΔW‖ by rows.
-        saved: tensors that replace the base's, by key of the base (`modules_to_save`); not in memory.
-        card: its `skippy.json`, if any.
-    """
-
-    path: Path
-    config: Mapping[str, Any]
-    factors: Mapping[str, LoraFactors]
+    path: Path  # its directory
+    config: Mapping[str, Any]  # PEFT's config
+    factors: Mapping[str, LoraFactors]  # LoRA by target name; rank and scale may differ from target to target
+    # Of DoRA, (out,) by target name; a target in it is W' = m ⊙ (W + ΔW) / ‖W + ΔW‖ by rows.
     magnitudes: Mapping[str, Tensor] = field(default_factory=dict)
+    # Tensors that replace the base's, by key of the base (`modules_to_save`); not in memory.
     saved: Mapping[str, TensorInfo] = field(default_factory=dict)
-    card: Mapping[str, Any] = field(default_factory=dict)
+    card: Mapping[str, Any] = field(default_factory=dict)  # its `skippy.json`, if any
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -143,10 +136,7 @@ def write_adapter(
     """Write factors as an adapter that stock PEFT loads; atomic.
 
     Args:
-        destination: a path that does not exist, or an empty directory.
         factors: by target name, all of one rank and scale.
-        base_model: what PEFT's config names as the base.
-        card: content of `skippy.json`, left out when None.
 
     Raises:
         AdapterError: no factors, or of several ranks or scales.

@@ -19,10 +19,9 @@ from typing import Any
 from safetensors.torch import save
 from torch import Tensor
 
-from skippy.core.biases import ATTENTION, BiasSwitch, find_switch, require_carried
+from skippy.core.biases import ATTENTION, BLOCK, ENDING, BiasSwitch, find_switch, kind_of, require_carried
 from skippy.errors import AdapterError, CheckpointError
 from skippy.stores.atomic import new_directory, write_bytes, write_json
-from skippy.stores.bias_switch import BLOCK, ENDING, kind_of
 from skippy.stores.checkpoints import Checkpoint
 from skippy.stores.documents import parse_object
 from skippy.stores.headers import NewTensor, TensorInfo, read_header
@@ -35,17 +34,11 @@ CARD_FILE = "skippy.json"
 
 @dataclass(frozen=True)
 class Biases:
-    """What is added to the outputs of some modules.
+    """What is added to the outputs of some modules."""
 
-    Attributes:
-        path: its directory.
-        biases: (out,) by module name, float32.
-        card: its `skippy.json`.
-    """
-
-    path: Path
-    biases: Mapping[str, Tensor]
-    card: Mapping[str, Any] = field(default_factory=dict)
+    path: Path  # its directory
+    biases: Mapping[str, Tensor]  # (out,) by module name, float32
+    card: Mapping[str, Any] = field(default_factory=dict)  # its `skippy.json`
 
     @property
     def keys(self) -> tuple[str, ...]:

@@ -23,39 +23,22 @@ READ_ONLY = 0o444
 
 @dataclass(frozen=True)
 class MergeAccount:
-    """What a merge did.
+    """What a merge did."""
 
-    Attributes:
-        path: the new checkpoint.
-        alpha: factor on ΔW.
-        targets: number of weights that LoRA changed.
-        dtype: of the weights written: same as the base's, or float32.
-        rounding: how sums were rounded to it: nearest or stochastic.
-        delta_error: ‖(W'−W) − ΔW‖ / ‖ΔW‖ over all targets; 0 where ΔW is 0.
-        delta_cosine: cosine between W'−W and ΔW over all targets; 1 where both are 0.
-        leakage: of what was stored, W'−W; None without bases.
-        base_digest: of the base that was read.
-        adapter_digest: of the adapter that was added, or of all of them with their weights.
-        digest: of the merged tensors.
-        notes: what a person should know about the inputs, a sentence each.
-        delta_norm: ‖W'−W‖ over all tensors that change.
-        changed: their keys.
-    """
-
-    path: Path
-    alpha: float
-    targets: int
-    dtype: str
-    rounding: str
-    delta_error: float
-    delta_cosine: float
-    leakage: Leakage | None
-    base_digest: str
-    adapter_digest: str
-    digest: str
-    notes: tuple[str, ...] = ()
-    delta_norm: float = 0.0
-    changed: tuple[str, ...] = ()
+    path: Path  # the new checkpoint
+    alpha: float  # factor on ΔW
+    targets: int  # number of weights that LoRA changed
+    dtype: str  # of the weights written: same as the base's, or float32
+    rounding: str  # how sums were rounded to it: nearest or stochastic
+    delta_error: float  # ‖(W'−W) − ΔW‖ / ‖ΔW‖ over all targets; 0 where ΔW is 0
+    delta_cosine: float  # cosine between W'−W and ΔW over all targets; 1 where both are 0
+    leakage: Leakage | None  # of what was stored, W'−W; None without bases
+    base_digest: str  # of the base that was read
+    adapter_digest: str  # of the adapter that was added, or of all of them with their weights
+    digest: str  # of the merged tensors
+    notes: tuple[str, ...] = ()  # what a person should know about the inputs, a sentence each
+    delta_norm: float = 0.0  # ‖W'−W‖ over all tensors that change
+    changed: tuple[str, ...] = ()  # their keys
 
     def metrics(self) -> dict[str, float]:
         """The figures under their names in the tracker."""
@@ -125,7 +108,6 @@ def verify_checkpoint(
     """Hash every file again and compare with `skippy.json`.
 
     Args:
-        directory: the merged checkpoint.
         progress: called with the bytes of each file that was hashed.
 
     Returns:

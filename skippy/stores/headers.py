@@ -171,10 +171,6 @@ def require_whole(directory: Path) -> None:
 def require_finite(raw: np.ndarray, info: TensorInfo) -> None:
     """Refuse NaN and infinity, seen in the bits of the exponent: no copy in a wider type is made.
 
-    Args:
-        raw: bytes of whole values, (n,) uint8.
-        info: the tensor that they are of.
-
     Raises:
         CheckpointError: there is one.
     """

@@ -36,25 +36,17 @@ PREPASS_ROWS = 1024
 
 @dataclass(frozen=True)
 class MaskChange:
-    """A stored mask.
+    """A stored mask."""
 
-    Attributes:
-        path: its directory.
-        rule: a key of `core.spectral.masks.RULES`.
-        rho: share of each row that goes.
-        targets: name → input whose statistics it reads, and sha256 of its mask's bits, row by row.
-        statistics: `<input>.plus` and `<input>.minus`, (in,) float32.
-        triples: `<target>.U` (out, k) and `<target>.V` (in, k), where these are kept; empty otherwise.
-        card: its `skippy.json`.
-    """
-
-    path: Path
-    rule: str
-    rho: float
+    path: Path  # its directory
+    rule: str  # a key of `core.spectral.masks.RULES`
+    rho: float  # share of each row that goes
+    # Name → input whose statistics it reads, and sha256 of its mask's bits, row by row.
     targets: Mapping[str, Mapping[str, str]]
-    statistics: Mapping[str, Tensor]
+    statistics: Mapping[str, Tensor]  # `<input>.plus` and `<input>.minus`, (in,) float32
+    # `<target>.U` (out, k) and `<target>.V` (in, k), where these are kept; empty otherwise.
     triples: Mapping[str, Tensor] = field(default_factory=dict)
-    card: Mapping[str, Any] = field(default_factory=dict)
+    card: Mapping[str, Any] = field(default_factory=dict)  # its `skippy.json`
 
     @property
     def is_zero(self) -> bool:

@@ -17,13 +17,12 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from skippy.core.basis import Basis
-from skippy.core.biases import describe_engines
+from skippy.core.biases import ENDING, describe_engines
 from skippy.errors import AdapterError, CheckpointError, ProjectorError
 from skippy.stores.accounting import DeltaLedger
 from skippy.stores.adapter_fit import fit_to_base
 from skippy.stores.adapters import Adapter
 from skippy.stores.atomic import new_directory
-from skippy.stores.bias_switch import ENDING
 from skippy.stores.biases import Biases, with_biases
 from skippy.stores.cards import MergeAccount, write_card
 from skippy.stores.changes import Change, plan_changes, read_change

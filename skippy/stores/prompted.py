@@ -22,23 +22,14 @@ PROMPT_FILE = "prompt.json"
 
 @dataclass(frozen=True)
 class Prompted:
-    """A base and what is put before every request to it.
+    """A base and what is put before every request to it."""
 
-    Attributes:
-        base_model: what people call the base: `lab`, a directory, an id, or a models:/ URI.
-        base_digest: of its tensors.
-        character: name of the character.
-        character_digest: of its content.
-        system_prompt: the character's.
-        tokens: that the prompt adds to every request.
-    """
-
-    base_model: str
-    base_digest: str
-    character: str
-    character_digest: str
-    system_prompt: str
-    tokens: int
+    base_model: str  # what people call the base: `lab`, a directory, an id, or a models:/ URI
+    base_digest: str  # of its tensors
+    character: str  # name of the character
+    character_digest: str  # of its content
+    system_prompt: str  # the character's
+    tokens: int  # that the prompt adds to every request
 
     @property
     def digest(self) -> str:
@@ -49,14 +40,7 @@ class Prompted:
 def write_prompted(
     base: Checkpoint, prompted: Prompted, destination: Path, lineage: str = ""
 ) -> MergeAccount:
-    """Write the reference, whole or not at all.
-
-    Args:
-        base: the checkpoint it refers to.
-        prompted: base and prompt.
-        destination: must not exist, or be an empty directory.
-        lineage: what the base descends from.
-    """
+    """Write the reference, whole or not at all."""
     account = MergeAccount(
         path=destination,
         alpha=0.0,

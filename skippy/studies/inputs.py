@@ -45,29 +45,17 @@ PURPOSE = "study"
 
 @dataclass(frozen=True, eq=False)
 class StudyInputs:
-    """Everything a cell needs besides its arm, dose and seed.
+    """Everything a cell needs besides its arm, dose and seed."""
 
-    Attributes:
-        plan: as read.
-        base: the base model.
-        character: whose rules score everyday answers.
-        svd_run: run whose projectors are protected, and against which leakage is measured.
-        projectors: of that run.
-        protected: basis → directions that arms keep out of in place of the top ones.
-        problems: asked of every cell.
-        questions: problems and plain everyday prompts.
-        sampling: how answers are drawn.
-    """
-
-    plan: StudyPlan
+    plan: StudyPlan  # as read
     base: Base
-    character: Character
-    svd_run: str
-    projectors: ProjectorSet
-    protected: Mapping[str, ProjectorSet]
-    problems: ProblemSet
-    questions: Sequence[Question]
-    sampling: Sampling
+    character: Character  # whose rules score everyday answers
+    svd_run: str  # run whose projectors are protected, and against which leakage is measured
+    projectors: ProjectorSet  # of that run
+    protected: Mapping[str, ProjectorSet]  # basis → directions that arms keep out of in place of the top ones
+    problems: ProblemSet  # asked of every cell
+    questions: Sequence[Question]  # problems and plain everyday prompts
+    sampling: Sampling  # how answers are drawn
 
     @property
     def group(self) -> str:
@@ -88,23 +76,14 @@ class StudyInputs:
 
 @dataclass(frozen=True)
 class Unit:
-    """One update and its playback, done as one piece of work.
+    """One update and its playback, done as one piece of work."""
 
-    Attributes:
-        arm: variant.
-        training: training dose.
-        seed: of the training, or of the base's answers that it is made from.
-        settings: all hyperparameters, as plain data.
-        training_key: sixteen hexadecimal digits of what makes the update.
-        key: the same, and of what it is asked.
-    """
-
-    arm: str
+    arm: str  # variant
     training: TrainingDose
-    seed: int
-    settings: Mapping[str, Any]
-    training_key: str
-    key: str
+    seed: int  # of the training, or of the base's answers that it is made from
+    settings: Mapping[str, Any]  # all hyperparameters, as plain data
+    training_key: str  # sixteen hexadecimal digits of what makes the update
+    key: str  # the same, and of what it is asked
 
     @property
     def label(self) -> str:

@@ -41,31 +41,18 @@ LEVEL_TOLERANCE = 0.02
 
 @dataclass(frozen=True)
 class DoseSearch:
-    """A search, planned.
+    """A search, planned."""
 
-    Attributes:
-        base: what the adapters are added to.
-        character: whose rules score the answers.
-        adapter: whose α is wanted.
-        label: what people call it.
-        others: adapters whose persona it is to have, by label; empty where `level` says which.
-        level: persona wanted; 0: the lowest that this adapter and the others have at `largest`.
-        largest: no α beyond it is tried.
-        questions: validation prompts.
-        sampling: how answers are drawn.
-        device: where the model lives.
-    """
-
-    base: Base
-    character: Character
-    adapter: Change
-    label: str
-    others: Mapping[str, Change]
-    level: float
-    largest: float
-    questions: Sequence[Question]
-    sampling: Sampling
-    device: str
+    base: Base  # what the adapters are added to
+    character: Character  # whose rules score the answers
+    adapter: Change  # whose α is wanted
+    label: str  # what people call it
+    others: Mapping[str, Change]  # those whose persona it is to have, by label; empty: `level` says which
+    level: float  # persona wanted; 0: the lowest that this adapter and the others have at `largest`
+    largest: float  # no α beyond it is tried
+    questions: Sequence[Question]  # validation prompts
+    sampling: Sampling  # how answers are drawn
+    device: str  # where the model lives
 
     @property
     def identity(self) -> list[object]:
@@ -77,23 +64,14 @@ class DoseSearch:
 
 @dataclass(frozen=True)
 class MatchedDose:
-    """What a search found.
+    """What a search found."""
 
-    Attributes:
-        target: persona wanted.
-        whose: where the target comes from, in words.
-        tolerance: accepted distance.
-        found: every α tried, the nearest, and whether it is near enough.
-        looks: persona with its interval at every α tried.
-        samples: every answer, of this adapter and of the others.
-    """
-
-    target: float
-    whose: str
-    tolerance: float
-    found: DoseMatch
-    looks: Mapping[float, MeanPersona]
-    samples: tuple[Sample, ...]
+    target: float  # persona wanted
+    whose: str  # where the target comes from, in words
+    tolerance: float  # accepted distance
+    found: DoseMatch  # every α tried, the nearest, and whether it is near enough
+    looks: Mapping[float, MeanPersona]  # persona with its interval at every α tried
+    samples: tuple[Sample, ...]  # every answer, of this adapter and of the others
 
     @property
     def alpha(self) -> float:

@@ -29,27 +29,17 @@ logger = logging.getLogger(__name__)
 
 
 class Tracker(StoreAccess):
-    """One opened store.
-
-    Attributes:
-        runs: earlier runs, found by id or by kind.
-        artifacts: their files, as local paths.
-        models: logged models, drafted and resolved.
-        registry: registered versions and aliases.
-        promotions: moving the champion.
-        processes: stages as child processes.
-        claims: which worker does which piece of work.
-    """
+    """One opened store."""
 
     def __init__(self, store: Store) -> None:
         super().__init__(store)
-        self.artifacts = Artifacts(store)
-        self.runs = Runs(store, self.artifacts)
-        self.registry = Registry(store)
-        self.models = Models(store, self.registry)
+        self.artifacts = Artifacts(store)  # files of runs, as local paths
+        self.runs = Runs(store, self.artifacts)  # earlier ones, by id or by kind
+        self.registry = Registry(store)  # versions and aliases
+        self.models = Models(store, self.registry)  # logged models, drafted and resolved
         self.promotions = Promotions(store, self.registry, self.models)
-        self.processes = Processes(store)
-        self.claims = Claims(store)
+        self.processes = Processes(store)  # stages as child processes
+        self.claims = Claims(store)  # which worker does which piece of work
 
     @contextmanager
     def stage(
@@ -74,14 +64,7 @@ class Tracker(StoreAccess):
         First it delivers what dead processes kept in their outbox, and marks their runs.
 
         Args:
-            stage: svd, train, merge, eval, compare, promote or main.
-            name: shown in the UI.
-            note: a sentence, what this run is.
-            config: the typed, resolved configuration; kept as `config.json`.
-            variant: tag; `StageRun.describe` sets it later too.
             links: stage → run id this one builds on; tags `skippy.<stage>_run`.
-            params: resolved parameters, logged under `resolved/`.
-            hyperparameters: those in force, logged as `hp.NAME`.
             parent: run id this one is nested under.
         """
         tags = stage_tags(stage, note, variant, base_digest, character, links, parent)

@@ -16,15 +16,10 @@ from skippy.training.resume import identify, name_work
 
 @dataclass(frozen=True, eq=False)
 class GrpoMaker:
-    """Makes an update by GRPO; under a launcher every process trains.
+    """Makes an update by GRPO; under a launcher every process trains."""
 
-    Attributes:
-        request: what is trained, but for the reference.
-        reference: what character deltas are measured against; None leaves them out.
-    """
-
-    request: TrainRequest
-    reference: FoundReference | None = None
+    request: TrainRequest  # what is trained, but for the reference
+    reference: FoundReference | None = None  # character deltas are measured against it; None: they are not
 
     @property
     def settings(self) -> GrpoSettings:

@@ -38,47 +38,27 @@ OUR_REWARDS = ("personality", "coherence", "identity")
 
 @dataclass(frozen=True, eq=False)
 class Order:
-    """What is to be made, of what, and how; the stage fills it in from its parameters and what it found.
+    """What is to be made, of what, and how; the stage fills it in from its parameters and what it found."""
 
-    Attributes:
-        variant: what is made.
-        base: what is changed.
-        character: what it is changed towards.
-        seed: of everything random.
-        device: cpu, cuda or auto.
-        preset: name or path; auto: the one of the base's profile.
-        turned: GRPO's settings that the person set.
-        settings: of other methods, `METHOD.NAME=VALUE`, comma-separated.
-        k: protected directions, as the person put it.
-        rewards: the person's own, as `load_own_rewards` takes them.
-        is_hardened: whether the character's rewards resist hacking.
-        judge_url: endpoint of a judge that adds a reward; empty: none.
-        judge_model: its name there.
-        draw_problems: problems for a share of mathematics, put as the evaluation will put them.
-        protected: of the directions that the variant protects, where those are not the top ones; None otherwise.
-        projectors: U, S, V of every target; None where no svd run is there and the variant needs none.
-        reference: what the base does under personas; None where no subspace run is there and the method needs none.
-        answers: the base's answers under the character's prompt and plain; None where the method reads none.
-    """
-
-    variant: Variant
-    base: Base
-    character: Character
-    seed: int
-    device: str = "auto"
-    preset: str = "auto"
-    turned: Mapping[str, Any] = field(default_factory=dict)
-    settings: str = ""
-    k: str = "16"
-    rewards: str = ""
-    is_hardened: bool = True
-    judge_url: str = ""
-    judge_model: str = ""
-    draw_problems: Callable[[], Sequence[Problem]] = tuple
-    protected: ProjectorSet | None = None
-    projectors: ProjectorSet | None = None
-    reference: FoundReference | None = None
-    answers: Answers | None = None
+    variant: Variant  # what is made
+    base: Base  # what is changed
+    character: Character  # what it is changed towards
+    seed: int  # of everything random
+    device: str = "auto"  # cpu, cuda or auto
+    preset: str = "auto"  # name or path; auto: the one of the base's profile
+    turned: Mapping[str, Any] = field(default_factory=dict)  # GRPO's settings that the person set
+    settings: str = ""  # of other methods, `METHOD.NAME=VALUE`, comma-separated
+    k: str = "16"  # protected directions, as the person put it
+    rewards: str = ""  # the person's own, as `load_own_rewards` takes them
+    is_hardened: bool = True  # whether the character's rewards resist hacking
+    judge_url: str = ""  # endpoint of a judge that adds a reward; empty: none
+    judge_model: str = ""  # its name there
+    draw_problems: Callable[[], Sequence[Problem]] = tuple  # for a share of mathematics, put as `eval` does
+    # The rest is None where the method does without it.
+    protected: ProjectorSet | None = None  # of what the variant protects, where that is not the top
+    projectors: ProjectorSet | None = None  # U, S, V of every target
+    reference: FoundReference | None = None  # what the base does under personas
+    answers: Answers | None = None  # the base's, under the character's prompt and plain
 
     @property
     def preset_name(self) -> str:

@@ -25,19 +25,13 @@ SPECIFIC_EXCESS = 0.1
 
 @dataclass
 class Survey:
-    """What one look at every target found; shares are of all weights looked at.
+    """What one look at every target found; shares are of all weights looked at."""
 
-    Attributes:
-        rows: a line a target.
-        hashes: sha256 of each mask's bits.
-        counts: weights, cut, and flips against the placebo, between plain phrasings, between half splits.
-        energies: ‖W‖², ‖ΔW‖², and of ΔW inside the top-k directions on either side.
-        chances: k/out and k/in, and how many targets have directions.
-    """
-
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    hashes: dict[str, str] = field(default_factory=dict)
+    rows: list[dict[str, Any]] = field(default_factory=list)  # a line a target
+    hashes: dict[str, str] = field(default_factory=dict)  # sha256 of each mask's bits
+    # Weights, cut, and flips against the placebo, between plain phrasings, between half splits.
     counts: dict[str, int] = field(default_factory=dict)
+    # ‖W‖², ‖ΔW‖², of ΔW inside the top-k directions on either side; chance: k/out and k/in.
     energies: dict[str, float] = field(default_factory=dict)
 
     def add(self, name: str, counts: Mapping[str, int], energies: Mapping[str, float], sha256: str) -> None:

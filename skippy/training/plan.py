@@ -27,47 +27,26 @@ RewardFunction = Callable[..., list[float | None]]
 
 @dataclass(frozen=True, eq=False)
 class TrainRequest:
-    """Everything one training run needs; the stage fills it in.
+    """Everything one training run needs; the stage fills it in."""
 
-    Attributes:
-        base_path: directory of the base checkpoint.
-        base_digest: digest of that checkpoint.
-        base_name: what adapters call their base; never a path of this machine.
-        variant: name of the variant.
-        k: protected directions a target.
-        projectors: of the base's top directions; for v3 they only measure leakage; None: leakage is not measured.
-        protected: of the directions that the variant protects, where those are not the top ones.
-        prompts: everyday prompts, plain text.
-        reward_functions: scored on everyday prompts, summed with `reward_weights`.
-        reward_names: a metric name for each.
-        reward_weights: a weight for each; empty: 1 each.
-        rewards_digest: of all that decides the rewards besides their names: character, hardening, judge.
-        settings: hyperparameters.
-        output_dir: checkpoints, adapters and samples are written here.
-        resume: go on from the last finished checkpoint in `output_dir`.
-        reference: the character reference of the base; None leaves character metrics out.
-        math_problems: for `settings.math_mix`; those whose worked solution is too long are left out.
-        device: "cpu", "cuda" or "auto".
-    """
-
-    base_path: Path
-    base_digest: str
+    base_path: Path  # directory of the base checkpoint
+    base_digest: str  # of its tensors
     variant: str
-    prompts: Sequence[str]
-    reward_functions: Sequence[RewardFunction]
-    reward_names: Sequence[str]
+    prompts: Sequence[str]  # everyday prompts, plain text
+    reward_functions: Sequence[RewardFunction]  # scored on everyday prompts, summed with `reward_weights`
+    reward_names: Sequence[str]  # a metric name for each
     settings: GrpoSettings
-    output_dir: Path = Path()
-    base_name: str = ""
-    k: int = 16
-    projectors: ProjectorSet | None = None
-    protected: ProjectorSet | None = None
-    reward_weights: Sequence[float] = ()
-    rewards_digest: str = ""
-    resume: bool = False
-    reference: CharacterReference | None = None
-    math_problems: Sequence[Problem] = ()
-    device: str = "auto"
+    output_dir: Path = Path()  # checkpoints, adapters and samples are written here
+    base_name: str = ""  # what adapters call their base; never a path of this machine
+    k: int = 16  # protected directions a target
+    projectors: ProjectorSet | None = None  # of the base's top directions; None: leakage is not measured
+    protected: ProjectorSet | None = None  # of what the variant protects, where that is not the top
+    reward_weights: Sequence[float] = ()  # a weight for each; empty: 1 each
+    rewards_digest: str = ""  # of all that decides them besides their names: character, hardening, judge
+    resume: bool = False  # go on from the last finished checkpoint in `output_dir`
+    reference: CharacterReference | None = None  # of the base; None leaves character metrics out
+    math_problems: Sequence[Problem] = ()  # for `math_mix`; too long a worked solution is left out
+    device: str = "auto"  # "cpu", "cuda" or "auto"
 
     def __post_init__(self) -> None:
         """Refuse a request that contradicts itself, before anything is loaded."""
@@ -112,56 +91,32 @@ class CompletionStatistics:
 
 @dataclass(frozen=True)
 class Margin:
-    """Room left before the protected triples stop being the top k: σ_k − ‖W − U S Vᵀ + ΔW‖₂.
+    """Room left before the protected triples stop being the top k: σ_k − ‖W − U S Vᵀ + ΔW‖₂."""
 
-    Attributes:
-        worst: the smallest over all targets; below 0 the protected directions are no longer the largest.
-        worst_target: where that is.
-        negative: targets below 0.
-        targets: how many were examined.
-        by_target: the margin of each, relative to its σ_k.
-    """
-
-    worst: float
-    worst_target: str
-    negative: int
-    targets: int
-    by_target: Mapping[str, float]
+    worst: float  # the smallest over all targets; below 0 the protected directions are no longer the largest
+    worst_target: str  # where that is
+    negative: int  # targets below 0
+    targets: int  # how many were examined
+    by_target: Mapping[str, float]  # the margin of each, relative to its σ_k
 
 
 @dataclass(frozen=True)
 class TrainOutcome:
-    """What a finished run leaves.
+    """What a finished run leaves."""
 
-    Attributes:
-        adapter_dir: the final adapter, in PEFT's format.
-        steps: optimizer steps of the whole run, resumed parts included.
-        reward_first: mean reward over the first tenth of the steps.
-        reward_last: mean reward over the last tenth.
-        leakage: pooled leakage against the base's top-k directions; None without projectors.
-        margin: None without projectors.
-        base_hash_before: sha256 over all frozen weights before training.
-        base_hash_after: the same afterwards; they are equal, or training raised.
-        checkpoints: directories to resume from, oldest first.
-        adapters: adapter directories by step.
-        completions: lengths and truncation at the end.
-        seconds: wall time of this call's training loop.
-        parameters: entries of A and B that were trained.
-    """
-
-    adapter_dir: Path
-    steps: int
-    reward_first: float
-    reward_last: float
-    leakage: Leakage | None
-    margin: Margin | None
-    base_hash_before: str
-    base_hash_after: str
-    checkpoints: tuple[Path, ...]
-    adapters: Mapping[int, Path]
-    completions: CompletionStatistics
-    seconds: float
-    parameters: int = 0
+    adapter_dir: Path  # the final adapter, in PEFT's format
+    steps: int  # optimizer steps of the whole run, resumed parts included
+    reward_first: float  # mean reward over the first tenth of the steps
+    reward_last: float  # mean reward over the last tenth
+    leakage: Leakage | None  # pooled leakage against the base's top-k directions; None without projectors
+    margin: Margin | None  # None without projectors
+    base_hash_before: str  # sha256 over all frozen weights before training
+    base_hash_after: str  # the same afterwards; they are equal, or training raised
+    checkpoints: tuple[Path, ...]  # directories to resume from, oldest first
+    adapters: Mapping[int, Path]  # adapter directories by step
+    completions: CompletionStatistics  # lengths and truncation at the end
+    seconds: float  # wall time of this call's training loop
+    parameters: int = 0  # entries of A and B that were trained
 
 
 class RunSink(Protocol):
@@ -175,3 +130,16 @@ class RunSink(Protocol):
 
     def log_folder(self, folder: Path, artifact_dir: str = "") -> None:
         """Keep what a folder holds."""
+
+
+class SilentSink:
+    """Takes everything and keeps nothing: for the processes of a launch other than the first."""
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Drop them."""
+
+    def log_table(self, rows: Sequence[Mapping[str, Any]], artifact_path: str) -> None:
+        """Drop them."""
+
+    def log_folder(self, folder: Path, artifact_dir: str = "") -> None:
+        """Drop it."""

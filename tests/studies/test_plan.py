@@ -1,5 +1,6 @@
 """Plans of studies: read whole, or refused with the line and the field."""
 
+from dataclasses import fields
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -189,6 +190,23 @@ def test_the_study_of_all_arms_is_what_was_asked() -> None:
     assert all(1.0 in plan.alphas_of(arm) for arm in plan.arms), "arms are set side by side as made, too"
     assert plan.doses_of("v4") == plan.training
     assert plan.doses_of("v6") == (NO_TRAINING,)
+
+
+def test_the_study_at_equal_persona_asks_one_thing_first_on_seeds_that_nobody_saw() -> None:
+    plan = read_plan(ROOT / "studies" / "equal.yaml")
+    assert plan.arms == ("v3", "v4", "v4-random")
+    assert not set(plan.seeds) & {*range(1, 9), *range(42, 48), *range(101, 119)}
+    alone = [p for p in plan.predictions if p.statistic == "difference_alone"]
+    assert [(p.name, p.arguments) for p in alone] == [("E1", {"first": "v4", "second": "v3", "persona": 0.7})]
+    again = read_plan(ROOT / "studies" / "again.yaml")
+    own = {"file", "name", "seeds", "predictions"}
+    assert all(
+        getattr(again, f.name) == getattr(plan, f.name)
+        for f in fields(plan)
+        if f.compare and f.name not in own
+    )
+    assert not set(again.seeds) & set(plan.seeds)
+    assert again.predictions[0].arguments == alone[0].arguments
 
 
 @pytest.mark.parametrize(

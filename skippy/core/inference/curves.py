@@ -7,7 +7,7 @@ them, as the base has: drawing seeds again moves it no more than it moves the ba
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,7 +28,7 @@ class Curve:
     seeds: tuple[int, ...]  # training seeds
     shares: Float[np.ndarray, "alphas seeds problems"]  # p̂ by α, seed and problem
     personas: Float[np.ndarray, "alphas seeds"]  # mean persona score by α and seed
-    coherences: Float[np.ndarray, "alphas seeds"]  # NaN where it was not measured
+    predictors: Mapping[str, Float[np.ndarray, "alphas seeds"]]  # name → value; NaN where it was not measured
 
     @property
     def differences(self) -> Float[np.ndarray, "alphas seeds problems"]:
@@ -91,19 +91,20 @@ def _curve(
     base: Cell,
 ) -> Curve:
     shares = np.full((1 + len(alphas), len(seeds), len(base.correct)), np.nan)
-    personas, coherences = np.full((2, *shares.shape[:2]), np.nan)
-    shares[0], personas[0], coherences[0] = _shares(base, base), base.persona, _coherence(base)
+    personas = np.full(shares.shape[:2], np.nan)
+    names = sorted({name for cell in (base, *found.values()) for name in cell.predictors})
+    predictors = {name: np.full(personas.shape, np.nan) for name in names}
+    shares[0], personas[0] = _shares(base, base), base.persona
+    for name, value in base.predictors.items():
+        predictors[name][0] = value
     for row, alpha in enumerate(alphas, start=1):
         for column, seed in enumerate(seeds):
             cell = found.get((alpha, seed if has_seed(arm) else NO_SEED))
             if cell is not None and not cell.is_failed:
                 shares[row, column], personas[row, column] = _shares(cell, base), cell.persona
-                coherences[row, column] = _coherence(cell)
-    return Curve(arm, training, (0.0, *alphas), seeds, shares, personas, coherences)
-
-
-def _coherence(cell: Cell) -> float:
-    return float(cell.predictors.get("coherence", np.nan))
+                for name, value in cell.predictors.items():
+                    predictors[name][row, column] = value
+    return Curve(arm, training, (0.0, *alphas), seeds, shares, personas, predictors)
 
 
 def points_of(curves: Sequence[Curve]) -> list[float]:

@@ -63,10 +63,10 @@ def kept_at(curve: Curve, persona: float | int) -> Float[np.ndarray, "seeds prob
     return _at_persona(curve, curve.shares, persona)
 
 
-def coherence_at(curve: Curve, persona: float | int) -> float | None:
-    """Mean coherence of the everyday answers there, over the seeds that have it; None where none has."""
-    found = _at_persona(curve, curve.coherences, persona)
-    return float(np.nanmean(found)) if np.isfinite(found).any() else None
+def predictor_at(curve: Curve, name: str, persona: float | int) -> Float[np.ndarray, " seeds"]:
+    """A predictor of each seed there, interpolated by the same weight; NaN where there is none."""
+    values = curve.predictors.get(name, np.full_like(curve.personas, np.nan))
+    return _at_persona(curve, values, persona)
 
 
 def _at_persona(curve: Curve, values: np.ndarray, persona: float | int) -> np.ndarray:
@@ -149,13 +149,10 @@ def matched_differences(
     asked: list[Asked] = []
     for first, second in pairs:
         for level in points_of([curve for curve in curves if curve.arm in (first, second)]) or levels:
-            tables = {
-                training: kept_at(one, level) - kept_at(other, level)
-                for training, one, other in paired_curves(curves, first, second)
-            }
+            tables = matched_tables(curves, first, second, level)
             asked += [((first, second, training, level, None), table) for training, table in tables.items()]
             if len(tables) > 1:
-                asked.append(((first, second, None, level, None), _mean(list(tables.values()))))
+                asked.append(((first, second, None, level, None), mean_table(list(tables.values()))))
     return _bounded(asked, generator)
 
 
@@ -173,11 +170,21 @@ def unmatched_differences(
         asked += [((first, second, training, None, alpha), t) for (training, alpha), t in tables.items()]
         if len(tables) > 1:
             alpha = min(alpha for _, alpha in tables)
-            asked.append(((first, second, None, None, alpha), _mean(list(tables.values()))))
+            asked.append(((first, second, None, None, alpha), mean_table(list(tables.values()))))
     return _bounded(asked, generator)
 
 
-def _mean(tables: Sequence[np.ndarray]) -> np.ndarray:
+def matched_tables(
+    curves: Sequence[Curve], first: str, second: str, persona: float | int
+) -> dict[TrainingDose, Float[np.ndarray, "seeds problems"]]:
+    """p̂ of the first arm less that of the second where both have this persona, by training dose."""
+    return {
+        training: kept_at(one, persona) - kept_at(other, persona)
+        for training, one, other in paired_curves(curves, first, second)
+    }
+
+
+def mean_table(tables: Sequence[np.ndarray]) -> np.ndarray:
     """Mean over training doses of what is there; a seed that is nowhere stays NaN."""
     stack = np.stack(tables)
     is_there = np.isfinite(stack)

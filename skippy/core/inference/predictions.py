@@ -7,7 +7,7 @@ decides nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,13 +15,23 @@ import numpy as np
 
 from skippy.core.inference.cells import Cell
 from skippy.core.inference.collapse import cliff_shares, trained_cells
-from skippy.core.inference.curves import Curve, points_of
-from skippy.core.inference.frontier import Difference
+from skippy.core.inference.curves import Curve, paired_curves, points_of
+from skippy.core.inference.frontier import (
+    MIN_SEEDS,
+    Difference,
+    kept_at,
+    matched_tables,
+    mean_table,
+    predictor_at,
+)
 from skippy.core.inference.predictors import Estimate, mean_over_seeds, rank_correlation, regression_gain
+from skippy.core.inference.simultaneous import simultaneous_bounds
 
 Condition = Literal["below", "at_least", "within"]
 CONDITIONS: tuple[Condition, ...] = ("below", "at_least", "within")
 Arguments = Mapping[str, str | float | int]
+ALONE = 0.975
+"""Confidence of each end of an interval that stands alone: 95 % in all."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +62,7 @@ class Evidence:
     cells: Sequence[Cell]
     base: Cell
     curves: Sequence[Curve]
-    differences: Sequence[Difference]
+    differences: Sequence[Difference]  # at equal persona, and as trained, which have no persona
     margin: float | int
 
 
@@ -108,12 +118,15 @@ def r2_gain(evidence: Evidence, arguments: Arguments, generator: np.random.Gener
 
 
 def difference(evidence: Evidence, arguments: Arguments, generator: np.random.Generator) -> Estimate | None:
-    """First arm less second at equal persona, mean over training doses, in points."""
+    """First arm less second, mean over training doses, in points: at equal persona, or as trained without one.
+
+    The bounds hold for all comparisons of their kind together.
+    """
     for found in evidence.differences:
         is_asked = (found.first, found.second, found.persona) == (
             arguments["first"],
             arguments["second"],
-            arguments["persona"],
+            arguments.get("persona"),
         )
         alike = [d for d in evidence.differences if (d.first, d.second) == (found.first, found.second)]
         trainings = {d.training for d in alike} - {None}
@@ -122,6 +135,47 @@ def difference(evidence: Evidence, arguments: Arguments, generator: np.random.Ge
             ends = (100 * bound.mean, 100 * bound.lower, 100 * bound.upper)
             return Estimate(*ends, found.reached, found.reached)
     return None
+
+
+def difference_alone(
+    evidence: Evidence, arguments: Arguments, generator: np.random.Generator
+) -> Estimate | None:
+    """The same at equal persona with a 95 % interval of its own: for the comparison that a plan names as primary."""
+    first, second, persona = str(arguments["first"]), str(arguments["second"]), float(arguments["persona"])
+    return _alone(matched_tables(evidence.curves, first, second, persona).values(), generator)
+
+
+def kept(evidence: Evidence, arguments: Arguments, generator: np.random.Generator) -> Estimate | None:
+    """An arm less the base at a persona, mean over training doses, in points; a 95 % interval of its own."""
+    curves = [curve for curve in evidence.curves if curve.arm == arguments["arm"]]
+    persona = float(arguments["persona"])
+    return _alone([kept_at(curve, persona) - curve.shares[0] for curve in curves], generator)
+
+
+def _alone(tables: Iterable[np.ndarray], generator: np.random.Generator) -> Estimate | None:
+    found = list(tables)
+    table = mean_table(found) if found else np.empty((0, 0))
+    reached = int(np.isfinite(table).all(axis=1).sum())
+    if reached < MIN_SEEDS:
+        return None
+    (bound,) = simultaneous_bounds(table[None], generator, confidence=ALONE)
+    return Estimate(100 * bound.mean, 100 * bound.lower, 100 * bound.upper, reached, reached)
+
+
+def predictor_difference(
+    evidence: Evidence, arguments: Arguments, generator: np.random.Generator
+) -> Estimate | None:
+    """A predictor of the first arm less that of the second at equal persona, mean over seeds."""
+    name, persona = str(arguments["predictor"]), float(arguments["persona"])
+    apart = [
+        (seed, float(value))
+        for _, one, other in paired_curves(evidence.curves, str(arguments["first"]), str(arguments["second"]))
+        for seed, value in zip(
+            one.seeds, predictor_at(one, name, persona) - predictor_at(other, name, persona), strict=True
+        )
+        if np.isfinite(value)
+    ]
+    return mean_over_seeds(apart)
 
 
 def beside_point(evidence: Evidence, arguments: Arguments, generator: np.random.Generator) -> Estimate | None:
@@ -168,6 +222,10 @@ STATISTICS: dict[str, Statistic] = {
     "correlation": Statistic(("predictor",), correlation),
     "r2_gain": Statistic(("known", "added"), r2_gain),
     "difference": Statistic(("first", "second", "persona"), difference),
+    "difference_alone": Statistic(("first", "second", "persona"), difference_alone),
+    "difference_as_trained": Statistic(("first", "second"), difference),
+    "predictor_difference": Statistic(("predictor", "first", "second", "persona"), predictor_difference),
+    "kept": Statistic(("arm", "persona"), kept),
     "beside_point": Statistic(("first", "second"), beside_point),
     "largest_persona": Statistic(("arm",), largest_persona),
     "cliff_share": Statistic(("arm",), cliff_share),

@@ -13,10 +13,10 @@ from skippy.core.inference.curves import Curve, build_curves, points_of
 from skippy.core.inference.frontier import (
     Difference,
     FrontierPoint,
-    coherence_at,
     frontier,
     kept_at,
     matched_differences,
+    predictor_at,
     unmatched_differences,
 )
 from skippy.core.inference.loss_dose import LossDose, loss_dose
@@ -84,9 +84,6 @@ def analyse(
     """Analyse a study.
 
     Args:
-        cells: of all arms, failed ones included.
-        base: the same questions asked of the base.
-        margin: δ, a share of one.
         seed: of every draw; each question has a stream of its own, so that one more changes no other.
         levels: personas at which arms are compared; that of an arm that is one point comes to them.
 
@@ -107,7 +104,8 @@ def analyse(
         for row in range(1, len(curve.alphas))
     }
     names = sorted({name for cell in cells for name in cell.predictors})
-    evidence = Evidence(cells, base, curves, matched, margin)
+    unmatched = unmatched_differences(curves, pairs, _stream(seed, "unmatched"))
+    evidence = Evidence(cells, base, curves, [*matched, *unmatched], margin)
     return Analysis(
         margin=margin,
         base_score=base.score,
@@ -115,7 +113,7 @@ def analyse(
         frontier=frontier(curves, _stream(seed, "frontier")),
         kept=_kept(curves, sorted({*levels, *points_of(curves)}), _stream(seed, "kept")),
         matched=matched,
-        unmatched=unmatched_differences(curves, pairs, _stream(seed, "unmatched")),
+        unmatched=unmatched,
         lost=[found for found in lost if found is not None],
         control=positive_control(tables, margin, _stream(seed, "control")),
         correlations=_present({n: rank_correlation(cells, base, n, _stream(seed, n)) for n in names}),
@@ -156,10 +154,14 @@ def _kept(
             count,
             len(c.seeds),
             next(bounds) if count else None,
-            coherence_at(c, level),
+            _mean_of_any(predictor_at(c, "coherence", level)),
         )
         for (c, level, _), count in zip(tables, reached, strict=True)
     ]
+
+
+def _mean_of_any(values: np.ndarray) -> float | None:
+    return float(np.nanmean(values)) if np.isfinite(values).any() else None
 
 
 def _present(found: Mapping[str, Estimate | None]) -> dict[str, Estimate]:

@@ -52,16 +52,9 @@ def parse_rank(text: str) -> RankRule:
 
 @dataclass(frozen=True)
 class SubspaceTask:
-    """What is asked of every target.
+    """What is asked of every target."""
 
-    Attributes:
-        rule: how many directions it keeps.
-        tolerance: largest residual, relative to σ_1, that is certified.
-        seed: of the random starts, beside the target's name.
-        basis: `top` or `bottom`, the end of the spectrum.
-    """
-
-    rule: RankRule
-    tolerance: float = 1e-5
-    seed: int = 0
-    basis: str = TOP
+    rule: RankRule  # how many directions it keeps
+    tolerance: float = 1e-5  # largest residual, relative to σ_1, that is certified
+    seed: int = 0  # of the random starts, beside the target's name
+    basis: str = TOP  # `top` or `bottom`, the end of the spectrum

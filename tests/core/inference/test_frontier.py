@@ -13,6 +13,7 @@ from skippy.core.inference.frontier import (
     frontier,
     kept_at,
     matched_differences,
+    predictor_at,
     unmatched_differences,
 )
 from skippy.errors import ReportError
@@ -25,9 +26,7 @@ def curve(personas: list[list[float]], shares: list[list[float]], arm: str = "v3
     levels = np.array(personas, dtype=float).T
     scores = np.repeat(np.array(shares, dtype=float).T[..., None], 3, axis=2)
     alphas = tuple(np.linspace(0, 1, len(levels)).tolist())
-    return Curve(
-        arm, DOSE, alphas, tuple(range(levels.shape[1])), scores, levels, np.full_like(levels, np.nan)
-    )
+    return Curve(arm, DOSE, alphas, tuple(range(levels.shape[1])), scores, levels, {"kl": 2 * levels})
 
 
 def test_what_is_kept_lies_between_neighbouring_doses() -> None:
@@ -35,6 +34,12 @@ def test_what_is_kept_lies_between_neighbouring_doses() -> None:
     assert kept_at(one, 0.4)[0] == pytest.approx([0.5] * 3)
     assert kept_at(one, 0.5)[0] == pytest.approx([0.4] * 3)
     assert kept_at(one, 0.0)[0] == pytest.approx([0.6] * 3)
+
+
+def test_a_predictor_lies_there_too_and_one_that_nobody_measured_is_nan() -> None:
+    one = curve([[0.0, 0.4, 0.8], [0.0, 0.1, 0.2]], [[0.6, 0.5, 0.1]] * 2)
+    assert predictor_at(one, "kl", 0.5) == pytest.approx([1.0, np.nan], nan_ok=True)
+    assert np.isnan(predictor_at(one, "coherence", 0.5)).all()
 
 
 def test_only_the_rising_branch_counts() -> None:

@@ -26,6 +26,7 @@ def analysed(arms, predictions=(), seed: int = 0, **changes):
     return analyse(measured, base, margin=0.05, seed=1, predictions=predictions)
 
 
+V4_V3 = {"first": "v4", "second": "v3"}
 PREDICTIONS = (
     Prediction("P1", "V3 is near chance", "rho_ratio", {"arm": "v3"}, "below", 2),
     Prediction("P2", "KL predicts", "correlation", {"predictor": "kl_base_arm_everyday"}, "at_least", 0.8),
@@ -38,6 +39,13 @@ PREDICTIONS = (
         {"first": "v4", "second": "v4-random", "persona": 0.5}, "within", 1,
     ),
     Prediction("P8", "a cliff", "cliff_share", {"arm": "v3"}, "at_least", 0.5),
+    Prediction("E1", "V4 keeps more", "difference_alone", V4_V3 | {"persona": 0.9}, "at_least", 0),
+    Prediction("E2", "as trained too", "difference_as_trained", V4_V3, "at_least", 0),
+    Prediction("E3", "V3 loses", "kept", {"arm": "v3", "persona": 0.9}, "below", 0),
+    Prediction(
+        "E4", "V4 stays nearer", "predictor_difference",
+        V4_V3 | {"predictor": "kl_base_arm_everyday", "persona": 0.9}, "below", 0,
+    ),
 )  # fmt: skip
 
 
@@ -51,8 +59,13 @@ def test_a_study_from_cells_to_fates() -> None:
     assert keeps[0.9].lower > 0
     assert [one.is_censored for one in found.lost][:1] == [False]
     assert {fate.prediction.name: fate.fate for fate in found.fates} == {
-        **{"P1": "held", "P2": "refuted", "P2b": "held", "P3": "undecided", "P8": "held"}
+        **{"P1": "held", "P2": "refuted", "P2b": "held", "P3": "undecided", "P8": "held"},
+        **{"E1": "held", "E2": "held", "E3": "held", "E4": "held"},
     }
+    alone = next(fate.estimate for fate in found.fates if fate.prediction.name == "E1")
+    assert alone
+    assert alone.value == pytest.approx(100 * keeps[0.9].mean)
+    assert alone.lower > 100 * keeps[0.9].lower, "one comparison alone has the narrower interval"
     assert found.leakage_gain
     assert found.correlations["kl_base_arm_everyday"].value > 0.5
 
@@ -61,6 +74,10 @@ def test_refuted_where_the_world_is_otherwise() -> None:
     """The twins: a ramp in place of the cliff, and random directions that do far worse."""
     found = analysed({"v3": ramp(2.0), "v4": flat, "v4-random": ramp(3.0)}, PREDICTIONS)
     fates = {fate.prediction.name: fate.fate for fate in found.fates}
+    swapped = analysed({"v4": cliff(0.5, 3.0), "v3": ramp(0.2)}, PREDICTIONS)
+    assert {f.prediction.name: f.fate for f in swapped.fates if f.prediction.name[0] == "E"} == {
+        **{"E1": "refuted", "E2": "refuted", "E3": "undecided", "E4": "refuted"}
+    }
     assert fates["P3"] == "refuted"
     assert fates["P8"] != "held"
 
@@ -101,7 +118,7 @@ def test_the_interval_decides_and_not_the_estimate(ends, condition, value, fate)
 
 def test_what_a_study_cannot_say_is_undecided() -> None:
     asked = [
-        Prediction(name, "", name, dict.fromkeys(statistic.arguments, "v9"), "below", 1)
+        Prediction(name, "", name, dict.fromkeys(statistic.arguments, "v9") | {"persona": 0.5}, "below", 1)
         for name, statistic in STATISTICS.items()
     ]
     found = analysed({"v3": flat}, asked)

@@ -238,7 +238,7 @@ def test_resolves_by_version_alias_and_logged_model(tracker, checkpoint):
 def test_missing_versions_and_aliases_list_what_there_is(tracker, checkpoint):
     with pytest.raises(MissingRunError, match="no registered model 'skippy'") as error:
         tracker.models.resolve("models:/skippy/1")
-    assert "-e merge" in str(error.value)
+    assert "next: make one with the whole experiment: mlflow run ." in str(error.value)
     merge(tracker, checkpoint)
     for uri, what in (("models:/skippy/9", "version 9"), ("models:/skippy@champion", "alias champion")):
         with pytest.raises(MissingRunError, match=what) as error:

@@ -19,7 +19,7 @@ from skippy.resolve.workspaces import idle_workspaces, is_done, remove_workspace
 from skippy.stores.cards import CARD_FILE
 from skippy.stores.documents import parse_object
 from skippy.tracking.artifacts import cache_root
-from skippy.tracking.mlmodel import WEIGHTS
+from skippy.tracking.drafts import WEIGHTS
 from skippy.tracking.orphans import bytes_under, find_orphans, sweep_orphans
 from skippy.tracking.refusals import translated_errors
 from skippy.tracking.registry import ModelVersionRecord

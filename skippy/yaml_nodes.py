@@ -173,7 +173,6 @@ def read_nodes(path: Path, subject: str = "character") -> Node:
     """The root value of a YAML file.
 
     Args:
-        path: of the file.
         subject: what it describes, for messages; a key of `ERRORS`.
 
     Raises:

@@ -51,9 +51,6 @@ def bundled_characters() -> tuple[str, ...]:
 def load_character(name_or_path: str | Path) -> Character:
     """Read, check and freeze a character.
 
-    Args:
-        name_or_path: a bundled name, or the path of a YAML file of the same schema.
-
     Returns:
         The character; its digest depends on the content alone, referenced files included.
 

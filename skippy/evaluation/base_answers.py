@@ -32,11 +32,7 @@ def ask_base(
     max_tokens: int,
     seed: int,
 ) -> list[Answer]:
-    """Every prompt under every condition, sampled, not greedy: answers to one prompt are to differ.
-
-    Args:
-        seed: of the samples; the same seeds in every condition.
-    """
+    """Every prompt under every condition, sampled, not greedy: answers to one prompt are to differ."""
     sampling = Sampling(temperature=1.0, max_tokens=max_tokens, name=PURPOSE)
     systems = {CHARACTER: character.system_prompt, PLAIN: None, **PLAIN_PHRASINGS}
     asked = {

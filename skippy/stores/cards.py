@@ -107,9 +107,6 @@ def verify_checkpoint(
 ) -> dict[str, Any]:
     """Hash every file again and compare with `skippy.json`.
 
-    Args:
-        progress: called with the bytes of each file that was hashed.
-
     Returns:
         The content of `skippy.json`.
 

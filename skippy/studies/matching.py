@@ -85,8 +85,6 @@ def search_for(
 
     Args:
         walk_runs: checkpoint evaluations of this training and the others.
-        character: as named, and the default where nobody named one.
-        prompts: file of own prompts, or empty.
         persona: level asked for; 0: that of the others.
         largest: no α beyond it is tried.
 

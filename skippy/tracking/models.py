@@ -169,9 +169,6 @@ class Models(StoreAccess):
     def write_card(self, uri: str, text: str) -> None:
         """Make `text` the description of a registered version, and keep it beside its weights.
 
-        Args:
-            text: Markdown; what the registry does not hold of it stands in the file alone.
-
         Raises:
             MissingRunError: no such version.
         """

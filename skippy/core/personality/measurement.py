@@ -125,10 +125,6 @@ def measure_dense(
 ) -> CharacterMeasurement:
     """Read an update that is no product of factors, a target at a time: ΔW itself is never kept.
 
-    Args:
-        deltas: name and ΔW of every target of the reference.
-        gauge: reference and null, on the device of the deltas.
-
     Raises:
         AdapterError: targets missing, unknown or misshapen.
     """

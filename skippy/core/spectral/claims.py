@@ -72,7 +72,6 @@ def claim_by_krylov(
 
     Args:
         base: the stack, of entries whose fourth powers are far from the ends of that precision's range.
-        k: how many triples must converge.
         tolerance: largest residual relative to σ_1 that the caller accepts.
         depth: Krylov blocks between restarts, at most.
         restarts: how often to go on before giving up.

@@ -127,12 +127,7 @@ def generate(plan: Plan, path: Path) -> list[Sample]:
     with closing(SampleStore(path)) as store:
         finished = _of_plan(path, plan)
         wanted = requests_for(
-            plan.questions,
-            plan.samples,
-            plan.sampling,
-            plan.subject.digest,
-            store.finished(),
-            seed=plan.seed,
+            plan.questions, plan.samples, plan.sampling, plan.subject.digest, store.finished(), seed=plan.seed
         )
         if finished:
             logger.info("eval: going on after %d finished samples", len(finished))
@@ -215,12 +210,7 @@ def fill(
                 store.append(sample)
                 tokens += completion.tokens
                 tally.add(sample)
-                bar.advance(
-                    1,
-                    accuracy=tally.accuracy,
-                    tokens_per_second=speed,
-                    truncated=tally.truncated,
-                )
+                bar.advance(1, accuracy=tally.accuracy, tokens_per_second=speed, truncated=tally.truncated)
     if tally.refused:
         logger.warning(
             "eval: the server gave no text for %d of %d samples (refused or filtered); they count as no answer",

@@ -48,12 +48,7 @@ def ask_base(
     found = {done.id: done for done in TransformersBackend(model, tokenizer).generate(requests, sampling)}
     return [
         Answer(
-            condition,
-            text,
-            system,
-            index,
-            found[name].text,
-            is_complete=found[name].finish_reason == "stop",
+            condition, text, system, index, found[name].text, is_complete=found[name].finish_reason == "stop"
         )
         for name, (condition, system, text, index) in asked.items()
     ]

@@ -184,12 +184,7 @@ def _read_probes(
         for group, (prompt, text) in enumerate(probes)
     ]
     return read_moments(
-        model,
-        readings,
-        hooks,
-        groups=len(probes),
-        pad_id=pad_id(tokenizer),
-        batch_size=batch_size,
+        model, readings, hooks, groups=len(probes), pad_id=pad_id(tokenizer), batch_size=batch_size
     )
 
 

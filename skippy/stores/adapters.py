@@ -19,11 +19,7 @@ from torch import Tensor
 
 from skippy.core.spectral.lora import LoraFactors
 from skippy.errors import AdapterError, CheckpointError
-from skippy.stores.adapter_options import (
-    is_saved_whole,
-    rank_and_scale,
-    require_known,
-)
+from skippy.stores.adapter_options import is_saved_whole, rank_and_scale, require_known
 from skippy.stores.documents import parse_object
 from skippy.stores.headers import TensorInfo, hash_tensor, read_header
 from skippy.stores.presence import ADAPTER_CONFIG_FILE as CONFIG_FILE

@@ -19,12 +19,7 @@ from skippy.core.sampling import Sampling
 from skippy.core.spectral.rank import TOP, basis_tag
 from skippy.core.variants import find_variant
 from skippy.errors import MissingRunError
-from skippy.evaluation.suites import (
-    Question,
-    banal_questions,
-    load_problem_set,
-    problem_questions,
-)
+from skippy.evaluation.suites import Question, banal_questions, load_problem_set, problem_questions
 from skippy.models.loading import load_tokenizer
 from skippy.models.prompts import prompt_ids
 from skippy.presets.methods import METHODS, choose_method_settings

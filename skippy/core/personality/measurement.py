@@ -120,8 +120,7 @@ def measure_character(
 
 
 def measure_dense(
-    deltas: Iterable[tuple[str, Float[Tensor, "_out _in"]]],
-    gauge: CharacterGauge,
+    deltas: Iterable[tuple[str, Float[Tensor, "_out _in"]]], gauge: CharacterGauge
 ) -> CharacterMeasurement:
     """Read an update that is no product of factors, a target at a time: ΔW itself is never kept.
 

@@ -60,13 +60,7 @@ def krylov_depth(columns: int, k: int, wanted: int) -> int:
 
 
 def claim_by_krylov(
-    base: ThinSide,
-    k: int,
-    *,
-    tolerance: float,
-    seeds: Sequence[int],
-    depth: int,
-    restarts: int,
+    base: ThinSide, k: int, *, tolerance: float, seeds: Sequence[int], depth: int, restarts: int
 ) -> Claim:
     """Block Krylov with products in the precision of `base`, float32 or float64.
 

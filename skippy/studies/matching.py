@@ -1,4 +1,4 @@
-"""Arms at equal persona: which step or which α of a training to merge, by its persona alone."""
+"""Arms at equal persona: which step or α of a training `merge` takes. Here, since α is found by playing it back."""
 
 from __future__ import annotations
 

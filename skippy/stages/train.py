@@ -107,7 +107,7 @@ def run(config: TrainConfig, tracker: Tracker) -> TrainResult | None:
             }
         )
         if plan.finished:
-            take_over(plan.finished, stage)
+            take_over(plan.finished, stage, tracker)
             return TrainResult(plan.finished.run_id, None)
         with claim_workspace(tracker, *plan.maker.name_work()) as folder:
             if not goes_on(folder, config.resume):

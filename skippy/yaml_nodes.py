@@ -1,4 +1,4 @@
-"""YAML with a memory of lines, for what people write: characters, presets, plans. A value knows file, line and field."""
+"""YAML with a memory of lines, for what people write: characters, presets, plans. Values know file, line and field."""
 
 from __future__ import annotations
 

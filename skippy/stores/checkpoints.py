@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from skippy.core.biases import require_switched_on
 from skippy.errors import CheckpointError
+from skippy.stores.blocks import damaged
 from skippy.stores.companions import copy_companions
 from skippy.stores.documents import parse_object
-from skippy.stores.headers import TensorInfo, damaged, digest_of_hashes, hash_tensor, read_header
+from skippy.stores.headers import TensorInfo, digest_of_hashes, hash_tensor, read_header
 from skippy.stores.presence import ADAPTER_CONFIG_FILE, names_in, require_checkpoint
 from skippy.stores.quantisation import require_unquantised
 

@@ -124,7 +124,7 @@ class TrackingCallback(TrainerCallback):
             metrics |= own_leakage_metrics(self.own)
         self.history.append(metrics)
         self._log_moving(
-            metrics | at_a_glance(metrics), state.global_step, is_last=state.global_step >= state.max_steps
+            at_a_glance(metrics) | metrics, state.global_step, is_last=state.global_step >= state.max_steps
         )
         self._keep_completions(state.global_step)
         if self._bar is not None:
@@ -210,7 +210,10 @@ class TrackingCallback(TrainerCallback):
 
 
 def at_a_glance(metrics: Mapping[str, float]) -> dict[str, float]:
-    """The curves that people look for, once more, under a name that MLflow's charts sort before all others."""
+    """The curves that people look for, once more, under a name that MLflow's charts sort before all others.
+
+    They are logged first as well: a run's page lists metrics in that order, and two runs side by side begin with it.
+    """
     return {f"at a glance/{name}": metrics[source] for name, source in GLANCE.items() if source in metrics}
 
 

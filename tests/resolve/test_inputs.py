@@ -52,6 +52,7 @@ def test_a_run_that_took_over_another_leads_there_and_counts_nothing_twice(track
         take_over(tracker.runs.get(first.run_id), second, tracker)
     again = tracker.runs.get(second.run_id)
     page = f"/#/experiments/{tracker.store.experiment_id}/runs/{first.run_id}"
+    page += "?workflowType=machine_learning"
     assert f"[train v4 seed 42 ({first.run_id})](http://127.0.0.1:5000{page})" in again.tags[NOTE_TAG]
     assert "| train/reward | 4.25 |" in again.tags[NOTE_TAG]
     assert again.metrics == {}

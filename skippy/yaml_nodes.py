@@ -56,7 +56,7 @@ class Node:
                 hint = f"rename {name} to {near[0]}" if near else f"remove {name}"
                 raise value.fail(
                     f"Unknown field in a {self.subject} file",
-                    expected=f"one of {', '.join(known)}",
+                    expected=f"one of {', '.join(known)}" if known else "no field here",
                     found=name,
                     next_step=hint,
                 )

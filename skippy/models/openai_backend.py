@@ -28,6 +28,7 @@ from skippy.models.dialects import Dialect, find_dialect
 from skippy.models.generation import Completion, Request
 from skippy.models.prompts import opened_thought, prepare_messages, render_prompt, template_arguments
 from skippy.models.server_answers import CALLS, CONTENT_FILTER, FINISH_REASONS, Unreadable, read_answer
+from skippy.words import split_list
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -255,7 +256,7 @@ class OpenAIBackend:
 
 def endpoints(base_url: str) -> tuple[str, ...]:
     """The endpoints of a comma-separated list, in its order."""
-    return tuple(url.strip().rstrip("/") for url in base_url.split(",") if url.strip())
+    return split_list(base_url, "base_url", lambda url: url.rstrip("/"))
 
 
 def shard_of(key: str, count: int) -> int:

@@ -22,6 +22,7 @@ from skippy.models.vllm_server import (
     command_line,
     environment,
     gpu_bytes,
+    require_gpus,
     require_vllm,
     weights_bytes,
 )
@@ -81,12 +82,15 @@ def choose_engine(wanted: str, *, gpus: int = 1, options: str = "") -> str:
     """The engine asked for; `auto` is vLLM where it is installed and there is a GPU.
 
     Raises:
-        ConfigError: vLLM was asked for and is not installed, or something that only vLLM reads was given to another.
+        ConfigError: vLLM was asked for and is not installed, there are fewer GPUs than it is to use, or something that
+            only it reads was given to another.
     """
     if wanted == VLLM:
         require_vllm()
     is_here = bool(importlib.util.find_spec("vllm")) and pick_device("auto").type == "cuda"
     engine = (VLLM if is_here else OWN) if wanted == AUTO else wanted
+    if engine == VLLM:
+        require_gpus(gpus)
     idle = [name for name, is_given in (("gpus", gpus != 1), ("engine_options", bool(options))) if is_given]
     if engine != VLLM and idle:
         raise ConfigError(

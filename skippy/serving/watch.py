@@ -12,6 +12,7 @@ from typing import Any
 from skippy.errors import SkippyError
 from skippy.serving.served import Finder, Served, followed_alias, public_source
 from skippy.tracking.tracker import Tracker
+from skippy.words import counted
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +68,7 @@ class Ledger:
         for one in self._periods:
             together.setdefault((one.since, one.until), []).append(f"{one.name} ({one.source})")
         parts = [f"{', '.join(names)} from {since} to {until}" for (since, until), names in together.items()]
-        return f"served {', then '.join(parts)}; {requests} request{'' if requests == 1 else 's'}"
+        return f"served {', then '.join(parts)}; {counted(requests, 'request')}"
 
 
 class Watch:

@@ -13,6 +13,7 @@ from pathlib import Path
 from skippy.errors import ConfigError
 from skippy.training.plan import RewardFunction
 from skippy.training.rewards import try_reward
+from skippy.words import split_list
 
 PARAMETER = "rewards"
 
@@ -38,7 +39,7 @@ def load_own_rewards(text: str, taken: Collection[str] = ()) -> tuple[OwnReward,
         RewardError: a function asks for what training does not have, fails, or gives no scores.
     """
     found: list[OwnReward] = []
-    for spelling in filter(None, (part.strip() for part in text.split(","))):
+    for spelling in split_list(text, "rewards"):
         reward = _load(spelling)
         if reward.name in {*taken, *(each.name for each in found)}:
             raise _refuse(spelling, "a name of its own among the rewards", reward.name)

@@ -1,7 +1,7 @@
-"""A registered model as a directory of its own, every byte checked: `skippy export models:/skippy@champion DIR`.
+"""A registered model as a directory of its own, every byte checked: `skippy export models:/skippy/3 DIRECTORY`.
 
-Holds `weights/`, `adapter/`, `MODEL_CARD.md` and `export.json`. DIR must not exist, or be empty; it is there whole, or
-not at all.
+MODEL is a models:/ URI, or champion or previous. DIRECTORY gets `weights/`, `adapter/`, `MODEL_CARD.md` and
+`export.json`; it must not exist, or be empty, and is there whole, or not at all.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Runs, newest first: of every stage, or of one, `skippy runs train`. Whatever their status."""
+"""Runs of every stage, or of one, newest first and whatever their status: `skippy runs train`."""
 
 from __future__ import annotations
 

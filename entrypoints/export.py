@@ -27,7 +27,8 @@ def command(model: str, directory: Path, as_json: bool) -> None:
         made = import_module("skippy.upkeep.exporting").export_model(tracker, model, directory)
         if as_json:
             return to_json(asdict(made))
-        return f"{made.uri} is in {made.path}: {to_size(made.nbytes)}, digest {made.digest}, adapter: {made.adapter}"
+        adapter = "with its adapter" if made.adapter == "adapter" else f"adapter {made.adapter}"
+        return f"{made.uri} is in {made.path}: {to_size(made.nbytes)}, digest {made.digest}, {adapter}"
 
     tell(look)
 

@@ -1,4 +1,4 @@
-"""Read YAML with a memory of lines: every value knows the file, line and field that it came from."""
+"""YAML with a memory of lines, for what people write: characters, presets, plans. Values know file, line and field."""
 
 from __future__ import annotations
 
@@ -173,7 +173,6 @@ def read_nodes(path: Path, subject: str = "character") -> Node:
     """The root value of a YAML file.
 
     Args:
-        path: of the file.
         subject: what it describes, for messages; a key of `ERRORS`.
 
     Raises:

@@ -7,7 +7,6 @@ causal one, and a vision-language checkpoint is none.
 from __future__ import annotations
 
 import difflib
-import logging
 import math
 import re
 from collections.abc import Mapping
@@ -20,8 +19,6 @@ from skippy.extras import import_extra
 from skippy.models.loading import load_model, load_tokenizer
 from skippy.models.prompts import template_without_thinking
 from skippy.words import split_list
-
-logger = logging.getLogger(__name__)
 
 EXTRA, PARAMETER = "harness", "lm_eval"
 BATCH_SIZE = 8

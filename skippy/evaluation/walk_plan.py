@@ -36,9 +36,7 @@ def plan_walk(
     """One sample a problem, on a smaller set, and everyday prompts as they come.
 
     Args:
-        character: whose rules score the everyday answers.
         limit: problems to ask; 0: the first `FRONTIER_PROBLEMS`.
-        generator: who answers; no server of others has the checkpoints.
 
     Raises:
         ConfigError: the preset does not fit into the base's context.

@@ -50,7 +50,6 @@ class OpenAIBackend:
     Args:
         base_url: the endpoint, up to and including `/v1`; or several, comma-separated, that serve the same models.
             Which one answers follows from the request's id alone.
-        model: name of the model there, for requests that name none.
         tokenizer: of the served model: its chat template says whether there is a system role, how thinking is
             switched off, and whether answers begin inside a thought, which the server does not hand back.
         retries: further attempts after a failure that may pass (connection, overload, server error).

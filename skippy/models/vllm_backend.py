@@ -40,7 +40,6 @@ class VllmBackend:
     A request names the model that answers it; one that names none is answered by the base.
 
     Args:
-        serving: what a server of our own is to answer for.
         expected: what transformers says of the fixed prompts, by model name: base and adapters.
         base_url: endpoints that are there, comma-separated; empty starts one.
         names: our name → the one at those endpoints, where they differ.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import logging
 import os
 import shlex
 import sys
@@ -33,8 +32,6 @@ from skippy.serving.routes import Routes
 from skippy.serving.served import Served
 from skippy.stores.biases import require_read_by
 from skippy.stores.checkpoints import Checkpoint
-
-logger = logging.getLogger(__name__)
 
 VLLM, OWN, AUTO = "vllm", "transformers", "auto"
 GPU_SHARE = 0.9

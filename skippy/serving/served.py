@@ -63,11 +63,7 @@ def public_source(subject: Subject) -> str:
 
 
 class Finder:
-    """Finds what is to be served; the base is opened once, and only where something is named by it.
-
-    Args:
-        sampling: preset of the answers, or `auto`: that of each model's profile.
-    """
+    """Finds what is to be served; the base is opened once, and only where something is named by it."""
 
     def __init__(self, base_model: str, profile: str, sampling: str, tracker: Tracker) -> None:
         self.base_model, self._profile, self._sampling = base_model, profile, sampling

@@ -72,11 +72,7 @@ class Ledger:
 
 
 class Watch:
-    """Looks now and then what the aliases mean that are served.
-
-    Args:
-        is_following: whether a moved alias is followed, or only told of.
-    """
+    """Looks now and then what the aliases mean that are served."""
 
     def __init__(self, finder: Finder, tracker: Tracker, *, is_following: bool) -> None:
         self._finder, self._tracker, self._is_following = finder, tracker, is_following

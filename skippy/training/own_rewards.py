@@ -33,7 +33,6 @@ def load_own_rewards(text: str, taken: Collection[str] = ()) -> tuple[OwnReward,
     Args:
         text: `package.module:function`, comma-separated; the directory in which skippy was started is looked
             into as well.
-        taken: names of rewards that are summed already.
 
     Raises:
         ConfigError: a name is none, a module cannot be imported, or a name is taken.

@@ -16,7 +16,7 @@ from pathlib import Path
 from skippy.errors import MissingRunError, SkippyError
 from skippy.stores.cards import CARD_FILE
 from skippy.stores.documents import parse_object
-from skippy.tracking.mlmodel import WEIGHTS
+from skippy.tracking.drafts import WEIGHTS
 from skippy.tracking.orphans import bytes_under
 from skippy.tracking.registry import ModelVersionRecord
 from skippy.tracking.tags import Tag

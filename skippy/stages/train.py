@@ -101,6 +101,7 @@ def run(config: TrainConfig, tracker: Tracker) -> TrainResult | None:
             {
                 Tag.SEED: str(config.seed),
                 Tag.K: plan.k,
+                Tag.READING: plan.base.reading,
                 Tag.CHARACTER_DIGEST: plan.character.digest,
                 Tag.PROMPTS_DIGEST: plan.prompts_digest,
                 Tag.REWARDS_DIGEST: plan.maker.rewards_digest,
@@ -161,7 +162,8 @@ def resolve(config: TrainConfig, tracker: Tracker) -> TrainPlan:
             answers=answers,
         )
     )
-    work = work_digest(maker.identity, bool(reference), code_digest(TRAINING))
+    measured = reference.sha256 if reference else ""  # against which curves of the character are drawn
+    work = work_digest(maker.identity, measured, code_digest(TRAINING))
     finished = None
     if config.reuse:
         finished = find_equal_run(

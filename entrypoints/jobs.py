@@ -26,9 +26,8 @@ from skippy.stages.runner import logger, speak
 @click.option(
     "--image", default="skippy:latest", show_default=True, help="kubernetes: container with skippy in it"
 )
-@click.option(
-    "--repository", default="", help="kubernetes, --backend: where MLflow pushes the image it builds"
-)
+@click.option("--volume", default="", help="kubernetes: claim of a volume that all pods share")
+@click.option("--repository", default="", help="kubernetes, --backend: MLflow builds an image, pushed there")
 @click.option("--option", "-O", multiple=True, help="slurm: name=value of sbatch, such as partition=gpu")
 @click.option(
     "--out", type=click.Path(path_type=Path), default=Path("jobs"), show_default=True, help="folder"
@@ -43,6 +42,7 @@ def command(
     backend: bool,
     gpus: int,
     image: str,
+    volume: str,
     repository: str,
     option: tuple[str, ...],
     out: Path,
@@ -67,13 +67,14 @@ def command(
             values = dict(_pair(text) for text in parameter)
             job, kind = request.StageJob(stage, values, nodes, gpus), "stage"
             parse_config(CONFIGS[stage], values)
+            _keep_out_secrets(values)
             name = stage
         module = import_module(f"skippy.jobs.{system}")
         path = out / f"{request.label(name)}.{'sbatch' if system == 'slurm' else 'yaml'}"
         if system == "slurm":
             text = getattr(module, f"{kind}_script")(job, str(path), given)
         else:
-            text = getattr(module, f"{kind}_manifest")(job, str(path), image)
+            text = getattr(module, f"{kind}_manifest")(job, str(path), image, volume)
         _write(path, text)
         click.echo(f"sbatch {path}" if system == "slurm" else f"kubectl apply -f {path}")
     except (SkippyError, OSError) as error:
@@ -89,19 +90,28 @@ def _write_backend(
         _write(out / "slurm.json", module.backend_config(gpus, options))
         click.echo(f"mlflow run . -e train --backend slurm --backend-config {out / 'slurm.json'}")
         return
-    if not repository:
-        raise ConfigError(
-            "MLflow builds an image for each run, and has to push it somewhere.",
-            where="--repository",
-            expected="a repository that you may push to",
-            found="none",
-            next_step="skippy jobs kubernetes --backend --image IMAGE --repository HOST/NAME",
-        )
     folder = out / "kubernetes"
     root = import_module("skippy.tracking.connection").find_project_root()
     for name, text in module.backend_files(root, image, repository, gpus, str(folder)).items():
         _write(folder / name, text)
-    click.echo(f"mlflow run {folder} -e train --backend kubernetes --backend-config {folder / 'config.json'}")
+    build = " --build-image" if repository else ""
+    click.echo(
+        f"mlflow run {folder} -e train --backend kubernetes --backend-config {folder / 'config.json'}{build}"
+    )
+
+
+def _keep_out_secrets(values: dict[str, str]) -> None:
+    redaction = import_module("skippy.redaction")
+    for name, clean in redaction.hide_credentials(values)[0].items():
+        if clean != values[name]:
+            raise ConfigError(
+                "A secret would stand in the job's file.",
+                where=f"-P {name}",
+                expected="a value without a password, key or token",
+                found=clean,
+                next_step=f"pass -P {name}={clean}, and give the tasks {redaction.CREDENTIALS_VARIABLE}="
+                f"""'{{"{name}={clean}": "THE VALUE IN FULL"}}' in their environment""",
+            )
 
 
 def _write(path: Path, text: str) -> None:

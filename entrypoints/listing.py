@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from skippy.errors import SkippyError
-from skippy.stages.runner import logger, speak, translate
+from skippy.stages.runner import logger, speak, translate, uncollected
 
 json_option = click.option("--json", "as_json", is_flag=True, help="print JSON instead of a table")
 
@@ -27,8 +27,10 @@ def tell(look: Callable[[Any, Any], str], before: Callable[[], str] = str) -> No
         if text := before():
             click.echo(text)
             return
-        tracker = import_module("skippy.tracking.store").open_tracker()
-        click.echo(look(tracker, import_module("skippy.terminal.listing")))
+        with uncollected():
+            tracker = import_module("skippy.tracking.store").open_tracker()
+            listing = import_module("skippy.terminal.listing")
+        click.echo(look(tracker, listing))
     except Exception as error:
         ours = error if isinstance(error, SkippyError) else translate(error)
         if ours is None:

@@ -104,7 +104,7 @@ def _fit(
 
 def identify_asking(plan: Plan) -> str:
     """Sixteen hexadecimal digits of all that decides an answer besides the weights: a resumed run must share it."""
-    samplings = [asdict(_limited(plan.sampling, suite)) for suite in (AIME, BANAL)]
+    samplings = [asdict(limited(plan.sampling, suite)) for suite in (AIME, BANAL)]
     messages = [[dict(message) for message in question.messages] for question in plan.questions]
     who = (*plan.generator.identity, plan.subject.reading)
     text = json.dumps([messages, samplings, *who, plan.seed], sort_keys=True)
@@ -205,7 +205,7 @@ def fill(
     with Progress(f"eval {plan.subject.label}", len(wanted) + len(finished), done=len(finished)) as bar:
         for suite in (AIME, BANAL):
             requests = [request for question, request in wanted.values() if question.suite == suite]
-            sampling = _limited(plan.sampling, suite)
+            sampling = limited(plan.sampling, suite)
             for completion in backend.generate(requests, sampling):
                 question, request = wanted[completion.id]
                 answered_by = digests.get(request.model, digest)
@@ -228,10 +228,7 @@ def fill(
         )
 
 
-def _limited(sampling: Sampling, suite: str) -> Sampling:
+def limited(sampling: Sampling, suite: str) -> Sampling:
     """Everyday answers are short: what has not ended by then is rambling, and counts as truncated."""
-    return (
-        replace(sampling, max_tokens=min(sampling.max_tokens, BANAL_MAX_TOKENS))
-        if suite == BANAL
-        else sampling
-    )
+    most = BANAL_MAX_TOKENS if suite == BANAL else sampling.max_tokens
+    return replace(sampling, max_tokens=min(sampling.max_tokens, most))

@@ -43,10 +43,6 @@ def open_backend(
 ) -> Backend:
     """The backend, ready to answer with `weights`, and with adapters on them where vLLM is asked; close it.
 
-    Args:
-        weights: of the model, or of the base of the adapters.
-        adapters: name → directory; requests name them.
-
     Raises:
         BackendError: it cannot honour `sampling`, or the server cannot be used.
         AdapterError: a server would not apply an adapter as it is.

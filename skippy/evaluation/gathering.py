@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -202,6 +203,7 @@ def _control(tracker: Tracker, record: RunRecord, problems: ProblemSet) -> Arm:
         model_digest=record.tags.get(Tag.MODEL_DIGEST, ""),
         scores=problem_scores(solved, problems),
         runs={"eval": record.run_id},
+        evaluated=datetime.fromtimestamp(record.start_time / 1000, UTC).isoformat(),
         **_asked(record),
     )
     return Arm(record.variant, record.name, (evaluation,))

@@ -78,12 +78,7 @@ def open_harness(tasks: str) -> Harness:
 
 
 def run_harness(harness: Harness, weights: Path, *, device: str, limit: int, seed: int) -> dict[str, Any]:
-    """The harness's whole result as plain data; its chat template is applied where the tokenizer has one.
-
-    Args:
-        limit: documents a task, 0 for all.
-        seed: of few-shot draws and sampling.
-    """
+    """The harness's whole result as plain data; its chat template is applied where the tokenizer has one."""
     tokenizer: Any = load_tokenizer(weights)
     if tokenizer.chat_template:
         tokenizer.chat_template = template_without_thinking(tokenizer)

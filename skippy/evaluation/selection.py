@@ -44,7 +44,6 @@ def select_evaluations(
     Args:
         arms: variants, comma-separated; empty: those of `runs`, or all there are.
         runs: run ids, comma-separated; empty: the newest comparable ones.
-        may_differ: whether arms may differ in more than the variant; the report then says so first.
 
     Raises:
         ConfigError: an unknown arm, or more than one evaluation of the base.

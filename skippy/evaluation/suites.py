@@ -65,8 +65,6 @@ def load_problem_set(sources: str, limit: int, answers: str = "auto") -> Problem
     """The lab's evaluation set for `lab`, else what the sources name.
 
     Args:
-        sources: `lab`, or as `read_problems` takes them.
-        limit: how many to keep, 0: all.
         answers: kind of the reference answers, as `parse_rule` takes it; the lab's are integers 0–999 anyway.
     """
     rule = parse_rule(answers)

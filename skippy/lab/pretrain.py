@@ -89,7 +89,6 @@ def pretrain(
 
     Args:
         model: float32, on `device`; on CUDA the matrix products run in bfloat16.
-        corpus: seen at most once, in an order drawn from `seed`.
         save: called with the step every `save_steps`.
         is_enough: asked with the step every `save_steps`; training ends where it says so.
 

@@ -15,8 +15,7 @@ from itertools import zip_longest
 
 from skippy.core.problem import Problem
 from skippy.errors import ProblemError
-from skippy.lab.families.exercise import LARGEST_ANSWER, LEVELS, TRAINED_LEVELS
-from skippy.lab.families.table import FAMILIES
+from skippy.lab.families import FAMILIES, LARGEST_ANSWER, LEVELS, TRAINED_LEVELS
 from skippy.lab.paths import LAB_MANIFEST
 
 SPLITS = ("train", "heldout")

@@ -57,10 +57,7 @@ def collect_reference(
     A quarter of the prompts is held out: the subspaces are fitted on the others and checked on these.
 
     Args:
-        model: the base, without an adapter.
         targets: all targets of the base.
-        personas: archetypes; at least two.
-        prompts: everyday prompts that every persona answers.
         traits: contrasts that span the character space; each is asked on the first prompts.
         batch_size: conversations a batch, both for answering and for reading.
         seed: of the prompt split and the sketch's mixing.

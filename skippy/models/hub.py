@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from huggingface_hub import model_info, snapshot_download, try_to_load_from_cache
+import huggingface_hub  # by attribute: it imports its parts when they are asked for
 
 from skippy.errors import CheckpointError
 
@@ -54,7 +54,7 @@ def fetch_checkpoint(name_or_path: str | Path) -> Path:
         return path
     with _hub_errors(str(name_or_path)):
         return Path(
-            snapshot_download(
+            huggingface_hub.snapshot_download(
                 str(name_or_path), allow_patterns=list(HUB_PATTERNS), ignore_patterns=list(NOT_NEEDED)
             )
         )
@@ -82,23 +82,19 @@ def fetch_adapter(name: str) -> Path:
     if path is not None:
         return path
     with _hub_errors(name):
-        return Path(snapshot_download(name, allow_patterns=list(ADAPTER_PATTERNS)))
+        return Path(huggingface_hub.snapshot_download(name, allow_patterns=list(ADAPTER_PATTERNS)))
 
 
 def require_reachable(hub_id: str, file: str = "config.json") -> None:
     """Ask the hub for what is not in the cache: a wrong id or a dead network shows at once.
 
-    Args:
-        hub_id: of a checkpoint, or of an adapter.
-        file: that says whether it is in the cache.
-
     Raises:
         CheckpointError: it is not to be had from the hub.
     """
-    if isinstance(try_to_load_from_cache(hub_id, file), str):
+    if isinstance(huggingface_hub.try_to_load_from_cache(hub_id, file), str):
         return
     with _hub_errors(hub_id):
-        model_info(hub_id, timeout=HUB_TIMEOUT_SECONDS)
+        huggingface_hub.model_info(hub_id, timeout=HUB_TIMEOUT_SECONDS)
 
 
 @contextmanager

@@ -60,11 +60,7 @@ Question = tuple[str, str, str]
 
 
 class Judge:
-    """Asks one endpoint and remembers what it said.
-
-    Args:
-        base_url: the endpoint, up to and including `/v1`.
-    """
+    """Asks one endpoint and remembers what it said."""
 
     def __init__(self, base_url: str, model: str, settings: JudgeSettings | None = None) -> None:
         self.base_url = base_url

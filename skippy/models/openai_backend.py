@@ -50,12 +50,9 @@ class OpenAIBackend:
         base_url: the endpoint, up to and including `/v1`; or several, comma-separated, that serve the same models.
             Which one answers follows from the request's id alone.
         model: name of the model there, for requests that name none.
-        concurrency: requests in flight at once at each endpoint.
         tokenizer: of the served model: its chat template says whether there is a system role, how thinking is
             switched off, and whether answers begin inside a thought, which the server does not hand back.
-        timeout_seconds: longest wait for one completion.
         retries: further attempts after a failure that may pass (connection, overload, server error).
-        api_key: sent as bearer token.
         names: what a request calls a model → its name there, where they differ.
     """
 

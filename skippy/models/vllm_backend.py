@@ -40,10 +40,7 @@ class VllmBackend:
 
     Args:
         serving: what a server of our own is to answer for.
-        tokenizer: of the base.
         expected: what transformers says of the fixed prompts, by model name: base and adapters.
-        log: of the server.
-        concurrency: requests in flight at once at each endpoint; 0 takes what keeps vLLM busy.
         base_url: endpoints that are there, comma-separated; empty starts one.
         names: our name → the one at those endpoints, where they differ.
     """

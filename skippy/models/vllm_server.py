@@ -169,10 +169,6 @@ def start_vllm(serving: Serving, log: Path) -> Engine:
 def command_line(serving: Serving, gpu_bytes: int) -> list[str]:
     """The command line without its port.
 
-    Args:
-        serving: what is served.
-        gpu_bytes: memory of one GPU; 0 where unknown.
-
     Raises:
         ConfigError: the options are no words of a command line.
     """
@@ -228,11 +224,6 @@ def fitting_rank(rank: int) -> int:
 def parallelism(gpus: int, weights: int, gpu_bytes: int) -> tuple[int, int]:
     """GPUs that share one copy of the weights, and copies: as many copies as fit, since these need not talk.
 
-    Args:
-        gpus: to use.
-        weights: bytes.
-        gpu_bytes: memory of one GPU; 0 where unknown, which counts as enough.
-
     Raises:
         ConfigError: the weights do not fit on them.
     """
@@ -253,12 +244,6 @@ def parallelism(gpus: int, weights: int, gpu_bytes: int) -> tuple[int, int]:
 
 def require_served(base_url: str, names: tuple[str, ...], needed: int = 0, api_key: str = "unused") -> None:
     """Check that the server at an endpoint has every model by its name, with room for a completion.
-
-    Args:
-        base_url: the endpoint.
-        names: of the models.
-        needed: tokens of the longest completion.
-        api_key: sent as bearer token.
 
     Raises:
         BackendError: nobody answers, a name is unknown there, or its context is too short.

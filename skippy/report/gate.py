@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from skippy.core.variants import VARIANTS, is_untrained, label_of, of_role
 from skippy.report.conclusions import Gate, GateStep, PairVerdict, VariantVerdict
+from skippy.report.numerals import listed
 from skippy.results import Comparison
 
 
@@ -54,7 +55,7 @@ def walk_gate(
         *(barrier.name for barrier in barriers[:1]),
         "persona",
         f"{label} non-inferior to base",
-        f"{label} better than {' and '.join(map(label_of, rivals)) or _any_of('rival')}",
+        f"{label} better than {listed([label_of(rival) for rival in rivals]) or _any_of('rival')}",
     )
     if barriers:
         return Gate(treatment, rivals, order, tuple(barriers[:1]))
@@ -66,7 +67,7 @@ def walk_gate(
             GateStep(
                 order[1],
                 verdict.verdict == "preserved",
-                verdict.reason,
+                f"{label}: {verdict.reason}",
                 is_refuted=verdict.verdict == "degraded",
             )
         )

@@ -92,9 +92,6 @@ class Base:
 def open_base(name: str, tracker: Tracker, profile: str = AUTO) -> Base:
     """Find a base by `lab`, directory, models:/ URI or Hugging Face id, and read its headers.
 
-    Args:
-        profile: name of a profile, or `auto` for the one of what the base declares itself to be.
-
     Raises:
         CheckpointError: it is missing or no checkpoint.
         ConfigError: there is no such profile.

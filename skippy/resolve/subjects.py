@@ -118,6 +118,6 @@ def _digest_as_written(weights: Path, uri: str) -> str:
     """
     if not (weights / CARD_FILE).is_file():
         return Checkpoint.open(weights).digest()
-    card = verify_checkpoint(weights)
+    card = verify_checkpoint(weights, keep=True)
     logger.info("%s: its files are as they were written", uri)
     return str(card["digest"])

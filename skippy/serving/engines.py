@@ -83,11 +83,6 @@ ALONE = Places()
 def choose_engine(wanted: str, *, gpus: int = 1, options: str = "") -> str:
     """The engine asked for; `auto` is vLLM where it is installed and there is a GPU.
 
-    Args:
-        wanted: which one.
-        gpus: that vLLM is to use.
-        options: that vLLM is to be given.
-
     Raises:
         ConfigError: vLLM was asked for and is not installed, or something that only vLLM reads was given to another.
     """
@@ -111,14 +106,6 @@ def start(
     kind: str, served: Sequence[Served], routes: Routes, logs: Path, device: str, places: Places = ALONE
 ) -> None:
     """Start what answers for `served`, wait until it does, and put it into the table.
-
-    Args:
-        kind: from `choose_engine`.
-        served: what is to be answered for.
-        routes: where the names go once they can answer.
-        logs: directory of the engines' logs.
-        device: for our own engine.
-        places: of the servers of vLLM.
 
     Raises:
         BackendError: an engine does not come up; those started here are stopped.
@@ -159,15 +146,7 @@ def group_by_engine(kind: str, served: Sequence[Served]) -> list[list[Served]]:
 
 
 def command(kind: str, group: Sequence[Served], port: int, device: str, places: Places) -> list[str]:
-    """The command line of an engine.
-
-    Args:
-        kind: which engine.
-        group: what it answers for; for vLLM, names of the same weights.
-        port: where it listens.
-        device: for our own.
-        places: of the servers of vLLM.
-    """
+    """The command line of an engine."""
     if kind == VLLM:
         return _vllm(group, port, places)
     if device == AUTO and all(one.is_for_cpu for one in group):

@@ -75,10 +75,6 @@ class Finder:
     def find(self, asked: str, name: str = "") -> Served:
         """The model a person means, its files as they were written.
 
-        Args:
-            asked: as `find_subject` takes it.
-            name: under which it is to answer; empty: one made from `asked`.
-
         Raises:
             MissingRunError: there is none; proposes what there is.
             CheckpointError: its files are not those that were written, or are none; or the name means nothing.
@@ -147,9 +143,6 @@ class Finder:
 
 def find_all(model: str, arms: str, finder: Finder) -> tuple[Served, ...]:
     """One model, or several side by side under the names given.
-
-    Args:
-        model: what is served where `arms` is empty.
 
     Raises:
         ConfigError: an arm is there twice.

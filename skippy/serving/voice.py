@@ -24,12 +24,7 @@ PLAYERS = (
 
 
 class Speaker:
-    """Says what it is given; a voice that fails is warned of once, and the text goes on.
-
-    Args:
-        url: endpoint, up to and including `/v1`.
-        folder: where WAV files go; None plays them.
-    """
+    """Says what it is given; a voice that fails is warned of once, and the text goes on."""
 
     def __init__(
         self, url: str, *, voice: str = "default", folder: Path | None = None, api_key: str = ""

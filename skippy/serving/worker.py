@@ -53,11 +53,7 @@ class Voice:
 
 
 def load_voice(path: Path, preset: str, device: str) -> Voice:
-    """A model that talks; names of the same weights share them.
-
-    Args:
-        preset: sampling of what a request leaves out.
-    """
+    """A model that talks; names of the same weights share them."""
     return Voice(*_load_talker(path, device), PRESETS[preset])
 
 

@@ -114,7 +114,7 @@ def run(config: EvalConfig, tracker: Tracker) -> EvalResult:
     ) as stage:
         stage.set_tags(_tags(plan))
         if plan.finished:
-            take_over(plan.finished, stage)
+            take_over(plan.finished, stage, tracker)
             return EvalResult(plan.finished.run_id, plan.finished.metrics)
         plan = _on_device(plan)
         if plan.is_walk:

@@ -97,7 +97,7 @@ def run(config: MergeConfig, tracker: Tracker) -> MergeResult:
     ) as stage:
         stage.set_tags({Tag.WORK: plan.work})
         if plan.finished:
-            take_over(plan.finished, stage)
+            take_over(plan.finished, stage, tracker)
             return MergeResult(plan.finished.run_id, plan.finished.tags[Tag.MODEL_URI], None)
         alpha = config.alpha * source.dose
         if plan.search:

@@ -12,11 +12,11 @@ from typing import Any
 from skippy.config import StudyConfig, config_dict
 from skippy.core.inference.cells import Cell
 from skippy.core.inference.study import Analysis
+from skippy.core.torch_threads import one_torch_thread
 from skippy.errors import StudyError
 from skippy.evaluation.suites import suite_label
 from skippy.progress import Progress
 from skippy.report.study_page import StudyFacts
-from skippy.stores.lanes import one_torch_thread
 from skippy.studies.board import Board, State
 from skippy.studies.conclusion import PLAN_FILE, TABLE_FILE, conclude, files_of
 from skippy.studies.crew import Crew, worker_count

@@ -64,7 +64,7 @@ def run(config: SubspaceConfig, tracker: Tracker) -> SubspaceResult:
     ) as stage:
         stage.set_tags(plan.identity)
         if plan.finished:
-            take_over(plan.finished, stage, "force=true")
+            take_over(plan.finished, stage, tracker, "force=true")
             return SubspaceResult(plan.finished.run_id)
         started = time.monotonic()
         reference, answers = _measure(plan)

@@ -109,7 +109,7 @@ def run(config: SvdConfig, tracker: Tracker) -> SvdResult | None:
         stage.set_tags(plan.identity)
         finished = None if plan.is_forced else _finished(tracker, plan)
         if finished is not None:
-            take_over(finished, stage, "force=true")
+            take_over(finished, stage, tracker, "force=true")
             figures = ("svd/targets", "svd/worst_residual", "svd/ambiguous_gaps")
             targets, worst, ambiguous = (finished.metrics[name] for name in figures)
             return SvdResult(finished.run_id, int(targets), worst, int(ambiguous))

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 from skippy.characters.loader import load_character
 from skippy.characters.own_prompts import OF_CHARACTER, own_prompts
@@ -38,6 +35,7 @@ from skippy.tracking.tags import Tag
 from skippy.tracking.tracker import Tracker
 from skippy.training.makers import MAKERS, Order
 from skippy.training.making import Made, Maker
+from skippy.training.plan import SilentSink
 from skippy.training.resume import goes_on
 
 logger = logging.getLogger(__name__)
@@ -110,7 +108,7 @@ def run(config: TrainConfig, tracker: Tracker) -> TrainResult | None:
             }
         )
         if plan.finished:
-            take_over(plan.finished, stage)
+            take_over(plan.finished, stage, tracker)
             return TrainResult(plan.finished.run_id, None)
         with claim_workspace(tracker, *plan.maker.name_work()) as folder:
             if not goes_on(folder, config.resume):
@@ -203,19 +201,6 @@ def _draw_problems(seed: int, style: str) -> list[Problem]:
     """Problems to train on, put as the evaluation will put them."""
     drawn = lab_problems.generate(MATH_PROBLEMS, seed, "train")
     return [replace(problem, question=problem.question + style) for problem in drawn]
-
-
-class SilentSink:
-    """Where the processes other than rank 0 write: nowhere."""
-
-    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Drop them."""
-
-    def log_table(self, rows: Sequence[Mapping[str, Any]], artifact_path: str) -> None:
-        """Drop them."""
-
-    def log_folder(self, folder: Path, artifact_dir: str = "") -> None:
-        """Drop it."""
 
 
 def _find_projectors(config: TrainConfig, tracker: Tracker, base: Base) -> tuple[str, ProjectorSet | None]:

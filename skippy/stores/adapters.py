@@ -136,10 +136,7 @@ def write_adapter(
     """Write factors as an adapter that stock PEFT loads; atomic.
 
     Args:
-        destination: a path that does not exist, or an empty directory.
         factors: by target name, all of one rank and scale.
-        base_model: what PEFT's config names as the base.
-        card: content of `skippy.json`, left out when None.
 
     Raises:
         AdapterError: no factors, or of several ranks or scales.

@@ -19,10 +19,9 @@ from typing import Any
 from safetensors.torch import save
 from torch import Tensor
 
-from skippy.core.biases import ATTENTION, BiasSwitch, find_switch, require_carried
+from skippy.core.biases import ATTENTION, BLOCK, ENDING, BiasSwitch, find_switch, kind_of, require_carried
 from skippy.errors import AdapterError, CheckpointError
 from skippy.stores.atomic import new_directory, write_bytes, write_json
-from skippy.stores.bias_switch import BLOCK, ENDING, kind_of
 from skippy.stores.checkpoints import Checkpoint
 from skippy.stores.documents import parse_object
 from skippy.stores.headers import NewTensor, TensorInfo, read_header

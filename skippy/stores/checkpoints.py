@@ -13,11 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from skippy.core.biases import require_switched_on
 from skippy.errors import CheckpointError
-from skippy.stores.bias_switch import require_switched_on
+from skippy.stores.blocks import damaged
 from skippy.stores.companions import copy_companions
 from skippy.stores.documents import parse_object
-from skippy.stores.headers import TensorInfo, damaged, digest_of_hashes, hash_tensor, read_header
+from skippy.stores.headers import TensorInfo, digest_of_hashes, hash_tensor, read_header
 from skippy.stores.presence import ADAPTER_CONFIG_FILE, names_in, require_checkpoint
 from skippy.stores.quantisation import require_unquantised
 
@@ -65,7 +66,7 @@ class Checkpoint:
                 tensors[key] = info
         _require_listed(directory, listed, tensors)
         require_unquantised(directory, config, tensors)
-        require_switched_on(directory, config, tensors)
+        require_switched_on(str(directory), config, tensors)
         return cls(path=directory, config=config, tensors=tensors, files=files)
 
     @property

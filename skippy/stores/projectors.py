@@ -106,9 +106,7 @@ class ProjectorStore:
 
         Args:
             name: the target.
-            U: left singular vectors (out, k), or (out, 0) where only inputs are protected.
-            S: singular values (k,).
-            V: right singular vectors (in, k).
+            U: (out, k), or (out, 0) where only inputs are protected.
             facts: its manifest entry: residual, orthonormality, completeness, gap, sigma_1, sigma_k, seconds.
         """
         if not re.fullmatch(r"[\w.-]+", name):
@@ -206,7 +204,6 @@ def read_projectors(
     """Read projectors and check them.
 
     Args:
-        directory: holds `projectors.safetensors` and `manifest.json`.
         base_digest: digest of the base they must belong to; None skips the check.
         k: the rule they must have been solved by, a number or `energy:SHARE`; None skips the check.
         basis: what they must be directions of, one of `BASES`.

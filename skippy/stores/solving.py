@@ -40,11 +40,8 @@ class Solver:
     """The subspaces of `targets`, batch by batch.
 
     Args:
-        checkpoint: whose targets they are.
         targets: what to solve; batches are always those of this whole list, since another stack would end with
             other bits on a GPU.
-        task: rank, tolerance and seed.
-        device: where to solve.
     """
 
     def __init__(

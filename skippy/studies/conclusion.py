@@ -39,9 +39,6 @@ def files_of(analysis: Analysis, facts: StudyFacts, cells: Sequence[Cell]) -> di
 def remake(folder: Path) -> dict[str, str]:
     """The files of a finished study, from what it kept.
 
-    Args:
-        folder: a study's `study/` artifacts.
-
     Raises:
         PlanError, TrackingError: the folder does not hold them.
     """

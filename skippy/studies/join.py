@@ -8,8 +8,8 @@ from __future__ import annotations
 import logging
 import time
 
+from skippy.core.torch_threads import one_torch_thread
 from skippy.errors import MissingRunError, StudyError
-from skippy.stores.lanes import one_torch_thread
 from skippy.studies.board import Board
 from skippy.studies.crew import Crew
 from skippy.studies.inputs import StudyInputs, gather, units

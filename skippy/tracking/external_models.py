@@ -16,12 +16,7 @@ _ILLEGAL = re.compile(r"""[/:.%"']""")
 
 
 def external_model(store: Store, name: str, digest: str) -> str:
-    """The id of the logged model that stands for the weights with this digest; made where there is none.
-
-    Args:
-        name: what the UI shows, where it is made.
-        digest: of all tensors, 64 hexadecimal digits.
-    """
+    """The id of the logged model that stands for the weights with this digest; made where there is none."""
     with translated_errors(f"logged model {name!r}"), exclusive(store, f"model {digest[:16]}"):
         found = _ready(store, digest)
         if not found:

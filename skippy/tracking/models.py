@@ -145,12 +145,8 @@ class Models(StoreAccess):
         processes left is removed first.
 
         Args:
-            run: the run that makes it.
             name: of the logged model; no `/ : . % " '`.
             registered_model: what the body will register it as; refused before anything is made.
-            model_type: shown in the UI.
-            params: shown in the UI.
-            tags: of the logged model.
 
         Raises:
             RegistryError: `registered_model` could not be found again.
@@ -251,7 +247,6 @@ class Models(StoreAccess):
         """Make `text` the description of a registered version, and keep it beside its weights.
 
         Args:
-            uri: `models:/name/version`.
             text: Markdown; what the registry does not hold of it stands in the file alone.
 
         Raises:

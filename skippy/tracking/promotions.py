@@ -72,9 +72,6 @@ class Promotions(StoreAccess):
         nobody moved the alias since the caller looked.
 
         Args:
-            reason: sentence, kept as tag.
-            report_uri: where the report is, kept as tag.
-            figures: what the decision rests on, kept as tag.
             expected_champion: the champion's version when the decision was taken, None if there was none.
             by: who decides; the user's name if left out.
 

@@ -64,14 +64,7 @@ class Tracker(StoreAccess):
         First it delivers what dead processes kept in their outbox, and marks their runs.
 
         Args:
-            stage: svd, train, merge, eval, compare, promote or main.
-            name: shown in the UI.
-            note: a sentence, what this run is.
-            config: the typed, resolved configuration; kept as `config.json`.
-            variant: tag; `StageRun.describe` sets it later too.
             links: stage → run id this one builds on; tags `skippy.<stage>_run`.
-            params: resolved parameters, logged under `resolved/`.
-            hyperparameters: those in force, logged as `hp.NAME`.
             parent: run id this one is nested under.
         """
         tags = stage_tags(stage, note, variant, base_digest, character, links, parent)

@@ -25,12 +25,7 @@ from skippy.training.plan import TrainRequest
 
 
 def save_adapter(model: PeftModel, directory: Path, base_name: str, card: Mapping[str, Any]) -> Path:
-    """Write the adapter as it is now; each file lands whole or not at all.
-
-    Args:
-        base_name: what the adapter calls its base.
-        card: content of `skippy.json`.
-    """
+    """Write the adapter as it is now; each file lands whole or not at all."""
     directory.mkdir(parents=True, exist_ok=True)
     state = get_peft_model_state_dict(model, adapter_name=ADAPTER, save_embedding_layers=False)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}

@@ -59,10 +59,6 @@ def describe(outcome: TrainOutcome, variant: str) -> Made:
 def train_grpo(request: TrainRequest, run: RunSink) -> TrainOutcome:
     """Train one adapter under one variant's rule.
 
-    Args:
-        request: what to train, and on what.
-        run: where numbers and artifacts go.
-
     Raises:
         TrainingError: the launch is not supported, a guarantee broke, or there is nothing to resume.
         ProjectorError: the projectors are not of this base.

@@ -25,7 +25,6 @@ class Rollout:
     """Samples from the policy as it is now.
 
     Args:
-        model: the policy; its factors are updated in place.
         config: TRL's generation config, of which every parameter that `Sampling` lacks must be off.
         records: record a step on a GPU; without, the same tokens come kernel by kernel.
     """

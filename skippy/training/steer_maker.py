@@ -20,11 +20,11 @@ from skippy.core.style.reward_rules import RewardRules
 from skippy.models.loading import load_model, load_tokenizer
 from skippy.presets.steering import SteerSettings
 from skippy.resolve.bases import Base
+from skippy.resolve.devices import pick_device
 from skippy.stores.answers import CHARACTER, PLAIN, Answer, Answers
 from skippy.stores.biases import Biases, require_place, write_biases
 from skippy.stores.control_vectors import write_control_vector
-from skippy.training.guards import choose_device
-from skippy.training.making import Made
+from skippy.training.making import Anew, Made, work_name
 from skippy.training.plan import RunSink
 from skippy.training.steer_means import mean_difference, relative_shift
 from skippy.training.steering import Steered, train_bias
@@ -36,7 +36,7 @@ EXPORT_DIRECTORY = "export"
 
 
 @dataclass(frozen=True, eq=False)
-class SteerMaker:
+class SteerMaker(Anew):
     """Makes biases out of pairs."""
 
     variant: str  # what they are called
@@ -60,19 +60,9 @@ class SteerMaker:
             "character": self.rules_digest,
         }
 
-    @property
-    def rewards_digest(self) -> str:
-        """Nothing is rewarded."""
-        return ""
-
     def name_work(self) -> tuple[str, ...]:
         """The workspace of this training."""
-        digest = hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()
-        return ("train", self.variant, self.base.digest[:16], f"seed{self.settings.seed}", digest[:16])
-
-    def going_on(self, resume: bool) -> SteerMaker:
-        """The same: it takes minutes, and nothing is kept to go on from."""
-        return self
+        return work_name(self.variant, self.base.digest, self.settings.seed, self.identity)
 
     def make(self, folder: Path, sink: RunSink, *, is_first: bool) -> Made | None:
         """Find the biases, on one process."""
@@ -80,7 +70,7 @@ class SteerMaker:
             return None
         tokenizer = load_tokenizer(self.base.path)
         choice = self._choose_pairs(tokenizer)
-        model = load_model(self.base.path, device="cuda" if choose_device(self.device) else "cpu")
+        model = load_model(self.base.path, device=pick_device(self.device).type)
         steered = None
         if self.settings.objective == "bipo":
             steered = train_bias(model, tokenizer, choice.pairs, self.settings, sink)

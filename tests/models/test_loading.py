@@ -144,7 +144,7 @@ def test_fetch_checkpoint_knows_the_home_directory(checkpoint, monkeypatch):
 def test_of_the_hub_only_what_is_needed_is_fetched(tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(
-        "skippy.models.hub.snapshot_download",
+        "huggingface_hub.snapshot_download",
         lambda name, **options: asked.append((name, options)) or tmp_path,
     )
     assert fetch_checkpoint("nobody/nothing") == tmp_path

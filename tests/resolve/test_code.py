@@ -76,8 +76,10 @@ TOLD_OTHERWISE = (
 )
 """What the code that decides a result imports, and no digest of code counts."""
 ONLY = {
-    EVALUATION: ("core/biases.py", "core/spectral"),  # of adapters, which an evaluation does not read
-    SEARCHING: ("studies", "core/spectral", "core/biases.py", "core/inference", "evaluation/scoring.py",
+    EVALUATION: ("core/biases.py", "core/spectral", "core/personality"),  # of adapters and measurements
+    # Of projectors, references and problems, which a merge does not read.
+    MERGING: ("core/personality", "core/inference", "core/problem.py", "core/sampling.py", "core/style"),
+    SEARCHING: ("studies", "core/spectral", "core/biases.py", "core/inference", "core/personality", "evaluation/scoring.py",
                 "evaluation/metrics.py", "core/problem.py"),  # a persona needs no problem; a change is a store's
 }  # fmt: skip
 """The same, for one of them."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -187,7 +188,10 @@ def test_a_stored_evaluation_is_found_as_positive_control(scene: Scene) -> None:
     _, report = scene.compare(arms="v4")
     assert report["sensitivity"]["is_shown"]
     assert (report["sensitivity"]["runs"], report["sensitivity"]["is_stored"]) == ([stored], True)
-    assert "V3, a stored evaluation" in report["headline"]
+    assert "an earlier evaluation of V3" in report["headline"]
+    assert re.search(
+        r"evaluated at \d{4}-\d\d-\d\d \d\d:\d\d UTC in run [0-9a-f]{32}", report["sensitivity"]["reason"]
+    )
 
 
 def test_a_control_can_be_named_and_must_fit(scene: Scene) -> None:

@@ -271,7 +271,7 @@ def test_an_adapter_may_be_an_id_of_the_hub(scene: Scene, monkeypatch: pytest.Mo
         asked.append((name, patterns["allow_patterns"]))
         return str(brought)
 
-    monkeypatch.setattr(hub, "snapshot_download", download)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
     merge.run(MergeConfig(base_model=str(scene.path), adapter="somebody/an-adapter"), scene.tracker)
     assert asked == [("somebody/an-adapter", list(hub.ADAPTER_PATTERNS))]
     assert not [pattern for pattern in hub.ADAPTER_PATTERNS if pattern.endswith((".bin", "*"))]

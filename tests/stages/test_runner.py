@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
+from contextlib import suppress
 from types import SimpleNamespace
 
 import pytest
@@ -10,7 +12,7 @@ from click.testing import CliRunner
 
 from entrypoints.__main__ import cli
 from skippy.config import SvdConfig
-from skippy.errors import ConfigError
+from skippy.errors import ConfigError, TrackingError
 from skippy.stages import runner
 from skippy.stages.runner import run_stage
 from skippy.tracking import store
@@ -43,6 +45,30 @@ def test_what_a_stage_refuses_is_one_message_and_exit_code_1(ran, caplog) -> Non
         run_stage("svd", {"seed": "13"})
     assert ended.value.code == 1
     assert "svd failed. No such seed." in caplog.text
+
+
+@pytest.mark.parametrize("seed", ["3", "13"])
+def test_garbage_is_looked_for_when_a_stage_runs_and_not_while_it_starts(ran, monkeypatch, seed: str) -> None:
+    """Looking through what MLflow's import makes, again and again, was a third of a stage that has nothing to do."""
+    seen: list[bool] = []
+    opened, stage = store.open_tracker, __import__("sys").modules["stage_of_this_test"]
+    monkeypatch.setattr(store, "open_tracker", lambda: seen.append(gc.isenabled()) or opened())
+    run = stage.run
+    monkeypatch.setattr(stage, "run", lambda *given: seen.append(gc.isenabled()) or run(*given))
+    with suppress(SystemExit):
+        run_stage("svd", {"seed": seed})
+    assert seen == [False, True]
+    assert gc.isenabled()
+
+
+def test_a_store_that_cannot_be_opened_leaves_the_search_for_garbage_on(monkeypatch) -> None:
+    def refuse() -> None:
+        raise TrackingError("No store.")
+
+    monkeypatch.setattr(store, "open_tracker", refuse)
+    with pytest.raises(SystemExit):
+        run_stage("svd", {})
+    assert gc.isenabled()
 
 
 WRONG = {

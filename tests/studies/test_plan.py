@@ -1,5 +1,6 @@
 """Plans of studies: read whole, or refused with the line and the field."""
 
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -137,6 +138,15 @@ def test_the_study_at_equal_persona_asks_one_thing_first_on_seeds_that_nobody_sa
     assert not set(plan.seeds) & {*range(1, 9), *range(42, 48), *range(101, 119)}
     alone = [p for p in plan.predictions if p.statistic == "difference_alone"]
     assert [(p.name, p.arguments) for p in alone] == [("E1", {"first": "v4", "second": "v3", "persona": 0.7})]
+    again = read_plan(ROOT / "studies" / "again.yaml")
+    own = {"file", "name", "seeds", "predictions"}
+    assert all(
+        getattr(again, f.name) == getattr(plan, f.name)
+        for f in fields(plan)
+        if f.compare and f.name not in own
+    )
+    assert not set(again.seeds) & set(plan.seeds)
+    assert again.predictions[0].arguments == alone[0].arguments
 
 
 @pytest.mark.parametrize(

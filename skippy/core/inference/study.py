@@ -78,9 +78,6 @@ def analyse(
     """Analyse a study.
 
     Args:
-        cells: of all arms, failed ones included.
-        base: the same questions asked of the base.
-        margin: δ, a share of one.
         seed: of every draw; each question has a stream of its own, so that one more changes no other.
         levels: personas at which arms are compared; that of an arm that is one point comes to them.
 

@@ -79,8 +79,8 @@ ONLY = {
     EVALUATION: ("core/biases.py", "core/spectral", "core/personality"),  # of adapters and measurements
     # Of projectors, references and problems, which a merge does not read.
     MERGING: ("core/personality", "core/inference", "core/problem.py", "core/sampling.py", "core/style"),
-    SEARCHING: ("studies", "core/spectral", "core/biases.py", "core/inference", "core/personality", "evaluation/scoring.py",
-                "evaluation/metrics.py", "core/problem.py"),  # a persona needs no problem; a change is a store's
+    SEARCHING: ("studies", "core/spectral", "core/biases.py", "core/inference", "core/personality",
+                "evaluation/scoring.py", "evaluation/metrics.py", "core/problem.py"),  # of problems: none is asked
 }  # fmt: skip
 """The same, for one of them."""
 

@@ -6,6 +6,7 @@ import logging
 import shutil
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from pathlib import Path
 
 from skippy.characters.loader import load_character
 from skippy.characters.own_prompts import OF_CHARACTER, own_prompts
@@ -29,6 +30,7 @@ from skippy.resolve.workspaces import claim_workspace, discard_workspace, worksp
 from skippy.stores.answers import ANSWERS_FOLDER, Answers, read_answers
 from skippy.stores.headers import require_whole
 from skippy.stores.projector_files import ProjectorSet
+from skippy.stores.seals import require_sealed
 from skippy.tracking.records import RunRecord
 from skippy.tracking.stage_run import StageRun
 from skippy.tracking.tags import Tag
@@ -168,13 +170,19 @@ def resolve(config: TrainConfig, tracker: Tracker) -> TrainPlan:
             tracker,
             "train",
             work,
-            lambda found: require_whole(tracker.artifacts.path(found.run_id, "adapter")),
+            lambda found: _require_kept(tracker.artifacts.path(found.run_id, "adapter")),
         )
     if not finished:
         maker = maker.going_on(goes_on(workspace(tracker, *maker.name_work()), config.resume))
     return TrainPlan(
         *(maker, base, character, config.k, svd_run, basis_run, subspace_run, work, finished, prompts_digest)
     )
+
+
+def _require_kept(adapter: Path) -> None:
+    """The adapter of an earlier run is whole, and what that run wrote."""
+    require_sealed(adapter)
+    require_whole(adapter)
 
 
 def order_of(config: TrainConfig, base: Base, character: Character) -> Order:

@@ -31,6 +31,7 @@ from skippy.stores.headers import TensorInfo, hash_tensor, read_header
 from skippy.stores.presence import ADAPTER_CONFIG_FILE as CONFIG_FILE
 from skippy.stores.presence import ADAPTER_WEIGHTS_FILE as WEIGHTS_FILE
 from skippy.stores.presence import require_adapter
+from skippy.stores.seals import write_seal
 from skippy.stores.tensors import read_tensor
 
 PICKLE_FILE = "adapter_model.bin"
@@ -170,7 +171,7 @@ def write_adapter(
         write_bytes(directory / WEIGHTS_FILE, save(weights, metadata={"format": "pt"}))
         write_json(directory / CONFIG_FILE, config)
         if card is not None:
-            write_json(directory / CARD_FILE, card)
+            write_seal(directory, card)
     return Path(destination)
 
 

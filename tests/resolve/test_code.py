@@ -72,7 +72,13 @@ TOLD_OTHERWISE = (
     *("resolve", "stores", "tracking", "yaml_nodes.py", "core/surrogates.py"),
     # Words, parameters and how it goes.
     *("errors.py", "extras.py", "options.py", "parameters.py", "patterns.py", "progress.py", "redaction.py"),
-    *("core/answers.py", "core/inference/wilson.py", "evaluation/generator.py", "evaluation/backends.py"),
+    *(
+        "core/answers.py",
+        "core/torch_threads.py",
+        "core/inference/wilson.py",
+        "evaluation/generator.py",
+        "evaluation/backends.py",
+    ),
 )
 """What the code that decides a result imports, and no digest of code counts."""
 ONLY = {

@@ -71,7 +71,16 @@ TOLD_OTHERWISE = (
     # Who finds, checks and moves bytes: what arrives has a digest, and damage is refused.
     *("resolve", "stores", "tracking", "yaml_nodes.py", "core/surrogates.py"),
     # Words, parameters and how it goes.
-    *("errors.py", "extras.py", "options.py", "parameters.py", "patterns.py", "progress.py", "redaction.py"),
+    *(
+        "errors.py",
+        "extras.py",
+        "options.py",
+        "parameters.py",
+        "patterns.py",
+        "progress.py",
+        "redaction.py",
+        "words.py",
+    ),
     *(
         "core/answers.py",
         "core/torch_threads.py",
@@ -118,4 +127,4 @@ def test_whatever_decides_a_result_is_counted(parts) -> None:
             seen.add(file)
             todo += imported(file, root)
     missing = {file.relative_to(root).as_posix() for file in seen - counted}
-    assert missing <= {"core/answers.py"}
+    assert missing <= {"core/answers.py"}, "count it in resolve/code.py, or say in TOLD_OTHERWISE why not"

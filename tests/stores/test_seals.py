@@ -9,17 +9,21 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks.adapter_files import write_adapter
 from skippy.core.spectral.lora import LoraFactors
 from skippy.errors import AdapterError
-from skippy.stores.adapters import CARD_FILE, write_adapter
+from skippy.stores.adapters import CARD_FILE
 from skippy.stores.biases import write_biases
 from skippy.stores.changes import read_change
+from skippy.stores.seals import write_seal
 
 CARD = {"variant": "v4"}
 
 
 def adapter(folder: Path) -> Path:
-    return write_adapter(folder, {"a": LoraFactors(torch.ones(2, 4), torch.ones(6, 2), 0.1)}, card=CARD)
+    write_adapter(folder, {"a": LoraFactors(torch.ones(2, 4), torch.ones(6, 2), 0.1)})
+    write_seal(folder, CARD)
+    return folder
 
 
 def biases(folder: Path) -> Path:

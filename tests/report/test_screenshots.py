@@ -30,6 +30,7 @@ from tests.report.chromium import DESK, NEEDS_BROWSER, PHONE, Browser, NeverAppe
 from tests.report.report_example import page_of, report, with_arms
 
 pytestmark = NEEDS_BROWSER
+STEPS = 29
 SCREENSHOTS = "SKIPPY_SCREENSHOTS"
 HAS_ALL = SCREENSHOTS in os.environ
 FOLDER = Path(os.environ.get(SCREENSHOTS) or Path(__file__).parents[2] / "build" / "screenshots").resolve()
@@ -40,11 +41,17 @@ CARD_STYLE = (
     ":root{color-scheme:light dark}body{font:16px/1.5 sans-serif;max-width:760px;margin:24px auto;padding:0 16px;"
     "overflow-wrap:anywhere}pre{overflow-x:auto}"
 )
-# MLflow remembers the scheme it was first opened in, and opens its assistant over half a screen the first time.
+# MLflow remembers the scheme it was first opened in, and the first time opens its assistant and its news over the page.
 FIRST_LOOK = """if (location.protocol.startsWith("http")) {
   localStorage.clear(); localStorage.setItem("mlflow.assistant.fab.autoOpenedOnFirstLoad_v1", "true");
+  localStorage.setItem("_mlflow_model_registry_promo_modal_dismissed_v1", "true");
 }"""
-CURVES = "document.querySelectorAll('.js-plotly-plot .scatterlayer .trace .points path').length >= {points}"
+# MLflow draws the charts that are in sight: each of them has its points, and one of them a whole curve.
+CURVES = """(() => {
+  const plots = [...document.querySelectorAll(".js-plotly-plot")].map(
+    (plot) => plot.querySelectorAll(".points path").length);
+  return plots.length > 0 && plots.every(Boolean) && Math.max(...plots) >= %d;
+})()"""
 
 
 def take(browser: Browser, name: str, width: int, scheme: str, *, whole: bool = True) -> list[Path]:
@@ -84,7 +91,7 @@ def test_what_never_appears_fails(browser: Browser, tmp_path: Path) -> None:
     page.write_text("<p>Loading")
     browser.show(page.as_uri())
     with pytest.raises(NeverAppeared, match=r"plotly[\s\S]*Loading"):
-        browser.wait_for(CURVES.format(points=1), seconds=0.2)
+        browser.wait_for(CURVES % 1, seconds=0.2)
 
 
 @pytest.mark.skipif(not HAS_ALL, reason="takes a server: set SKIPPY_SCREENSHOTS=DIR")
@@ -108,12 +115,13 @@ def test_mlflows_views(browser: Browser, tracker: Tracker, facts: Comparison) ->
     tracker.client.update_model_version("skippy", str(version.version), card)
     experiment = f"/#/experiments/{tracker.store.experiment_id}"
     both = f"runs=[%22{v3}%22,%22{v4}%22]&experiments=[%22{tracker.store.experiment_id}%22]"
-    charts = f"{experiment}/runs/{{run}}/model-metrics"
+    as_training = "?workflowType=machine_learning"
+    charts = f"{experiment}/runs/{{run}}/model-metrics{as_training}"
     views = {
-        "mlflow-runs": (f"{experiment}/runs?workflowType=machine_learning", says("train v4 skippy seed 42")),
-        "mlflow-run": (f"{experiment}/runs/{v4}", says("V4 is LoRA")),
-        "mlflow-charts": (charts.format(run=v4), CURVES.format(points=4 * 29)),
-        "mlflow-run-again": (f"{experiment}/runs/{again.run_id}", says("did exactly this")),
+        "mlflow-runs": (f"{experiment}/runs{as_training}", says("train v4 skippy seed 42")),
+        "mlflow-run": (f"{experiment}/runs/{v4}{as_training}", says("V4 is LoRA")),
+        "mlflow-charts": (charts.format(run=v4), CURVES % STEPS),
+        "mlflow-run-again": (f"{experiment}/runs/{again.run_id}{as_training}", says("did exactly this")),
         "mlflow-compare": (f"/#/compare-runs?{both}", says("at a glance/reward")),
         "mlflow-models": ("/#/models", says("Version 1")),
         "mlflow-version": (f"/#/models/skippy/versions/{version.version}", says("Load and serve")),
@@ -132,7 +140,7 @@ def test_mlflows_views(browser: Browser, tracker: Tracker, facts: Comparison) ->
             take(browser, "mlflow-artifacts", width, scheme, whole=False)
         browser.show(address + charts.format(run=compare.run_id))
         with pytest.raises(NeverAppeared):
-            browser.wait_for(CURVES.format(points=1), seconds=5)
+            browser.wait_for(CURVES % 1, seconds=5)
 
 
 def trained(tracker: Tracker, variant: str, slope: float) -> str:
@@ -142,10 +150,10 @@ def trained(tracker: Tracker, variant: str, slope: float) -> str:
     with tracker.stage("train", name=name, note=note, variant=variant, config={}) as run:
         tracker.client.log_param(run.run_id, "hp.learning_rate", "0.003")
         tracker.client.log_param(run.run_id, "hp.lora_r", "16")
-        run.log_metrics({"leakage/chance_left": 0.08}, step=1)
-        for step in range(1, 30):
+        for step in range(1, STEPS + 1):
             curves = {"train/reward": step / slope, "train/completion_length_mean": 30 - step / 3}
-            run.log_metrics(curves | at_a_glance(curves), step=step)
+            curves |= {"leakage/chance_left": 0.08} if step == 1 else {}
+            run.log_metrics(at_a_glance(curves) | curves, step=step)
     return run.run_id
 
 

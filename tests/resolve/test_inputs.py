@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from benchmarks.adapter_files import write_adapter
 from skippy.characters.loader import load_character
 from skippy.config import SubspaceConfig
 from skippy.core.spectral.lora import LoraFactors
@@ -17,7 +18,6 @@ from skippy.resolve.runs import find_run
 from skippy.resolve.subjects import find_subject
 from skippy.resolve.work import take_over
 from skippy.stages import subspace
-from skippy.stores.adapters import write_adapter
 from skippy.stores.merging import merge_checkpoint
 from skippy.tracking.tags import NOTE_TAG, Tag
 from tests.stages.tiny_checkpoint import write_checkpoint
@@ -52,6 +52,7 @@ def test_a_run_that_took_over_another_leads_there_and_counts_nothing_twice(track
         take_over(tracker.runs.get(first.run_id), second, tracker)
     again = tracker.runs.get(second.run_id)
     page = f"/#/experiments/{tracker.store.experiment_id}/runs/{first.run_id}"
+    page += "?workflowType=machine_learning"
     assert f"[train v4 seed 42 ({first.run_id})](http://127.0.0.1:5000{page})" in again.tags[NOTE_TAG]
     assert "| train/reward | 4.25 |" in again.tags[NOTE_TAG]
     assert again.metrics == {}

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import click
 
+from entrypoints.listing import refusing
 from entrypoints.talking import (
     CHAMPION,
     KEY_VARIABLE,
     backend_option,
     base_option,
     device_option,
-    refusing,
     room_for,
     url_option,
 )
@@ -48,8 +48,7 @@ def command(
     device: str,
 ) -> None:
     """Find or load a model, then talk."""
-
-    def work() -> None:
+    with refusing(is_talk=True):
         terminal = import_module("skippy.terminal.chat")
         conversations = import_module("skippy.serving.conversation")
         speaker = None
@@ -62,8 +61,6 @@ def command(
             first = model or next(iter(room.names), CHAMPION)
             offer = room.offers([first])[0]
             terminal.talk(conversations.Conversation(room, offer, system), speaker)
-
-    refusing(work)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,8 @@ from importlib import import_module
 
 import click
 
-from entrypoints.talking import KEY_VARIABLE, refusing
+from entrypoints.listing import refusing
+from entrypoints.talking import KEY_VARIABLE
 
 
 @click.command("voice", help=__doc__)
@@ -24,14 +25,11 @@ from entrypoints.talking import KEY_VARIABLE, refusing
 )
 def command(host: str, port: int, engine: str) -> None:
     """Speak until Ctrl-C."""
-
-    def work() -> None:
+    with refusing():
         key = os.environ.get(KEY_VARIABLE, "")
         import_module("skippy.serving.router").require_key(host, key)
         voice = import_module("skippy.serving.speech").choose_voice(engine)
         import_module("skippy.serving.speech_server").run_speech(voice, host, port, key)
-
-    refusing(work)
 
 
 if __name__ == "__main__":

@@ -92,7 +92,9 @@ class TrainParameters:
     seed: int = shared.seed(42)
     device: str = shared.device()
     threads: int = shared.threads()
-    judge_url: str = option("", "OpenAI-compatible endpoint of a judge model that adds a reward; empty: none")
+    judge_url: str = option(
+        "", "OpenAI-compatible endpoint of a judge model that adds a reward; empty: none", names="urls"
+    )
     judge_model: str = option("judge", "name of the judge model at that endpoint")
     hardened: bool = option(True, "rewards resist hacking; false only to see what happens without")
     rewards: str = shared.rewards()
@@ -366,7 +368,9 @@ class ServeConfig:
     )
     voice_url: str = option(
         "",
-        "OpenAI-compatible speech endpoint handed on at /v1/audio/speech, http://127.0.0.1:8081/v1 of skippy voice",
+        "OpenAI-compatible speech endpoint handed on at /v1/audio/speech: http://127.0.0.1:8081/v1 of skippy voice; "
+        "empty: none",
+        names="urls",
     )
     device: str = shared.device()
     threads: int = shared.threads()

@@ -89,13 +89,7 @@ class Progress:
         advanced = self.done - self._done_before
         left = f"{elapsed / advanced * (self.total - self.done):.0f}" if advanced else "?"
         logger.info(
-            "%s: %d/%d, %.0f s, %s s left  %s",
-            self.label,
-            self.done,
-            self.total,
-            elapsed,
-            left,
-            self._note(),
+            "%s: %d/%d, %.0f s, %s s left  %s", self.label, self.done, self.total, elapsed, left, self._note()
         )
         self._spoke = now
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from skippy.errors import ConfigError, nearest
+from skippy.words import split_list
 
 Update = Literal["lora", "mask", "bias", "none"]
 Method = Literal["grpo", "mask", "steer", "bias-grpo", "none"]
@@ -260,8 +261,8 @@ def parse_arms(text: str, where: str = "arms") -> tuple[str, ...]:
     Raises:
         ConfigError: one is unknown or there twice, or there is none.
     """
-    names = tuple(find_variant(name.strip(), where).name for name in text.split(",") if name.strip())
-    if not names or len(set(names)) < len(names):
+    names = split_list(text, where, lambda name: find_variant(name, where).name)
+    if not names:
         raise ConfigError(
             "These are no arms to set side by side.",
             where=where,

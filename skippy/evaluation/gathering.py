@@ -70,9 +70,7 @@ def gather_comparison(
     """Everything that the report of run `run_id` says, from the samples, metrics and tags that earlier runs left.
 
     Args:
-        controls: evaluations that show whether a loss could have been seen.
         margin: as a share of problems; 0: the one planned in the evaluations.
-        registered_model: whose champion the page names.
         command: what writes this report again from the same evaluations.
     """
     records = selection.records

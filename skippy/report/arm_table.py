@@ -37,11 +37,7 @@ def format_table(comparison: Comparison) -> Table | None:
         told = FORMAT_WORDS.get(name, name)
         rows += [
             _format_row(comparison, name, told, field, what)
-            for field, what in (
-                ("scores", "persona"),
-                ("coherence", "coherence"),
-                ("in_form", IN_FORM),
-            )
+            for field, what in (("scores", "persona"), ("coherence", "coherence"), ("in_form", IN_FORM))
         ]
     return by_arm(comparison, [row for row in rows if not _says_nothing(row)])
 

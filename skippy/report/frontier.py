@@ -8,6 +8,7 @@ from skippy.core.variants import is_untrained, label_of, place_words
 from skippy.report.canvas import Canvas, Scale, fit_scale, name_room, spread_labels
 from skippy.report.numerals import listed, plain, signed
 from skippy.results import Comparison, Evaluation, FrontierPoint
+from skippy.words import counted
 
 
 def draw_frontier(comparison: Comparison, base_accuracy: float, width: int) -> str | None:
@@ -99,7 +100,7 @@ def frontier_caption(comparison: Comparison) -> str:
     if not points:
         return f"{choice} No checkpoints along the way were evaluated.".strip()
     designs = {(point.n, point.k) for point in points if point.n}
-    asked = " or ".join(f"{n} problems × {k} sample{'s' if k > 1 else ''}" for n, k in sorted(designs))
+    asked = " or ".join(f"{counted(n, 'problem')} × {counted(k, 'sample')}" for n, k in sorted(designs))
     bars = (
         "Horizontal bars: one standard error of the persona score. Vertical bars: one standard error of the paired "
         "difference to the base"

@@ -77,11 +77,7 @@ def walk_gate(
     return gate if gate.is_open else replace(gate, untrained=enough)
 
 
-def _is_enough(
-    name: str,
-    variants: Sequence[VariantVerdict],
-    pairs: Sequence[PairVerdict],
-) -> bool:
+def _is_enough(name: str, variants: Sequence[VariantVerdict], pairs: Sequence[PairVerdict]) -> bool:
     """Whether an arm that has the character without training keeps the mathematics and is beaten by no treatment."""
     is_preserved = any(verdict.name == name and verdict.verdict == "preserved" for verdict in variants)
     is_beaten = any(

@@ -196,10 +196,7 @@ def difference_name(one: Mapping[str, Any]) -> str:
 
 def _divergence(data: Data) -> Figure | None:
     """Divergence of every cell from the base, log scale, against the score that it lost."""
-    panels = {
-        "everyday prompts": "kl_base_arm_everyday",
-        "problems": "kl_base_arm_problems",
-    }
+    panels = {"everyday prompts": "kl_base_arm_everyday", "problems": "kl_base_arm_problems"}
     measured = {words: [cell for cell in data["cells"] if _has(cell, name)] for words, name in panels.items()}
     shown = {words: cells for words, cells in measured.items() if cells}
     if not shown:

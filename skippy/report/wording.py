@@ -9,6 +9,7 @@ from skippy.report.means import everyday, mean_over_seeds
 from skippy.report.numerals import listed, moment, percent, plain, signed, small
 from skippy.report.planning import MOST_SAMPLES
 from skippy.results import Arm, Comparison, LeakageFacts
+from skippy.words import counted
 
 MEASURABLE_TRUNCATION_CHANGE = 0.02
 MEASURABLE_COHERENCE_LOSS = 0.2
@@ -86,19 +87,27 @@ def what_it_takes(comparison: Comparison, verdicts: Verdicts) -> list[str]:
     ]
 
 
+def _design(n: int, k: int) -> str:
+    return f"{counted(n, 'problem')} × {counted(k, 'sample')}"
+
+
 def _takes(verdict: VariantVerdict, needed: NeededDesign) -> str:
     n, k, power = verdict.n, verdict.k, percent(needed.power, 0)
     if (verdict.across_seed_error or 0.0) > (verdict.within_seed_error or 0.0):
         return "training seeds differ more than problems do, so more seeds narrow the interval most"
     if needed.problems <= n:
         return (
-            f"{n} problems × {k} samples already let a variant that lost nothing pass with {power} power; "
+            f"{_design(n, k)} already let a variant that lost nothing pass with {power} power; "
             "it may have lost less than this design can tell from nothing"
         )
-    more = f"{n} problems × {needed.samples} samples" if needed.samples else ""
-    alone = f"; with {n} problems, no number of samples up to {MOST_SAMPLES} is enough" if not more else ""
+    more = _design(n, needed.samples) if needed.samples else ""
+    alone = (
+        f"; with {counted(n, 'problem')}, no number of samples up to {MOST_SAMPLES} is enough"
+        if not more
+        else ""
+    )
     return (
-        f"δ = {verdict.margin:g} points at {power} power takes {needed.problems} problems × {k} samples"
+        f"δ = {verdict.margin:g} points at {power} power takes {_design(needed.problems, k)}"
         f"{', or ' + more if more else ''}, for a variant that lost nothing{alone}"
     )
 
@@ -185,13 +194,14 @@ def _limits_of_suite(comparison: Comparison, verdicts: Verdicts) -> list[str]:
         effect = plain(plan.minimum_detectable_effect)
         reach = "within reach" if plan.is_margin_reachable else "out of reach of this design"
         lines.append(
-            f"Planned for {plan.n} problems × {plan.k} samples: achievable δ {plain(plan.achievable_margin)} "
+            f"Planned for {_design(plan.n, plan.k)}: achievable δ {plain(plan.achievable_margin)} "
             f"points, minimum detectable effect {effect} points, each at power "
             f"0.8. δ = {comparison.margin_points:g} is {reach}."
         )
     elif comparison.problems:
         lines.append(
-            f"{len(comparison.problems)} problems, fewer than {FEWEST_PROBLEMS}: too few to say what a score is worth."
+            f"{counted(len(comparison.problems), 'problem')}, fewer than {FEWEST_PROBLEMS}: too few to say what a "
+            "score is worth."
         )
     if comparison.duplicates_dropped:
         lines.append(f"{comparison.duplicates_dropped} duplicate problems were dropped by hash.")

@@ -11,13 +11,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from skippy.characters.loader import load_character
 from skippy.characters.own_prompts import read_own_prompts
 from skippy.core.problem import parse_rule
 from skippy.core.spectral.rank import parse_rank
 from skippy.core.variants import VARIANTS, parse_arms
-from skippy.errors import CheckpointError, nearest
+from skippy.errors import CheckpointError, ConfigError, nearest
 from skippy.lab.paths import LAB
 from skippy.models.hub import HUB_ID, adapter_names, find_local, find_local_adapter, require_reachable
 from skippy.models.profiles import AUTO
@@ -25,6 +26,7 @@ from skippy.presets.methods import parse_settings
 from skippy.presets.reading import read_preset
 from skippy.stores.presence import ADAPTER_CONFIG_FILE, require_adapter, require_checkpoint
 from skippy.stores.problems import READERS, is_there, read_problems, split_sources
+from skippy.words import split_list
 
 BASE = "base"
 CHECKPOINTS = "checkpoints"
@@ -43,10 +45,34 @@ def check_files(config: Any) -> None:
     for item in fields(config):
         value, kind = getattr(config, item.name), item.metadata["names"]
         is_asked = kind != "problems" or getattr(config, "suite", "") != "banal"
-        if kind == "problems" and is_asked:
+        if kind == "urls":
+            require_urls(value, item.name)
+        elif kind == "problems" and is_asked:
             check_problems(value, getattr(config, "answers", "auto"))
         elif value and kind and is_asked:
             CHECKS[kind](value)
+
+
+def require_urls(text: str, where: str) -> None:
+    """Every entry is the address of a server, as far as an address alone tells.
+
+    Raises:
+        ConfigError: one is none.
+    """
+    for url in split_list(text, where):
+        try:
+            parts = urlsplit(url)
+            is_address = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            is_address = False
+        if not is_address:
+            raise ConfigError(
+                "This is no address of a server.",
+                where=where,
+                expected="http://HOST:PORT/v1, or the same with https",
+                found=repr(url),
+                next_step=f"pass {where}=http://127.0.0.1:8000/v1, or where the server is",
+            )
 
 
 def check_base(name: str) -> None:

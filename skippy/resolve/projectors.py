@@ -11,12 +11,7 @@ from typing import TYPE_CHECKING, Any
 from skippy.core.spectral.rank import TOP
 from skippy.errors import ProjectorError
 from skippy.resolve.bases import Base
-from skippy.stores.projector_files import (
-    PROJECTORS_FILE,
-    projectors_digest,
-    require_projectors,
-    unreadable,
-)
+from skippy.stores.projector_files import PROJECTORS_FILE, projectors_digest, require_projectors, unreadable
 from skippy.tracking.tags import Tag
 from skippy.tracking.tracker import Tracker
 

@@ -48,6 +48,7 @@ from skippy.tracking.records import RunRecord
 from skippy.tracking.stage_run import StageRun
 from skippy.tracking.tags import Tag
 from skippy.tracking.tracker import Tracker
+from skippy.words import counted
 
 logger = logging.getLogger(__name__)
 
@@ -102,8 +103,8 @@ def run(config: EvalConfig, tracker: Tracker) -> EvalResult:
     with tracker.stage(
         "eval",
         name=name_of(plan),
-        note=f"{subject.label} on {plan.config.suite}: {len(plan.asked.questions)} questions, "
-        f"{plan.asked.samples} samples a problem, preset {sampling.name}.",
+        note=f"{subject.label} on {plan.config.suite}: {counted(len(plan.asked.questions), 'question')}, "
+        f"{counted(plan.asked.samples, 'sample')} a problem, preset {sampling.name}.",
         variant=subject.variant,
         base_digest=plan.base.digest,
         character=plan.asked.character.name,

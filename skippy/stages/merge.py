@@ -17,7 +17,7 @@ from skippy.resolve.bases import Base, open_base
 from skippy.resolve.code import MERGING, SEARCHING, code_digest
 from skippy.resolve.projectors import load_projectors
 from skippy.resolve.prompted import prompted_base
-from skippy.resolve.runs import find_run
+from skippy.resolve.runs import find_run, find_runs
 from skippy.resolve.work import find_equal_run, take_over, work_digest
 from skippy.stores.cards import MergeAccount, verify_checkpoint
 from skippy.stores.changes import Change, read_change
@@ -294,9 +294,7 @@ def _from_outside(config: MergeConfig) -> Source:
 
 def _from_run(config: MergeConfig, tracker: Tracker, base: Base) -> Source:
     record = _find_training(config, tracker, base)
-    walks = [
-        find_run(tracker, "eval", run_id.strip()) for run_id in config.match.split(",") if run_id.strip()
-    ]
+    walks = find_runs(tracker, "eval", config.match, "match")
     by_steps = walks and config.match_by == "steps"
     place = matched_step(walks, record, tracker) if by_steps else config.step
     is_dosed = find_variant(record.variant).is_dosed

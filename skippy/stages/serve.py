@@ -135,7 +135,7 @@ def serve(
                     ledger.begin([changed])
                     stage.log_json(ledger.periods(), LEDGER_FILE)
         except KeyboardInterrupt:
-            logger.info("serve: Ctrl-C; %d requests are being finished", routes.in_flight())
+            logger.info("serve: Ctrl-C; requests still to finish: %d", routes.in_flight())
     finally:
         requests = routes.requests()
         door.close()

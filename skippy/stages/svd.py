@@ -37,6 +37,7 @@ from skippy.tracking.records import RunRecord
 from skippy.tracking.stage_run import StageRun
 from skippy.tracking.tags import Tag
 from skippy.tracking.tracker import Tracker
+from skippy.words import counted
 
 if TYPE_CHECKING:
     from skippy.stores.projectors import Projectors, ProjectorStore
@@ -250,7 +251,7 @@ def _require_rank(targets: Sequence[Target], k: int) -> None:
     if narrow:
         first = min(narrow, key=lambda target: min(target.out, target.in_))
         raise SubspaceError(
-            f"k is larger than the rank of {len(narrow)} targets.",
+            f"k is larger than the rank of {counted(len(narrow), 'target')}.",
             where=f"{first.name}, shape {first.out}×{first.in_}",
             expected=f"k at most {min(first.out, first.in_)}",
             found=f"k = {k}",

@@ -111,7 +111,6 @@ def verify_checkpoint(
     """Hash every file again and compare with `skippy.json`.
 
     Args:
-        progress: called with the bytes of each file that was hashed.
         keep: the files are loaded next: leave them in the page cache.
 
     Returns:

@@ -178,7 +178,6 @@ class Update:
 
         Args:
             base: these rows of the base, (rows, columns), float32.
-            rows: which they are.
             room: buffers of that shape, used where one plain adapter is added, which is nearly always.
 
         Returns:

@@ -74,9 +74,9 @@ class Runs(StoreAccess):
             raise MissingRunError(
                 "There is no such run.",
                 where=run_id,
-                expected=f"a run id in {self.store.uri}",
-                found=str(error),
-                next_step="look the id up in the MLflow UI, or leave it out for the newest",
+                expected=f"a run id, or its first digits (at least 4), in {self.store.uri}",
+                found=f"no run that begins so: {error}",
+                next_step="skippy runs lists the ids, skippy models the versions",
             ) from error
         record = to_record(found)
         if found.info.lifecycle_stage == "deleted":

@@ -12,7 +12,6 @@ Source: arXiv 2602.07164. Departure: masks that spare what matters (`core.spectr
 from __future__ import annotations
 
 import hashlib
-import logging
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -41,8 +40,6 @@ from skippy.training.making import Anew, Made, work_name
 from skippy.training.mask_statistics import Statistics, input_of, read_statistics
 from skippy.training.mask_survey import Survey, project_kept, survey_masks
 from skippy.training.plan import RunSink
-
-logger = logging.getLogger(__name__)
 
 ADAPTER = "adapter"
 FULL_DOSE = 100

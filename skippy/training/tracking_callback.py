@@ -65,7 +65,6 @@ class TrackingCallback(TrainerCallback):
     Only the first process logs. The numbers of all steps stay in `history`.
 
     Args:
-        output_dir: the samples file is kept here until it is an artifact.
         measured: the adapter beside the base's top-k directions; None measures no leakage.
         own: the adapter beside the directions that its variant protects, where those are others.
     """

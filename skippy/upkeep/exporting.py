@@ -13,7 +13,7 @@ from skippy.progress import Progress
 from skippy.stores.atomic import new_directory
 from skippy.stores.cards import verify_checkpoint
 from skippy.stores.changes import read_change
-from skippy.tracking.mlmodel import WEIGHTS
+from skippy.tracking.drafts import WEIGHTS
 from skippy.tracking.models import CARD
 from skippy.tracking.orphans import bytes_under
 from skippy.tracking.registry import ModelVersionRecord, parse_model_uri

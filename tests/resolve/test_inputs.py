@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from benchmarks.adapter_files import write_adapter
 from skippy.characters.loader import load_character
 from skippy.config import SubspaceConfig
 from skippy.core.spectral.lora import LoraFactors
@@ -17,7 +18,6 @@ from skippy.resolve.runs import find_run
 from skippy.resolve.subjects import find_subject
 from skippy.resolve.work import take_over
 from skippy.stages import subspace
-from skippy.stores.adapters import write_adapter
 from skippy.stores.merging import merge_checkpoint
 from skippy.tracking.tags import NOTE_TAG, Tag
 from tests.stages.tiny_checkpoint import write_checkpoint

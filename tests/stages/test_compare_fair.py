@@ -154,13 +154,20 @@ def test_the_base_is_found_that_was_asked_like_the_runs_named(scene: Scene) -> N
     assert runs_of(report)["base"] == [fitting]
 
 
-def test_only_so_many_are_listed(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_so_many_are_listed(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
     monkeypatch.setattr(selection, "SHOWN", 1)
     for _ in range(3):
         scene.evaluate("base")
     scene.evaluate("v4", "1")
     _, report = scene.compare()
-    assert report["passed_over"][1:] == ["and 1 older ones"]
+    assert report["passed_over"][1:] == ["1 older one, not listed"]
+    whole = report["passed_over"][0].split()[0]
+    first, last = (line for line in caplog.messages if line.startswith("compare: passed over"))
+    assert first.startswith(f"compare: passed over {whole[:8]} ("), "the page has whole ids, which are links"
+    assert last == "compare: passed over 1 older one, not listed"
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.adapter_files import write_adapter
 from skippy.core.spectral.lora import LoraFactors
 from skippy.errors import CheckpointError
 from skippy.stores import blocks, headers, merging
-from skippy.stores.adapters import write_adapter
 from skippy.stores.cards import hash_file, verify_checkpoint
 from skippy.stores.checkpoints import Checkpoint
 from skippy.stores.headers import TensorInfo, require_finite

@@ -13,12 +13,13 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoTokenizer, Qwen3Config
 
+from benchmarks.adapter_files import write_adapter
 from skippy.core.basis import Basis
 from skippy.core.spectral.lora import LoraFactors
 from skippy.errors import AdapterError, CheckpointError, ProjectorError
 from skippy.lab.paths import LAB_CHECKPOINT
 from skippy.stores import blocks, merge_work, merging
-from skippy.stores.adapters import read_adapter, write_adapter
+from skippy.stores.adapters import read_adapter
 from skippy.stores.cards import verify_checkpoint
 from skippy.stores.checkpoints import Checkpoint
 from skippy.stores.merging import merge_checkpoint
@@ -348,7 +349,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 from skippy.core.spectral.lora import LoraFactors
-from skippy.stores.adapters import write_adapter
+from benchmarks.adapter_files import write_adapter
 from skippy.stores.checkpoints import Checkpoint
 from skippy.stores.merging import merge_checkpoint
 

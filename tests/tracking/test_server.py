@@ -71,13 +71,13 @@ def test_the_page_is_the_servers_own(server, remote):
 
 def test_runs_metrics_and_artifacts(remote, tmp_path):
     with remote.stage(
-        "svd", name="svd", note="n", base_digest="d1", config={"k": 16}, params={"k": 16}
+        "svd", name="svd", note="n", base_digest="d1", config={"k": 16}, hyperparameters={"k": 16}
     ) as run:
         run.log_metrics({"worst/residual": 1e-7}, step=3)
         run.log_text("hello", "projectors/manifest.json")
     record = remote.runs.find("svd", base_digest="d1")
     assert (record.run_id, record.metrics, record.params) == (
-        run.run_id, {"worst/residual": 1e-7}, {"resolved/k": "16"}
+        run.run_id, {"worst/residual": 1e-7}, {"hp.k": "16"}
     )  # fmt: skip
     assert remote.runs.metric_history(run.run_id, "worst/residual")[0].step == 3
     assert remote.artifacts.files(run.run_id) == ["config.json", "projectors/manifest.json"]

@@ -73,8 +73,6 @@ def choose_pairs(
     """Pair off answers to the same prompts.
 
     Args:
-        in_character: answers under the character's prompt.
-        plain: answers to the same prompts without.
         least_margin: by how much the summed rewards must differ.
         fewest: pairs below which nothing can be learned that is not the pairs themselves.
         most: pairs above which more are left aside, the same number from every prompt as far as that goes.

@@ -37,7 +37,7 @@ ASKED = {
 
 ASIDE = frozenset(
     {
-        *("variant", "seed", "svd_run", "basis_run", "subspace_run", "device", "resume", "threads"),
+        *("variant", "seed", "svd_run", "basis_run", "subspace_run", "device", "resume", "threads", "reuse"),
         # Told by settings.json as resolved, and by digests: the same thing may be spelled in two ways.
         *("base_model", "character", "preset", "profile", "steps", "logging_steps", "settings"),
     }

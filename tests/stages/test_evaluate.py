@@ -98,7 +98,7 @@ def test_regrading_scores_by_the_gold_of_today_and_needs_all_of_it(tracker, mode
     write_problems(tmp_path / "p.jsonl", [0, 1])
     with pytest.raises(ConfigError, match="no longer asked") as refusal:
         evaluate.run(EvalConfig(regrade=before.run_id), tracker)
-    assert "1 questions are missing" in refusal.value.found
+    assert "without 1 question, " in refusal.value.found
 
 
 def test_regrading_scores_by_another_characters_rules_but_only_the_same_prompts(tracker, model, monkeypatch):

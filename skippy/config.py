@@ -438,15 +438,8 @@ def _complete(
     if item.metadata["names"] == "model":
         words = ["base", *VARIANTS, "checkpoints", "models:/"]
     found = [CompletionItem(word) for word in words or [default_text(item)] if word.startswith(typed)]
-    is_file = item.metadata["names"] in (
-        "base",
-        "character",
-        "problems",
-        "adapter",
-        "model",
-        "preset",
-        "prompts",
-    )
+    files = *("base", "character", "problems", "adapter"), *("model", "preset", "prompts")
+    is_file = item.metadata["names"] in files
     return [*found, *([CompletionItem(typed, type="file")] if is_file else [])]
 
 

@@ -58,7 +58,8 @@ class PairChoice:
         """The counts in a line."""
         return (
             f"{len(self.pairs)} pairs of {self.answers} answers; {self.broken} broken or incoherent, "
-            f"{self.uneven} without another of their length, {counted(self.alike, 'pair')} too much alike, {self.spare} spare"
+            f"{self.uneven} without another of their length, {counted(self.alike, 'pair')} too much alike, "
+            f"{self.spare} spare"
         )
 
 

@@ -13,7 +13,7 @@ from entrypoints.talking import backend_option, base_option, device_option, room
 @click.command("ask", help=__doc__)
 @click.argument("question")
 @click.option("--arms", default="base,v3,v4", show_default=True, help="who is asked, comma-separated")
-@click.option("--system", default="", help="system text")
+@click.option("--system", default="", help="system prompt before the question; left out: none")
 @click.option(
     "--samples",
     default=1,

@@ -26,7 +26,7 @@ from entrypoints.talking import (
     default="",
     help=f"base, v3, v4, … or a models:/ URI; left out: what the server has, else {CHAMPION}",
 )
-@click.option("--system", default="", help="system text")
+@click.option("--system", default="", help="system prompt of the talk; left out: none")
 @click.option(
     "--voice-url", default="", help="speech endpoint that says the answers: http://127.0.0.1:8081/v1"
 )

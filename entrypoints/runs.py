@@ -1,4 +1,4 @@
-"""Runs, newest first: of every stage, or of one, `skippy runs train`. Whatever their status."""
+"""Runs of every stage, or of one, newest first and whatever their status: `skippy runs train`."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from skippy.words import shortened
 
 
 @click.command("runs", help=__doc__)
-@click.argument("stage", default="", type=click.Choice(["", *CONFIGS]), metavar="[STAGE]")
+@click.argument("stage", default=None, type=click.Choice([*CONFIGS]), metavar="[STAGE]")
 @click.option(
     "--limit", default=20, show_default=True, type=click.IntRange(min=1), help="how many of the newest"
 )
 @json_option
-def command(stage: str, limit: int, as_json: bool) -> None:
+def command(stage: str | None, limit: int, as_json: bool) -> None:
     """List them."""
 
     def look(tracker, listing) -> str:  # type: ignore[no-untyped-def]
-        found = listing.list_runs(tracker, stage, limit + 1)
+        found = listing.list_runs(tracker, stage or "", limit + 1)
         rows = found[:limit]
         if as_json:
             return to_json(rows)

@@ -20,7 +20,7 @@ url_option = click.option(
     "--url", default="", help=f"server to ask; left out: {HOME} where one runs, else models are loaded here"
 )
 base_option = click.option(
-    "--base-model", default="lab", show_default=True, help="what base, v3, v4, … are of"
+    "--base-model", default="lab", show_default=True, help="base checkpoint that base, v3, v4, … are of"
 )
 backend_option = click.option(
     "--backend",
@@ -34,7 +34,7 @@ device_option = click.option(
     default="auto",
     show_default=True,
     type=click.Choice(DEVICES),
-    help="where they are loaded; auto: a GPU where there is one, but for the lab",
+    help="where models are loaded; auto: a GPU where there is one, but for the lab",
 )
 
 

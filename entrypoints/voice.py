@@ -1,4 +1,4 @@
-"""A speech endpoint of our own for `chat` and `serve`: `skippy voice`."""
+"""A speech endpoint of our own for `chat` and `serve`, until Ctrl-C: `skippy voice`."""
 
 from __future__ import annotations
 
@@ -13,9 +13,14 @@ from entrypoints.talking import KEY_VARIABLE
 
 @click.command("voice", help=__doc__)
 @click.option(
-    "--host", default="127.0.0.1", show_default=True, help=f"other than loopback needs {KEY_VARIABLE}"
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    help=f"address to listen on; other than loopback needs {KEY_VARIABLE}",
 )
-@click.option("--port", default=8081, show_default=True, type=click.IntRange(1, 65535))
+@click.option(
+    "--port", default=8081, show_default=True, type=click.IntRange(1, 65535), help="port to listen on"
+)
 @click.option(
     "--engine",
     default="auto",

@@ -133,7 +133,8 @@ lm_eval = shared(
 def knob(item: Field[Any], kind: Any) -> tuple[str, Any, Any]:
     """One hyperparameter as a parameter: left empty, it is as the preset says."""
     limits = {key: value for key, value in item.metadata.items() if key != "help"}
-    words = f"{item.metadata['help']}; empty: as the preset says"
+    # What an empty field of a preset means is no way to set it here.
+    words = f"{item.metadata['help'].partition('; empty')[0]}; empty: as the preset says"
     if kind is str:
         limits["choices"] = tuple(dict.fromkeys(("", *limits["choices"])))
         return item.name, str, option("", words, **limits)

@@ -99,7 +99,7 @@ def identify_asking(plan: Plan) -> str:
     """Sixteen hexadecimal digits of all that decides an answer besides the weights: a resumed run must share it."""
     samplings = [asdict(limited(plan.sampling, suite)) for suite in (AIME, BANAL)]
     messages = [[dict(message) for message in question.messages] for question in plan.questions]
-    who = (plan.generator.name, plan.generator.served_model)
+    who = (*plan.generator.identity, plan.subject.reading)
     text = json.dumps([messages, samplings, *who, plan.seed], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

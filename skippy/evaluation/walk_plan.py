@@ -43,7 +43,7 @@ def plan_walk(
         ProblemError: a source cannot be read.
     """
     subject = Subject(f"checkpoints of {train.name}", train.variant, base.path, base.digest, CHECKPOINTS,
-                      seed=train.tags.get(Tag.SEED, ""), train_run=train.run_id)  # fmt: skip
+                      seed=train.tags.get(Tag.SEED, ""), train_run=train.run_id, reading=base.reading)  # fmt: skip
     asked = load_problem_set(problems, limit or FRONTIER_PROBLEMS, answers)
     style = base.profile.prompt_style
     questions = [*problem_questions(asked, style), *banal_questions(character, ("plain",))]

@@ -112,7 +112,7 @@ def frontier_caption(comparison: Comparison) -> str:
         )
         still = [arm.label for arm in comparison.variants if arm not in walked]
         if still:
-            shared += f" {listed(still)} has no path: its point is its evaluation, as far from the line."
+            shared += f" {listed(still)} has no path: its point is its evaluation, set off by its difference."
         return f"{choice} {shared} {bars} (at the base itself, of its score).".strip()
     return (
         f"{choice} Every checkpoint answered {asked or 'a smaller set'}; the base was not asked with the same sample "

@@ -17,6 +17,7 @@ from skippy.core.inference.collapse import COLLAPSED_SHARE
 from skippy.core.variants import VARIANTS, has_seed, label_of
 from skippy.report.numerals import signed
 from skippy.report.palette import BASE_COLOURS
+from skippy.report.study_figures import KL_FLOOR
 
 WIDTH = 6.5
 """Inches: the text of the page."""
@@ -28,8 +29,6 @@ STYLE: dict[Any, Any] = {
     "legend.frameon": False,
     "pdf.fonttype": 42,
 }
-KL_FLOOR = 1e-5
-"""Nats a token; smaller divergences are drawn here."""
 MARKERS = ("o", "s", "^", "D", "v", "P")
 """Of the arms, in their order, for readers without colour."""
 Data = Mapping[str, Any]

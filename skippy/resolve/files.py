@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from skippy.characters.loader import load_character
 from skippy.characters.own_prompts import read_own_prompts
@@ -32,6 +31,7 @@ BASE = "base"
 CHECKPOINTS = "checkpoints"
 ALIASES = {alias: f"models:/skippy@{alias}" for alias in ("champion", "previous")}
 """Names of the registered model's aliases → what they stand for."""
+ADDRESS = re.compile(r"https?://(\S+@)?(\[[0-9a-f:.]+\]|[\w.\-]+)(:\d{1,5})?(/\S*)?")
 RUN_ID = re.compile(r"[0-9a-f]{4,32}")
 """A run id, or the first digits of one."""
 
@@ -60,12 +60,7 @@ def require_urls(text: str, where: str) -> None:
         ConfigError: one is none.
     """
     for url in split_list(text, where):
-        try:
-            parts = urlsplit(url)
-            is_address = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-        except ValueError:
-            is_address = False
-        if not is_address:
+        if not ADDRESS.fullmatch(url):
             raise ConfigError(
                 "This is no address of a server.",
                 where=where,

@@ -86,7 +86,9 @@ class EvalPlan:
         others = (config.judge_url, config.judge_model, config.cross_check, config.lm_eval, config.limit)
         how = (asked.samples, asked.problems.digest if asked.problems else "", config.suite, config.margin)
         code = code_digest(EVALUATION)
-        return work_digest(code, identify_asking(asked), *who, asked.character.digest, *others, *how)
+        # Figures are held against the base: how far an answer is from it.
+        whose = (self.base.digest, asked.character.digest)
+        return work_digest(code, identify_asking(asked), *who, *whose, *others, *how)
 
     @property
     def is_walk(self) -> bool:
@@ -199,7 +201,8 @@ def resolve(config: EvalConfig, tracker: Tracker) -> EvalPlan:
     asked = _plan(config, base, subject, character, generator)
     if not regraded:
         return EvalPlan(config, base, asked, opinions, prompts_digest)
-    asked = replace(asked, prompt_style=regraded.tags.get(PROMPT_STYLE, ""))
+    then = replace(asked.subject, reading=regraded.tags.get(Tag.READING, ""))
+    asked = replace(asked, subject=then, prompt_style=regraded.tags.get(PROMPT_STYLE, ""))
     return EvalPlan(config, base, asked, opinions, prompts_digest, tuple(regrade(regraded, asked, tracker)))
 
 
@@ -339,6 +342,7 @@ def _tags(plan: EvalPlan) -> dict[str, str]:
     return {
         Tag.MODEL_URI: asked.subject.uri,
         Tag.MODEL_DIGEST: asked.subject.digest,
+        Tag.READING: asked.subject.reading,
         Tag.SEED: asked.subject.seed,
         Tag.PROMPTS_DIGEST: plan.prompts_digest,
         Tag.SUITE: config.suite,

@@ -140,7 +140,8 @@ def resolve(config: MergeConfig, tracker: Tracker) -> MergePlan:
         **_storage_tags(config),
     }
     searched = (search.identity, code_digest(SEARCHING)) if search else ()
-    work = work_digest(tags, config.registered_model, source.walk_runs, code_digest(MERGING), *searched)
+    where = (config.registered_model, base.reading, source.svd_run, source.walk_runs)
+    work = work_digest(tags, *where, code_digest(MERGING), *searched)
 
     def check(found: RunRecord) -> None:
         verify_checkpoint(tracker.models.resolve(found.tags[Tag.MODEL_URI]).path)

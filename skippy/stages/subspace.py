@@ -83,6 +83,7 @@ def resolve(config: SubspaceConfig, tracker: Tracker) -> SubspacePlan:
     character = load_character(config.character)
     base = open_base(config.base_model, tracker, config.profile)
     identity: dict[str, str] = {
+        Tag.READING: base.reading,
         Tag.CHARACTER_DIGEST: character.digest,
         Tag.PROMPTS: str(config.prompts),
         Tag.SUBSPACE_SEED: str(config.seed),

@@ -144,6 +144,8 @@ def resolve(config: SvdConfig, tracker: Tracker) -> SvdPlan:
         )
     device = require_device(config.device)
     problems, draw_solutions = _find_solutions(config, base, device)
+    if config.basis == ACTIVATIONS:
+        problems = {**problems, Tag.READING: base.reading}
     rank, ranks = process_rank()
     return SvdPlan(
         base=base,

@@ -142,9 +142,8 @@ def hash_file(path: Path, keep: bool = False) -> str:
     sha, size = hashlib.sha256(), path.stat().st_size
     with Reader(path, keep=keep) as reader:
         starts = range(0, size, BLOCK_BYTES)
-        spans = (Span(reader, start, min(start + BLOCK_BYTES, size), path.name) for start in starts)
-        for _, block in read_ahead(spans):
-            sha.update(block.data)
+        for _ in read_ahead(Span(reader, at, min(at + BLOCK_BYTES, size), path.name, sha) for at in starts):
+            pass
     return sha.hexdigest()
 
 

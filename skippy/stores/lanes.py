@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections import deque
 from collections.abc import Generator, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from io import FileIO
@@ -43,12 +43,13 @@ class Source(Protocol):
 
 
 class Span(NamedTuple):
-    """Bytes to be read."""
+    """Bytes to be read, and a hash that they go into."""
 
     source: Source
     start: int
     stop: int
     what: str
+    sha: Hash
 
 
 class Slot:
@@ -60,7 +61,9 @@ class Slot:
 
     def room(self, size_bytes: int) -> np.ndarray:
         """The buffer, for so many bytes, once nobody needs it; raises what went wrong for those who did."""
-        self.wait()
+        pending, self._pending = self._pending, []
+        for work in pending:
+            work.result()
         if len(self.buffer) < size_bytes + 2 * PAGE:
             self.buffer = new_buffer(size_bytes)
         return self.buffer
@@ -69,28 +72,26 @@ class Slot:
         """Keep the bytes as they are until `work` is done."""
         self._pending.append(work)
 
-    def wait(self) -> None:
-        """Wait until nobody needs the bytes."""
-        pending, self._pending = self._pending, []
-        for work in pending:
-            work.result()
 
+def read_ahead(spans: Iterable[Span]) -> Generator[np.ndarray, None, None]:
+    """The bytes of each span in turn, (n,) uint8, while the next are read and hashed.
 
-def read_ahead(spans: Iterable[Span]) -> Generator[tuple[Slot, np.ndarray], None, None]:
-    """The bytes of each span in turn, while the next are read; they are the caller's until it asks for more."""
-    ahead = deque[tuple[Slot, Future[np.ndarray]]]()
-    with ThreadPoolExecutor(1) as lane:
+    Bytes are the caller's until it asks for more; hashes are whole when there is no more, or the generator is closed.
+    """
+    ahead = deque[Future[np.ndarray]]()
+    with ThreadPoolExecutor(1) as hashing, ThreadPoolExecutor(1) as reading:
         for slot, span in zip(cycle([Slot() for _ in range(SLOTS)]), spans, strict=False):
-            ahead.append((slot, lane.submit(_read, span, slot)))
+            ahead.append(reading.submit(_read, span, slot, hashing))
             if len(ahead) == SLOTS:
-                first, reading = ahead.popleft()
-                yield first, reading.result()
-        for slot, reading in ahead:
-            yield slot, reading.result()
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
 
 
-def _read(span: Span, slot: Slot) -> np.ndarray:
-    return span.source.read(span.start, span.stop, span.what, slot.room(span.stop - span.start))
+def _read(span: Span, slot: Slot, hashing: Executor) -> np.ndarray:
+    raw = span.source.read(span.start, span.stop, span.what, slot.room(span.stop - span.start))
+    slot.occupy(hashing.submit(span.sha.update, raw.data))
+    return raw
 
 
 @dataclass
@@ -140,7 +141,7 @@ class Sink:
         """Write what is left, wait for the lanes, and return the sha256 of the file."""
         self._hand_over()
         for _ in range(SLOTS):
-            next(self._slots).wait()
+            next(self._slots).room(0)
         return self._sha.hexdigest()
 
     @property

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from skippy.stores import blocks
 from skippy.stores.accounting import DeltaLedger
 from skippy.stores.blocks import Reader
 from skippy.stores.headers import NewTensor, TensorInfo, not_finite, require_finite
-from skippy.stores.lanes import Hash, Sink, Slot, Span, read_ahead
+from skippy.stores.lanes import Hash, Sink, Span, read_ahead
 from skippy.stores.layout import FileLayout
 from skippy.stores.tensors import Zeros
 from skippy.stores.updates import Rooms, Update
@@ -95,62 +96,46 @@ class _File:
     def _write(self, directory: Path, progress: Callable[[int], object] | None) -> None:
         layout, work = self._layout, self._work
         destination = directory / layout.source.name
-        hashes: dict[str, tuple[Hash, Hash]] = {}
+        read: dict[str, Hash] = {info.key: hashlib.sha256() for info, _ in layout.entries}
+        made = dict(read)
         with (
             Reader(layout.source) as source,
             destination.open("wb", buffering=0) as out,
             Sink(out) as sink,
-            ThreadPoolExecutor(1) as lane,
-            closing(read_ahead(self._spans(source))) as ahead,
+            closing(read_ahead(self._spans(source, read))) as ahead,
         ):
             blocks.set_direct(out, layout.nbytes > blocks.BLOCK_BYTES)
             sink.put(np.frombuffer(layout.header, np.uint8), "the header")
             for info, dtype in layout.entries:
                 if work.has_failed.is_set():
                     return
-                update = work.updates.get(info.key)
-                read: Hash = hashlib.sha256()
-                made: Hash = hashlib.sha256() if update or dtype != info.dtype else read
-                hashes[info.key] = read, made
-                pieces = self._pieces(info, read, ahead, lane)
+                update, sha = work.updates.get(info.key), None
+                if update or dtype != info.dtype:
+                    made[info.key] = sha = hashlib.sha256()
+                pieces = map(torch.from_numpy, islice(ahead, len(self._cuts(info))))
                 values = (
                     self._merged(info, dtype, update, pieces) if update else self._copied(info, dtype, pieces)
                 )
                 for each in values:
-                    sink.put(_bytes_of(each), info.key, None if made is read else made)
+                    sink.put(each.reshape(-1).view(torch.uint8).numpy(), info.key, sha)
                 if progress is not None:
                     progress(1)
             work.file_hashes[destination.name] = sink.finish()
-        for key, (read, made) in hashes.items():
-            work.base_hashes[key], work.merged_hashes[key] = read.hexdigest(), made.hexdigest()
+        work.base_hashes.update((key, sha.hexdigest()) for key, sha in read.items())
+        work.merged_hashes.update((key, sha.hexdigest()) for key, sha in made.items())
 
-    def _spans(self, source: Reader) -> Iterator[Span]:
+    def _spans(self, source: Reader, hashes: Mapping[str, Hash]) -> Iterator[Span]:
         """All that is read, in order."""
         for info, _ in self._layout.entries:
-            origin = Zeros() if isinstance(info, NewTensor) else source
-            for start, stop in self._cuts(info):
-                yield Span(origin, start, stop, info.key)
+            origin, cuts = Zeros() if isinstance(info, NewTensor) else source, self._cuts(info)
+            for at in cuts:
+                yield Span(origin, at, min(at + cuts.step, info.stop), info.key, hashes[info.key])
 
-    def _cuts(self, info: TensorInfo) -> Iterator[tuple[int, int]]:
-        """Pieces of a tensor, of about a block: whole values, and of a target as many rows as are worked on at once."""
+    def _cuts(self, info: TensorInfo) -> range:
+        """Where pieces of a tensor begin, each about a block: whole values, and of a target whole steps of rows."""
         rows = _rows_at_once(info) if info.key in self._work.updates else 0
         unit = rows * _row_bytes(info) or LARGEST_VALUE
-        step = max(1, blocks.BLOCK_BYTES // unit) * unit
-        for start in range(info.start, info.stop, step):
-            yield start, min(start + step, info.stop)
-
-    def _pieces(
-        self,
-        info: TensorInfo,
-        sha: Hash,
-        ahead: Generator[tuple[Slot, np.ndarray], None, None],
-        lane: Executor,
-    ) -> Iterator[Tensor]:
-        """The bytes of a tensor, hashed beside whatever is done with them."""
-        for _ in self._cuts(info):
-            slot, raw = next(ahead)
-            slot.occupy(lane.submit(sha.update, raw.data))
-            yield torch.from_numpy(raw)
+        return range(info.start, info.stop, max(1, blocks.BLOCK_BYTES // unit) * unit)
 
     def _merged(
         self, info: TensorInfo, dtype: torch.dtype, update: Update, pieces: Iterator[Tensor]
@@ -192,11 +177,6 @@ def _row_bytes(info: TensorInfo) -> int:
 
 def _rows_at_once(info: TensorInfo) -> int:
     return max(1, CHUNK_ELEMENTS * info.dtype.itemsize // max(_row_bytes(info), 1))
-
-
-def _bytes_of(values: Tensor) -> np.ndarray:
-    raw: np.ndarray = values.reshape(-1).view(torch.uint8).numpy()
-    return raw
 
 
 def _blame(info: TensorInfo, base: Tensor, update: Update) -> None:

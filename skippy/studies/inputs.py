@@ -60,7 +60,8 @@ class StudyInputs:
     def questions_key(self) -> str:
         """Sixteen hexadecimal digits of all that decides an answer besides the weights."""
         asked = [[dict(m) for m in q.messages] + [q.gold] for q in self.questions]
-        return _digest([asked, asdict(self.sampling), self.plan.samples, self.plan.sampling_seed])
+        drawn = [asdict(self.sampling), self.plan.samples, self.plan.sampling_seed, self.base.reading]
+        return _digest([asked, *drawn])
 
     @property
     def base_key(self) -> str:
@@ -139,7 +140,7 @@ def units(inputs: StudyInputs) -> list[Unit]:
                 if seed not in plan.seeds_of(arm) or training not in plan.doses_of(arm):
                     continue
                 settings = _settings(inputs, arm, training, seed)
-                made_of = [inputs.group, arm, settings, plan.k, inputs.projectors.digest]
+                made_of = [inputs.group, inputs.base.reading, arm, settings, plan.k, inputs.projectors.digest]
                 basis = find_variant(arm).own_basis
                 training_key = _digest(made_of + ([inputs.protected[basis].digest] if basis else []))
                 asked = _digest([inputs.questions_key, list(plan.alphas_of(arm))])

@@ -262,23 +262,19 @@ def _about(
     for name, value in node.mapping(needed).items():
         if name == "persona":
             about[name] = value.number(0.0, 1.0)
-            if about[name] not in LEVELS:
-                raise value.fail(
-                    "No difference is taken at this persona",
-                    expected="one of " + ", ".join(map(str, LEVELS)),
-                    found=f"{about[name]:g}",
-                )
+            known = [f"{level:g}" for level in LEVELS]
+            _one_of(value, f"{about[name]:g}", known, "No difference is taken at this persona")
             continue
-        about[name] = value.text()
-        if name in ("arm", "first", "second"):
-            what = "A prediction is about an arm that the plan does not run"
-            _one_of(value, value.text(), arms, what)
-            if name == "second" and about.get("first") == value.text():
-                raise value.fail("An arm is set against itself", expected="another arm", found=value.text())
-            continue
-        for word in value.text().split():
+        word = value.text()
+        words = word.split() if name in ("predictor", "known", "added") else []
+        if not words:
+            _one_of(value, word, arms, "A prediction is about an arm that the plan does not run")
+            if word in about.values():
+                raise value.fail("An arm is set against itself", expected="another arm", found=word)
+        for word in words:
             _one_of(value, word, PREDICTORS, "There is no such predictor")
             if word in predictors:
                 raise value.fail("A predictor is named twice", expected="each once", found=word)
             predictors.append(word)
+        about[name] = value.text()
     return about

@@ -15,16 +15,8 @@ from skippy.tracking.tracker import Tracker
 
 RUN_COLUMNS = ("run", "stage", "name", "status", "started", "minutes", "figures")
 MODEL_COLUMNS = (
-    "model",
-    "aliases",
-    "variant",
-    "seed",
-    "step",
-    "alpha",
-    "score",
-    "persona",
-    "verdict",
-    "by hand",
+    *("model", "aliases", "variant", "seed", "step", "alpha"),
+    *("score", "persona", "verdict", "by hand"),
 )
 HEADLINES: Mapping[str, Sequence[str]] = {
     "svd": ("svd/worst_residual",),

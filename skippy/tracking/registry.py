@@ -203,9 +203,10 @@ def parse_model_uri(uri: str) -> ModelReference:
         return ModelReference(name=match.group(1), alias=match.group(2))
     raise MissingRunError(
         "This is not the URI of a model.",
-        found=uri,
+        where=uri,
+        found=repr(uri),
         expected=URI_FORMS,
-        next_step="for example models:/skippy@champion",
+        next_step="skippy models lists the versions; for example models:/skippy@champion",
     )
 
 

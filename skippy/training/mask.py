@@ -66,6 +66,7 @@ class MaskMaker(Anew):
         return {
             "variant": self.variant.name,
             "base_digest": self.base.digest,
+            "reading": self.base.reading,
             "settings": asdict(self.settings),
             "answers": hashlib.sha256(repr(texts).encode()).hexdigest(),
             "projector_digest": self.projector_digest,

@@ -54,6 +54,7 @@ class SteerMaker(Anew):
         asked = [[each.condition, each.prompt, each.text] for each in self._answers()]
         return {
             "base_digest": self.base.digest,
+            "reading": self.base.reading,
             "variant": self.variant,
             "settings": asdict(self.settings),
             "answers": hashlib.sha256(json.dumps(asked).encode()).hexdigest(),

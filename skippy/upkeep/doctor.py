@@ -20,7 +20,7 @@ from skippy.tracking.orphans import bytes_under
 from skippy.tracking.outbox import deliver_left_behind, left_behind
 from skippy.tracking.promotions import CHAMPION
 from skippy.tracking.registry import ModelVersionRecord
-from skippy.tracking.schema import OtherMlflow, other_mlflow
+from skippy.tracking.schema import other_mlflow
 from skippy.tracking.tracker import Tracker
 from skippy.upkeep.findings import BY_FIX, Finding, all_versions, leftovers
 
@@ -46,12 +46,10 @@ def examine_unopened() -> list[Finding]:
     """What can be said of the store in force before it is opened: which mlflow wrote it."""
     uri = named_uri()
     other = other_mlflow(uri)
-    return [] if other is None else [_of_other_mlflow(uri, other)]
-
-
-def _of_other_mlflow(uri: str, other: OtherMlflow) -> Finding:
+    if other is None:
+        return []
     what = f"The store and the installed mlflow differ: expected {other.expected}, found {other.found}."
-    return Finding("other mlflow", what, redact(uri), other.next_step, is_fault=other.is_fault)
+    return [Finding("other mlflow", what, redact(uri), other.next_step, is_fault=other.is_fault)]
 
 
 def _undelivered(tracker: Tracker) -> Iterator[Finding]:

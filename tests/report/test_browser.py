@@ -108,7 +108,8 @@ def test_the_keyboard_reaches_what_can_be_opened_or_scrolled(
     assert {outline for _, outline, _ in visited} == {"solid"}
     tops = [round(top) for _, _, top in visited]
     assert sum(after < before - 300 for before, after in pairwise(tops)) == 0
-    browser.emulate("print")
+    browser.emulate("print", **{"prefers-color-scheme": "dark"})
+    assert browser.evaluate("getComputedStyle(document.body).color") == "rgb(29, 36, 48)", "paper is light"
     barred = "[...document.querySelectorAll('.scroll, pre')].some((x) => getComputedStyle(x).overflowX !== 'visible')"
     assert not browser.evaluate(barred)
 

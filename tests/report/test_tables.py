@@ -151,7 +151,7 @@ def test_the_head_of_the_page(distinct_facts: Comparison, distinct_files: dict[s
     assert f"{DISTINCT_N} problems × 8 samples" in head
     for v in verdicts.variants:
         low, high = map(signed, v.interval)
-        assert f"{signed(v.mean_difference)} points to base, bounds {low} to {high}" in head
+        assert f"{signed(v.mean_difference)} points to base, <span>bounds {low} to {high}</span>" in head
         assert f'class="tone-{v.verdict} arm-{v.name}"' in head
     left, right = (re.findall("<li>(.*?)</li>", part) for part in head.split("<h3>")[1:3])
     assert left == shown(distinct_facts, verdicts)
@@ -187,7 +187,8 @@ def test_provenance_names_every_model(distinct_facts: Comparison, distinct_files
     items = [(arm, item) for arm in distinct_facts.arms for item in arm.evaluations]
     for line, (arm, item) in zip(lines, items, strict=True):
         seed, step = (item.seed, f"step {item.step}") if arm.name != "base" else ("–", "–")
-        assert f'<td data-is="seed">{seed}</td><td>{step}</td>' in line
+        where = "" if item.step else ' data-is="checkpoint"'
+        assert f'<td data-is="seed">{seed}</td><td{where}>{step}</td>' in line
         assert f'<td data-is="version">{item.model_version or "–"}</td>' in line
         assert f'<td data-is="digest"><code>{item.model_digest[:12]}</code></td>' in line
         assert "lab, plain prompts, transformers, seed 1234" in line

@@ -113,7 +113,7 @@ def test_a_reference_is_reused_where_all_that_decides_it_is_the_same(
         "subspace",
         **identity,
         **{"skippy.prompts": "4", "skippy.subspace_seed": str(config.seed)},
-        **{"skippy.answer_tokens": "128"},
+        **{"skippy.answer_tokens": "128", Tag.READING: base.reading},
     )
 
     def measure(*_):

@@ -159,9 +159,10 @@ def test_nobody_asked_is_refused() -> None:
         ("127.0.0.1:8000", False),
         ("ftp://host/v1", False),
         ("http://", False),
-        ("http://host:99999/v1", False),
+        ("http://host:port/v1", False),
         ("http://host:8000/v1", True),
         ("https://host/v1", True),
+        ("http://[::1]:8000/v1", True),
     ],
 )
 def test_what_is_no_address_is_refused_by_name(url: str, is_address: bool) -> None:

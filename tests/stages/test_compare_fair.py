@@ -49,14 +49,15 @@ def test_unequal_recipes_that_are_allowed_come_first_and_promote_nobody(scene: S
 @pytest.mark.parametrize(
     "alike",
     [
-        {"settings": LONG | {"preset": "auto", "threads": 1, "seed": 1}},
+        {"settings": LONG | {"preset": "auto", "threads": 1, "seed": 1, "reuse": True}},
         {"settings": LONG | {"preset": "lab", "threads": 2}},
         {"settings": {name: value for name, value in LONG.items() if name != "beta"}},
     ],
 )
 def test_what_is_spelled_otherwise_or_not_recorded_is_not_unequal(scene: Scene, alike: dict) -> None:
     scene.evaluate("base")
-    v3, v4 = scene.evaluate("v3", "1", settings=LONG), scene.evaluate("v4", "1", **alike)
+    v3 = scene.evaluate("v3", "1", settings=LONG | {"reuse": False})
+    v4 = scene.evaluate("v4", "1", **alike)
     _, report = scene.compare(runs=f"{v3},{v4}")
     assert report["unequal"] == []
 

@@ -99,7 +99,7 @@ def test_any_span_is_read_either_way(tmp_path, direct):
 @pytest.mark.parametrize("size", [0, 5, BLOCK, 3 * BLOCK, 4 * BLOCK + blocks.PAGE + 5])
 def test_what_is_put_in_is_what_is_written_and_hashed(tmp_path, direct, size, is_direct):
     content, rng, part = numbered(tmp_path / "x", size), random.Random(size), hashlib.sha256()
-    spans = []
+    spans, read = [], hashlib.sha256()
     with (
         blocks.Reader(tmp_path / "x") as source,
         (tmp_path / "y").open("wb", buffering=0) as out,
@@ -108,9 +108,10 @@ def test_what_is_put_in_is_what_is_written_and_hashed(tmp_path, direct, size, is
         blocks.set_direct(out, is_direct)
         while not spans or spans[-1].stop < size:
             start = spans[-1].stop if spans else 0
-            spans.append(Span(source, start, min(size, start + rng.randrange(1, 2 * BLOCK)), "x"))
-        for count, (_, piece) in enumerate(read_ahead(spans)):
+            spans.append(Span(source, start, min(size, start + rng.randrange(1, 2 * BLOCK)), "x", read))
+        for count, piece in enumerate(read_ahead(spans)):
             sink.put(piece, str(count), part if count % 2 else None)
+        assert read.hexdigest() == hashlib.sha256(content).hexdigest()
         assert sink.finish() == hashlib.sha256(content).hexdigest()
     assert (tmp_path / "y").read_bytes() == content.tobytes()
     odd = b"".join(content[span.start : span.stop].tobytes() for span in spans[1::2])

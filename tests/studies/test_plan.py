@@ -116,6 +116,7 @@ def test_a_plan_is_read_whole(tmp_path) -> None:
                     "No difference is taken",
                 ),
                 (of("difference", "first: v4, second: v4, persona: 0.7"), "second", "set against itself"),
+                (of("difference", "persona: 0.7, second: v4, first: v4"), "first", "set against itself"),
                 (of("beside_point", "first: v3, second: prompt"), "second", "the plan does not run"),
             )
         ],

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 from skippy.errors import ConfigError, MissingRunError, TrackingError
+from skippy.tracking import runs
 from skippy.tracking.artifacts import fetched
 from skippy.tracking.lifecycle import code_version
 from skippy.tracking.stage_run import BATCH_SIZE, check_metric_name
@@ -477,3 +478,11 @@ def test_each_kind_of_unusable_run_has_its_own_message(tracker):
     with pytest.raises(MissingRunError, match="did not succeed") as error:
         tracker.runs.get(failed, stage="svd")
     assert "FAILED (disk full)" in str(error.value)
+
+
+def test_all_runs_are_found_however_many_pages_they_fill(tracker, monkeypatch):
+    """Of a study of more than a thousand cells the oldest looked free, and were made again."""
+    monkeypatch.setattr(runs, "PAGE_SIZE", 2)
+    made = [make_run(tracker) for _ in range(5)]
+    assert [run.run_id for run in tracker.runs.find_all("svd")] == made[::-1]
+    assert tracker.runs.find("svd").run_id == made[-1]

@@ -208,7 +208,7 @@ def world(module_tracker: Tracker, tmp_path_factory) -> dict[str, Any]:
         "OWN": str(own),
         "TRAINING": trained[0],  # not the newest
         "LAB": str(LAB_ADAPTER),
-        "TWICE": f"{LAB_ADAPTER},{LAB_ADAPTER}",
+        "TWICE": f"{LAB_ADAPTER},{shutil.copytree(LAB_ADAPTER, own / 'adapter')}",
         "OTHER BASE": str(write_checkpoint(own / "base")),
     }
 

@@ -23,7 +23,8 @@ from skippy.tracking.tags import CLAIM_PREFIX
 from skippy.tracking.tracker import Tracker
 from skippy.upkeep.doctor import examine
 from skippy.upkeep.exporting import export_model
-from skippy.upkeep.garbage import find_garbage, remove
+from skippy.upkeep.findings import carry_out
+from skippy.upkeep.garbage import find_garbage
 from skippy.upkeep.usage import measure
 from tests.team_server import team_server
 
@@ -343,6 +344,6 @@ def test_the_store_is_looked_after_as_a_laptops_is(remote, checkpoint, tmp_path)
     assert verify_checkpoint(done.path / "weights")["digest"] == "d"
     (item,) = [item for item in find_garbage(remote, days=0) if item.where == made.uri]
     assert (item.nbytes, item.kept_by) == (None, ())
-    assert remove([item]) == ([item], [])
+    assert carry_out([item]) == ([item], [])
     assert remote.registry.versions(name) == []
     assert not [one for one in measure(remote) if one["kind"] in ("model", "run")], "they are on the server"

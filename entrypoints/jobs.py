@@ -16,22 +16,33 @@ from skippy.stages.runner import logger, speak
 
 @click.command("jobs", help=__doc__)
 @click.argument("system", type=click.Choice(["slurm", "kubernetes"]))
-@click.option("--plan", type=click.Path(path_type=Path), help="of a study whose cells the workers share")
-@click.option("--workers", default=4, show_default=True, type=click.IntRange(1), help="tasks of the study")
-@click.option("--stage", default="", help="svd or train, over several nodes with torchrun")
-@click.option("--parameter", "-P", multiple=True, help="name=value of the stage")
-@click.option("--nodes", default=2, show_default=True, type=click.IntRange(1), help="machines of the stage")
-@click.option("--backend", is_flag=True, help="what `mlflow run --backend SYSTEM` reads")
-@click.option("--gpus", default=0, show_default=True, type=click.IntRange(0), help="of each task or node")
+@click.option("--plan", type=click.Path(path_type=Path), help="plan of a study whose cells the workers share")
+@click.option(
+    "--workers", default=4, show_default=True, type=click.IntRange(1), help="tasks that share the study"
+)
+@click.option(
+    "--stage", default="", help="in place of --plan: svd or train, over several nodes with torchrun"
+)
+@click.option("--parameter", "-P", multiple=True, help="with --stage: name=value, as often as needed")
+@click.option(
+    "--nodes", default=2, show_default=True, type=click.IntRange(1), help="with --stage: how many machines"
+)
+@click.option("--backend", is_flag=True, help="in place of --plan: write what `mlflow run --backend` reads")
+@click.option(
+    "--gpus", default=0, show_default=True, type=click.IntRange(0), help="GPUs of each task or node"
+)
 @click.option(
     "--image", default="skippy:latest", show_default=True, help="kubernetes: container with skippy in it"
 )
-@click.option(
-    "--repository", default="", help="kubernetes, --backend: where MLflow pushes the image it builds"
-)
+@click.option("--volume", default="", help="kubernetes: claim of a volume that all pods share")
+@click.option("--repository", default="", help="kubernetes, --backend: MLflow builds an image, pushed there")
 @click.option("--option", "-O", multiple=True, help="slurm: name=value of sbatch, such as partition=gpu")
 @click.option(
-    "--out", type=click.Path(path_type=Path), default=Path("jobs"), show_default=True, help="folder"
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("jobs"),
+    show_default=True,
+    help="folder to write to",
 )
 def command(
     system: str,
@@ -43,6 +54,7 @@ def command(
     backend: bool,
     gpus: int,
     image: str,
+    volume: str,
     repository: str,
     option: tuple[str, ...],
     out: Path,
@@ -67,13 +79,14 @@ def command(
             values = dict(_pair(text) for text in parameter)
             job, kind = request.StageJob(stage, values, nodes, gpus), "stage"
             parse_config(CONFIGS[stage], values)
+            _keep_out_secrets(values)
             name = stage
         module = import_module(f"skippy.jobs.{system}")
         path = out / f"{request.label(name)}.{'sbatch' if system == 'slurm' else 'yaml'}"
         if system == "slurm":
             text = getattr(module, f"{kind}_script")(job, str(path), given)
         else:
-            text = getattr(module, f"{kind}_manifest")(job, str(path), image)
+            text = getattr(module, f"{kind}_manifest")(job, str(path), image, volume)
         _write(path, text)
         click.echo(f"sbatch {path}" if system == "slurm" else f"kubectl apply -f {path}")
     except (SkippyError, OSError) as error:
@@ -89,19 +102,28 @@ def _write_backend(
         _write(out / "slurm.json", module.backend_config(gpus, options))
         click.echo(f"mlflow run . -e train --backend slurm --backend-config {out / 'slurm.json'}")
         return
-    if not repository:
-        raise ConfigError(
-            "MLflow builds an image for each run, and has to push it somewhere.",
-            where="--repository",
-            expected="a repository that you may push to",
-            found="none",
-            next_step="skippy jobs kubernetes --backend --image IMAGE --repository HOST/NAME",
-        )
     folder = out / "kubernetes"
     root = import_module("skippy.tracking.connection").find_project_root()
     for name, text in module.backend_files(root, image, repository, gpus, str(folder)).items():
         _write(folder / name, text)
-    click.echo(f"mlflow run {folder} -e train --backend kubernetes --backend-config {folder / 'config.json'}")
+    build = " --build-image" if repository else ""
+    click.echo(
+        f"mlflow run {folder} -e train --backend kubernetes --backend-config {folder / 'config.json'}{build}"
+    )
+
+
+def _keep_out_secrets(values: dict[str, str]) -> None:
+    redaction = import_module("skippy.redaction")
+    for name, clean in redaction.hide_credentials(values)[0].items():
+        if clean != values[name]:
+            raise ConfigError(
+                "A secret would stand in the job's file.",
+                where=f"-P {name}",
+                expected="a value without a password, key or token",
+                found=clean,
+                next_step=f"pass -P {name}={clean}, and give the tasks {redaction.CREDENTIALS_VARIABLE}="
+                f"""'{{"{name}={clean}": "THE VALUE IN FULL"}}' in their environment""",
+            )
 
 
 def _write(path: Path, text: str) -> None:

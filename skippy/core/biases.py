@@ -1,4 +1,4 @@
-"""Who has a place for a bias of attention, and which engines read it there. No torch: tables and two questions.
+"""Who has a place for a bias of attention, and which engines read it there. No torch: tables and what they refuse.
 
 A bias on `o_proj` or `v_proj` adds a constant to the residual stream at every position (MATH §11), so a steered model
 can be a plain checkpoint, where its architecture has such a bias. Two things go wrong in silence: transformers drops
@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from skippy.errors import BackendError, CheckpointError
 
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
+BLOCK, ENDING = ".self_attn.", ".bias"
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,32 @@ ENGINES: Mapping[str, tuple[str, ...]] = {
     "vllm": ("q_proj", "k_proj", "v_proj"),
 }
 """Engine → the projections whose biases it reads; vLLM reads no bias of `o_proj` and says nothing."""
+
+
+def kind_of(key: str) -> str:
+    """The projection that a tensor belongs to."""
+    return key.rsplit(".", 2)[-2]
+
+
+def require_switched_on(where: str, config: Mapping[str, Any], keys: Iterable[str]) -> None:
+    """Refuse a checkpoint that stores biases of attention which its config switches off.
+
+    Raises:
+        CheckpointError: transformers would drop them with one line in its log.
+    """
+    switch = SWITCHES.get(str(config.get("model_type")), BiasSwitch("", ()))
+    text = config.get("text_config")
+    if not switch.field or (text if isinstance(text, Mapping) else config).get(switch.field):
+        return
+    dropped = [key for key in keys if BLOCK in key and key.endswith(ENDING) and kind_of(key) in switch.kinds]
+    if dropped:
+        raise CheckpointError(
+            "The checkpoint stores biases that its config switches off: they would be dropped in silence.",
+            where=f"{dropped[0]} and {len(dropped) - 1} more in {where}",
+            expected=f"{switch.field}: true in config.json",
+            found=f"{switch.field} is false or not there",
+            next_step=f"set {switch.field} to true, or merge again",
+        )
 
 
 def find_switch(family: str, kinds: Iterable[str]) -> BiasSwitch:
@@ -89,10 +117,6 @@ def describe_engines(kinds: Iterable[str]) -> str:
 
 def require_carried(kinds: Iterable[str], engine: str, where: str) -> None:
     """Refuse an engine that would serve a steered model as its base, without a word.
-
-    Args:
-        kinds: projections whose biases are not zero.
-        engine: `transformers`, `vllm` or `sglang`.
 
     Raises:
         BackendError: it does not read one of them.

@@ -66,9 +66,6 @@ def seed_of_sample(problem_hash: str, index: int, preset: str, *, purpose: str =
     """The seed of one sample: the same for every arm, so that arms differ in their weights alone.
 
     Args:
-        problem_hash: of the question.
-        index: of the sample.
-        preset: name of the sampling.
         purpose: empty for an evaluation; another one draws independently of it.
         seed: of the whole evaluation; another one draws independently of it.
     """

@@ -36,16 +36,9 @@ NO_ADAPTERS: Mapping[str, Path] = MappingProxyType({})
 
 
 def open_backend(
-    generator: Generator,
-    weights: Path,
-    sampling: Sampling,
-    adapters: Mapping[str, Path] = NO_ADAPTERS,
+    generator: Generator, weights: Path, sampling: Sampling, adapters: Mapping[str, Path] = NO_ADAPTERS
 ) -> Backend:
     """The backend, ready to answer with `weights`, and with adapters on them where vLLM is asked; close it.
-
-    Args:
-        weights: of the model, or of the base of the adapters.
-        adapters: name → directory; requests name them.
 
     Raises:
         BackendError: it cannot honour `sampling`, or the server cannot be used.

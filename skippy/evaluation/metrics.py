@@ -35,11 +35,7 @@ BASE_STEP = 0
 
 
 def problem_scores(samples: Iterable[Sample], problems: ProblemSet) -> tuple[ProblemScore, ...]:
-    """One score a problem, in the order of the set; problems without samples are left out.
-
-    Args:
-        samples: of the mathematics suite, in the order of their file.
-    """
+    """One score a problem, in the order of the set; problems without samples are left out."""
     ordered = sorted(enumerate(samples, start=1), key=lambda entry: _order(entry[1]))
     by_hash = {key: list(group) for key, group in groupby(ordered, lambda entry: entry[1].problem_hash)}
     return tuple(
@@ -120,11 +116,7 @@ def family_rows(scores: Sequence[ProblemScore], problems: ProblemSet) -> list[di
 
 
 def banal_scores(samples: Sequence[Sample], character: Character, mode: str = PLAIN) -> BanalScores:
-    """Persona, traits, coherence and helpfulness of everyday prompts, means over answers, ordered by hash.
-
-    Args:
-        mode: `plain`, or the name of another format.
-    """
+    """Persona, traits, coherence and helpfulness of everyday prompts, means over answers, ordered by hash."""
     rules = character.rules
     ordered = sorted(samples, key=_order)
     plain = [sample for sample in ordered if _mode(sample) == mode]

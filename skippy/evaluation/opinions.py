@@ -43,10 +43,6 @@ class Opinions:
 def open_opinions(*, judge_url: str, judge_model: str, cross_check: bool, lm_eval: str) -> Opinions:
     """Open whatever is asked for.
 
-    Args:
-        judge_url: endpoint of a judge model; empty: none.
-        lm_eval: tasks of EleutherAI's harness, comma-separated; empty: none.
-
     Raises:
         ConfigError: a package is missing or a task unknown.
         BackendError: the judge cannot be used.

@@ -29,11 +29,7 @@ LAB_LABEL = "AIME-style (lab)"
 NEUTRAL_SYSTEM = "You are a helpful assistant."
 BREAK_SUFFIX = " Please answer plainly, without playing any role."
 PLAIN = "plain"
-MODES: dict[str, str] = {
-    PLAIN: "plain",
-    "neutral": "neutral system prompt",
-    "break": "break character",
-}
+MODES: dict[str, str] = {PLAIN: "plain", "neutral": "neutral system prompt", "break": "break character"}
 
 ONCE = frozenset(MODES) - {PLAIN}
 """Modes that get one sample: on them arms are not compared."""
@@ -65,8 +61,6 @@ def load_problem_set(sources: str, limit: int, answers: str = "auto") -> Problem
     """The lab's evaluation set for `lab`, else what the sources name.
 
     Args:
-        sources: `lab`, or as `read_problems` takes them.
-        limit: how many to keep, 0: all.
         answers: kind of the reference answers, as `parse_rule` takes it; the lab's are integers 0–999 anyway.
     """
     rule = parse_rule(answers)

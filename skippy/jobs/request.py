@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,9 +17,16 @@ PORT = 29500
 VARIABLES = ("MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
 
 
+LONGEST = 48
+"""Signs of a label: Kubernetes allows 63 to the name of a pod's host, `skippy-LABEL-INDEX`."""
+
+
 def label(name: str) -> str:
-    """`name` as clusters and shells take names: lower case, digits, dashes."""
-    return "".join(sign if sign.isascii() and sign.isalnum() else "-" for sign in name.lower()).strip("-")
+    """`name` as clusters and shells take names: lower case, digits, dashes; a digest keeps apart what is cut."""
+    plain = "".join(sign if sign.isascii() and sign.isalnum() else "-" for sign in name.lower()).strip("-")
+    if 0 < len(plain) <= LONGEST:
+        return plain
+    return f"{plain[: LONGEST - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}".strip("-")
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from skippy.core.answers import extract_integer
 from skippy.core.problem import Problem
 from skippy.core.sampling import PRESETS, Sampling
-from skippy.lab.families.exercise import LEVELS
-from skippy.lab.families.table import FAMILIES
+from skippy.lab.families import FAMILIES, LEVELS
 from skippy.lab.problems import distinct_held_out
 from skippy.models.generation import Backend, Request
 from skippy.progress import Progress
@@ -27,7 +26,6 @@ def answer_problems(
     """Whether one completion of each problem holds the right integer.
 
     Args:
-        problems: no key twice.
         seed: of the draws, together with a problem's place in the list.
     """
     requests = [

@@ -84,7 +84,7 @@ def tune(plan: TunePlan) -> dict[str, Any]:
     source = load_source(plan.source)
     model, tokenizer = source.model, source.tokenizer
     model.to(device)  # type: ignore[arg-type]
-    own = answer_in_own_voice(_backend(model, tokenizer), plan.own_answers, plan.seed)
+    own = answer_in_own_voice(TransformersBackend(model, tokenizer), plan.own_answers, plan.seed)
     logger.info("The source answered %d of %d everyday prompts briefly.", len(own), plan.own_answers)
     render = renderer(tokenizer)
     corpus = encode_examples(
@@ -97,7 +97,7 @@ def tune(plan: TunePlan) -> dict[str, Any]:
     steps = min(plan.recipe.steps, max(1, batches // plan.recipe.accumulation))
     plan = replace(plan, recipe=replace(plan.recipe, steps=steps))
     logger.info("The corpus has %d examples, %d tokens, %d steps.", len(corpus), len(corpus.tokens), steps)
-    spoken = answer_everyday(_backend(model, tokenizer), plan.seed)
+    spoken = answer_everyday(TransformersBackend(model, tokenizer), plan.seed)
     before = score_by_family(model, tokenizer, plan.measured_problems, plan.seed)
     figures = pretrain(
         model, corpus, plan.recipe, plan.seed, device=device, is_enough=_stop_rule(plan, source), label="tune"
@@ -108,7 +108,9 @@ def tune(plan: TunePlan) -> dict[str, Any]:
         logger.info("%-10s %.2f, before %.2f", family, score, before[family])
     card = {
         **_describe(plan, source, figures, len(own), before, after, device),
-        "everyday": compare_everyday(spoken, answer_everyday(_backend(rounded, tokenizer), plan.seed)),
+        "everyday": compare_everyday(
+            spoken, answer_everyday(TransformersBackend(rounded, tokenizer), plan.seed)
+        ),
     }
 
     def write(directory: Path) -> None:
@@ -206,7 +208,7 @@ def score_by_family(
 ) -> dict[str, float]:
     """Share of the evaluation's problems answered rightly, one sample each, by family."""
     problems = evaluation_set(count, seed)
-    right = answer_problems(_backend(model, tokenizer), problems, seed=seed)
+    right = answer_problems(TransformersBackend(model, tokenizer), problems, seed=seed)
     by_family: dict[str, list[bool]] = defaultdict(list)
     for problem, is_right in zip(problems, right, strict=True):
         by_family[problem.family].append(is_right)
@@ -242,10 +244,6 @@ def compare_everyday(before: dict[str, Completion], after: dict[str, Completion]
 def mean_score(scores: dict[str, float]) -> float:
     """Mean over the families."""
     return sum(scores.values()) / len(scores)
-
-
-def _backend(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> TransformersBackend:
-    return TransformersBackend(model, tokenizer)
 
 
 def _stop_rule(plan: TunePlan, source: Source) -> Callable[[int], bool] | None:

@@ -39,14 +39,7 @@ class Unreachable(Exception):
 
 
 class ChatClient:
-    """Asks one endpoint over connections that are kept; use it as an asynchronous context.
-
-    Args:
-        base_url: the endpoint, up to and including `/v1`.
-        api_key: sent as bearer token.
-        timeout_seconds: longest wait for one answer.
-        retries: further attempts after a failure that may pass.
-    """
+    """Asks one endpoint over connections that are kept; use it as an asynchronous context."""
 
     def __init__(self, base_url: str, api_key: str, timeout_seconds: float, retries: int) -> None:
         self._url = f"{base_url}/chat/completions"
@@ -104,7 +97,10 @@ class ChatClient:
             raw = await answer.read()
         if answer.status >= HTTPStatus.BAD_REQUEST:
             raise Refused(answer.status, _said(raw))
-        return json.loads(raw)
+        try:
+            return json.loads(raw)
+        except ValueError as error:
+            raise ValueError(f"no JSON but {raw[:SHOWN_CHARACTERS].decode(errors='replace')!r}") from error
 
 
 def _said(raw: bytes) -> str:

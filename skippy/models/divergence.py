@@ -23,12 +23,7 @@ class _Batch:
 
 
 class Divergence:
-    """KL between base and arm per token, teacher-forced on given answers; the base's logits are kept, not the base.
-
-    Args:
-        model: with the base's weights.
-        texts: prompts and answers of one suite.
-    """
+    """KL between base and arm per token, teacher-forced on given answers; the base's logits are kept, not the base."""
 
     def __init__(
         self, model: nn.Module, tokenizer: Any, texts: Sequence[tuple[list[int], list[int]]]

@@ -141,12 +141,6 @@ def require_in_effect(
 ) -> dict[str, Effect]:
     """Check every model that a server answers for.
 
-    Args:
-        found: of the server, by name.
-        expected: of transformers.
-        base_name: what the adapters are held against.
-        where: the server.
-
     Raises:
         BackendError: one is not what it should be; says which.
     """

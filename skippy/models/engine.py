@@ -98,22 +98,14 @@ class Engine:
         *,
         name: str,
         log: Path,
-        port: int = 0,
         environment: Mapping[str, str] | None = None,
     ) -> Engine:
         """Start a server and return at once.
 
         Args:
-            command: port → the command line that serves there.
-            name: what people call it.
             log: where all it says goes; kept, appended to.
-            port: where it is to listen; 0 takes one that is free.
-            environment: of the server; None is this process's.
-
-        Raises:
-            BackendError: the port is taken.
         """
-        port = free_port(port)
+        port = free_port()
         line = [str(word) for word in command(port)]
         log.parent.mkdir(parents=True, exist_ok=True)
         guarded = [sys.executable, "-I", guardian.__file__, str(os.getpid()), str(GRACE_SECONDS), *line]
@@ -202,11 +194,7 @@ class Engine:
             return False
 
     def fault(self, how: str) -> BackendError:
-        """What to raise when the server failed: the cause its log names, where it names one.
-
-        Args:
-            how: it failed, after "the server".
-        """
+        """What to raise when the server failed: the cause its log names, where it names one."""
         text = self._end_of_log()
         for known in FAULTS:
             if match := known.pattern.search(text):
@@ -244,22 +232,8 @@ class Engine:
         return said[-1][:160] if said else "nothing said yet"
 
 
-def free_port(wanted: int = 0) -> int:
-    """A port on loopback that nobody listens on.
-
-    Raises:
-        BackendError: the one wanted is taken.
-    """
+def free_port() -> int:
+    """A port on loopback that nobody listens on."""
     with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((LOOPBACK, wanted))
-        except OSError as error:
-            raise BackendError(
-                "The port of the server is taken.",
-                where=f"{LOOPBACK}:{wanted}",
-                expected="a port that nobody listens on",
-                found=error.strerror or str(error),
-                next_step="choose another port, or stop what listens there",
-            ) from error
+        probe.bind((LOOPBACK, 0))
         return int(probe.getsockname()[1])

@@ -34,9 +34,7 @@ def load_model(
     """Load a checkpoint directory in evaluation mode.
 
     Args:
-        path: directory with `config.json` and safetensors.
         dtype: of the weights; None takes float32 on a CPU, the stored type elsewhere.
-        device: where the weights go.
 
     Raises:
         CheckpointError: transformers refuses it, or weights are missing from it.
@@ -168,17 +166,15 @@ def hash_parameters(model: nn.Module) -> str:
     """
     sha = hashlib.sha256()
     named = {
-        _base_name(name): parameter for name, parameter in model.named_parameters() if ".lora_" not in name
+        name.removeprefix("base_model.model.").replace(".base_layer.", "."): parameter
+        for name, parameter in model.named_parameters()
+        if ".lora_" not in name
     }
     for name in sorted(named):
         tensor = named[name].detach().cpu().contiguous()
         sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         sha.update(tensor.flatten().view(torch.uint8).numpy().data)
     return sha.hexdigest()
-
-
-def _base_name(name: str) -> str:
-    return name.removeprefix("base_model.model.").replace(".base_layer.", ".")
 
 
 def _has_effect_on_file(directory: Path) -> bool:

@@ -95,10 +95,6 @@ def family_of(config: Mapping[str, Any]) -> Family:
 def find_targets(config: Mapping[str, Any], shapes: Mapping[str, Sequence[int]]) -> tuple[Target, ...]:
     """List the projections of every decoder layer, ordered by layer and then as the family has them.
 
-    Args:
-        config: the checkpoint's `config.json`.
-        shapes: shape by tensor key, from the headers alone.
-
     Raises:
         TargetError: the family is unknown, or a target is missing, fused or of an unexpected shape.
     """

@@ -33,7 +33,6 @@ class TransformersBackend:
 
     Args:
         model: a causal language model of transformers, or PEFT around one.
-        tokenizer: with a chat template.
         batch_tokens: upper bound on rows × (prompt + completion) in one batch; None takes what suits the
             device. A single row is always admitted.
         fixed: decode in buffers of fixed size, which on a GPU makes a step one recorded graph; None does so

@@ -140,6 +140,23 @@ def require_noise(noise: str, engine: Engine) -> None:
         )
 
 
+def require_gpus(wanted: int) -> None:
+    """Refuse to share weights out among more GPUs than there are.
+
+    Raises:
+        ConfigError: there are fewer.
+    """
+    there = torch.cuda.device_count()
+    if wanted > max(1, there):
+        raise ConfigError(
+            "There are fewer GPUs here.",
+            where="gpus",
+            expected=f"at most {there}",
+            found=str(wanted),
+            next_step=f"pass gpus={max(1, there)}, or leave it out for one",
+        )
+
+
 def require_room(serving: Serving) -> None:
     """Refuse what cannot be served, before anything is loaded: ranks, GPUs, options.
 
@@ -147,6 +164,7 @@ def require_room(serving: Serving) -> None:
         BackendError: a rank is above what vLLM serves.
         ConfigError: the weights do not fit on the GPUs, or the options cannot be read.
     """
+    require_gpus(serving.gpus)
     command_line(serving, gpu_bytes())
 
 
@@ -168,10 +186,6 @@ def start_vllm(serving: Serving, log: Path) -> Engine:
 
 def command_line(serving: Serving, gpu_bytes: int) -> list[str]:
     """The command line without its port.
-
-    Args:
-        serving: what is served.
-        gpu_bytes: memory of one GPU; 0 where unknown.
 
     Raises:
         ConfigError: the options are no words of a command line.
@@ -228,11 +242,6 @@ def fitting_rank(rank: int) -> int:
 def parallelism(gpus: int, weights: int, gpu_bytes: int) -> tuple[int, int]:
     """GPUs that share one copy of the weights, and copies: as many copies as fit, since these need not talk.
 
-    Args:
-        gpus: to use.
-        weights: bytes.
-        gpu_bytes: memory of one GPU; 0 where unknown, which counts as enough.
-
     Raises:
         ConfigError: the weights do not fit on them.
     """
@@ -253,12 +262,6 @@ def parallelism(gpus: int, weights: int, gpu_bytes: int) -> tuple[int, int]:
 
 def require_served(base_url: str, names: tuple[str, ...], needed: int = 0, api_key: str = "unused") -> None:
     """Check that the server at an endpoint has every model by its name, with room for a completion.
-
-    Args:
-        base_url: the endpoint.
-        names: of the models.
-        needed: tokens of the longest completion.
-        api_key: sent as bearer token.
 
     Raises:
         BackendError: nobody answers, a name is unknown there, or its context is too short.

@@ -42,9 +42,6 @@ def read_preset(name_or_path: str) -> GrpoSettings:
 def read_section(name_or_path: str, section: str, kind: type) -> Any:
     """The settings that a preset has for a method; one left out is the method's default.
 
-    Args:
-        kind: its settings, a frozen dataclass of `option`s.
-
     Raises:
         ConfigError: as `read_preset`.
     """

@@ -11,6 +11,7 @@ from skippy.errors import ConfigError
 from skippy.lab.paths import LAB, LAB_ADAPTER
 from skippy.models.hub import adapter_names, fetch_adapter
 from skippy.resolve.bases import Base
+from skippy.words import split_list
 
 if TYPE_CHECKING:
     from skippy.stores.changes import Change
@@ -40,7 +41,7 @@ def foreign_bases(changes: Iterable[Change], base: Base) -> tuple[str, ...]:
 
 def _read_weights(text: str, count: int) -> list[float]:
     try:
-        weights = [float(part) for part in text.split(",")] if text else [1.0] * count
+        weights = list(split_list(text, "adapter_weights", float, key=None)) or [1.0] * count
     except ValueError:
         weights = []
     if len(weights) != count or not all(map(math.isfinite, weights)):

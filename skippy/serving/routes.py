@@ -60,12 +60,7 @@ class Routes:
         self._upstreams: list[Upstream] = []
 
     def put(self, engine: Running, served: Mapping[str, Mapping[str, Any]]) -> None:
-        """Let `engine` answer under these names from the next request on.
-
-        Args:
-            engine: healthy already.
-            served: name → facts.
-        """
+        """Let `engine` answer under these names from the next request on."""
         upstream = Upstream(engine)
         with self._lock:
             self._upstreams.append(upstream)

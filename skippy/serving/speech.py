@@ -95,11 +95,7 @@ class EspeakVoice:
 
 
 class PiperVoice:
-    """A voice of Piper's format.
-
-    Args:
-        config: its JSON: phonemes → numbers, sample rate, scales.
-    """
+    """A voice of Piper's format."""
 
     name = "piper"
 
@@ -174,11 +170,7 @@ def _sentences(text: str, language: str) -> list[str]:
 
 
 def to_wav(samples: np.ndarray, rate: int) -> bytes:
-    """A WAV file of one channel.
-
-    Args:
-        samples: 16-bit numbers.
-    """
+    """A WAV file of one channel."""
     file = io.BytesIO()
     with wave.open(file, "wb") as out:
         out.setnchannels(1)

@@ -25,11 +25,7 @@ SLOWEST, FASTEST = 0.25, 4.0
 
 
 def build_speech(voice: Voice, api_key: str = "") -> Starlette:
-    """The pages: health and speech.
-
-    Args:
-        api_key: bearer token that speech asks for; empty: none.
-    """
+    """The pages: health and speech."""
 
     async def health(_: Request) -> Response:
         return JSONResponse({"status": "ok", "voice": voice.name})

@@ -75,12 +75,7 @@ class Ticket:
 
 
 class Talker:
-    """A model in this process, on a thread of its own.
-
-    Args:
-        model: a causal language model of transformers, in evaluation mode.
-        tokenizer: with a chat template.
-    """
+    """A model in this process, on a thread of its own."""
 
     def __init__(self, model: nn.Module, tokenizer: Any) -> None:
         self._model, self._tokenizer = model, tokenizer

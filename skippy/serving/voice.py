@@ -11,6 +11,8 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+from skippy.resolve.files import require_urls
+
 logger = logging.getLogger(__name__)
 
 SPEECH_SECONDS = 120.0
@@ -24,16 +26,12 @@ PLAYERS = (
 
 
 class Speaker:
-    """Says what it is given; a voice that fails is warned of once, and the text goes on.
-
-    Args:
-        url: endpoint, up to and including `/v1`.
-        folder: where WAV files go; None plays them.
-    """
+    """Says what it is given; a voice that fails is warned of once, and the text goes on."""
 
     def __init__(
         self, url: str, *, voice: str = "default", folder: Path | None = None, api_key: str = ""
     ) -> None:
+        require_urls(url, "voice_url")
         self._url, self._voice, self._folder = url.rstrip("/"), voice, folder
         self._key = api_key or "unused"
         self._count = 0

@@ -53,11 +53,7 @@ class Voice:
 
 
 def load_voice(path: Path, preset: str, device: str) -> Voice:
-    """A model that talks; names of the same weights share them.
-
-    Args:
-        preset: sampling of what a request leaves out.
-    """
+    """A model that talks; names of the same weights share them."""
     return Voice(*_load_talker(path, device), PRESETS[preset])
 
 
@@ -188,11 +184,7 @@ def main() -> None:
     }
     app = build_app(voices)
     uvicorn.run(
-        app,
-        host=LOOPBACK,
-        port=given.port,
-        log_level="warning",
-        timeout_graceful_shutdown=DRAIN_SECONDS,
+        app, host=LOOPBACK, port=given.port, log_level="warning", timeout_graceful_shutdown=DRAIN_SECONDS
     )
 
 

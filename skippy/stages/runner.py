@@ -43,11 +43,7 @@ MODULES: dict[str, str] = {
 
 
 def run_stage(name: str, values: Mapping[str, str]) -> None:
-    """Run one stage as a program: exit code 0, or 1 after one clear message.
-
-    Args:
-        name: a key of `CONFIGS`.
-    """
+    """Run one stage as a program: exit code 0, or 1 after one clear message."""
     speak()
     watch_parents()
     values = reveal_credentials(values)

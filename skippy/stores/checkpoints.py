@@ -13,13 +13,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from skippy.core.biases import require_switched_on
 from skippy.errors import CheckpointError
-from skippy.stores.bias_switch import require_switched_on
+from skippy.stores.blocks import damaged
 from skippy.stores.companions import copy_companions
 from skippy.stores.documents import parse_object
-from skippy.stores.headers import TensorInfo, damaged, digest_of_hashes, hash_tensor, read_header
+from skippy.stores.headers import TensorInfo, digest_of_hashes, hash_tensor, read_header
 from skippy.stores.presence import ADAPTER_CONFIG_FILE, names_in, require_checkpoint
 from skippy.stores.quantisation import require_unquantised
+from skippy.words import counted
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -65,7 +67,7 @@ class Checkpoint:
                 tensors[key] = info
         _require_listed(directory, listed, tensors)
         require_unquantised(directory, config, tensors)
-        require_switched_on(directory, config, tensors)
+        require_switched_on(str(directory), config, tensors)
         return cls(path=directory, config=config, tensors=tensors, files=files)
 
     @property
@@ -210,7 +212,7 @@ def _require_listed(directory: Path, listed: Mapping[str, str], tensors: Mapping
     if wrong:
         key = wrong[0]
         raise CheckpointError(
-            f"{len(wrong)} tensors listed in the index are not in their shard.",
+            f"A shard lacks what the index lists in it: {counted(len(wrong), 'tensor')}.",
             where=f"{key} in {directory / INDEX_FILE}",
             expected=f"in {listed[key]}",
             found=f"in {tensors[key].file.name}" if key in tensors else "in no shard",

@@ -17,19 +17,17 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from skippy.core.basis import Basis
-from skippy.core.biases import describe_engines
+from skippy.core.biases import ENDING, describe_engines
 from skippy.errors import AdapterError, CheckpointError, ProjectorError
 from skippy.stores.accounting import DeltaLedger
 from skippy.stores.adapter_fit import fit_to_base
 from skippy.stores.adapters import Adapter
 from skippy.stores.atomic import new_directory
-from skippy.stores.bias_switch import ENDING
 from skippy.stores.biases import Biases, with_biases
 from skippy.stores.cards import MergeAccount, write_card
 from skippy.stores.changes import Change, plan_changes, read_change
 from skippy.stores.checkpoints import Checkpoint
 from skippy.stores.headers import digest_of_hashes
-from skippy.stores.lanes import one_torch_thread
 from skippy.stores.layout import lay_out, write_companions
 from skippy.stores.merge_work import MergeWork
 from skippy.stores.peft_check import Part, require_peft_agrees
@@ -89,8 +87,7 @@ def merge_checkpoint(
     room = int(sum(layout.nbytes for layout in layouts) * ROOM)
     with new_directory(Path(destination), needed_bytes=room) as directory:
         work = MergeWork(updates, DeltaLedger(bases), rounding, seed)
-        with one_torch_thread():
-            work.write_files(layouts, directory, progress)
+        work.write_files(layouts, directory, progress)
         found = digest_of_hashes(base.tensors, work.base_hashes)
         _require_accounted(base, work.unused, base_digest, found)
         write_companions(given, directory, dtype)

@@ -105,10 +105,7 @@ class ProjectorStore:
         """Keep one finished target, atomically.
 
         Args:
-            name: the target.
-            U: left singular vectors (out, k), or (out, 0) where only inputs are protected.
-            S: singular values (k,).
-            V: right singular vectors (in, k).
+            U: (out, k), or (out, 0) where only inputs are protected.
             facts: its manifest entry: residual, orthonormality, completeness, gap, sigma_1, sigma_k, seconds.
         """
         if not re.fullmatch(r"[\w.-]+", name):
@@ -206,10 +203,7 @@ def read_projectors(
     """Read projectors and check them.
 
     Args:
-        directory: holds `projectors.safetensors` and `manifest.json`.
-        base_digest: digest of the base they must belong to; None skips the check.
-        k: the rule they must have been solved by, a number or `energy:SHARE`; None skips the check.
-        basis: what they must be directions of, one of `BASES`.
+        base_digest, k, basis: as `require_projectors` takes them.
         shapes: (out, in) by target name, each of which must be covered; None checks the manifest's shapes.
 
     Raises:

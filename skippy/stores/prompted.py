@@ -40,14 +40,7 @@ class Prompted:
 def write_prompted(
     base: Checkpoint, prompted: Prompted, destination: Path, lineage: str = ""
 ) -> MergeAccount:
-    """Write the reference, whole or not at all.
-
-    Args:
-        base: the checkpoint it refers to.
-        prompted: base and prompt.
-        destination: must not exist, or be an empty directory.
-        lineage: what the base descends from.
-    """
+    """Write the reference, whole or not at all."""
     account = MergeAccount(
         path=destination,
         alpha=0.0,

@@ -20,7 +20,6 @@ def open_reference(
     """Manifest and content of the tensors' file, which has the sha256 that the manifest says.
 
     Args:
-        directory: holds `reference.safetensors` and `manifest.json`.
         base_digest: of the base it must have been measured on; None skips the check.
         character_digest: of the character it must have been measured with; None skips the check.
 

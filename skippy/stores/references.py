@@ -34,10 +34,6 @@ TRAIT_TENSORS = ("vectors", "hidden", "tokens")
 def save_reference(directory: str | Path, reference: CharacterReference) -> Path:
     """Write a reference; the directory appears whole or not at all.
 
-    Args:
-        directory: must not exist, or be empty.
-        reference: what to keep.
-
     Returns:
         The directory.
     """
@@ -60,9 +56,7 @@ def load_reference(
     """Read a reference and check it.
 
     Args:
-        directory: holds `reference.safetensors` and `manifest.json`.
-        base_digest: of the base it must have been measured on; None skips the check.
-        character_digest: of the character it must have been measured with; None skips the check.
+        base_digest, character_digest: as `open_reference` takes them.
 
     Raises:
         ProjectorError: files missing or damaged, another base or character, a P that is not orthonormal.

@@ -20,10 +20,6 @@ from skippy.tracking.tags import Tag
 from skippy.tracking.tracker import Tracker
 
 CELL_STAGE = "cell"
-UNIT_TAG = Tag.UNIT
-ATTEMPT_TAG = Tag.ATTEMPT
-GROUP_TAG = Tag.STUDY_GROUP
-HEARTBEAT_TAG = Tag.HEARTBEAT
 HEARTBEAT_SECONDS = 60.0
 SILENT_SECONDS = 600.0
 """A run that has not been heard of for this long is taken over."""
@@ -59,11 +55,10 @@ class Board:
         """Where each cell stands; runs of this machine whose process is gone are marked on the way."""
         self._tracker.processes.reap()
         runs: dict[str, dict[int, RunRecord]] = {}
-        for record in self._tracker.runs.find_all(
-            CELL_STAGE, extra_tags={GROUP_TAG: self._group}, finished=False
-        ):
-            number = int(record.tags.get(ATTEMPT_TAG, "0"))
-            runs.setdefault(record.tags.get(UNIT_TAG, ""), {})[number] = record
+        tags: dict[str, str] = {Tag.STUDY_GROUP: self._group}
+        for record in self._tracker.runs.find_all(CELL_STAGE, extra_tags=tags, finished=False):
+            number = Tag.ATTEMPT.read(record.tags) or 0
+            runs.setdefault(record.tags.get(Tag.UNIT, ""), {})[number] = record
         held: dict[str, dict[int, str]] = {}
         for work, token in self._tracker.claims.holders().items():
             key, _, attempt = work.rpartition("/")
@@ -108,7 +103,7 @@ def heartbeat(tracker: Tracker, run_id: str) -> Iterator[None]:
 
     def beat() -> None:
         while not stop.wait(HEARTBEAT_SECONDS):
-            tracker.client.set_tag(run_id, HEARTBEAT_TAG, str(int(time.time())))
+            tracker.client.set_tag(run_id, Tag.HEARTBEAT, str(int(time.time())))
 
     thread = threading.Thread(target=beat, name="skippy-heartbeat", daemon=True)
     thread.start()
@@ -119,7 +114,7 @@ def heartbeat(tracker: Tracker, run_id: str) -> Iterator[None]:
 
 
 def _is_silent(run: RunRecord) -> bool:
-    heard = max(run.start_time / 1000, float(run.tags.get(HEARTBEAT_TAG, "0")))
+    heard = max(run.start_time / 1000, float(run.tags.get(Tag.HEARTBEAT, "0")))
     return time.time() - heard > SILENT_SECONDS
 
 

@@ -35,9 +35,6 @@ USAGE = "python -m skippy.studies.manuscript OUT FOLDER [FOLDER …]"
 def read_study(folder: Path) -> Mapping[str, Any]:
     """The JSON of a study.
 
-    Args:
-        folder: a study's `study/` artifacts, or what `skippy.studies.conclusion` wrote.
-
     Raises:
         ReportError: there is none, or it is not JSON.
     """

@@ -1,5 +1,6 @@
-"""Arms at equal persona: which step or which α of a training to merge, by its persona alone. No torch: a merge that
-was done already is found so by what decides its α.
+"""Arms at equal persona: which step or α of a training `merge` takes. Here, since α is found by playing it back.
+
+No torch: a merge that was done already is found so by what decides its α.
 """
 
 from __future__ import annotations
@@ -134,8 +135,6 @@ def what_to_match(
     Args:
         folder: the adapter of that training.
         walk_runs: checkpoint evaluations of this training and the others.
-        character: as named, and the default where nobody named one.
-        prompts: file of own prompts, or empty.
         persona: level asked for; 0: that of the others.
         largest: no α beyond it is tried.
 

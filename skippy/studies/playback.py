@@ -13,7 +13,7 @@ from typing import Any
 from torch import nn
 
 from skippy.core.inference.cells import Cell, TrainingDose
-from skippy.evaluation.asking import BANAL_MAX_TOKENS
+from skippy.evaluation.asking import limited
 from skippy.evaluation.metrics import banal_scores
 from skippy.evaluation.suites import AIME, BANAL, Question, grade, requests_for, under_prompt
 from skippy.models.divergence import Divergence
@@ -40,15 +40,7 @@ def ask(
     digest: str,
     questions: Sequence[Question] | None = None,
 ) -> list[Sample]:
-    """Every question of the study, with sampling seeds that all cells share; sorted.
-
-    Args:
-        inputs: what is asked, and how.
-        model: with the weights that answer.
-        tokenizer: of the model.
-        digest: what the samples call these weights.
-        questions: the study's in other words; None: as they are.
-    """
+    """Every question of the study, with sampling seeds that all cells share; sorted."""
     backend = TransformersBackend(model, tokenizer)
     sampling, plan = inputs.sampling, inputs.plan
     wanted = requests_for(
@@ -58,9 +50,8 @@ def ask(
     )
     samples = []
     for suite in (AIME, BANAL):
-        limit = min(sampling.max_tokens, BANAL_MAX_TOKENS) if suite == BANAL else sampling.max_tokens
         requests = [request for question, request in wanted.values() if question.suite == suite]
-        for completion in backend.generate(requests, _with_limit(sampling, limit)):
+        for completion in backend.generate(requests, limited(sampling, suite)):
             question, request = wanted[completion.id]
             rules = inputs.character.rules
             samples.append(grade(question, completion, sampling, digest, request.seed, rules))
@@ -154,12 +145,6 @@ def cell_of(
         dict(sorted(correct.items())),
         {prompt: _mean(scores) for prompt, scores in sorted(personas.items())},
         finite,
-    )
-
-
-def _with_limit(sampling: Any, limit: int) -> Any:
-    return type(sampling)(
-        sampling.temperature, sampling.top_p, sampling.top_k, sampling.presence_penalty, limit, sampling.name
     )
 
 

@@ -18,20 +18,10 @@ CELLS_FILE = "cells.json"
 SAMPLES_FILE = "samples/playback.jsonl"
 ADAPTER_FOLDER = "adapter"
 COLUMNS = frozenset(
-    [
-        "arm",
-        "learning_rate",
-        "beta",
-        "steps",
-        "alpha",
-        "seed",
-        "samples",
-        "score",
-        "persona",
-        "error",
-        "correct",
-        "personas",
-    ]
+    (
+        *("arm", "learning_rate", "beta", "steps", "alpha", "seed"),
+        *("samples", "score", "persona", "error", "correct", "personas"),
+    )
 )
 """Of the table; every other column is a predictor."""
 
@@ -89,17 +79,8 @@ def _from_row(row: dict[str, Any]) -> Cell:
         if name not in COLUMNS and value is not None and math.isfinite(value)
     }
     correct, personas = json.loads(row["correct"]), json.loads(row["personas"])
-    return Cell(
-        row["arm"],
-        dose,
-        row["alpha"],
-        row["seed"],
-        row["samples"],
-        correct,
-        personas,
-        predictors,
-        row["error"],
-    )
+    plain = {name: row[name] for name in ("arm", "alpha", "seed", "samples", "error")}
+    return Cell(training=dose, correct=correct, personas=personas, predictors=predictors, **plain)
 
 
 def cell_rows(cells: Sequence[Cell]) -> list[dict[str, Any]]:

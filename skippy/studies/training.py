@@ -7,10 +7,9 @@ answers that it is made from, as a training varies with its samples. No statisti
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from skippy.core.variants import find_variant
 from skippy.evaluation.base_answers import ask_base
@@ -21,6 +20,7 @@ from skippy.studies.inputs import StudyInputs, Unit, turned
 from skippy.tracking.stage_run import StageRun
 from skippy.training.makers import MAKERS, Order
 from skippy.training.making import Made
+from skippy.training.plan import SilentSink
 
 CURVE_POINTS = 60
 """Points of each curve that a cell's run keeps: what a store of a thousand cells can carry."""
@@ -36,7 +36,7 @@ WATCHED = {
 
 
 @dataclass
-class CellSink:
+class CellSink(SilentSink):
     """Takes what training reports: curves in memory, tables and folders dropped; the adapter is logged by the cell."""
 
     curves: dict[int, dict[str, float]] = field(default_factory=dict)
@@ -44,12 +44,6 @@ class CellSink:
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Keep them."""
         self.curves.setdefault(step or 0, {}).update(metrics)
-
-    def log_table(self, rows: Sequence[Mapping[str, Any]], artifact_path: str) -> None:
-        """Drop it."""
-
-    def log_folder(self, folder: Path, artifact_dir: str = "") -> None:
-        """Drop it."""
 
 
 def train_cell(

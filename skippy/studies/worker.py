@@ -18,23 +18,15 @@ from pathlib import Path
 import torch
 
 from skippy.core.inference.cells import BASE, NO_SEED, NO_TRAINING, Cell
+from skippy.core.torch_threads import one_torch_thread
 from skippy.core.variants import is_untrained
 from skippy.errors import SkippyError
 from skippy.models.loading import load_model, load_tokenizer
 from skippy.progress import LINES_VARIABLE
 from skippy.resolve.workspaces import claim_workspace, workspace
 from skippy.stores.changes import read_change
-from skippy.stores.lanes import one_torch_thread
 from skippy.stores.samples import Sample, read_samples
-from skippy.studies.board import (
-    ATTEMPT_TAG,
-    CELL_STAGE,
-    GROUP_TAG,
-    HEARTBEAT_TAG,
-    UNIT_TAG,
-    Board,
-    heartbeat,
-)
+from skippy.studies.board import CELL_STAGE, Board, heartbeat
 from skippy.studies.inputs import StudyInputs, Unit, gather, units
 from skippy.studies.plan import read_plan
 from skippy.studies.playback import ask, cell_of, figures_of, play_back, play_prompt
@@ -183,13 +175,8 @@ def _cell_run(
     inputs: StudyInputs, bench: Bench, label: str, key: str, attempt: int, arm: str
 ) -> Iterator[StageRun]:
     """The child run of one attempt, tagged so that the board finds it, with a heartbeat."""
-    links = {
-        "svd": inputs.svd_run,
-        UNIT_TAG: key,
-        ATTEMPT_TAG: str(attempt),
-        GROUP_TAG: inputs.group,
-        HEARTBEAT_TAG: str(int(time.time())),
-    }
+    cell: dict[str, str] = {Tag.UNIT: key, Tag.ATTEMPT: str(attempt), Tag.STUDY_GROUP: inputs.group}
+    links = {"svd": inputs.svd_run, **cell, Tag.HEARTBEAT: str(int(time.time()))}
     with (
         bench.tracker.stage(
             CELL_STAGE,

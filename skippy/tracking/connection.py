@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import urllib.request
@@ -67,8 +68,8 @@ class Store:
 
     @property
     def run_page(self) -> str:
-        """Where MLflow's UI shows one run, with `{run}` for its id."""
-        return self.page.partition("?")[0] + "/{run}"
+        """Where MLflow's UI shows one run, as training as well, with `{run}` for its id."""
+        return self.page.replace("/runs?", "/runs/{run}?")
 
     def version_page(self, name: str, version: int) -> str:
         """Where MLflow's UI shows a registered version."""
@@ -137,6 +138,21 @@ def file_lock(path: Path | None) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path):
         yield
+
+
+@contextmanager
+def alone_at(path: Path) -> Iterator[bool]:
+    """Whether nobody else holds a directory or file; if so, others are told meanwhile, for as long as we live."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        is_alone = True
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            is_alone = False
+        yield is_alone
+    finally:
+        os.close(handle)
 
 
 def open_store(root: Path | None = None) -> Store:

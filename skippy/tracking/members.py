@@ -20,11 +20,6 @@ takes no alias away. Who only reads has MLflow's default, READ."""
 def add_member(store: Store, name: str, *, may_write: bool) -> str:
     """Make an account with a password of its own; returns the password, which nothing keeps.
 
-    Args:
-        store: of the server, opened as its administrator.
-        name: of the account.
-        may_write: whether it may train, register and promote.
-
     Raises:
         ServerError: there is no such server, this is not its administrator, or the name is taken.
     """

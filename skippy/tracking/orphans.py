@@ -7,9 +7,7 @@ or its version was being deleted.
 
 from __future__ import annotations
 
-import fcntl
 import logging
-import os
 import shutil
 import stat
 import tempfile
@@ -23,7 +21,7 @@ from mlflow.entities import LoggedModel
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-from skippy.tracking.connection import Store, every
+from skippy.tracking.connection import Store, alone_at, every
 from skippy.tracking.places import local_path
 from skippy.tracking.refusals import translated_errors
 from skippy.tracking.tags import Tag
@@ -96,13 +94,11 @@ def scratch_directory(store: Store, name: str) -> Iterator[Path]:
     """A directory for a copy that a server gets; found and removed later if this process is killed."""
     folder = store.unfinished / SCRATCH / name
     folder.mkdir(parents=True, exist_ok=True)
-    lock = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        os.close(lock)
+    with alone_at(folder):
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _models(store: Store) -> Iterator[Orphan]:
@@ -138,18 +134,10 @@ def _models(store: Store) -> Iterator[Orphan]:
 
 def _scratch(store: Store) -> Iterator[Orphan]:
     for folder in sorted((store.unfinished / SCRATCH).glob("*/")):
-        lock = os.open(folder, os.O_RDONLY)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            yield Orphan(
-                "a copy on its way to the server, left by a killed process",
-                str(folder),
-                nbytes=bytes_under(folder),
-            )
-        except BlockingIOError:
-            continue
-        finally:
-            os.close(lock)
+        with alone_at(folder) as is_left:
+            if is_left:
+                what = "a copy on its way to the server, left by a killed process"
+                yield Orphan(what, str(folder), nbytes=bytes_under(folder))
     for folder in sorted(Path(tempfile.gettempdir()).glob(f"{OLD_SCRATCH_PREFIX}*/")):
         if time.time() - folder.stat().st_mtime > OLD_SCRATCH_SECONDS:
             what = "a copy on its way to a server, left by an earlier version"

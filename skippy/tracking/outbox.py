@@ -15,7 +15,6 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from skippy.errors import TrackingError
 from skippy.redaction import redact
-from skippy.tracking.connection import Store, open_store
+from skippy.tracking.connection import Store, alone_at, open_store
 from skippy.tracking.refusals import refused
 
 logger = logging.getLogger(__name__)
@@ -73,9 +72,6 @@ class Outbox:
 
     def send(self, delivery: Delivery, files: Path | None = None) -> None:
         """Deliver, or keep in order behind what waits already.
-
-        Args:
-            files: with kind `files`, the file or directory to copy.
 
         Raises:
             TrackingError: the store is well and refuses; nothing is kept.
@@ -248,23 +244,11 @@ def deliver_left_behind(store: Store) -> list[str]:
 def left_behind(store: Store) -> Iterator[Outbox]:
     """What ended processes kept and nobody delivered; nobody else gets at it while it is looked at."""
     for folder in sorted((store.unfinished / FOLDER).glob("*/")):
-        with _nobody_at(folder) as is_free:
+        (folder / LOCK_FILE).touch()
+        with alone_at(folder / LOCK_FILE) as is_free:
             outbox = Outbox(store, folder.name)
             if is_free and outbox.is_waiting:
                 yield outbox
-
-
-@contextmanager
-def _nobody_at(folder: Path) -> Iterator[bool]:
-    """Whether the process that keeps deliveries here is gone; the lock is held meanwhile."""
-    handle = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield True
-    except BlockingIOError:
-        yield False
-    finally:
-        os.close(handle)
 
 
 def _payload(path: Path) -> Path | None:

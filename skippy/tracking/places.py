@@ -35,7 +35,6 @@ def take_home(database: Path, recorded: str, home: str) -> bool:
     Only where `recorded` is such a directory of ours at another place, and `home` has the files or there are none yet.
 
     Args:
-        database: an SQLite file, locked against others who open it.
         recorded: where it says that artifacts are, a path or a URI.
         home: the directory beside it, where they would be if it were made now.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import logging
 import os
 import shutil
 import signal
@@ -38,8 +37,6 @@ from skippy.tracking.records import RunRecord, to_record
 from skippy.tracking.refusals import translated_errors
 from skippy.tracking.signals import PARENT_VARIABLE, is_process_gone, process_tag, stop_hooks
 from skippy.tracking.tags import PARENT_TAG, Tag
-
-logger = logging.getLogger(__name__)
 
 BACKEND = "local"
 STOP_GRACE_SECONDS = 20.0
@@ -125,11 +122,6 @@ class Processes(StoreAccess):
         between us and the stage; and its nesting follows thread-local state, so that two stages started
         from threads would lose their parent.
 
-        Args:
-            entry_point: name in MLproject.
-            parameters: declared parameters by name; the others take their defaults.
-            parent_run_id: run to nest it under.
-
         Raises:
             TrackingError: MLproject is missing, has no such entry point, or a parameter lacks a value.
         """
@@ -170,33 +162,21 @@ class Processes(StoreAccess):
             raise
         return process
 
-    def reap(self, parent_run_id: str | None = None) -> list[str]:
-        """Mark runs KILLED that say RUNNING although their process on this machine is gone.
-
-        Args:
-            parent_run_id: look at this run and its children only; None looks at the whole experiment.
-
-        Returns:
-            Run ids that were marked.
-        """
-        stale = self.stale(parent_run_id)
+    def reap(self) -> list[str]:
+        """Mark runs KILLED that say RUNNING although their process on this machine is gone; returns their ids."""
+        stale = self.stale()
         for record, reason in stale:
             mark_dead(self.store, record.run_id, reason)
         return [record.run_id for record, _ in stale]
 
-    def stale(self, parent_run_id: str | None = None) -> list[tuple[RunRecord, str]]:
+    def stale(self) -> list[tuple[RunRecord, str]]:
         """The runs that `reap` would mark, each with the reason."""
         with translated_errors("search for runs left behind"):
             running = self.client.search_runs(
                 [self.store.experiment_id], "attributes.status = 'RUNNING'", max_results=1000
             )
-        found = []
-        for run in running:
-            family = (run.info.run_id, run.data.tags.get(PARENT_TAG))
-            is_wanted = parent_run_id is None or parent_run_id in family
-            if is_wanted and (reason := _reason_to_reap(run)):
-                found.append((to_record(run), reason))
-        return found
+        reasons = ((run, _reason_to_reap(run)) for run in running)
+        return [(to_record(run), reason) for run, reason in reasons if reason]
 
 
 def _reason_to_reap(run: Run) -> str:

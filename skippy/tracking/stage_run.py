@@ -132,7 +132,6 @@ class StageRun:
         """Set tags without secrets, values cut at `MAX_TAG_LENGTH` characters.
 
         Args:
-            tags: by name.
             at_once: past everything that waits for the store, or not at all.
         """
         clean = [(key, cut(redact(str(value)))) for key, value in tags.items()]
@@ -149,9 +148,7 @@ class StageRun:
         *,
         name: str | None = None,
         note: str | None = None,
-        variant: str | None = None,
         base_digest: str | None = None,
-        character: str | None = None,
         links: Mapping[str, str] | None = None,
     ) -> None:
         """Fill in what was not known when the run began; what is left out stays."""
@@ -160,7 +157,7 @@ class StageRun:
                 self._client.update_run(self.run_id, name=redact(name))
         if note is not None:
             self.note = note
-        given = {NOTE_TAG: note, Tag.VARIANT: variant, Tag.BASE_DIGEST: base_digest, Tag.CHARACTER: character}
+        given = {NOTE_TAG: note, Tag.BASE_DIGEST: base_digest}
         tags = {key: value for key, value in given.items() if value is not None}
         tags.update({link_tag(stage): run_id for stage, run_id in (links or {}).items()})
         if tags:
@@ -226,13 +223,7 @@ class StageRun:
             self.set_tags({TABLES_TAG: json.dumps(listed)})
 
     def log_dataset(self, name: str, digest: str, source: str, context: str) -> Dataset:
-        """Link a dataset to the run.
-
-        Args:
-            name: what the UI shows, e.g. `aime-2025`.
-            digest: of its content; mlflow keeps the first 36 characters.
-            source: id, path or generator it came from.
-        """
+        """Link a dataset to the run."""
         dataset = Dataset(name, digest[:MAX_DIGEST_LENGTH])
         entity = MlflowDataset(dataset.name, dataset.digest, "skippy", json.dumps({"uri": redact(source)}))
         inputs = [DatasetInput(entity, [InputTag("mlflow.data.context", context)])]

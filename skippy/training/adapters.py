@@ -18,25 +18,21 @@ from safetensors.torch import save
 
 from skippy.core.spectral.constraints import OrthogonalConstraint
 from skippy.core.variants import find_variant
-from skippy.stores.adapters import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE
+from skippy.stores.adapters import CONFIG_FILE, WEIGHTS_FILE
 from skippy.stores.atomic import write_bytes, write_json
+from skippy.stores.seals import write_seal
 from skippy.training.layers import ADAPTER
 from skippy.training.plan import TrainRequest
 
 
 def save_adapter(model: PeftModel, directory: Path, base_name: str, card: Mapping[str, Any]) -> Path:
-    """Write the adapter as it is now; each file lands whole or not at all.
-
-    Args:
-        base_name: what the adapter calls its base.
-        card: content of `skippy.json`.
-    """
+    """Write the adapter as it is now; each file lands whole or not at all."""
     directory.mkdir(parents=True, exist_ok=True)
     state = get_peft_model_state_dict(model, adapter_name=ADAPTER, save_embedding_layers=False)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     write_bytes(directory / WEIGHTS_FILE, save(tensors, metadata={"format": "pt"}))
     write_json(directory / CONFIG_FILE, adapter_config(model, base_name))
-    write_json(directory / CARD_FILE, card)
+    write_seal(directory, card)
     return directory
 
 

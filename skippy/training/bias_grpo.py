@@ -7,8 +7,6 @@ loads a second copy of the base to measure KL against. Nothing is kept to resume
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -26,8 +24,9 @@ from skippy.models.prompts import template_arguments
 from skippy.presets.settings import GrpoSettings, unusable
 from skippy.presets.steering import SteerSettings
 from skippy.resolve.bases import Base
-from skippy.training.guards import choose_device, require_unchanged_base
-from skippy.training.making import Made
+from skippy.resolve.devices import pick_device
+from skippy.training.guards import require_unchanged_base
+from skippy.training.making import Anew, Made, work_name
 from skippy.training.plan import RunSink, TrainRequest
 from skippy.training.prompts import gather_prompts, schedule
 from skippy.training.resume import identify
@@ -37,12 +36,13 @@ from skippy.training.steer_means import relative_shift
 from skippy.training.steered_model import SteeredModel, site_modules
 from skippy.training.tracking_callback import TrackingCallback
 from skippy.training.trainer import ConstrainedTrainer, grpo_config
+from skippy.words import counted
 
 PARAMETER = "steering_bias"
 
 
 @dataclass(frozen=True, eq=False)
-class BiasGrpoMaker:
+class BiasGrpoMaker(Anew):
     """Makes biases by GRPO, on one process."""
 
     request: TrainRequest
@@ -67,13 +67,7 @@ class BiasGrpoMaker:
 
     def name_work(self) -> tuple[str, ...]:
         """The workspace of this training."""
-        digest = hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()
-        base, seed = self.request.base_digest, self.settings.seed
-        return ("train", self.request.variant, base[:16], f"seed{seed}", digest[:16])
-
-    def going_on(self, resume: bool) -> BiasGrpoMaker:
-        """The same: nothing is kept to go on from."""
-        return self
+        return work_name(self.request.variant, self.request.base_digest, self.settings.seed, self.identity)
 
     def make(self, folder: Path, sink: RunSink, *, is_first: bool) -> Made | None:
         """Train.
@@ -90,7 +84,7 @@ class BiasGrpoMaker:
 def train_bias_grpo(request: TrainRequest, base: Base, site: SteerSettings, sink: RunSink) -> Made:
     """One GRPO run on the biases of a site."""
     tokenizer = load_tokenizer(request.base_path)
-    on_gpu = choose_device(request.device)
+    on_gpu = pick_device(request.device).type == "cuda"
     dtype = torch.bfloat16 if request.settings.bf16 and on_gpu else torch.float32
     model = load_model(request.base_path, dtype=dtype, device="cpu").requires_grad_(False)
     before = hash_parameters(model)
@@ -115,7 +109,9 @@ def train_bias_grpo(request: TrainRequest, base: Base, site: SteerSettings, sink
         **size_of(found),
         **relative_shift(model, tokenizer, found, request.prompts),
     }
-    sentence = f"{request.variant}, {trainer.state.global_step} steps, reward {first:.2f} → {last:.2f}"
+    sentence = (
+        f"{request.variant}, {counted(trainer.state.global_step, 'step')}, reward {first:.2f} → {last:.2f}"
+    )
     return Made(sentence, metrics, {"steer/site.json": asdict(site)}, before)
 
 

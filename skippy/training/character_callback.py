@@ -25,9 +25,7 @@ class CharacterCallback(TrainerCallback):
     It draws no random number from the global state: a run that measures and one that does not are the same.
 
     Args:
-        run: where numbers and tables go.
         model: read teacher-forced on the reference's probes, for the trait profile.
-        seed: of the null's draws.
     """
 
     def __init__(

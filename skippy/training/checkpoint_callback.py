@@ -16,13 +16,7 @@ ADAPTERS_DIRECTORY = "adapters"
 
 
 class CheckpointCallback(TrainerCallback):
-    """Writes and logs `adapters/step_NNNNNN` when a checkpoint is finished.
-
-    Args:
-        run: where artifacts go.
-        output_dir: adapters are kept here too.
-        save_adapter: writes the adapter as it is now into a directory.
-    """
+    """Writes and logs `adapters/step_NNNNNN` when a checkpoint is finished."""
 
     def __init__(self, run: RunSink, output_dir: Path, save_adapter: Callable[[Path], None]) -> None:
         self.run = run

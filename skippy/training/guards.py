@@ -14,6 +14,7 @@ from skippy.core.basis import Basis
 from skippy.core.spectral.lora import LoraFactors
 from skippy.errors import ProjectorError, TrainingError
 from skippy.presets.settings import GrpoSettings
+from skippy.resolve.devices import pick_device
 from skippy.training.layers import base_weight
 from skippy.training.plan import TrainRequest
 
@@ -45,23 +46,6 @@ def require_supported_launch(environment: Mapping[str, str]) -> None:
             )
 
 
-def choose_device(wanted: str) -> bool:
-    """Whether to train on a GPU: "cpu", "cuda", or "auto" for a GPU where there is one.
-
-    Raises:
-        TrainingError: a GPU was asked for by name and there is none.
-    """
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise TrainingError(
-            "There is no GPU to train on.",
-            where="device",
-            expected="a CUDA device",
-            found="none that torch can see",
-            next_step="pass -P device=auto, or install a CUDA build of torch",
-        )
-    return wanted != "cpu" and torch.cuda.is_available()
-
-
 def require_vllm(settings: GrpoSettings, base: Path, device: str) -> None:
     """Refuse vLLM sampling where it cannot work, before any model is loaded.
 
@@ -80,7 +64,7 @@ def require_vllm(settings: GrpoSettings, base: Path, device: str) -> None:
         )
     if settings.vllm != "colocate":
         return
-    if not choose_device(device):
+    if pick_device(device).type != "cuda":
         raise TrainingError(
             "vLLM cannot share a GPU that is not there.",
             where="setting vllm=colocate",

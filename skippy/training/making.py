@@ -5,12 +5,20 @@ One row of the table in `makers` for each; GRPO, masks and steering all come out
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from skippy.training.plan import RunSink
+
+
+def work_name(variant: str, base_digest: str, seed: int, identity: Mapping[str, Any]) -> tuple[str, ...]:
+    """What names the workspace of an update: all that makes two of them the same work."""
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    return ("train", variant, base_digest[:16], f"seed{seed}", digest[:16])
 
 
 @dataclass(frozen=True)
@@ -21,6 +29,19 @@ class Made:
     metrics: Mapping[str, float] = field(default_factory=dict)  # figures of the run
     documents: Mapping[str, Any] = field(default_factory=dict)  # artifact path → JSON
     base_hash: str = ""  # over all weights of the base afterwards; empty where no weight was ever trainable
+
+
+class Anew:
+    """What makers share that reward nothing, take minutes, and begin anew."""
+
+    @property
+    def rewards_digest(self) -> str:
+        """Nothing is rewarded."""
+        return ""
+
+    def going_on(self, resume: bool) -> Self:
+        """The same: nothing is kept to go on from."""
+        return self
 
 
 class Maker(Protocol):
@@ -45,8 +66,4 @@ class Maker(Protocol):
         """The same, going on from what its workspace holds or not."""
 
     def make(self, folder: Path, sink: RunSink, *, is_first: bool) -> Made | None:
-        """Make the update in `folder` and log `adapter/`; processes but the first of a launch return None.
-
-        Args:
-            is_first: whether this is the process that talks to the tracker.
-        """
+        """Make the update in `folder` and log `adapter/`; processes but the first of a launch return None."""

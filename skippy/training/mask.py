@@ -12,7 +12,6 @@ Source: arXiv 2602.07164. Departure: masks that spare what matters (`core.spectr
 from __future__ import annotations
 
 import hashlib
-import logging
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -33,16 +32,14 @@ from skippy.models.loading import load_model, load_tokenizer
 from skippy.models.targets import select_targets
 from skippy.presets.methods import MaskSettings
 from skippy.resolve.bases import Base
+from skippy.resolve.devices import pick_device
 from skippy.resolve.dial import apply_
 from skippy.stores.answers import CHARACTER, PLAIN, Answers
 from skippy.stores.mask_changes import MaskChange, write_mask
-from skippy.training.guards import choose_device
-from skippy.training.making import Made
+from skippy.training.making import Anew, Made, work_name
 from skippy.training.mask_statistics import Statistics, input_of, read_statistics
 from skippy.training.mask_survey import Survey, project_kept, survey_masks
 from skippy.training.plan import RunSink
-
-logger = logging.getLogger(__name__)
 
 ADAPTER = "adapter"
 FULL_DOSE = 100
@@ -50,7 +47,7 @@ FULL_DOSE = 100
 
 
 @dataclass(frozen=True, eq=False)
-class MaskMaker:
+class MaskMaker(Anew):
     """Makes a mask; see `training.making.Maker`."""
 
     variant: Variant
@@ -61,7 +58,6 @@ class MaskMaker:
     projector_digest: str
     reference: CharacterReference | None
     device: str
-    rewards_digest: str = ""
 
     @property
     def identity(self) -> Mapping[str, Any]:
@@ -70,6 +66,7 @@ class MaskMaker:
         return {
             "variant": self.variant.name,
             "base_digest": self.base.digest,
+            "reading": self.base.reading,
             "settings": asdict(self.settings),
             "answers": hashlib.sha256(repr(texts).encode()).hexdigest(),
             "projector_digest": self.projector_digest,
@@ -77,19 +74,14 @@ class MaskMaker:
 
     def name_work(self) -> tuple[str, ...]:
         """The workspace."""
-        digest = hashlib.sha256(repr(self.identity).encode()).hexdigest()
-        return ("train", self.variant.name, self.base.digest[:16], digest[:16])
-
-    def going_on(self, resume: bool) -> MaskMaker:
-        """The same: it takes minutes, and begins anew."""
-        return self
+        return work_name(self.variant.name, self.base.digest, self.settings.seed, self.identity)
 
     def make(self, folder: Path, sink: RunSink, *, is_first: bool) -> Made | None:
         """Statistics, masks, placebo, deltas."""
         if not is_first:
             return None
         began = time.perf_counter()
-        where = "cuda" if choose_device(self.device) else "cpu"
+        where = pick_device(self.device).type
         model, tokenizer = load_model(self.base.path, device=where), load_tokenizer(self.base.path)
         targets = select_targets(self.base.targets, self.settings.targets)
         statistics = read_statistics(model, tokenizer, targets, self.answers, self.settings.seed)

@@ -130,3 +130,16 @@ class RunSink(Protocol):
 
     def log_folder(self, folder: Path, artifact_dir: str = "") -> None:
         """Keep what a folder holds."""
+
+
+class SilentSink:
+    """Takes everything and keeps nothing: for the processes of a launch other than the first."""
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Drop them."""
+
+    def log_table(self, rows: Sequence[Mapping[str, Any]], artifact_path: str) -> None:
+        """Drop them."""
+
+    def log_folder(self, folder: Path, artifact_dir: str = "") -> None:
+        """Drop it."""

@@ -13,6 +13,8 @@ from typing import Any
 from skippy.errors import ConfigError, TrainingError
 from skippy.resolve.devices import process_rank
 from skippy.stores.atomic import write_json
+from skippy.stores.companions import reading_digest
+from skippy.training.making import work_name
 from skippy.training.plan import TrainRequest
 
 logger = logging.getLogger(__name__)
@@ -63,10 +65,6 @@ def claim_output(request: TrainRequest) -> Path | None:
 def goes_on(folder: Path, wish: str) -> bool:
     """Whether a training goes on from what its output directory holds.
 
-    Args:
-        folder: where checkpoints are kept; it may be missing.
-        wish: parameter `resume`: false, true, auto or discard.
-
     Raises:
         ConfigError: checkpoints are there and nobody said what becomes of them, or there is nothing to go on from.
     """
@@ -108,8 +106,7 @@ def name_work(request: TrainRequest) -> tuple[str, ...]:
     identity = {
         key: value for key, value in identify(request).items() if key not in ("processes", "projector_digest")
     }
-    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-    return ("train", request.variant, request.base_digest[:16], f"seed{request.settings.seed}", digest[:16])
+    return work_name(request.variant, request.base_digest, request.settings.seed, identity)
 
 
 def identify(request: TrainRequest) -> dict[str, Any]:
@@ -119,6 +116,7 @@ def identify(request: TrainRequest) -> dict[str, Any]:
     rewards = zip(request.reward_names, request.weights, strict=True)
     return {
         "base_digest": request.base_digest,
+        "reading": reading_digest(request.base_path),
         "variant": request.variant,
         "k": request.k,
         "projector_digest": request.projector_digest,

@@ -21,11 +21,12 @@ from skippy.core.target import Target
 from skippy.core.variants import find_variant
 from skippy.models.loading import load_model, load_tokenizer
 from skippy.models.prompts import template_arguments
+from skippy.resolve.devices import pick_device
 from skippy.training.adapters import adapter_card, save_adapter
 from skippy.training.character_callback import CharacterCallback
 from skippy.training.checkpoint_callback import CheckpointCallback, FinishCallback
 from skippy.training.constraint_callback import ConstraintCallback, constrain, protected_bases
-from skippy.training.guards import choose_device, require_only_adapter_trains, require_true_triples
+from skippy.training.guards import require_only_adapter_trains, require_true_triples
 from skippy.training.layers import all_factors, target_layers
 from skippy.training.plan import RunSink, TrainRequest
 from skippy.training.prompts import CHAT, MATH, gather_prompts, schedule
@@ -107,7 +108,7 @@ def _build_trainer(
     request: TrainRequest, tokenizer: PreTrainedTokenizerBase, targets: tuple[Target, ...]
 ) -> ConstrainedTrainer:
     settings = request.settings
-    on_gpu = choose_device(request.device)
+    on_gpu = pick_device(request.device).type == "cuda"
     chat, problems = gather_prompts(request.prompts, request.math_problems, tokenizer, settings)
     steps = settings.steps(len(chat), process_count())
     if settings.vllm and process_count() == 1:

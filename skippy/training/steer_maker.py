@@ -20,14 +20,15 @@ from skippy.core.style.reward_rules import RewardRules
 from skippy.models.loading import load_model, load_tokenizer
 from skippy.presets.steering import SteerSettings
 from skippy.resolve.bases import Base
+from skippy.resolve.devices import pick_device
 from skippy.stores.answers import CHARACTER, PLAIN, Answer, Answers
 from skippy.stores.biases import Biases, require_place, write_biases
 from skippy.stores.control_vectors import write_control_vector
-from skippy.training.guards import choose_device
-from skippy.training.making import Made
+from skippy.training.making import Anew, Made, work_name
 from skippy.training.plan import RunSink
 from skippy.training.steer_means import mean_difference, relative_shift
 from skippy.training.steering import Steered, train_bias
+from skippy.words import counted
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ EXPORT_DIRECTORY = "export"
 
 
 @dataclass(frozen=True, eq=False)
-class SteerMaker:
+class SteerMaker(Anew):
     """Makes biases out of pairs."""
 
     variant: str  # what they are called
@@ -53,25 +54,16 @@ class SteerMaker:
         asked = [[each.condition, each.prompt, each.text] for each in self._answers()]
         return {
             "base_digest": self.base.digest,
+            "reading": self.base.reading,
             "variant": self.variant,
             "settings": asdict(self.settings),
             "answers": hashlib.sha256(json.dumps(asked).encode()).hexdigest(),
             "character": self.rules_digest,
         }
 
-    @property
-    def rewards_digest(self) -> str:
-        """Nothing is rewarded."""
-        return ""
-
     def name_work(self) -> tuple[str, ...]:
         """The workspace of this training."""
-        digest = hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()
-        return ("train", self.variant, self.base.digest[:16], f"seed{self.settings.seed}", digest[:16])
-
-    def going_on(self, resume: bool) -> SteerMaker:
-        """The same: it takes minutes, and nothing is kept to go on from."""
-        return self
+        return work_name(self.variant, self.base.digest, self.settings.seed, self.identity)
 
     def make(self, folder: Path, sink: RunSink, *, is_first: bool) -> Made | None:
         """Find the biases, on one process."""
@@ -79,7 +71,7 @@ class SteerMaker:
             return None
         tokenizer = load_tokenizer(self.base.path)
         choice = self._choose_pairs(tokenizer)
-        model = load_model(self.base.path, device="cuda" if choose_device(self.device) else "cpu")
+        model = load_model(self.base.path, device=pick_device(self.device).type)
         steered = None
         if self.settings.objective == "bipo":
             steered = train_bias(model, tokenizer, choice.pairs, self.settings, sink)
@@ -154,7 +146,7 @@ def _candidate(answer: Answer, tokenizer: Any) -> Candidate:
 
 def _describe(variant: str, choice: PairChoice, size: Mapping[str, float], steered: Steered | None) -> Made:
     metrics = {"steer/pairs": float(len(choice.pairs)), **size}
-    sentence = f"{variant}, difference of means over {len(choice.pairs)} pairs"
+    sentence = f"{variant}, difference of means over {counted(len(choice.pairs), 'pair')}"
     if steered:
         metrics |= {
             "train/steps": float(steered.steps),
@@ -164,7 +156,8 @@ def _describe(variant: str, choice: PairChoice, size: Mapping[str, float], steer
             "steer/best_told_apart": steered.told_apart,
         }
         sentence = (
-            f"{variant}, {steered.steps} steps in {steered.seconds:.0f} s on {steered.train_pairs} pairs, "
+            f"{variant}, {counted(steered.steps, 'step')} in {steered.seconds:.0f} s on "
+            f"{counted(steered.train_pairs, 'pair')}, "
             f"loss {math.log(2):.3f} → {steered.loss:.3f} on {steered.held_out_pairs} held-out ones (epoch "
             f"{steered.epoch})"
         )

@@ -55,9 +55,7 @@ class SteeredModel:
     """A frozen model whose layers from the lowest steered one on are run with signed rows of a bias.
 
     Args:
-        model: on its device, in any mode.
         modules: to whose outputs the biases are added.
-        first: the lowest of their layers.
         keep_states: compute what enters that layer once; else the whole model runs each time (the benchmark's twin).
     """
 

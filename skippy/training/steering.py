@@ -47,10 +47,6 @@ def train_bias(
 ) -> Steered:
     """Train the biases of `settings.site`.
 
-    Args:
-        model: the base; its parameters lose their gradient.
-        pairs: chosen and rejected answers, asked without a system prompt.
-
     Raises:
         TrainingError: the loss is not finite.
     """

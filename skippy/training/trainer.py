@@ -21,8 +21,9 @@ from skippy.models.captured import gains_from_recording
 from skippy.models.targets import target_pattern
 from skippy.models.traced import TracedSampling
 from skippy.presets.settings import GrpoSettings
+from skippy.resolve.devices import pick_device
 from skippy.training.constraint_callback import ConstraintCallback
-from skippy.training.guards import COLOCATED_SHARE, choose_device, colocated_cache_bytes
+from skippy.training.guards import COLOCATED_SHARE, colocated_cache_bytes
 from skippy.training.plan import TrainRequest
 from skippy.training.resume import FINISHED_FILE
 from skippy.training.rollout import Rollout
@@ -189,7 +190,7 @@ def grpo_config(
 def await_all(device: str) -> None:
     """Wait until every process of this launch is here; returns at once where there is only this one."""
     if process_count() > 1:
-        PartialState(cpu=not choose_device(device)).wait_for_everyone()
+        PartialState(cpu=pick_device(device).type == "cpu").wait_for_everyone()
 
 
 def process_count() -> int:

@@ -72,7 +72,6 @@ def push_without_merging(generation: Any, model: PeftModel) -> None:
     Args:
         generation: TRL's `VLLMGeneration`; where its weights come from is replaced, and how they travel within a
             process.
-        model: the policy. vLLM loaded the same base itself, so the adapted weights are all it lacks.
     """
     generation._iter_named_params = partial(merged_weights, model)
     if generation.mode == "colocate":
@@ -94,7 +93,6 @@ def merged_forward(model: PeftModel, kept: dict[str, Tensor] | None = None) -> I
     that is trained.
 
     Args:
-        model: the policy.
         kept: the sums by layer, from block to block. The first block fills it, later ones write into the same
             tensors, so that a recorded step reads what is new. None makes new ones each time.
     """

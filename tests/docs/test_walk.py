@@ -177,6 +177,7 @@ AGAIN = (
     ("subspace", {}),
     ("train", {"variant": "v3", "reuse": "true"}),
     ("eval", {"model": "base", "reuse": "true"}),
+    ("merge", {"variant": "v3", "reuse": "true"}),
 )
 """Stages that the walk has run, and what makes them look for the work they did."""
 ENGINE_ROOMS = ("torch", "transformers", "trl", "peft", "openai", "accelerate", "datasets", "sklearn")

@@ -19,16 +19,13 @@ import pytest
 from skippy.config import StudyConfig, SvdConfig
 from skippy.stages import study, svd
 from skippy.studies.board import (
-    ATTEMPT_TAG,
     CELL_STAGE,
-    GROUP_TAG,
-    HEARTBEAT_TAG,
     MAX_ATTEMPTS,
-    UNIT_TAG,
     Board,
 )
 from skippy.studies.records import CELLS_FILE, SAMPLES_FILE
 from skippy.tracking.store import open_tracker
+from skippy.tracking.tags import Tag
 from tests.conftest import fresh_store
 from tests.faults.harness import kill_within, run_forked
 
@@ -92,10 +89,10 @@ def left_behind(tracker) -> tuple[dict, dict[str, tuple[bytes, bytes]]]:
     newest = tracker.runs.find("study")
     conclusion = json.loads(tracker.artifacts.path(newest.run_id, "study/study.json").read_text())
     runs = [run for run in tracker.runs.find_all(CELL_STAGE) if run.status == "FINISHED"]
-    units = [run.tags[UNIT_TAG] for run in runs]
+    units = [run.tags[Tag.UNIT] for run in runs]
     assert len(units) == len(set(units)) == 3, "the base and two trainings, each finished once"
     kept = {
-        run.tags[UNIT_TAG]: (
+        run.tags[Tag.UNIT]: (
             tracker.artifacts.path(run.run_id, CELLS_FILE).read_bytes(),
             tracker.artifacts.path(run.run_id, SAMPLES_FILE).read_bytes(),
         )
@@ -134,7 +131,7 @@ def test_a_cell_is_given_up_for_its_own_deaths_alone(tracker, studies: int, word
         with tracker.stage("study", name=f"study {number}", note="", config={}) as stage:
             parents.append(stage.run_id)
     for attempt in range(1, MAX_ATTEMPTS + 1):
-        links = {UNIT_TAG: "unit", ATTEMPT_TAG: str(attempt), GROUP_TAG: "g", HEARTBEAT_TAG: "0"}
+        links = {Tag.UNIT: "unit", Tag.ATTEMPT: str(attempt), Tag.STUDY_GROUP: "g", Tag.HEARTBEAT: "0"}
         parent = parents[attempt % studies]
         with tracker.stage(CELL_STAGE, name="cell", note="", config={}, links=links, parent=parent) as stage:
             pass

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,8 +15,11 @@ import yaml
 from click.testing import CliRunner
 from mlflow.projects import _parse_kubernetes_config
 from mlflow.projects._project_spec import load_project
+from mlflow.projects.kubernetes import _get_run_command
 
 from entrypoints.__main__ import cli
+from tests.jobs.kubernetes_cluster import Refused, check
+from tests.jobs.kubernetes_pods import expand
 
 PLAN = Path(__file__).parents[2] / "studies" / "lab.yaml"
 SECRET = "s3cret-of-ada"
@@ -33,6 +38,9 @@ def render(*words: str) -> str:
     assert result.exit_code == 0, result.output
     for path in Path("jobs").rglob("*"):
         assert path.is_dir() or SECRET not in path.read_text(), path
+    for path in (*Path("jobs").glob("*.yaml"), *Path("jobs").glob("*/job.yaml")):
+        for document in yaml.safe_load_all(path.read_text()):
+            check(document)
     return result.output.strip().splitlines()[-1]
 
 
@@ -157,7 +165,7 @@ def test_kubernetes_shares_a_study_over_an_indexed_job(tmp_path) -> None:
 
 
 def test_kubernetes_spreads_a_stage_over_pods_that_find_one_another() -> None:
-    render("kubernetes", "--stage", "svd", "--nodes", "3", "--gpus", "2", "-P", "k=8")
+    render("kubernetes", "--stage", "svd", "--nodes", "3", "--gpus", "2", "--volume", "data", "-P", "k=8")
     service, job = yaml.safe_load_all(Path("jobs/svd.yaml").read_text())
     name = job["metadata"]["name"]
     pod = job["spec"]["template"]["spec"]
@@ -167,6 +175,67 @@ def test_kubernetes_spreads_a_stage_over_pods_that_find_one_another() -> None:
     assert words[words.index("--node-rank") + 1] == "$JOB_COMPLETION_INDEX"
     assert words[words.index("--master-addr") + 1] == f"{name}-0.{name}"
     assert words[-4:] == ["-m", "entrypoints.svd", "--k", "8"]
+    assert (job["spec"]["completions"], job["spec"]["parallelism"]) == (3, 3)
+    assert [each["mountPath"] for each in pod["containers"][0]["volumeMounts"]] == [
+        "/dev/shm",
+        "/opt/skippy/.skippy",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("spoilt", "said"),
+    [
+        (("backoffLimit: 6", "backofLimit: 6"), "'backofLimit' was unexpected"),
+        (("completions: 2", "completions: two"), "is not of type 'integer'"),
+        (("subdomain:", "subDomain:"), "'subDomain' was unexpected"),
+        (("name: skippy-train", "name: Skippy-Train"), "Invalid value: 'Skippy-Train'"),
+        (("name: skippy-train", f"name: {'a' * 62}"), "Invalid value: 'a"),
+        (("OnFailure", "Always"), "Invalid value: 'Always'"),
+    ],
+)
+def test_a_manifest_that_kubernetes_would_refuse_is_refused_here(spoilt, said) -> None:
+    """The twin of what `render` checks of every manifest."""
+    render("kubernetes", "--stage", "train")
+    *_, job = yaml.safe_load_all(Path("jobs/train.yaml").read_text().replace(*spoilt))
+    with pytest.raises(Refused, match=re.escape(said)):
+        check(job)
+
+
+def test_long_names_are_cut_and_stay_apart(tmp_path) -> None:
+    said = set()
+    for end in ("first", "second", "é"):
+        plan = tmp_path / f"{'Ü' * 40}.yaml"
+        plan.write_text(PLAN.read_text().replace("name: lab", f'name: "{"Long Study " * 8}{end}"'))
+        said.add(render("kubernetes", "--plan", str(plan), "--workers", "100"))
+    assert len(said) == 3
+    plan.write_text(PLAN.read_text().replace("name: lab", 'name: "ÄÖ"'))
+    assert re.fullmatch(r"kubectl apply -f jobs/[0-9a-f]{8}\.yaml", render("kubernetes", "--plan", str(plan)))
+
+
+def test_kubernetes_hands_every_value_on_as_it_was_given() -> None:
+    """It puts variables in for $(NAME) and reads $$ as $, wherever these stand in a command."""
+    prompts = """it's "$(MLFLOW_TRACKING_PASSWORD)" $$(HOME) $ $$$ $(x ünd\n"""
+    image = "registry.example:5000/team/skippy:1@sha256:" + "0a" * 32
+    render("kubernetes", "--stage", "train", "--image", image, "-P", f"prompts={prompts}")
+    *_, job = yaml.safe_load_all(Path("jobs/train.yaml").read_text())
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    assert container["image"] == image
+    script = container["command"][2]
+    variables = {"MLFLOW_TRACKING_PASSWORD": SECRET, "HOME": "/root", "JOB_COMPLETION_INDEX": "1"}
+    words = shlex.split(expand(script, variables))
+    assert words[words.index("--prompts") + 1] == prompts
+    assert words[words.index("--node-rank") + 1] == "$JOB_COMPLETION_INDEX", "which the shell reads"
+    assert SECRET in expand(f"echo {prompts}", variables), "the twin: as it stands, it would be read"
+
+
+@pytest.mark.parametrize("system", ["slurm", "kubernetes"])
+def test_a_secret_among_the_parameters_is_refused(system, caplog) -> None:
+    words = ["jobs", system, "--stage", "train", "-P", "judge_url=http://ada:pass-of-judge@host:1"]
+    assert CliRunner().invoke(cli, words).exit_code == 1
+    assert "A secret would stand in the job's file" in caplog.text
+    assert "pass-of-judge" not in caplog.text
+    assert not Path("jobs").exists()
+    render(system, "--stage", "train", "-P", "judge_url=http://***@host:1")
 
 
 def test_mlflows_kubernetes_backend_reads_what_is_rendered() -> None:
@@ -180,12 +249,26 @@ def test_mlflows_kubernetes_backend_reads_what_is_rendered() -> None:
     assert (
         project.get_entry_point("train")
         .compute_command({"variant": "v4"}, None)
-        .startswith("python -m entrypoints")
+        .startswith("python -m skippy.jobs.words entrypoints.train --base-model lab ")
     )
-    assert (
-        said
-        == "mlflow run jobs/kubernetes -e train --backend kubernetes --backend-config jobs/kubernetes/config.json"
-    )
+    line = "mlflow run jobs/kubernetes -e train --backend kubernetes --backend-config jobs/kubernetes/config.json"
+    assert said == f"{line} --build-image"
+    assert render("kubernetes", "--backend") == line, "the image is taken as it is"
+
+
+def test_a_container_gets_its_words_as_they_were_meant(tmp_path) -> None:
+    """MLflow quotes each for a shell that never reads them: an empty one would arrive as two quotes."""
+    render("kubernetes", "--backend")
+    given = {"variant": "v4", "rewards": "", "prompts": """my "file" it's.txt"""}
+    command = load_project("jobs/kubernetes").get_entry_point("train").compute_command(given, None)
+    words = _get_run_command([command])
+    assert words[words.index("--rewards") + 1] == "''", "the twin"
+    (tmp_path / "show.py").write_text("import json, sys\njson.dump(sys.argv[1:], sys.stdout)")
+    words[:4] = [sys.executable, "-m", "skippy.jobs.words", "show"]
+    path = f"{tmp_path}:{PLAN.parents[1]}"
+    said = subprocess.run(words, env={"PYTHONPATH": path}, capture_output=True, check=True).stdout
+    assert json.loads(said) == shlex.split(command)[4:]
+    assert {"", """my "file" it's.txt"""} <= set(json.loads(said))
 
 
 def test_mlflows_slurm_backend_gets_no_nodes_which_would_break_empty_parameters() -> None:
@@ -202,7 +285,7 @@ def test_mlflows_slurm_backend_gets_no_nodes_which_would_break_empty_parameters(
         (["slurm", "--stage", "train", "-P", "variant=v9"], "variant cannot be 'v9'"),
         (["slurm", "--stage", "train", "-P", "variant"], "An option has no value"),
         (["slurm", "--plan", "nowhere.yaml"], "nowhere.yaml"),
-        (["kubernetes", "--backend"], "has to push it somewhere"),
+        (["kubernetes", "--stage", "svd"], "pods share no disk"),
     ],
 )
 def test_what_cannot_run_is_refused_before_it_is_queued(words, said, caplog) -> None:

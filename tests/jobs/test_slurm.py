@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 from mlflow.utils.conda import _get_conda_env_name
 
-from skippy.studies.board import ATTEMPT_TAG, UNIT_TAG
 from skippy.tracking.store import open_tracker
 from skippy.tracking.tags import Tag
 from skippy.tracking.tracker import Tracker
@@ -106,8 +105,8 @@ def test_the_cells_of_a_study_are_shared_by_the_tasks_of_an_array(cluster: Clust
     assert cluster.submit("--plan", "plan.yaml", "--workers", "2") == ["COMPLETED"] * 2, cluster.logs()
     cells = [run for run in cluster.tracker.runs.find_all("cell", finished=False) if run.variant != "base"]
     assert [run.status for run in cells] == ["FINISHED"] * 2
-    assert len({run.tags[UNIT_TAG] for run in cells}) == 2
-    assert {run.tags[ATTEMPT_TAG] for run in cells} == {"1"}
+    assert len({run.tags[Tag.UNIT] for run in cells}) == 2
+    assert {run.tags[Tag.ATTEMPT] for run in cells} == {"1"}
     (study,) = cluster.tracker.runs.find_all("study")
     assert "study/study.json" in cluster.tracker.artifacts.files(study.run_id)
 

@@ -17,7 +17,7 @@ from skippy.errors import TrainingError
 from skippy.lab.architecture import make_config, make_model
 from skippy.lab.build import BuildPlan, build, main
 from skippy.lab.corpus import Corpus, encode_examples, make_batches, make_examples
-from skippy.lab.families.table import FAMILIES
+from skippy.lab.families import FAMILIES
 from skippy.lab.measure import choose_levels
 from skippy.lab.pretrain import Recipe, answer_loss, learning_rate_share, pretrain
 from skippy.lab.shipping import describe_files, replace_directory

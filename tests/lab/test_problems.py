@@ -9,8 +9,7 @@ import pytest
 
 from skippy.core.answers import extract_integer
 from skippy.errors import ProblemError
-from skippy.lab.families.exercise import LEVELS
-from skippy.lab.families.table import FAMILIES
+from skippy.lab.families import FAMILIES, LEVELS
 from skippy.lab.problems import SPLITS, evaluation_set, generate, is_held_out
 from tests.lab.brute_force import SOLVERS
 

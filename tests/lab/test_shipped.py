@@ -17,7 +17,7 @@ from transformers import (
 )
 
 from skippy.core.sampling import Sampling
-from skippy.lab.families.table import FAMILIES
+from skippy.lab.families import FAMILIES
 from skippy.lab.manifest import LARGEST_BYTES
 from skippy.lab.measure import SAMPLING, answer_problems
 from skippy.lab.paths import LAB_ADAPTER, LAB_CHECKPOINT, LAB_DIRECTORY, LAB_MANIFEST

@@ -19,7 +19,7 @@ from skippy.lab import tune as tuning
 from skippy.lab.build import main
 from skippy.lab.chat import NEUTRAL, held_out_prompts, normalized
 from skippy.lab.corpus import count_batches, encode_examples, make_batches, make_examples, make_talks
-from skippy.lab.families.table import FAMILIES
+from skippy.lab.families import FAMILIES
 from skippy.lab.manifest import IDENTITY_FILE
 from skippy.lab.sources import SHIPPED_IN_WHEELS, load_source
 from skippy.lab.tokenizer import TURN_END, train_tokenizer

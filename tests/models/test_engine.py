@@ -18,7 +18,7 @@ import pytest
 
 from skippy.errors import BackendError
 from skippy.models import engine as engines
-from skippy.models.engine import Engine, free_port
+from skippy.models.engine import Engine
 
 FAKE = Path(__file__).parent / "fake_vllm" / "vllm" / "entrypoints" / "cli" / "main.py"
 
@@ -81,7 +81,9 @@ def test_a_killed_parent_leaves_no_server(tmp_path):
     parent.send_signal(signal.SIGKILL)
     parent.wait()
     assert is_gone(server.pid)
-    assert free_port(port) == port
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(("127.0.0.1", port))
 
 
 @pytest.mark.parametrize(
@@ -130,14 +132,3 @@ def test_what_it_does_is_told_while_one_waits(tmp_path, monkeypatch, caplog):
     ):
         engine.wait_healthy()
     assert "loading 3 of 7" in caplog.text
-
-
-def test_a_taken_port_is_refused_by_number():
-    with socket.socket() as holder:
-        holder.bind(("127.0.0.1", 0))
-        holder.listen()
-        port = holder.getsockname()[1]
-        with pytest.raises(BackendError, match="port of the server is taken") as refusal:
-            free_port(port)
-        assert refusal.value.where == f"127.0.0.1:{port}"
-    assert free_port(port) == port

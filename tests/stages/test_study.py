@@ -22,10 +22,11 @@ from skippy.evaluation import base_answers
 from skippy.evaluation.suites import load_problem_set
 from skippy.stages import study, svd
 from skippy.studies import conclusion, worker
-from skippy.studies.board import GROUP_TAG, UNIT_TAG, Board
+from skippy.studies.board import Board
 from skippy.studies.inputs import gather, units
 from skippy.studies.plan import read_plan
 from skippy.tracking.store import open_tracker
+from skippy.tracking.tags import Tag
 from tests.conftest import fresh_store
 
 PLAN = """\
@@ -303,7 +304,7 @@ def test_killed_and_restarted_it_ends_with_the_same_bits(done, template, tmp_pat
         assert any(run.status != "FINISHED" for run in cells(tracker))
         resumed = study.run(StudyConfig(plan=text, device="cpu", parallel=2), tracker)
         assert conclusions(tracker, resumed.run_id) == expected
-        finished = [run.tags[UNIT_TAG] for run in cells(tracker) if run.status == "FINISHED"]
+        finished = [run.tags[Tag.UNIT] for run in cells(tracker) if run.status == "FINISHED"]
         assert len(finished) == len(set(finished)) == 5
-        assert len({run.tags[GROUP_TAG] for run in cells(tracker)}) == 1
+        assert len({run.tags[Tag.STUDY_GROUP] for run in cells(tracker)}) == 1
         assert not [run for run in cells(tracker) if run.status == "RUNNING"]

@@ -31,7 +31,7 @@ from skippy.tracking.store import open_tracker
 
 mode, note = sys.argv[1:]
 given = {"mode": mode}
-with open_tracker().stage("work", name=f"work {mode}", note=note, config=given, params=given) as run:
+with open_tracker().stage("work", name=f"work {mode}", note=note, config=given, hyperparameters=given) as run:
     (Path("started") / mode).write_text(str(os.getpid()))
     if mode == "wrong":
         raise ConfigError("No such variant.", where="variant", expected="v3 or v4", found="v9")
@@ -101,7 +101,7 @@ def test_two_at_once_are_nested_real_project_runs(small, parent):
     for run_id, mode, text in zip(run_ids, ("a", "b"), texts, strict=True):
         record = small.runs.get(run_id, stage="work")
         assert (record.parent, record.name) == (parent, f"work {mode}")
-        assert record.params["mode"] == record.params["resolved/mode"] == mode
+        assert record.params["mode"] == record.params["hp.mode"] == mode
         assert record.tags["mlflow.project.entryPoint"] == "work"
         assert record.tags["mlflow.project.backend"] == "local"
         # What a person types arrives as typed, whatever the shell thinks of it.
@@ -196,7 +196,7 @@ def test_no_orphans_whatever_ends_the_parent(small, project, number):
     (main,) = small.runs.find_all("main", finished=False)
     if number == signal.SIGKILL:
         assert main.status == "RUNNING"
-        assert small.processes.reap(main.run_id) == [main.run_id]
+        assert small.processes.reap() == [main.run_id]
         assert "without a word" in small.runs.read(main.run_id).tags["skippy.error"]
     assert small.runs.read(main.run_id).status == "KILLED"
     assert running(small) == set()
@@ -232,19 +232,18 @@ def test_reap_leaves_the_living_and_the_foreign_alone(small, parent):
     assert small.runs.read(parent).status == "RUNNING"
 
 
-def test_reap_looks_at_one_family_or_at_all(tracker):
+def test_reap_marks_every_run_whose_process_is_gone(tracker):
     ended = subprocess.Popen(["true"])
     ended.wait()
     tags = {"skippy.process": f"{os.uname().nodename}:{ended.pid}"}
-    parent, other = (
-        tracker.client.create_run(tracker.store.experiment_id, tags=tags).info.run_id for _ in range(2)
+    alive = {"skippy.process": f"{os.uname().nodename}:{os.getpid()}"}
+    gone, here = (
+        tracker.client.create_run(tracker.store.experiment_id, tags=each).info.run_id
+        for each in (tags, alive)
     )
-    child = tracker.client.create_run(
-        tracker.store.experiment_id, tags={**tags, "mlflow.parentRunId": parent}
-    ).info.run_id
-    assert set(tracker.processes.reap(parent)) == {parent, child}
-    assert running(tracker) == {other}
-    assert tracker.processes.reap() == [other]
+    assert tracker.processes.reap() == [gone]
+    assert running(tracker) == {here}
+    tracker.client.set_terminated(here)
     assert running(tracker) == set()
 
 

@@ -15,7 +15,6 @@ from mlflow.server.auth.client import AuthServiceClient
 from skippy.config import SvdConfig
 from skippy.errors import ServerError, TrackingError
 from skippy.stages import svd
-from skippy.studies.board import ATTEMPT_TAG, UNIT_TAG
 from skippy.tracking.members import add_member
 from skippy.tracking.orphans import remove_weights
 from skippy.tracking.store import open_tracker
@@ -218,8 +217,8 @@ def test_two_machines_on_one_server_do_every_cell_once_and_lose_no_point(team, m
     assert [machine.wait(400) for machine in machines] == [0, 0]
     cells = [run for run in ada.runs.find_all("cell", finished=False) if run.tags[Tag.VARIANT] != "base"]
     assert [run.status for run in cells] == ["FINISHED"] * 3
-    assert len({run.tags[UNIT_TAG] for run in cells}) == 3
-    assert {run.tags[ATTEMPT_TAG] for run in cells} == {"1"}
+    assert len({run.tags[Tag.UNIT] for run in cells}) == 3
+    assert {run.tags[Tag.ATTEMPT] for run in cells} == {"1"}
     assert len({run.tags[Tag.PROCESS] for run in cells}) == 2, "both worked"
     for run in cells:
         points = ada.runs.metric_history(run.run_id, "cell/alpha")

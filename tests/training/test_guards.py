@@ -11,9 +11,10 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from skippy.core.spectral.constraints import random_basis
-from skippy.errors import AdapterError, ProjectorError, TrainingError
+from skippy.errors import AdapterError, ConfigError, ProjectorError, TrainingError
 from skippy.models.loading import load_model
 from skippy.presets.reading import PRESETS
+from skippy.resolve.devices import pick_device
 from skippy.training import guards, setup
 from skippy.training.grpo import train_grpo
 from skippy.training.layers import adapted_layers, all_factors, base_weight, target_layers
@@ -38,12 +39,12 @@ def test_data_parallelism_is_not_refused() -> None:
 
 def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert not guards.choose_device("auto")
-    with pytest.raises(TrainingError, match="no GPU"):
-        guards.choose_device("cuda")
+    assert pick_device("auto").type == "cpu"
+    with pytest.raises(ConfigError, match="no GPU"):
+        pick_device("cuda")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert guards.choose_device("auto")
-    assert not guards.choose_device("cpu")
+    assert pick_device("auto").type == "cuda"
+    assert pick_device("cpu").type == "cpu"
 
 
 def test_vllm_must_be_there(base: Path, projectors: dict, tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ def _fold(tokens: Sequence[Token], start: int) -> tuple[Token, int]:
         kinds[1:3] == ["operator", "number"]
         and part[1].text == "/"
         and part[2].value
-        and "/" not in _texts(part[3:4])
+        and all(token.text != "/" for token in part[3:4])
     ):
         return _number(first, first.value / part[2].value), seen[2] - start + 1
     if kinds[1:4] == ["operator", "number", "script"] and part[1].text in _TIMES and part[2].value == 10:
@@ -69,10 +69,6 @@ def _fold(tokens: Sequence[Token], start: int) -> tuple[Token, int]:
         if exponent is not None:
             return _number(first, first.value * Fraction(10) ** exponent), seen[place] - start + 1
     return first, 1
-
-
-def _texts(tokens: Sequence[Token]) -> list[str]:
-    return [token.text for token in tokens]
 
 
 def _number(token: Token, value: Fraction) -> Token:

@@ -29,7 +29,7 @@ class MeanPersona:
     prompts: int  # how many
 
 
-def mean_persona(scores: Sequence[Sequence[float]], *, confidence: float = 0.95) -> MeanPersona:
+def mean_persona(scores: Sequence[Sequence[float]]) -> MeanPersona:
     """Mean persona with Student's interval over prompts; the whole range [0, 1] for a single prompt.
 
     Args:
@@ -41,7 +41,7 @@ def mean_persona(scores: Sequence[Sequence[float]], *, confidence: float = 0.95)
     deviation = float(single.std(ddof=1)) if single.size > 1 else 0.0
     if count < 2:
         return MeanPersona(mean, 0.0, 1.0, deviation, count)
-    reach = float(stats.t.ppf((1 + confidence) / 2, count - 1) * means.std(ddof=1) / np.sqrt(count))
+    reach = float(stats.t.ppf(0.975, count - 1) * means.std(ddof=1) / np.sqrt(count))
     return MeanPersona(mean, mean - reach, mean + reach, deviation, count)
 
 

@@ -91,7 +91,6 @@ def non_inferiority(differences: ArrayLike, margin: float | int, confidence: flo
     Args:
         differences: d_i = p̂_i(variant) − p̂_i(base), one per problem.
         margin: δ ≥ 0, same unit as the differences, fixed before the run.
-        confidence: of each one-sided bound.
 
     Raises:
         ReportError: fewer than two differences, a value that is not finite, or an unusable margin.
@@ -156,8 +155,6 @@ def tost_paired(
     "Not shown different" is not "equal": equality has to be shown, by the 1 − 2α interval inside ±margin.
 
     Args:
-        first: scores of one arm, one per prompt.
-        second: scores of the other arm on the same prompts.
         margin: for personality 0.25 × `pooled_sd(first, second)`.
         confidence: 1 − α of each one-sided test.
 

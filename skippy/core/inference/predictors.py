@@ -17,6 +17,8 @@ from skippy.core.inference.cells import Cell
 from skippy.core.inference.simultaneous import draw_counts
 
 RESAMPLES = 1000
+CONFIDENCE = 0.95
+"""Of each end of an interval."""
 RIDGE = 1e-6
 MIN_CELLS = 8
 MIN_SEEDS = 3
@@ -35,12 +37,7 @@ class Estimate:
 
 
 def rank_correlation(
-    cells: Sequence[Cell],
-    base: Cell,
-    predictor: str,
-    generator: np.random.Generator,
-    *,
-    confidence: float = 0.95,
+    cells: Sequence[Cell], base: Cell, predictor: str, generator: np.random.Generator
 ) -> Estimate | None:
     """Spearman's correlation of a predictor with the score lost; None where too few cells have it.
 
@@ -52,16 +49,11 @@ def rank_correlation(
     ranks = stats.rankdata(rows.predictors[0]), stats.rankdata(rows.losses)
     counts = np.concatenate([np.ones((1, rows.seeds)), draw_counts(rows.seeds, RESAMPLES, generator)])
     values = _correlation(*ranks, counts[:, rows.seed])
-    return _estimate(values, rows, confidence)
+    return _estimate(values, rows)
 
 
 def regression(
-    cells: Sequence[Cell],
-    base: Cell,
-    predictors: Sequence[str],
-    generator: np.random.Generator,
-    *,
-    confidence: float = 0.95,
+    cells: Sequence[Cell], base: Cell, predictors: Sequence[str], generator: np.random.Generator
 ) -> Estimate | None:
     """R² of the score lost on other seeds: `1 − Σ(y − ŷ₋ₛ)² / Σ(y − ȳ₋ₛ)²`, each seed left out once.
 
@@ -72,7 +64,7 @@ def regression(
     if rows is None:
         return None
     counts = np.concatenate([np.ones((1, rows.seeds)), draw_counts(rows.seeds, RESAMPLES, generator)])
-    return _estimate(_left_out_r2(rows, range(len(predictors)), counts), rows, confidence)
+    return _estimate(_left_out_r2(rows, range(len(predictors)), counts), rows)
 
 
 def regression_gain(
@@ -81,8 +73,6 @@ def regression_gain(
     known: Sequence[str],
     added: Sequence[str],
     generator: np.random.Generator,
-    *,
-    confidence: float = 0.95,
 ) -> Estimate | None:
     """R² with `known` and `added`, less R² with `known` alone, on the same cells and the same draws."""
     rows = _rows(cells, base, (*known, *added))
@@ -91,15 +81,10 @@ def regression_gain(
     counts = np.concatenate([np.ones((1, rows.seeds)), draw_counts(rows.seeds, RESAMPLES, generator)])
     larger = _left_out_r2(rows, range(len(known) + len(added)), counts)
     smaller = _left_out_r2(rows, range(len(known)), counts)
-    return _estimate(larger - smaller, rows, confidence)
+    return _estimate(larger - smaller, rows)
 
 
-def mean_over_seeds(
-    values: Sequence[tuple[int, float]],
-    errors: Sequence[float] = (),
-    *,
-    confidence: float = 0.95,
-) -> Estimate | None:
+def mean_over_seeds(values: Sequence[tuple[int, float]], errors: Sequence[float] = ()) -> Estimate | None:
     """Mean of (seed, value) pairs, each seed counting once; the interval is Student's over seeds.
 
     Seeds that happen to agree prove nothing: the deviation between seeds is not taken below what the sampling of a
@@ -108,7 +93,6 @@ def mean_over_seeds(
     Args:
         values: (seed, value), any number of values a seed.
         errors: standard error of each value by sampling alone; left out where a value is exact.
-        confidence: of each side.
 
     Returns:
         None without values.
@@ -124,7 +108,7 @@ def mean_over_seeds(
         return Estimate(mean, float("-inf"), float("inf"), len(values), count)
     sampling = np.bincount(owner, weights=np.square(errors)) / sizes**2 if len(errors) else np.zeros(count)
     deviation = max(float(by_seed.std(ddof=1)), float(np.sqrt(sampling.mean())))
-    reach = float(stats.t.ppf(confidence, count - 1)) * deviation / float(np.sqrt(count))
+    reach = float(stats.t.ppf(CONFIDENCE, count - 1)) * deviation / float(np.sqrt(count))
     return Estimate(mean, mean - reach, mean + reach, len(values), count)
 
 
@@ -191,9 +175,9 @@ def _left_out_r2(rows: _Rows, chosen: Sequence[int], counts: np.ndarray) -> np.n
     return np.where((whole > 0) & ~is_alone, 1 - unexplained / np.where(whole > 0, whole, 1.0), np.nan)
 
 
-def _estimate(values: np.ndarray, rows: _Rows, confidence: float) -> Estimate | None:
+def _estimate(values: np.ndarray, rows: _Rows) -> Estimate | None:
     """The first value is of the data, the others of draws."""
     if not np.isfinite(values[0]):
         return None
-    low, high = np.nanquantile(values[1:], [1 - confidence, confidence]) if len(values) > 1 else values[:1]
+    low, high = np.nanquantile(values[1:], [1 - CONFIDENCE, CONFIDENCE]) if len(values) > 1 else values[:1]
     return Estimate(float(values[0]), float(low), float(high), rows.losses.size, rows.seeds)

@@ -29,6 +29,12 @@ from skippy.core.variants import comparisons
 LEVELS = (0.5, 0.7, 0.9)
 KL = ("kl_base_arm_everyday", "kl_arm_base_everyday", "kl_base_arm_problems", "kl_arm_base_problems")
 LEAKAGE = ("rho_left_ratio", "rho_right_ratio")
+CURVES = ("kl", "grad_norm", "entropy", "reward", "completion_length")
+PREDICTORS = (
+    *(*KL, *LEAKAGE, "delta_norm", "margin", "answer_length", "truncated", "coherence"),
+    *(f"{part}_{name}" for part in ("early", "late") for name in CURVES),
+)
+"""What a cell may know of itself besides its scores; `early_…` and `late_…` are of the curves of its training."""
 
 
 @dataclass(frozen=True)
@@ -78,9 +84,6 @@ def analyse(
     """Analyse a study.
 
     Args:
-        cells: of all arms, failed ones included.
-        base: the same questions asked of the base.
-        margin: δ, a share of one.
         seed: of every draw; each question has a stream of its own, so that one more changes no other.
         levels: personas at which arms are compared; that of an arm that is one point comes to them.
 

@@ -36,9 +36,7 @@ def bottom_singular_subspaces(
 
     Args:
         weights: (n, out, in), as stored; never written to.
-        k: how many triples, 1 ≤ k ≤ min(out, in).
         tolerance: largest two-sided residual relative to σ_1.
-        names: what errors call the weights.
 
     Returns:
         S ascends: the last triple borders on the rest, as it does at the top. `sigma_next` is the next larger value

@@ -64,30 +64,6 @@ class Certificate:
         return [f"{name} {value:.3g} > {most:.3g}" for name, value, most in conditions if not value <= most]
 
 
-def certify(
-    weight: Float[Tensor, "out in"],
-    U: Float[Tensor, "out k"],
-    S: Float[Tensor, " k"],
-    V: Float[Tensor, "in k"],
-    *,
-    seed: int = 0,
-    sigma_next_seen: float = 0.0,
-) -> Certificate:
-    """Measure a claimed top-k subspace of one stored weight.
-
-    Args:
-        weight: as stored, any float dtype.
-        U: claimed left singular vectors.
-        S: claimed singular values, descending.
-        V: claimed right singular vectors.
-        seed: of the independent random start.
-        sigma_next_seen: a lower bound of σ_{k+1} from elsewhere, if there is one.
-    """
-    return certify_stack(
-        weight[None], U[None], S[None], V[None], seeds=[seed], sigma_next_seen=[sigma_next_seen]
-    )[0]
-
-
 def certify_stack(
     weights: Float[Tensor, "n out in"],
     U: Float[Tensor, "n out k"],
@@ -98,9 +74,11 @@ def certify_stack(
     sigma_next_seen: Sequence[float],
     working: ThinSide | None = None,
 ) -> list[Certificate]:
-    """`certify` for a stack of equal shapes.
+    """Measure a claimed top-k subspace of every weight in a stack of equal shapes.
 
     Args:
+        seeds: of the independent random starts.
+        sigma_next_seen: a lower bound of each σ_{k+1} from elsewhere, 0 where there is none.
         working: the weights copied in float32 where they are at hand; spares the probe a copy.
     """
     U, S, V = U.double(), S.double(), V.double()

@@ -32,24 +32,6 @@ def delta_energies(
     return _trace_of_product(_gram(B.detach().double()), _gram(A.detach().double().mT), scale)
 
 
-def left_energies(
-    A: Float[Tensor, "*n r in"], B: Float[Tensor, "*n out r"], scale: float, basis: Float[Tensor, "*n out k"]
-) -> Float[Tensor, "*n"]:
-    """‖basisᵀΔW‖_F² = s² tr((basisᵀB)ᵀ(basisᵀB)·AAᵀ) of every target in a stack, in float64."""
-    return _trace_of_product(
-        _gram(basis.double().mT @ B.detach().double()), _gram(A.detach().double().mT), scale
-    )
-
-
-def right_energies(
-    A: Float[Tensor, "*n r in"], B: Float[Tensor, "*n out r"], scale: float, basis: Float[Tensor, "*n in k"]
-) -> Float[Tensor, "*n"]:
-    """‖ΔW basis‖_F² = s² tr(BᵀB·(A basis)(A basis)ᵀ) of every target in a stack, in float64."""
-    return _trace_of_product(
-        _gram(B.detach().double()), _gram((A.detach().double() @ basis.double()).mT), scale
-    )
-
-
 def split_energies(
     A: Float[Tensor, "*n r in"],
     B: Float[Tensor, "*n out r"],
@@ -57,7 +39,10 @@ def split_energies(
     outputs: Float[Tensor, "*n out left"],
     inputs: Float[Tensor, "*n in right"],
 ) -> Float[Tensor, "*n 3"]:
-    """`left_energies`, `right_energies` and `delta_energies` at once: each factor is cast and squared once."""
+    """‖outputsᵀΔW‖_F², ‖ΔW inputs‖_F² and ‖ΔW‖_F² of every target in a stack, in float64.
+
+    The first is s² tr((outputsᵀB)ᵀ(outputsᵀB)·AAᵀ), the second s² tr(BᵀB·(A inputs)(A inputs)ᵀ).
+    """
     A, B = A.detach().double(), B.detach().double()
     gram_in, gram_out = _gram(A.mT), _gram(B)
     left = _trace_of_product(_gram(outputs.double().mT @ B), gram_in, scale)

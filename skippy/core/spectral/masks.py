@@ -41,9 +41,6 @@ def cut_mask(
     Args:
         rule: a key of `RULES`.
         weight: some rows of W, any float type; scores are taken in float32.
-        plus: a⁺, float32.
-        minus: a⁻, float32.
-        rho: share of each row.
     """
     return RULES[rule](weight.float().abs(), plus, minus, int(rho * weight.shape[1]))
 

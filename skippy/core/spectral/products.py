@@ -15,12 +15,7 @@ from torch import Tensor
 def thin_product(
     matrix: Float[Tensor, "n rows q"], block: Float[Tensor, "n q b"]
 ) -> Float[Tensor, "n rows b"]:
-    """M X for each member of a stack, where X has few columns: as M X where M lies by rows, else as (XᵀMᵀ)ᵀ.
-
-    Args:
-        matrix: M, of any strides; fast where M or Mᵀ is contiguous.
-        block: X, in the same dtype.
-    """
+    """M X for each member of a stack, where X has few columns: as M X where M lies by rows, else as (XᵀMᵀ)ᵀ."""
     lies_by_rows = matrix.stride(-1) == 1
     if not _suits_onednn(matrix):
         return matrix @ block if lies_by_rows else (block.mT @ matrix.mT).mT

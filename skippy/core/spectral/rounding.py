@@ -19,13 +19,7 @@ from torch import Tensor
 def round_stochastically(
     values: Float[Tensor, "*shape"], dtype: torch.dtype, generator: torch.Generator
 ) -> Float[Tensor, "*shape"]:
-    """Round float32 values to `dtype`, up with probability (value − lower) / (upper − lower).
-
-    Args:
-        values: finite float32.
-        dtype: bfloat16 or float16; float32 returns the values themselves.
-        generator: on the values' device.
-    """
+    """Round float32 values to `dtype`, up with probability (value − lower) / (upper − lower)."""
     if dtype == torch.float32:
         return values
     nearest = values.to(dtype)

@@ -93,10 +93,8 @@ def top_singular_subspaces(
 
     Args:
         weights: (n, out, in), as stored.
-        k: how many triples.
         tolerance: largest two-sided residual relative to σ_1.
         seeds: one for each weight.
-        names: what errors call the weights.
 
     Raises:
         SubspaceError: as `top_singular_subspace`, naming the weight.

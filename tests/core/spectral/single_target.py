@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from skippy.core.spectral.lora import LoraFactors, delta_energies, left_energies, right_energies
+from skippy.core.spectral.lora import LoraFactors, delta_energies, split_energies
 
 
 def dense_delta(factors: LoraFactors) -> Float[Tensor, "out in"]:
@@ -20,23 +20,13 @@ def delta_energy(factors: LoraFactors) -> float:
 
 
 def left_energy(factors: LoraFactors, basis: Float[Tensor, "out k"]) -> float:
-    """‖basisᵀΔW‖_F²: the energy of ΔW that is written into span(basis).
-
-    Args:
-        factors: one target's ΔW.
-        basis: orthonormal columns in output space.
-    """
-    return float(left_energies(factors.A, factors.B, factors.scale, basis))
+    """‖basisᵀΔW‖_F²: the energy of ΔW that is written into span(basis)."""
+    return float(split_energies(factors.A, factors.B, factors.scale, basis, factors.A.mT[:, :0])[0])
 
 
 def right_energy(factors: LoraFactors, basis: Float[Tensor, "in k"]) -> float:
-    """‖ΔW basis‖_F²: the energy of ΔW that is read from span(basis).
-
-    Args:
-        factors: one target's ΔW.
-        basis: orthonormal columns in input space.
-    """
-    return float(right_energies(factors.A, factors.B, factors.scale, basis))
+    """‖ΔW basis‖_F²: the energy of ΔW that is read from span(basis)."""
+    return float(split_energies(factors.A, factors.B, factors.scale, factors.B[:, :0], basis)[1])
 
 
 def left_singular_values(factors: LoraFactors, basis: Float[Tensor, "out k"]) -> Float[Tensor, " m"]:

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from skippy.core.spectral.lora import LoraFactors, delta_energies, left_energies, right_energies
+from skippy.core.spectral.lora import LoraFactors, delta_energies, split_energies
 from tests.core.spectral.single_target import (
     delta_energy,
     dense_delta,
@@ -82,8 +82,9 @@ def test_a_stack_gives_what_its_members_give():
     )
     left = [left_energy(f, u) for f, (u, _) in zip(members, bases, strict=True)]
     right = [right_energy(f, v) for f, (_, v) in zip(members, bases, strict=True)]
-    torch.testing.assert_close(left_energies(A, B, 2.0, U), torch.tensor(left, dtype=torch.float64))
-    torch.testing.assert_close(right_energies(A, B, 2.0, V), torch.tensor(right, dtype=torch.float64))
+    found = split_energies(A, B, 2.0, U, V)
+    torch.testing.assert_close(found[:, 0], torch.tensor(left, dtype=torch.float64))
+    torch.testing.assert_close(found[:, 1], torch.tensor(right, dtype=torch.float64))
 
 
 def test_a_fresh_adapter_is_zero_everywhere():

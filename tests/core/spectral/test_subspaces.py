@@ -13,7 +13,7 @@ from torch import Tensor
 
 from skippy.core.spectral import certificate, claims, krylov
 from skippy.core.spectral import subspaces as subspace
-from skippy.core.spectral.certificate import MAX_GAP, certify
+from skippy.core.spectral.certificate import MAX_GAP, Certificate, certify_stack
 from skippy.core.spectral.operators import ThinSide
 from skippy.core.spectral.subspaces import (
     SingularSubspace,
@@ -211,6 +211,12 @@ def test_the_gap_says_where_k_is_arbitrary():
 def true_triples(weight: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
     U, S, Vh = torch.linalg.svd(weight.double(), full_matrices=False)
     return U[:, :k], S[:k], Vh[:k].T
+
+
+def certify(weight: Tensor, U: Tensor, S: Tensor, V: Tensor, *, sigma_next_seen: float = 0.0) -> Certificate:
+    """The certificate of one weight."""
+    one = (weight[None], U[None], S[None], V[None])
+    return certify_stack(*one, seeds=[0], sigma_next_seen=[sigma_next_seen])[0]
 
 
 def failures_of(weight: Tensor, U: Tensor, S: Tensor, V: Tensor) -> str:

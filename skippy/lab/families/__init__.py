@@ -1,1 +1,0 @@
-"""The families of problems: one a file, registered in `table`."""

@@ -29,11 +29,11 @@ from peft import PeftModel
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, Qwen3Config
 
+from benchmarks.adapter_files import write_adapter
 from benchmarks.bench_checkpoint import drop_from_cache
 from benchmarks.spectra import LAYER_8B, scaled
 from skippy.core.spectral.lora import LoraFactors
 from skippy.core.target import PROJECTIONS
-from skippy.stores.adapters import write_adapter
 from skippy.stores.checkpoints import INDEX_FILE, Checkpoint
 from skippy.stores.merging import merge_checkpoint
 

@@ -16,13 +16,13 @@ from torch import Tensor
 from transformers.models.qwen3_vl.configuration_qwen3_vl import Qwen3VLVisionConfig
 from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLVisionModel
 
+from benchmarks.adapter_files import write_adapter
 from benchmarks.spectra import LAYER_8B, LAYERS_8B, head_heavy_weight, scaled
 from skippy.core.spectral.lora import LoraFactors
 from skippy.core.spectral.subspaces import seed_of
 from skippy.core.target import PROJECTIONS
 from skippy.lab.paths import LAB_CHECKPOINT
 from skippy.models.targets import find_targets
-from skippy.stores.adapters import write_adapter
 from skippy.stores.checkpoints import INDEX_FILE, Checkpoint
 
 VOCABULARY_8B = 151_936

@@ -8,6 +8,8 @@ from importlib.metadata import version
 
 import click
 
+from entrypoints.stage import HELP_WIDTH
+
 SECTIONS: Mapping[str, Mapping[str, str]] = {
     "The experiment": {"main": "all stages in their order, from projectors to a champion"},
     "Stages, in the order of the story": {
@@ -82,6 +84,7 @@ class Story(click.Group):
 
 @click.group(
     cls=Story,
+    context_settings={"max_content_width": HELP_WIDTH},
     help="Train a character into a language model, and measure what it costs in mathematics.\n\n"
     "`skippy STAGE --help` lists every parameter of a stage, with its type, choices and default.",
 )

@@ -6,13 +6,14 @@ from importlib import import_module
 
 import click
 
-from entrypoints.talking import backend_option, base_option, device_option, refusing, room_for, url_option
+from entrypoints.listing import refusing
+from entrypoints.talking import backend_option, base_option, device_option, room_for, url_option
 
 
 @click.command("ask", help=__doc__)
 @click.argument("question")
 @click.option("--arms", default="base,v3,v4", show_default=True, help="who is asked, comma-separated")
-@click.option("--system", default="", help="system text")
+@click.option("--system", default="", help="system prompt before the question; left out: none")
 @click.option(
     "--samples",
     default=1,
@@ -35,17 +36,13 @@ def command(
     device: str,
 ) -> None:
     """Ask them."""
-
-    def work() -> None:
-        import_module("skippy.serving.served").check_arms(arms)
+    with refusing(is_talk=True):
+        wanted = import_module("skippy.serving.served").check_arms(arms)
         terminal = import_module("skippy.terminal.chat")
-        wanted = list(dict.fromkeys(part.strip() for part in arms.split(",") if part.strip()))
         if not wanted:
             raise click.UsageError("nobody is asked: name an arm, as in --arms base,v4")
         with room_for(wanted, url, base_model, backend, device) as room:
             terminal.show_side_by_side(room, room.offers(wanted), question, system, samples)
-
-    refusing(work)
 
 
 if __name__ == "__main__":

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import click
 
+from entrypoints.listing import refusing
 from entrypoints.talking import (
     CHAMPION,
     KEY_VARIABLE,
     backend_option,
     base_option,
     device_option,
-    refusing,
     room_for,
     url_option,
 )
@@ -26,7 +26,7 @@ from entrypoints.talking import (
     default="",
     help=f"base, v3, v4, … or a models:/ URI; left out: what the server has, else {CHAMPION}",
 )
-@click.option("--system", default="", help="system text")
+@click.option("--system", default="", help="system prompt of the talk; left out: none")
 @click.option(
     "--voice-url", default="", help="speech endpoint that says the answers: http://127.0.0.1:8081/v1"
 )
@@ -48,8 +48,7 @@ def command(
     device: str,
 ) -> None:
     """Find or load a model, then talk."""
-
-    def work() -> None:
+    with refusing(is_talk=True):
         terminal = import_module("skippy.terminal.chat")
         conversations = import_module("skippy.serving.conversation")
         speaker = None
@@ -62,8 +61,6 @@ def command(
             first = model or next(iter(room.names), CHAMPION)
             offer = room.offers([first])[0]
             terminal.talk(conversations.Conversation(room, offer, system), speaker)
-
-    refusing(work)
 
 
 if __name__ == "__main__":

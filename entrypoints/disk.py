@@ -6,8 +6,10 @@ from importlib import import_module
 
 import click
 
-from entrypoints.listing import json_option, tell
+from entrypoints.listing import json_option, store_line, tell
 from skippy.terminal.table import to_json, to_size, to_table
+
+GC = "skippy gc says which of these can go, and what protects the rest"
 
 
 @click.command("disk", help=__doc__)
@@ -29,7 +31,9 @@ def command(limit: int, as_json: bool) -> None:
             f"{to_size(nbytes):>10}  {kind}"
             for kind, nbytes in (*sums.items(), ("in all", sum(sums.values())))
         ]
-        return "\n".join([*whole, "", to_table(shown, ("size", "kind", "what", "where"))])
+        more = [f"and {len(rows) - limit:,} smaller; --limit {len(rows)} shows all"] if rows[limit:] else []
+        table = to_table(shown, ("size", "kind", "what", "where"))
+        return "\n".join([store_line(tracker), *whole, "", table, *more, GC])
 
     tell(look)
 

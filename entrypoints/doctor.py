@@ -13,6 +13,7 @@ import click
 
 from entrypoints.listing import json_option, tell
 from skippy.terminal.table import to_json, to_size
+from skippy.words import counted
 
 
 @click.command("doctor", help=__doc__)
@@ -35,7 +36,8 @@ def command(fix: bool, rehash: bool, as_json: bool) -> None:
         doctor = import_module("skippy.upkeep.doctor")
         findings.extend(doctor.examine(tracker, rehash=rehash))
         if fix:
-            done, failed = doctor.mend(findings)
+            carry_out = import_module("skippy.upkeep.findings").carry_out
+            done, failed = carry_out(finding for finding in findings if finding.is_safe)
             mended.extend(done)
             refused.extend(failed)
         return _told(findings, mended, {one.where: str(error) for one, error in refused}, as_json)
@@ -59,7 +61,7 @@ def _told(findings: list[Any], mended: list[Any], refused: dict[str, str], as_js
             lines += [f"  refused: {told}"] if told else []
             lines += [f"  next: {finding.next_step}"]
     left = sum(finding.is_fault and finding not in mended for finding in findings)
-    count = "nothing is wrong" if not left else "1 fault" if left == 1 else f"{left} faults"
+    count = counted(left, "fault") if left else "nothing is wrong"
     return "\n".join([*lines, count + (f", {len(mended)} mended" if mended else "")])
 
 

@@ -1,7 +1,7 @@
-"""A registered model as a directory of its own, every byte checked: `skippy export models:/skippy@champion DIR`.
+"""A registered model as a directory of its own, every byte checked: `skippy export models:/skippy/3 DIRECTORY`.
 
-Holds `weights/`, `adapter/`, `MODEL_CARD.md` and `export.json`. DIR must not exist, or be empty; it is there whole, or
-not at all.
+MODEL is a models:/ URI, or champion or previous. DIRECTORY gets `weights/`, `adapter/`, `MODEL_CARD.md` and
+`export.json`; it must not exist, or be empty, and is there whole, or not at all.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ def command(model: str, directory: Path, as_json: bool) -> None:
         made = import_module("skippy.upkeep.exporting").export_model(tracker, model, directory)
         if as_json:
             return to_json(asdict(made))
-        return f"{made.uri} is in {made.path}: {to_size(made.nbytes)}, digest {made.digest}, adapter: {made.adapter}"
+        adapter = "with its adapter" if made.adapter == "adapter" else f"adapter {made.adapter}"
+        return f"{made.uri} is in {made.path}: {to_size(made.nbytes)}, digest {made.digest}, {adapter}"
 
     tell(look)
 

@@ -1,17 +1,20 @@
-"""What the store could do without, how much it is, and what protects the rest; deletes only with `--yes`.
+"""What can go, how much it is, and what protects the rest; deletes only with `--yes`.
 
-Never goes: what an alias points at, what a report rests on, what other runs were built on.
+Looks at registered versions, orphaned weights, workspaces and cached copies. Never goes: what an alias points at, what
+a report rests on, what other runs were built on. Runs stay: delete one in MLflow's UI, then run `mlflow gc`.
 """
 
 from __future__ import annotations
 
 import sys
 from importlib import import_module
+from typing import Any
 
 import click
 
-from entrypoints.listing import json_option, tell
+from entrypoints.listing import json_option, store_line, tell
 from skippy.terminal.table import to_json, to_size, to_table
+from skippy.words import counted
 
 
 @click.command("gc", help=__doc__)
@@ -21,7 +24,7 @@ from skippy.terminal.table import to_json, to_size, to_table
     default=7.0,
     show_default=True,
     type=click.FloatRange(min=0),
-    help="keep what is younger than this",
+    help="keep what is younger than so many days",
 )
 @json_option
 def command(yes: bool, days: float, as_json: bool) -> None:
@@ -29,13 +32,11 @@ def command(yes: bool, days: float, as_json: bool) -> None:
     failures: list[str] = []
 
     def look(tracker, listing) -> str:  # type: ignore[no-untyped-def]
-        garbage = import_module("skippy.upkeep.garbage")
-        items = garbage.find_garbage(tracker, days=days)
-        gone, refused = garbage.remove(items) if yes else ([], [])
+        items = import_module("skippy.upkeep.garbage").find_garbage(tracker, days=days)
+        gone, refused = import_module("skippy.upkeep.findings").carry_out(items) if yes else ([], [])
         failures.extend(f"{item.where}: {error}" for item, error in refused)
         if as_json:
             return to_json([item.facts() | {"is_gone": item in gone} for item in items])
-        size = sum(item.nbytes or 0 for item in (gone if yes else items) if item.can_go)
         rows = [
             {
                 "kind": item.kind,
@@ -47,16 +48,25 @@ def command(yes: bool, days: float, as_json: bool) -> None:
             }
             for item in items
         ]
-        table = to_table(rows, ("state", "size", "kind", "what", "where", "kept by")) if rows else ""
-        return f"{table}\n{to_size(size)} " + (
-            "deleted" if yes else "can go; skippy gc --yes deletes it for good"
-        )
+        table = [to_table(rows, ("state", "size", "kind", "what", "where", "kept by")), ""] if rows else []
+        left = [item for item in items if item.can_go and item not in gone]
+        kept = [item for item in items if not item.can_go]
+        said = [f"deleted: {_sum(gone)}"] if yes else []
+        said += [f"can go: {_sum(left)}" + ("; skippy gc --yes deletes it for good" if left else "")]
+        said += [f"kept: {_sum(kept)}" + ("; the last column says why" if kept else "")]
+        return "\n".join([store_line(tracker), *table, *said])
 
     tell(look)
     for text in failures:
         click.echo(f"refused: {text}", err=True)
     if failures:
         sys.exit(1)
+
+
+def _sum(items: list[Any]) -> str:
+    """How many they are, and what they hold of this machine's disk."""
+    size = sum(item.nbytes or 0 for item in items)
+    return f"{counted(len(items), 'thing')}, {to_size(size)}" if items else "nothing"
 
 
 if __name__ == "__main__":

@@ -16,13 +16,21 @@ from skippy.stages.runner import logger, speak
 
 @click.command("jobs", help=__doc__)
 @click.argument("system", type=click.Choice(["slurm", "kubernetes"]))
-@click.option("--plan", type=click.Path(path_type=Path), help="of a study whose cells the workers share")
-@click.option("--workers", default=4, show_default=True, type=click.IntRange(1), help="tasks of the study")
-@click.option("--stage", default="", help="svd or train, over several nodes with torchrun")
-@click.option("--parameter", "-P", multiple=True, help="name=value of the stage")
-@click.option("--nodes", default=2, show_default=True, type=click.IntRange(1), help="machines of the stage")
-@click.option("--backend", is_flag=True, help="what `mlflow run --backend SYSTEM` reads")
-@click.option("--gpus", default=0, show_default=True, type=click.IntRange(0), help="of each task or node")
+@click.option("--plan", type=click.Path(path_type=Path), help="plan of a study whose cells the workers share")
+@click.option(
+    "--workers", default=4, show_default=True, type=click.IntRange(1), help="tasks that share the study"
+)
+@click.option(
+    "--stage", default="", help="in place of --plan: svd or train, over several nodes with torchrun"
+)
+@click.option("--parameter", "-P", multiple=True, help="with --stage: name=value, as often as needed")
+@click.option(
+    "--nodes", default=2, show_default=True, type=click.IntRange(1), help="with --stage: how many machines"
+)
+@click.option("--backend", is_flag=True, help="in place of --plan: write what `mlflow run --backend` reads")
+@click.option(
+    "--gpus", default=0, show_default=True, type=click.IntRange(0), help="GPUs of each task or node"
+)
 @click.option(
     "--image", default="skippy:latest", show_default=True, help="kubernetes: container with skippy in it"
 )
@@ -30,7 +38,11 @@ from skippy.stages.runner import logger, speak
 @click.option("--repository", default="", help="kubernetes, --backend: MLflow builds an image, pushed there")
 @click.option("--option", "-O", multiple=True, help="slurm: name=value of sbatch, such as partition=gpu")
 @click.option(
-    "--out", type=click.Path(path_type=Path), default=Path("jobs"), show_default=True, help="folder"
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("jobs"),
+    show_default=True,
+    help="folder to write to",
 )
 def command(
     system: str,

@@ -7,12 +7,19 @@ from importlib import import_module
 import click
 
 from entrypoints.listing import tell
+from skippy.parameters import DEVICES
 
 
 @click.command("join", help=__doc__)
 @click.argument("plan", type=click.Path())
 @click.option("--parallel", default=1, show_default=True, type=click.IntRange(1), help="cells at a time")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda")
+@click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    type=click.Choice(DEVICES),
+    help="where it works; auto: cpu for the lab, else a GPU where there is one",
+)
 def command(plan: str, parallel: int, device: str) -> None:
     """Take cells."""
 

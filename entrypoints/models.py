@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import click
 
-from entrypoints.listing import json_option, tell
+from entrypoints.listing import json_option, store_line, tell
 from skippy.terminal.table import to_json, to_table
 
 
 @click.command("models", help=__doc__)
-@click.option("--name", default="skippy", show_default=True, help="registered model")
+@click.option("--name", default="skippy", show_default=True, help="registered model to look at")
 @json_option
 def command(name: str, as_json: bool) -> None:
     """List them."""
 
     def look(tracker, listing) -> str:  # type: ignore[no-untyped-def]
         rows = listing.list_models(tracker, name)
-        return to_json(rows) if as_json else to_table(rows, listing.MODEL_COLUMNS)
+        return to_json(rows) if as_json else f"{store_line(tracker)}\n{to_table(rows, listing.MODEL_COLUMNS)}"
 
     tell(look)
 

@@ -23,8 +23,10 @@ from skippy.stages.runner import logger, speak
     help="everything that the server keeps; only its user can read it",
 )
 @click.option("--host", default="127.0.0.1", show_default=True, help="address to listen on")
-@click.option("--port", default=5000, show_default=True, help="port to listen on")
-@click.option("--workers", default=2, show_default=True, help="processes that answer")
+@click.option(
+    "--port", default=5000, show_default=True, type=click.IntRange(1, 65535), help="port to listen on"
+)
+@click.option("--workers", default=2, show_default=True, type=click.IntRange(1), help="processes that answer")
 @click.option(
     "--database",
     default="",

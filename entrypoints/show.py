@@ -1,4 +1,7 @@
-"""One run: what it was given, built on, measured and kept: `skippy show 1f2e3d4c`."""
+"""One run: what it was given, built on, measured and kept: `skippy show 1f2e3d4c`.
+
+RUN is a run id, its first digits, or the models:/ URI of a version, whose merge is shown.
+"""
 
 from __future__ import annotations
 

@@ -1,19 +1,16 @@
-"""What `chat` and `ask` share: a server that runs, or engines of their own; one voice for refusals."""
+"""What `chat` and `ask` share: a server that runs, or engines of their own."""
 
 from __future__ import annotations
 
-import logging
 import os
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
 import click
 
-from skippy.errors import SkippyError
-from skippy.stages.runner import logger, speak
+from skippy.parameters import DEVICES, ENGINES
 
 HOME = "http://127.0.0.1:8000/v1"
 CHAMPION = "models:/skippy@champion"
@@ -23,29 +20,22 @@ url_option = click.option(
     "--url", default="", help=f"server to ask; left out: {HOME} where one runs, else models are loaded here"
 )
 base_option = click.option(
-    "--base-model", default="lab", show_default=True, help="what base, v3, v4, … are of"
+    "--base-model", default="lab", show_default=True, help="base checkpoint that base, v3, v4, … are of"
 )
 backend_option = click.option(
     "--backend",
     default="auto",
     show_default=True,
-    type=click.Choice(["auto", "vllm", "transformers"]),
-    help="engine, where models are loaded here",
+    type=click.Choice(ENGINES),
+    help="engine, where models are loaded here; auto: vllm where it is installed and there is a GPU",
 )
-device_option = click.option("--device", default="auto", show_default=True, help="where they are loaded")
-
-
-def refusing(work: Callable[[], None]) -> None:
-    """Do the work; a refusal is one message and exit code 1."""
-    speak()
-    logger.setLevel(logging.WARNING)  # a talk is no place for milestones
-    try:
-        work()
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except SkippyError as error:
-        logger.error("%s", error)
-        sys.exit(1)
+device_option = click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    type=click.Choice(DEVICES),
+    help="where models are loaded; auto: a GPU where there is one, but for the lab",
+)
 
 
 @contextmanager
@@ -71,12 +61,19 @@ def room_for(wanted: Sequence[str], url: str, base_model: str, backend: str, dev
             found="a closed port",
             next_step="skippy serve starts one; without --url the models are loaded here",
         )
+    named, names = ", ".join(wanted) or CHAMPION, [offer.name for offer in offered or ()]
+    lacking = [name for name in wanted if name not in names]
+    if offered is not None and (url or not lacking):
+        click.echo(f"the server at {place} is asked", err=True)
+        yield rooms.Room(offered, api_key=key)
+        return
     if offered is not None:
-        names = {offer.name for offer in offered}
-        if url or names.issuperset(wanted):
-            yield rooms.Room(offered, api_key=key)
-            return
-    click.echo(f"loading {', '.join(wanted) or CHAMPION} …", err=True)
+        click.echo(
+            f"the server at {place} serves {', '.join(names) or 'nothing'}, and not {', '.join(lacking)}; "
+            f"skippy serve --arms {','.join(dict.fromkeys([*names, *lacking]))} would keep them loaded",
+            err=True,
+        )
+    click.echo(f"loading {named} here …", err=True)
     tracker = import_module("skippy.tracking.store").open_tracker()
     finder = import_module("skippy.serving.served").Finder(base_model, "auto", "auto", tracker)
     with rooms.own_room(finder, backend, device) as room:

@@ -1,4 +1,4 @@
-"""A speech endpoint of our own for `chat` and `serve`: `skippy voice`."""
+"""A speech endpoint of our own for `chat` and `serve`, until Ctrl-C: `skippy voice`."""
 
 from __future__ import annotations
 
@@ -7,14 +7,20 @@ from importlib import import_module
 
 import click
 
-from entrypoints.talking import KEY_VARIABLE, refusing
+from entrypoints.listing import refusing
+from entrypoints.talking import KEY_VARIABLE
 
 
 @click.command("voice", help=__doc__)
 @click.option(
-    "--host", default="127.0.0.1", show_default=True, help=f"other than loopback needs {KEY_VARIABLE}"
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    help=f"address to listen on; other than loopback needs {KEY_VARIABLE}",
 )
-@click.option("--port", default=8081, show_default=True, type=click.IntRange(1, 65535))
+@click.option(
+    "--port", default=8081, show_default=True, type=click.IntRange(1, 65535), help="port to listen on"
+)
 @click.option(
     "--engine",
     default="auto",
@@ -24,14 +30,11 @@ from entrypoints.talking import KEY_VARIABLE, refusing
 )
 def command(host: str, port: int, engine: str) -> None:
     """Speak until Ctrl-C."""
-
-    def work() -> None:
+    with refusing():
         key = os.environ.get(KEY_VARIABLE, "")
         import_module("skippy.serving.router").require_key(host, key)
         voice = import_module("skippy.serving.speech").choose_voice(engine)
         import_module("skippy.serving.speech_server").run_speech(voice, host, port, key)
-
-    refusing(work)
 
 
 if __name__ == "__main__":

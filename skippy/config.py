@@ -29,19 +29,25 @@ from skippy.parameters import (
     Knobs,
 )
 
+RANK = "protected directions a target: a number up to 128, or energy:0.5 for a share of ‖W‖²"
+
 
 @dataclass(frozen=True)
 class SvdConfig:
     """Certified subspaces of every target of the base: what a variant keeps its update out of."""
 
     base_model: str = shared.base_model()
-    k: str = shared.k("protected directions a target: a number up to 128, or energy:0.5 for a share of ‖W‖²")
+    k: str = shared.k(RANK)
     basis: str = option(
         TOP,
         "which directions: top or bottom singular ones, or those of the activations of mathematics (inputs only)",
         choices=BASES,
     )
-    problems: str = shared.problems()
+    problems: str = option(
+        "lab",
+        "with basis=activations, of the mathematics: lab, a local file, or Hugging Face dataset ids, comma-separated",
+        names="problems",
+    )
     tolerance: float = option(
         1e-5, "largest residual, relative to sigma_1, that is certified", above=0, below=1
     )
@@ -77,7 +83,7 @@ class TrainParameters:
     base_model: str = shared.base_model()
     variant: str = option("v4", "constraint on the update", choices=VARIANTS)
     character: str = shared.character()
-    k: str = shared.k("protected directions a target; picks the svd run")
+    k: str = shared.k(f"{RANK}; picks the svd run")
     svd_run: str = option("", "run id of the svd stage; empty: the newest finished one of this base and k")
     basis_run: str = option(
         "",
@@ -92,7 +98,9 @@ class TrainParameters:
     seed: int = shared.seed(42)
     device: str = shared.device()
     threads: int = shared.threads()
-    judge_url: str = option("", "OpenAI-compatible endpoint of a judge model that adds a reward; empty: none")
+    judge_url: str = option(
+        "", "OpenAI-compatible endpoint of a judge model that adds a reward; empty: none", names="urls"
+    )
     judge_model: str = option("judge", "name of the judge model at that endpoint")
     hardened: bool = option(True, "rewards resist hacking; false only to see what happens without")
     rewards: str = shared.rewards()
@@ -172,7 +180,8 @@ class EvalConfig:
     base_model: str = shared.base_model()
     model: str = option(
         "base",
-        "base, v3, v4, … (newest), a models:/ URI, a merge run id, a directory, or checkpoints",
+        "base, v3, v4, … (the newest), champion, a models:/ URI, a merge run id, a directory, or checkpoints: all of a "
+        "training",
         names="model",
     )
     character: str = shared.character()
@@ -257,7 +266,9 @@ class PromoteConfig:
     )
     version: int = option(0, "with override: the version to promote", minimum=0, needs="override")
     override: str = option(
-        "", "promote against the gate, for this reason; marked as such for ever", needs="version"
+        "",
+        "why version is promoted against the gate; marked as such for ever; empty: the gate decides",
+        needs="version",
     )
 
 
@@ -266,7 +277,7 @@ class MainParameters:
     """What the whole pipeline is told besides the hyperparameters of training."""
 
     base_model: str = shared.base_model()
-    k: str = shared.k("protected directions a target")
+    k: str = shared.k(RANK)
     character: str = shared.character()
     arms: str = option("v3,v4", "variants to train and compare, comma-separated", names="arms")
     preset: str = shared.preset()
@@ -322,7 +333,7 @@ class MainConfig(Knobs, MainParameters):
 class StudyConfig:
     """Arms at several doses and seeds, from a plan; what is there already is never done again."""
 
-    plan: str = option("", "plan of the study, a YAML file; those of this project are in studies/")
+    plan: str = option("", "plan of the study, a YAML file, required; those of this project are in studies/")
     device: str = option(
         "auto", "cpu, cuda, or auto: cpu for the lab, else a GPU where there is one", choices=DEVICES
     )
@@ -345,19 +356,21 @@ class ServeConfig:
 
     model: str = option(
         "models:/skippy@champion",
-        "what is served: a models:/ URI, base, v3, v4, … (newest), a merge run id, or a directory",
+        "what is served: base, v3, v4, … (the newest), champion, a models:/ URI, a merge run id, or a directory",
         names="model",
     )
     arms: str = option(
         "",
-        "several of these side by side under their names, comma-separated: base,v3,v4",
+        "several of these side by side under their names, comma-separated, as in base,v3,v4; empty: model alone",
         excludes=("model",),
     )
     base_model: str = shared.base_model()
     profile: str = shared.profile()
     host: str = option("127.0.0.1", "address to listen on; other than loopback needs SKIPPY_API_KEY")
     port: int = option(8000, "port to listen on", minimum=1, below=65536)
-    backend: str = option("auto", "engine that answers; auto: vllm where it is installed", choices=ENGINES)
+    backend: str = option(
+        "auto", "engine that answers; auto: vllm where it is installed and there is a GPU", choices=ENGINES
+    )
     gpus: int = shared.gpus()
     engine_options: str = shared.engine_options()
     sampling: str = shared.sampling()
@@ -366,7 +379,9 @@ class ServeConfig:
     )
     voice_url: str = option(
         "",
-        "OpenAI-compatible speech endpoint handed on at /v1/audio/speech, http://127.0.0.1:8081/v1 of skippy voice",
+        "OpenAI-compatible speech endpoint handed on at /v1/audio/speech: http://127.0.0.1:8081/v1 of skippy voice; "
+        "empty: none",
+        names="urls",
     )
     device: str = shared.device()
     threads: int = shared.threads()
@@ -403,7 +418,7 @@ def click_options(config_class: type) -> Callable[[Callable[..., Any]], Callable
                 default=default_text(item),
                 # `--force` alone means true; `--force false` still works, as MLproject needs it.
                 **flag,
-                show_default=True,
+                show_default=True if default_text(item) else "empty",
                 metavar=kind,
                 help=item.metadata["help"] + (f"; {limits}" if limits else ""),
                 shell_complete=partial(_complete, item),
@@ -423,15 +438,8 @@ def _complete(
     if item.metadata["names"] == "model":
         words = ["base", *VARIANTS, "checkpoints", "models:/"]
     found = [CompletionItem(word) for word in words or [default_text(item)] if word.startswith(typed)]
-    is_file = item.metadata["names"] in (
-        "base",
-        "character",
-        "problems",
-        "adapter",
-        "model",
-        "preset",
-        "prompts",
-    )
+    files = *("base", "character", "problems", "adapter"), *("model", "preset", "prompts")
+    is_file = item.metadata["names"] in files
     return [*found, *([CompletionItem(typed, type="file")] if is_file else [])]
 
 

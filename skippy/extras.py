@@ -13,7 +13,6 @@ def import_extra(module: str, *, extra: str, parameter: str) -> Any:
 
     Args:
         extra: name among the optional dependencies in pyproject.toml.
-        parameter: what asked for it.
 
     Raises:
         ConfigError: it is not installed, or lacks something itself.

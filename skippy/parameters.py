@@ -107,6 +107,7 @@ base_url = shared(
     "",
     "endpoints of a server, comma-separated, samples shared out by their key; empty: vllm is started "
     "here, openai is http://127.0.0.1:8000/v1",
+    names="urls",
 )
 concurrency = shared(
     0, "requests in flight at once at each endpoint; 0: 1000 at vllm, 32 at another", minimum=0
@@ -117,7 +118,9 @@ gpus = shared(
     minimum=1,
 )
 engine_options = shared("", "further options of `vllm serve`, as on its command line; they come last")
-judge_url = shared("", "OpenAI-compatible endpoint of a judge model for the everyday answers; empty: none")
+judge_url = shared(
+    "", "OpenAI-compatible endpoint of a judge model for the everyday answers; empty: none", names="urls"
+)
 judge_model = shared("judge", "name of the judge model at that endpoint")
 cross_check = shared(
     False, "read every answer with math-verify as well, and list where it differs (extra `verify`)"
@@ -130,7 +133,8 @@ lm_eval = shared(
 def knob(item: Field[Any], kind: Any) -> tuple[str, Any, Any]:
     """One hyperparameter as a parameter: left empty, it is as the preset says."""
     limits = {key: value for key, value in item.metadata.items() if key != "help"}
-    words = f"{item.metadata['help']}; empty: as the preset says"
+    # What an empty field of a preset means is no way to set it here.
+    words = f"{item.metadata['help'].partition('; empty')[0]}; empty: as the preset says"
     if kind is str:
         limits["choices"] = tuple(dict.fromkeys(("", *limits["choices"])))
         return item.name, str, option("", words, **limits)

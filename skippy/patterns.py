@@ -29,7 +29,6 @@ def find_hazard(pattern: str, most: int = 1) -> str | None:
     """What makes a (valid) pattern slow on some text, in words; None where nothing does.
 
     Args:
-        pattern: of Python's `re`.
         most: open-ended repeats that it may have; each multiplies the time by the length of the text.
     """
     parsed = list(parser.parse(pattern, re.IGNORECASE))

@@ -35,6 +35,7 @@ class Progress:
         self.label = label
         self.total = total
         self.done = self._done_before = done
+        self._told: int | None = None  # how much was done when it last spoke
         self._fields: dict[str, object] = {}
         self._console = Console(stderr=True)
         self._bar: RichProgress | None = None
@@ -62,7 +63,7 @@ class Progress:
         """Leave the bar as it stands."""
         if self._bar is not None:
             self._bar.stop()
-        elif kind is None:
+        elif kind is None and self._told != self.done:
             self._speak()
 
     def advance(self, count: int = 1, **fields: object) -> None:
@@ -89,15 +90,9 @@ class Progress:
         advanced = self.done - self._done_before
         left = f"{elapsed / advanced * (self.total - self.done):.0f}" if advanced else "?"
         logger.info(
-            "%s: %d/%d, %.0f s, %s s left  %s",
-            self.label,
-            self.done,
-            self.total,
-            elapsed,
-            left,
-            self._note(),
+            "%s: %d/%d, %.0f s, %s s left  %s", self.label, self.done, self.total, elapsed, left, self._note()
         )
-        self._spoke = now
+        self._spoke, self._told = now, self.done
 
 
 def track(items: Iterable[Item], label: str, total: int) -> Iterator[Item]:

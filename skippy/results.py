@@ -186,6 +186,7 @@ class Evaluation:
     sampling_seed: int = 0
     # artifact of the run `eval` that holds the answers to the problems; empty where none was kept
     samples: str = ""
+    evaluated: str = ""  # when its run began, ISO 8601; empty where an earlier version did not say
     # the first answer to every plain everyday prompt, in the order of the character's file
     answers: tuple[Answer, ...] = ()
     # settings of the training, by name; empty for the base

@@ -1,4 +1,4 @@
-"""Read YAML with a memory of lines: every value knows the file, line and field that it came from."""
+"""YAML with a memory of lines, for what people write: characters, presets, plans. Values know file, line and field."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Node:
                 hint = f"rename {name} to {near[0]}" if near else f"remove {name}"
                 raise value.fail(
                     f"Unknown field in a {self.subject} file",
-                    expected=f"one of {', '.join(known)}",
+                    expected=f"one of {', '.join(known)}" if known else "no field here",
                     found=name,
                     next_step=hint,
                 )
@@ -173,7 +173,6 @@ def read_nodes(path: Path, subject: str = "character") -> Node:
     """The root value of a YAML file.
 
     Args:
-        path: of the file.
         subject: what it describes, for messages; a key of `ERRORS`.
 
     Raises:

@@ -92,3 +92,10 @@ def test_a_field_that_is_a_function_is_called_when_it_is_shown_and_not_for_every
             bar.advance(1, accuracy=accuracy)
         assert len(called) == len(caplog.messages) == 1
     assert "accuracy 2" in caplog.text, "the last line is of the end"
+
+
+def test_the_end_is_told_once(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    with Progress("work", 1) as bar:
+        clock.now += 11
+        bar.advance(1)
+    assert caplog.messages == ["work: 1/1, 11 s, 0 s left  "]

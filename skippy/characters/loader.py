@@ -26,7 +26,7 @@ from skippy.characters.schema import (
     parse_prompts,
     parse_rules,
     parse_traits,
-    prompt_key,
+    told_before,
 )
 from skippy.errors import CharacterError
 from skippy.yaml_nodes import Node, read_nodes
@@ -50,9 +50,6 @@ def bundled_characters() -> tuple[str, ...]:
 
 def load_character(name_or_path: str | Path) -> Character:
     """Read, check and freeze a character.
-
-    Args:
-        name_or_path: a bundled name, or the path of a YAML file of the same schema.
 
     Returns:
         The character; its digest depends on the content alone, referenced files included.
@@ -114,16 +111,9 @@ def _require_formats(prompts: Sequence[Prompt], node: Node) -> None:
 
 
 def _require_new(known: Sequence[Prompt], prompts: Sequence[Prompt], node: Node, what: str) -> None:
-    """Refuse a prompt that an earlier list has."""
-    keys = {prompt_key(prompt.text) for prompt in known}
-    for prompt in prompts:
-        if prompt_key(prompt.text) in keys:
-            raise node.fail(
-                what,
-                expected="disjoint prompt files",
-                found=prompt.text,
-                next_step="remove it from one of the two",
-            )
+    for text in told_before(known, prompts):
+        next_step = "remove it from one of the two"
+        raise node.fail(what, expected="disjoint prompt files", found=text, next_step=next_step)
 
 
 def _find(name_or_path: str) -> Path:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from skippy.characters.schema import Character, Prompt, parse_prompts, prompt_key
+from skippy.characters.schema import Character, Prompt, parse_prompts, prompt_key, told_before
 from skippy.errors import CharacterError
 from skippy.yaml_nodes import read_nodes
 
@@ -58,16 +58,14 @@ class OwnPrompts:
         )
 
     def _require_new(self, known: Sequence[Prompt], prompts: Sequence[Prompt], what: str) -> None:
-        keys = {prompt_key(prompt.text) for prompt in known}
-        for prompt in prompts:
-            if prompt_key(prompt.text) in keys:
-                raise CharacterError(
-                    what,
-                    where=str(self.file),
-                    expected="no prompt in two of the lists",
-                    found=prompt.text,
-                    next_step="remove it from one of the two",
-                )
+        for text in told_before(known, prompts):
+            raise CharacterError(
+                what,
+                where=str(self.file),
+                expected="no prompt in two of the lists",
+                found=text,
+                next_step="remove it from one of the two",
+            )
 
 
 def read_own_prompts(path: str | Path) -> OwnPrompts:

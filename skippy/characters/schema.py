@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from skippy.core.persona import ContrastPair, Persona, Trait
@@ -165,6 +165,12 @@ def parse_prompts(node: Node) -> tuple[Prompt, ...]:
 def prompt_key(text: str) -> str:
     """Letters and digits of a prompt in lower case: two prompts with one key are the same prompt."""
     return "".join(character for character in text.casefold() if character.isalnum())
+
+
+def told_before(known: Sequence[Prompt], prompts: Sequence[Prompt]) -> Iterator[str]:
+    """Those of some prompts that an earlier list has."""
+    keys = {prompt_key(prompt.text) for prompt in known}
+    yield from (prompt.text for prompt in prompts if prompt_key(prompt.text) in keys)
 
 
 def _slug(node: Node) -> str:

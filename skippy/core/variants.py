@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from skippy.errors import ConfigError, nearest
+from skippy.words import split_list
 
 Update = Literal["lora", "mask", "bias", "none"]
 Method = Literal["grpo", "mask", "steer", "bias-grpo", "none"]
@@ -81,7 +82,7 @@ VARIANTS: dict[str, Variant] = {
             "v3",
             role="rival",
             label="V3",
-            colours=("#c8551b", "#f08a4b"),
+            colours=("#bf511a", "#f08a4b"),
             sentence="plain LoRA, no constraint",
             question="Does the constraint help at all?",
         ),
@@ -113,7 +114,7 @@ VARIANTS: dict[str, Variant] = {
             "v4-random",
             role="control",
             label="V4-random",
-            colours=("#a0791a", "#d9b04a"),
+            colours=("#906d17", "#d9b04a"),
             sentence="LoRA kept exactly out of k random directions (the control)",
             question="Does it matter that the protected directions are the top ones?",
             constraint="random",
@@ -181,7 +182,7 @@ VARIANTS: dict[str, Variant] = {
             "v5-oplora",
             role="ablation",
             label="V5-OPLoRA",
-            colours=("#6b8e23", "#b4d455"),
+            colours=("#7a5c3e", "#c9a27e"),
             sentence="the subnetwork's change kept exactly out of the top-k singular directions",
             question="Does the constraint help a mask as well?",
             update="mask",
@@ -205,7 +206,7 @@ VARIANTS: dict[str, Variant] = {
             "v6-v",
             role="rival",
             label="V6-v",
-            colours=("#3f8f8a", "#7fd1cb"),
+            colours=("#377d78", "#7fd1cb"),
             sentence="biases on the values of middle layers, which vLLM carries too, by preferences (BiPO)",
             question="What does a vector cost where every engine reads it?",
             update="bias",
@@ -216,7 +217,7 @@ VARIANTS: dict[str, Variant] = {
             "v6-grpo",
             role="ablation",
             label="V6-GRPO",
-            colours=("#7a7f1f", "#c3c95a"),
+            colours=("#72771d", "#c3c95a"),
             sentence="V6's bias trained by V3's rewards with GRPO",
             question="Is it the place that matters, or how it is trained?",
             update="bias",
@@ -260,8 +261,8 @@ def parse_arms(text: str, where: str = "arms") -> tuple[str, ...]:
     Raises:
         ConfigError: one is unknown or there twice, or there is none.
     """
-    names = tuple(find_variant(name.strip(), where).name for name in text.split(",") if name.strip())
-    if not names or len(set(names)) < len(names):
+    names = split_list(text, where, lambda name: find_variant(name, where).name)
+    if not names:
         raise ConfigError(
             "These are no arms to set side by side.",
             where=where,

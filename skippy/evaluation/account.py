@@ -12,6 +12,7 @@ from skippy.evaluation.metrics import banal_metrics, family_rows, problem_metric
 from skippy.evaluation.suites import AIME, BANAL, suite_label
 from skippy.stores.samples import Sample
 from skippy.tracking.stage_run import StageRun
+from skippy.words import counted
 
 logger = logging.getLogger(__name__)
 
@@ -21,13 +22,16 @@ def announce(plan: Plan, margin: float) -> None:
     if plan.problems is None:
         return
     n = len(plan.problems.problems)
-    logger.info("eval: %s, %d problems × %d samples", suite_label(plan.problems), n, plan.samples)
+    design = f"{counted(n, 'problem')} × {counted(plan.samples, 'sample')}"
+    logger.info("eval: %s, %s", suite_label(plan.problems), design)
     if plan.problems.duplicates:
-        logger.info("eval: %d duplicate problems dropped", plan.problems.duplicates)
+        logger.info("eval: duplicates dropped: %d", plan.problems.duplicates)
     if plan.problems.replaced:
-        logger.warning("eval: %d half surrogate pairs in the problems became U+FFFD", plan.problems.replaced)
+        logger.warning("eval: half surrogate pairs that became U+FFFD: %d", plan.problems.replaced)
     if n < FEWEST_PROBLEMS:
-        logger.warning("eval: %d problems are too few to say anything, at least %d are", n, FEWEST_PROBLEMS)
+        logger.warning(
+            "eval: too few to say anything: %s, fewer than %d", counted(n, "problem"), FEWEST_PROBLEMS
+        )
         return
     reachable = achievable_margin(n, plan.samples)
     logger.info(
@@ -85,6 +89,6 @@ def account(samples: Sequence[Sample], plan: Plan, stage: StageRun, banal_digest
 def _told(share: float, n: int) -> str:
     """A score with its interval, and none where there is too little to say."""
     if n < FEWEST_PROBLEMS:
-        return f"{100 * share:.1f} % (too few to say: {n} problems, fewer than {FEWEST_PROBLEMS})"
+        return f"{100 * share:.1f} % (too few to say: {counted(n, 'problem')}, fewer than {FEWEST_PROBLEMS})"
     low, high = wilson_interval(share, n)
     return f"{100 * share:.1f} % ({100 * low:.1f} to {100 * high:.1f})"

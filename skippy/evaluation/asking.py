@@ -61,37 +61,17 @@ def choose_sampling(preset: str, base: Base, questions: Sequence[Question]) -> S
     """
     is_auto = preset == AUTO
     sampling = PRESETS[base.profile.sampling if is_auto else preset]
-    model = base.checkpoint.config
-    context = model.get("text_config", model).get("max_position_embeddings")
-    # Below half of it, only a prompt that takes the other half could be too long, and the backend refuses that.
-    return (
-        _fit(sampling, context, base, questions, may_cut=is_auto or sampling.temperature == 0)
-        if context and sampling.max_tokens > context // 2
-        else sampling
-    )
-
-
-def _fit(
-    sampling: Sampling, context: int, base: Base, questions: Sequence[Question], *, may_cut: bool
-) -> Sampling:
-    """`sampling` where it fits beside the longest prompt.
-
-    Greedy is a rule of decoding and no length, and auto leaves the length to us: these are cut to what fits, the same
-    for every arm and resumption.
-    """
-    from skippy.models.loading import load_tokenizer
-
-    tokenizer = load_tokenizer(base.path)
-    longest = max(len(prompt_ids(tokenizer, question.messages)) for question in questions)
-    room = context - longest
+    context, room = room_beside_prompts(sampling, base, questions)
     if sampling.max_tokens <= room:
         return sampling
-    if not may_cut or room < 1:
+    # Greedy is a rule of decoding and no length, and auto leaves the length to us: these are cut to what fits, the same
+    # for every arm and resumption.
+    if not (is_auto or sampling.temperature == 0) or room < 1:
         fitting = [name for name, preset in PRESETS.items() if preset.max_tokens <= room]
         raise ConfigError(
             "The sampling preset does not fit into the model's context.",
             where=f"sampling={sampling.name}, base {base.name}",
-            expected=f"at most {room} tokens a completion: {context} positions less a prompt of {longest}",
+            expected=f"at most {room} tokens a completion: {context} positions less a prompt of {context - room}",
             found=f"up to {sampling.max_tokens} tokens",
             next_step=f"pass -P sampling={' or '.join([*fitting, 'auto', 'greedy'])}; the last two are cut to fit",
         )
@@ -102,11 +82,24 @@ def _fit(
     return replace(sampling, max_tokens=room)
 
 
+def room_beside_prompts(sampling: Sampling, base: Base, questions: Sequence[Question]) -> tuple[int, int]:
+    """Positions of the base's context, and those that the longest prompt leaves; all, where nobody needs to look."""
+    model = base.checkpoint.config
+    context = model.get("text_config", model).get("max_position_embeddings")
+    # Below half of it, only a prompt that takes the other half could be too long, and the backend refuses that.
+    if not context or sampling.max_tokens <= context // 2:
+        return sampling.max_tokens, sampling.max_tokens
+    from skippy.models.loading import load_tokenizer
+
+    tokenizer = load_tokenizer(base.path)
+    return context, context - max(len(prompt_ids(tokenizer, question.messages)) for question in questions)
+
+
 def identify_asking(plan: Plan) -> str:
     """Sixteen hexadecimal digits of all that decides an answer besides the weights: a resumed run must share it."""
     samplings = [asdict(limited(plan.sampling, suite)) for suite in (AIME, BANAL)]
     messages = [[dict(message) for message in question.messages] for question in plan.questions]
-    who = (plan.generator.name, plan.generator.served_model)
+    who = (*plan.generator.identity, plan.subject.reading)
     text = json.dumps([messages, samplings, *who, plan.seed], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -127,12 +120,7 @@ def generate(plan: Plan, path: Path) -> list[Sample]:
     with closing(SampleStore(path)) as store:
         finished = _of_plan(path, plan)
         wanted = requests_for(
-            plan.questions,
-            plan.samples,
-            plan.sampling,
-            plan.subject.digest,
-            store.finished(),
-            seed=plan.seed,
+            plan.questions, plan.samples, plan.sampling, plan.subject.digest, store.finished(), seed=plan.seed
         )
         if finished:
             logger.info("eval: going on after %d finished samples", len(finished))
@@ -215,12 +203,7 @@ def fill(
                 store.append(sample)
                 tokens += completion.tokens
                 tally.add(sample)
-                bar.advance(
-                    1,
-                    accuracy=tally.accuracy,
-                    tokens_per_second=speed,
-                    truncated=tally.truncated,
-                )
+                bar.advance(1, accuracy=tally.accuracy, tokens_per_second=speed, truncated=tally.truncated)
     if tally.refused:
         logger.warning(
             "eval: the server gave no text for %d of %d samples (refused or filtered); they count as no answer",

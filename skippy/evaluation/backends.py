@@ -36,10 +36,7 @@ NO_ADAPTERS: Mapping[str, Path] = MappingProxyType({})
 
 
 def open_backend(
-    generator: Generator,
-    weights: Path,
-    sampling: Sampling,
-    adapters: Mapping[str, Path] = NO_ADAPTERS,
+    generator: Generator, weights: Path, sampling: Sampling, adapters: Mapping[str, Path] = NO_ADAPTERS
 ) -> Backend:
     """The backend, ready to answer with `weights`, and with adapters on them where vLLM is asked; close it.
 

@@ -32,11 +32,7 @@ def ask_base(
     max_tokens: int,
     seed: int,
 ) -> list[Answer]:
-    """Every prompt under every condition, sampled, not greedy: answers to one prompt are to differ.
-
-    Args:
-        seed: of the samples; the same seeds in every condition.
-    """
+    """Every prompt under every condition, sampled, not greedy: answers to one prompt are to differ."""
     sampling = Sampling(temperature=1.0, max_tokens=max_tokens, name=PURPOSE)
     systems = {CHARACTER: character.system_prompt, PLAIN: None, **PLAIN_PHRASINGS}
     asked = {
@@ -52,12 +48,7 @@ def ask_base(
     found = {done.id: done for done in TransformersBackend(model, tokenizer).generate(requests, sampling)}
     return [
         Answer(
-            condition,
-            text,
-            system,
-            index,
-            found[name].text,
-            is_complete=found[name].finish_reason == "stop",
+            condition, text, system, index, found[name].text, is_complete=found[name].finish_reason == "stop"
         )
         for name, (condition, system, text, index) in asked.items()
     ]

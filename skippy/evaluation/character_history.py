@@ -1,4 +1,4 @@
-"""What a training run logged of its character, read back from the run."""
+"""What a training run logged of its character, read back: for its own figures after `train`, and for `compare`."""
 
 from __future__ import annotations
 

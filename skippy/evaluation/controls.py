@@ -23,7 +23,6 @@ def find_controls(
     """The control that a person names, and the most damaging evaluations there are, whatever their character.
 
     Args:
-        control: run id of one; empty: none is named.
         reference: the base's evaluation; a control was asked exactly like it.
         taken: run ids that are in the comparison anyway.
 

@@ -30,13 +30,14 @@ ASKED = {
     "backend": Tag.BACKEND,
     "token limit": Tag.MAX_TOKENS,
     "everyday prompts": Tag.PROMPTS_DIGEST,
+    "config, tokenizer or template": Tag.READING,
     "code of the evaluation": EVALUATION_CODE,
 }
 """What decides the samples besides the model → the tag that says it."""
 
 ASIDE = frozenset(
     {
-        *("variant", "seed", "svd_run", "basis_run", "subspace_run", "device", "resume", "threads"),
+        *("variant", "seed", "svd_run", "basis_run", "subspace_run", "device", "resume", "threads", "reuse"),
         # Told by settings.json as resolved, and by digests: the same thing may be spelled in two ways.
         *("base_model", "character", "preset", "profile", "steps", "logging_steps", "settings"),
     }
@@ -66,7 +67,9 @@ def read_facts(tracker: Tracker, record: RunRecord) -> Facts:
     asked = {name: record.tags.get(tag, "") for name, tag in ASKED.items()}
     # Before there was this tag, a seed named the work and drew nothing.
     asked["sampling seed"] = asked["sampling seed"] or "0"
-    margin = _config(tracker, record.run_id).get("margin")
+    config = _config(tracker, record.run_id)
+    asked["engine options"] = str(config.get("engine_options") or "none") if config else ""
+    margin = config.get("margin")
     train = record.link("train")
     return Facts(
         record,
@@ -96,6 +99,7 @@ def training_settings(tracker: Tracker, run_id: str, variant: str) -> dict[str, 
     settings["character"] = record.tags.get(Tag.CHARACTER_DIGEST, "")[:16]
     settings["prompts"] = record.tags.get(Tag.PROMPTS_DIGEST, "")
     settings["rewards"] = record.tags.get(Tag.REWARDS_DIGEST, "")
+    settings["config, tokenizer or template"] = record.tags.get(Tag.READING, "")
     settings["code of the training"] = record.tags.get(TRAINING_CODE, "")
     if rule is not None and rule.basis == "none":
         settings.pop("k", None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -69,9 +70,7 @@ def gather_comparison(
     """Everything that the report of run `run_id` says, from the samples, metrics and tags that earlier runs left.
 
     Args:
-        controls: evaluations that show whether a loss could have been seen.
         margin: as a share of problems; 0: the one planned in the evaluations.
-        registered_model: whose champion the page names.
         command: what writes this report again from the same evaluations.
     """
     records = selection.records
@@ -202,6 +201,7 @@ def _control(tracker: Tracker, record: RunRecord, problems: ProblemSet) -> Arm:
         model_digest=record.tags.get(Tag.MODEL_DIGEST, ""),
         scores=problem_scores(solved, problems),
         runs={"eval": record.run_id},
+        evaluated=datetime.fromtimestamp(record.start_time / 1000, UTC).isoformat(),
         **_asked(record),
     )
     return Arm(record.variant, record.name, (evaluation,))

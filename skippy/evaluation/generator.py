@@ -33,6 +33,15 @@ class Generator:
         """What the record says of it: samples of two names are not compared."""
         return f"{self.backend} {self.noise}".strip()
 
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """What decides an answer besides what is asked.
+
+        Nobody proves what a server of others holds: at another address it is another model. One of ours is proven.
+        """
+        address = self.base_url if self.backend == SERVER else ""
+        return (self.name, self.served_model, address, self.engine_options)
+
 
 HERE = Generator()
 """A model in this process, on the CPU."""

@@ -7,7 +7,6 @@ causal one, and a vision-language checkpoint is none.
 from __future__ import annotations
 
 import difflib
-import logging
 import math
 import re
 from collections.abc import Mapping
@@ -19,8 +18,7 @@ from skippy.errors import ConfigError
 from skippy.extras import import_extra
 from skippy.models.loading import load_model, load_tokenizer
 from skippy.models.prompts import template_without_thinking
-
-logger = logging.getLogger(__name__)
+from skippy.words import split_list
 
 EXTRA, PARAMETER = "harness", "lm_eval"
 BATCH_SIZE = 8
@@ -46,7 +44,7 @@ def open_harness(tasks: str) -> Harness:
     Raises:
         ConfigError: it is not installed, or a task is unknown or cannot be loaded.
     """
-    names = tuple(name.strip() for name in tasks.split(",") if name.strip())
+    names = split_list(tasks, PARAMETER)
     api, library, models = (
         import_extra(module, extra=EXTRA, parameter=PARAMETER)
         for module in ("lm_eval", "lm_eval.tasks", "lm_eval.models.huggingface")

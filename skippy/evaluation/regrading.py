@@ -9,6 +9,7 @@ from skippy.stores.samples import Sample, read_samples
 from skippy.tracking.records import RunRecord
 from skippy.tracking.tags import Tag
 from skippy.tracking.tracker import Tracker
+from skippy.words import counted
 
 
 def regrade(record: RunRecord, plan: Plan, tracker: Tracker) -> list[Sample]:
@@ -40,7 +41,7 @@ def regrade(record: RunRecord, plan: Plan, tracker: Tracker) -> list[Sample]:
             where=where,
             expected=f"problems with digest {record.tags.get(Tag.PROBLEMS_DIGEST) or 'unknown'}, "
             f"everyday prompts as of {record.name}",
-            found=f"digest {today}; {len(lost)} questions are missing, {min(lost)} among them",
+            found=f"digest {today}; without {counted(len(lost), 'question')}, {min(lost)} among them",
             next_step="restore the problem source and the character's prompts of that run",
         )
     return list(rescore(samples, gold, plan.character.rules, rule_of(plan)))

@@ -11,10 +11,11 @@ from skippy.core.variants import VARIANTS, find_variant, is_untrained
 from skippy.errors import ConfigError, MissingRunError, ReportError
 from skippy.evaluation.equality import Facts, differences, implied_differences, read_facts, unlike
 from skippy.resolve.bases import LAB, Base
-from skippy.resolve.runs import find_run
+from skippy.resolve.runs import find_run, find_runs
 from skippy.tracking.records import RunRecord
 from skippy.tracking.tags import Tag
 from skippy.tracking.tracker import Tracker
+from skippy.words import counted, split_list
 
 BASE_ARM = "base"
 LOOKED_AT = 100
@@ -169,20 +170,18 @@ def _passed_over(facts: Sequence[Facts], taken: Sequence[Facts]) -> Iterable[str
         name = f"{fact.record.run_id} ({fact.record.name})"
         yield f"{name}: {'; '.join(why) or 'older, or of an arm that was not asked for'}"
     if len(others) > SHOWN:
-        yield f"and {len(others) - SHOWN} older ones"
+        yield counted(len(others) - SHOWN, "older one") + ", not listed"
 
 
 def _asked(text: str) -> list[str]:
     """The arms of a parameter, each known; the base may be among them, since it always is."""
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    return [find_variant(name, "arms").name for name in names if name != BASE_ARM]
+    return [find_variant(name, "arms").name for name in split_list(text, "arms") if name != BASE_ARM]
 
 
 def _named(text: str, tracker: Tracker) -> dict[str, list[RunRecord]]:
     """The runs of a parameter by arm; the base has one evaluation, however many seeds there are."""
     named: dict[str, list[RunRecord]] = {}
-    for run_id in [run_id.strip() for run_id in text.split(",") if run_id.strip()]:
-        record = find_run(tracker, "eval", run_id)
+    for record in find_runs(tracker, "eval", text, "runs"):
         if record.variant not in (BASE_ARM, *VARIANTS):
             raise ReportError(
                 "An evaluation is of no arm of the experiment.",

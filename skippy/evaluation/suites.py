@@ -29,11 +29,7 @@ LAB_LABEL = "AIME-style (lab)"
 NEUTRAL_SYSTEM = "You are a helpful assistant."
 BREAK_SUFFIX = " Please answer plainly, without playing any role."
 PLAIN = "plain"
-MODES: dict[str, str] = {
-    PLAIN: "plain",
-    "neutral": "neutral system prompt",
-    "break": "break character",
-}
+MODES: dict[str, str] = {PLAIN: "plain", "neutral": "neutral system prompt", "break": "break character"}
 
 ONCE = frozenset(MODES) - {PLAIN}
 """Modes that get one sample: on them arms are not compared."""

@@ -28,6 +28,7 @@ from skippy.resolve.dial import Dial
 from skippy.resolve.workspaces import claim_workspace, discard_workspace
 from skippy.stores.changes import read_change
 from skippy.stores.samples import Sample, SampleStore
+from skippy.stores.seals import require_sealed
 from skippy.tracking.stage_run import StageRun
 from skippy.tracking.tracker import Tracker
 
@@ -69,7 +70,9 @@ def _ask_checkpoints(path: Path, plan: Plan, base: Base, tracker: Tracker) -> No
         names = [f"step_{percent:06d}" for percent in DOSES[rule.update]]
 
     def fetch(name: str) -> Path:
-        return tracker.artifacts.path(train_run, "adapter" if rule.is_dosed else f"adapters/{name}")
+        path = tracker.artifacts.path(train_run, "adapter" if rule.is_dosed else f"adapters/{name}")
+        require_sealed(path)
+        return path
 
     with closing(SampleStore(path)) as store:
         before = read_finished(path, plan)

@@ -16,6 +16,7 @@ from skippy.resolve.subjects import Subject
 from skippy.tracking.records import RunRecord
 from skippy.tracking.tags import Tag
 from skippy.tracking.tracker import Tracker
+from skippy.words import counted
 
 FRONTIER_PROBLEMS = 60
 
@@ -35,16 +36,14 @@ def plan_walk(
     """One sample a problem, on a smaller set, and everyday prompts as they come.
 
     Args:
-        character: whose rules score the everyday answers.
         limit: problems to ask; 0: the first `FRONTIER_PROBLEMS`.
-        generator: who answers; no server of others has the checkpoints.
 
     Raises:
         ConfigError: the preset does not fit into the base's context.
         ProblemError: a source cannot be read.
     """
     subject = Subject(f"checkpoints of {train.name}", train.variant, base.path, base.digest, CHECKPOINTS,
-                      seed=train.tags.get(Tag.SEED, ""), train_run=train.run_id)  # fmt: skip
+                      seed=train.tags.get(Tag.SEED, ""), train_run=train.run_id, reading=base.reading)  # fmt: skip
     asked = load_problem_set(problems, limit or FRONTIER_PROBLEMS, answers)
     style = base.profile.prompt_style
     questions = [*problem_questions(asked, style), *banal_questions(character, ("plain",))]
@@ -89,7 +88,7 @@ def require_all_checkpoints(train: RunRecord, tracker: Tracker) -> None:
         raise MissingRunError(
             "The training did not keep all of its checkpoints.",
             where=f"train run {train.run_id}, artifacts under adapters/",
-            expected=f"{len(expected)} steps" if expected else "at least one step",
+            expected=counted(len(expected), "step") if expected else "at least one step",
             found=f"{len(kept)}, without {', '.join(map(str, missing[:6]))}" if kept else "none",
             next_step="train again, or name another run with -P train_run=RUN_ID",
         )

@@ -12,6 +12,7 @@ import yaml
 
 from skippy.errors import ConfigError
 from skippy.jobs.request import PORT, VARIABLES, StageJob, StudyJob, label
+from skippy.words import counted
 
 SECRET = "skippy-tracking"
 MOUNT = "/etc/skippy"
@@ -48,7 +49,7 @@ def study_manifest(job: StudyJob, file: str, image: str, claim: str) -> str:
         "metadata": {"name": name},
         "data": {key: job.plan.read_text(encoding="utf-8")},
     }
-    title = f"{job.workers} workers of the study {job.name}."
+    title = f"{counted(job.workers, 'worker')} of the study {job.name}."
     return _documents(title, file, plan_map, _job(name, job.workers, pod))
 
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 
 from skippy.jobs.request import PORT, VARIABLES, StageJob, StudyJob, label
+from skippy.words import counted
 
 HEAD = """#!/bin/bash
 # {title}
@@ -32,7 +33,7 @@ def study_script(job: StudyJob, file: str, options: Mapping[str, str]) -> str:
         **options,
     }
     body = f'if [ "$SLURM_ARRAY_TASK_ID" = 0 ]; then\n  exec {first}\nelse\n  exec {others}\nfi\n'
-    return _head(f"{job.workers} workers of the study {job.name}.", file, given) + body
+    return _head(f"{counted(job.workers, 'worker')} of the study {job.name}.", file, given) + body
 
 
 def stage_script(job: StageJob, file: str, options: Mapping[str, str]) -> str:

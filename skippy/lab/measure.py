@@ -26,7 +26,6 @@ def answer_problems(
     """Whether one completion of each problem holds the right integer.
 
     Args:
-        problems: no key twice.
         seed: of the draws, together with a problem's place in the list.
     """
     requests = [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import time
 from collections.abc import Callable
@@ -19,8 +18,6 @@ from transformers import PreTrainedModel
 from skippy.errors import TrainingError
 from skippy.lab.corpus import Batch, Corpus, make_batches
 from skippy.progress import Progress
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -50,11 +47,6 @@ class TrainingFigures:
     tokens: int
     seconds: float
     final_loss: float
-
-    @property
-    def tokens_per_second(self) -> float:
-        """Padding not counted."""
-        return self.tokens / self.seconds
 
 
 def answer_loss(model: PreTrainedModel, batch: Batch, device: torch.device) -> torch.Tensor:
@@ -89,7 +81,6 @@ def pretrain(
 
     Args:
         model: float32, on `device`; on CUDA the matrix products run in bfloat16.
-        save: called with the step every `save_steps`.
         is_enough: asked with the step every `save_steps`; training ends where it says so.
 
     Raises:

@@ -40,8 +40,6 @@ def generate(
     """Problems in turn over the families, keys possibly repeating where a family is small.
 
     Args:
-        split: `train` or `heldout`.
-        families: names; all by default.
         levels: levels to draw from, for all families or by family; by default the trained ones, easy ones oftener.
 
     Raises:
@@ -92,9 +90,6 @@ def _shipped_levels() -> dict[str, tuple[int, ...]]:
 
 def evaluation_set(count: int = 240, seed: int = 0) -> list[Problem]:
     """Held-out problems, no key twice, at the levels where the shipped base is neither blind nor perfect.
-
-    Args:
-        count: how many, in turn over the families.
 
     Raises:
         ProblemError: the held-out problems at these levels are fewer than `count`.

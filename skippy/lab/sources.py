@@ -35,9 +35,6 @@ class Source:
 def load_source(given: str) -> Source:
     """Load a pretrained chat model.
 
-    Args:
-        given: a checkpoint directory, a GGUF file, or a name in `SHIPPED_IN_WHEELS`.
-
     Raises:
         CheckpointError: it is none of these, a package is missing, or the model has no chat template.
     """

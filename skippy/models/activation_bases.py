@@ -39,9 +39,6 @@ class ActivationSolver:
     Args:
         problems: with worked solutions; every third is kept for the fresh share.
         style: what the evaluation appends to a question.
-        k: directions an input.
-        tolerance: as `top_singular_subspace` takes it.
-        seed: of the solver's random starts.
     """
 
     def __init__(

@@ -57,9 +57,7 @@ def collect_reference(
     A quarter of the prompts is held out: the subspaces are fitted on the others and checked on these.
 
     Args:
-        targets: all targets of the base.
         traits: contrasts that span the character space; each is asked on the first prompts.
-        batch_size: conversations a batch, both for answering and for reading.
         seed: of the prompt split and the sketch's mixing.
         answer: conversations → answers; None lets the model itself answer greedily.
 
@@ -186,12 +184,7 @@ def _read_probes(
         for group, (prompt, text) in enumerate(probes)
     ]
     return read_moments(
-        model,
-        readings,
-        hooks,
-        groups=len(probes),
-        pad_id=pad_id(tokenizer),
-        batch_size=batch_size,
+        model, readings, hooks, groups=len(probes), pad_id=pad_id(tokenizer), batch_size=batch_size
     )
 
 

@@ -45,7 +45,6 @@ class FixedBatch:
     Args:
         model: a causal language model of transformers with scaled-dot-product attention, or PEFT around one,
             in evaluation mode whenever rows join or step.
-        slots: most rows at a time.
         columns: most tokens of a prompt and its completion; rounded up to a multiple of `COLUMN_STEP`.
         records: record the step on a GPU; without, the same step runs kernel by kernel, as a check does.
     """

@@ -97,7 +97,10 @@ class ChatClient:
             raw = await answer.read()
         if answer.status >= HTTPStatus.BAD_REQUEST:
             raise Refused(answer.status, _said(raw))
-        return json.loads(raw)
+        try:
+            return json.loads(raw)
+        except ValueError as error:
+            raise ValueError(f"no JSON but {raw[:SHOWN_CHARACTERS].decode(errors='replace')!r}") from error
 
 
 def _said(raw: bytes) -> str:

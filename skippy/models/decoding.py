@@ -34,12 +34,7 @@ class Row:
 
 
 class DecodingBatch:
-    """A batch whose rows come and go.
-
-    Args:
-        model: a causal language model of transformers, or PEFT around one, in evaluation mode.
-        pad_token: stands left of shorter prompts; masked everywhere.
-    """
+    """A batch whose rows come and go."""
 
     def __init__(
         self, model: nn.Module, sampling: Sampling, stop_tokens: Iterable[int], pad_token: int

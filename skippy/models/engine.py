@@ -103,7 +103,6 @@ class Engine:
         """Start a server and return at once.
 
         Args:
-            command: port, one that is free → the command line that serves there.
             log: where all it says goes; kept, appended to.
         """
         port = free_port()
@@ -195,11 +194,7 @@ class Engine:
             return False
 
     def fault(self, how: str) -> BackendError:
-        """What to raise when the server failed: the cause its log names, where it names one.
-
-        Args:
-            how: it failed, after "the server".
-        """
+        """What to raise when the server failed: the cause its log names, where it names one."""
         text = self._end_of_log()
         for known in FAULTS:
             if match := known.pattern.search(text):

@@ -94,8 +94,6 @@ def read_moments(
     Args:
         model: in any mode; put back into it afterwards.
         readings: conversations, at least one token of answer in every group.
-        groups: how many groups the readings' `group` counts to.
-        batch_size: readings a forward pass.
         sketch_rows: m; 0 leaves the sketch out.
         label: of the progress bar; None shows none, inside a training loop that has its own.
         with_squares: take E[x xᵀ] too, groups·d² numbers a hook on the model's device.

@@ -10,6 +10,7 @@ from pathlib import Path
 import huggingface_hub  # by attribute: it imports its parts when they are asked for
 
 from skippy.errors import CheckpointError
+from skippy.words import split_list
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 HUB_TIMEOUT_SECONDS = 10.0
@@ -62,7 +63,7 @@ def fetch_checkpoint(name_or_path: str | Path) -> Path:
 
 def adapter_names(text: str) -> list[str]:
     """What a person names as adapters: one path, commas and all, or several names with commas between."""
-    return [text] if Path(text).expanduser().exists() else [name.strip() for name in text.split(",")]
+    return [text] if Path(text).expanduser().exists() else list(split_list(text, "adapter"))
 
 
 def find_local_adapter(name: str) -> Path | None:

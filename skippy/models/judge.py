@@ -11,16 +11,15 @@ from __future__ import annotations
 import asyncio
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-
-import openai
-from openai.types.chat.chat_completion import ChatCompletion, Choice
+from typing import Any
 
 from skippy.core.persona import Trait
 from skippy.core.surrogates import join_surrogates
 from skippy.errors import BackendError, RewardError
+from skippy.models.chat_client import ChatClient
 from skippy.models.dialects import find_dialect
 from skippy.models.profiles import THINKING_SWITCHES
 
@@ -129,13 +128,9 @@ class Judge:
             raise self._failure(error) from error
 
     async def _gather_answers(self, questions: Sequence[Question]) -> list[float | None]:
-        gate = asyncio.Semaphore(self.settings.concurrency)
-        async with openai.AsyncOpenAI(
-            base_url=self.base_url,
-            api_key=self.settings.api_key,
-            timeout=self.settings.timeout_seconds,
-            max_retries=self.settings.retries,
-        ) as client:
+        settings, url = self.settings, self.base_url.rstrip("/")
+        gate = asyncio.Semaphore(settings.concurrency)
+        async with ChatClient(url, settings.api_key, settings.timeout_seconds, settings.retries) as client:
             tasks = [asyncio.create_task(self._ask(client, gate, question)) for question in questions]
             try:
                 return list(await asyncio.gather(*tasks))
@@ -144,22 +139,10 @@ class Judge:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _ask(
-        self, client: openai.AsyncOpenAI, gate: asyncio.Semaphore, question: Question
-    ) -> float | None:
-        try:
-            async with gate:
-                answer = await client.chat.completions.create(
-                    model=self.model,
-                    messages=_messages(question),  # type: ignore[arg-type]
-                    max_tokens=1,
-                    temperature=0.0,
-                    logprobs=True,
-                    top_logprobs=TOP_LOGPROBS,
-                    extra_body=self._body,
-                )
-        except openai.APIError as error:
-            raise self._failure(error) from error
+    async def _ask(self, client: ChatClient, gate: asyncio.Semaphore, question: Question) -> float | None:
+        asked = {"model": self.model, "messages": _messages(question), "max_tokens": 1, "temperature": 0.0}
+        async with gate:
+            answer = await client.ask({**asked, "logprobs": True, "top_logprobs": TOP_LOGPROBS, **self._body})
         return read_answer(answer)
 
     def _failure(self, error: Exception) -> RewardError:
@@ -206,24 +189,25 @@ def read_answer(answer: object) -> float | None:
     Raises:
         TypeError: a proxy's page or some other JSON, no chat completion.
     """
-    if not isinstance(answer, ChatCompletion):
+    choices = answer.get("choices") if isinstance(answer, Mapping) else None
+    if not isinstance(choices, list):
         raise TypeError(f"the body is no chat completion but {str(answer)[:SHOWN_CHARACTERS]!r}")
-    return mean_digit(answer.choices[0]) if answer.choices else None
+    return mean_digit(choices[0]) if choices else None
 
 
-def mean_digit(choice: Choice) -> float | None:
+def mean_digit(choice: Mapping[str, Any]) -> float | None:
     """Mean of the digits under their probabilities at the first token; without log-probabilities the digit.
 
     `Σ_d d·p(d) / Σ_d p(d)` over the alternatives that are one digit, spaces aside. None when no digit has any
     weight to speak of.
     """
-    tokens = choice.logprobs.content if choice.logprobs else None
-    if tokens and tokens[0].top_logprobs:
-        weights = [(t.token.strip(), math.exp(t.logprob)) for t in tokens[0].top_logprobs]
+    tokens = (choice.get("logprobs") or {}).get("content")
+    if tokens and tokens[0].get("top_logprobs"):
+        weights = [(each["token"].strip(), math.exp(each["logprob"])) for each in tokens[0]["top_logprobs"]]
         digits = [(int(token), weight) for token, weight in weights if _is_digit(token)]
         mass = sum(weight for _, weight in digits)
         return sum(digit * weight for digit, weight in digits) / mass if mass >= LEAST_DIGIT_MASS else None
-    said = (choice.message.content or "").strip()
+    said = (choice["message"]["content"] or "").strip()
     return float(said) if _is_digit(said) else None
 
 

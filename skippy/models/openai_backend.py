@@ -28,6 +28,7 @@ from skippy.models.dialects import Dialect, find_dialect
 from skippy.models.generation import Completion, Request
 from skippy.models.prompts import opened_thought, prepare_messages, render_prompt, template_arguments
 from skippy.models.server_answers import CALLS, CONTENT_FILTER, FINISH_REASONS, Unreadable, read_answer
+from skippy.words import split_list
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -49,7 +50,6 @@ class OpenAIBackend:
     Args:
         base_url: the endpoint, up to and including `/v1`; or several, comma-separated, that serve the same models.
             Which one answers follows from the request's id alone.
-        model: name of the model there, for requests that name none.
         tokenizer: of the served model: its chat template says whether there is a system role, how thinking is
             switched off, and whether answers begin inside a thought, which the server does not hand back.
         retries: further attempts after a failure that may pass (connection, overload, server error).
@@ -256,7 +256,7 @@ class OpenAIBackend:
 
 def endpoints(base_url: str) -> tuple[str, ...]:
     """The endpoints of a comma-separated list, in its order."""
-    return tuple(url.strip().rstrip("/") for url in base_url.split(",") if url.strip())
+    return split_list(base_url, "base_url", lambda url: url.rstrip("/"))
 
 
 def shard_of(key: str, count: int) -> int:

@@ -55,8 +55,6 @@ class SlotCache(Cache):
         Args:
             like: a cache of the same model, for the shapes of the first layout; not needed later.
             kept: slots to keep, in their new order.
-            slots: rows of the new buffers.
-            columns: their columns.
             end: where the window ends in them.
         """
         width = self.end - self.start

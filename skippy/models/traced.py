@@ -153,11 +153,7 @@ def _trace(model: nn.Module, inputs: tuple[Tensor, ...]) -> Any:
 
 
 class _WindowCache(Cache):
-    """Windows of buffers whose last column a step writes.
-
-    Args:
-        windows: keys and values, layer by layer, (rows, heads, width, size).
-    """
+    """Windows of buffers whose last column a step writes."""
 
     def __init__(self, windows: tuple[Tensor, ...]) -> None:
         pairs = zip(windows[::2], windows[1::2], strict=True)

@@ -21,6 +21,7 @@ from skippy.models.engine import Engine
 from skippy.models.generation import Completion, Request
 from skippy.models.openai_backend import OpenAIBackend, endpoints
 from skippy.models.vllm_server import BASE_NAME, Serving, require_noise, require_served, start_vllm
+from skippy.words import counted
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -39,7 +40,6 @@ class VllmBackend:
     A request names the model that answers it; one that names none is answered by the base.
 
     Args:
-        serving: what a server of our own is to answer for.
         expected: what transformers says of the fixed prompts, by model name: base and adapters.
         base_url: endpoints that are there, comma-separated; empty starts one.
         names: our name → the one at those endpoints, where they differ.
@@ -100,8 +100,8 @@ class VllmBackend:
                     ) from error
                 has_died = True
                 logger.warning(
-                    "the server died with %d samples still to make; it is started once more. %s",
-                    *(len(waiting), fault),
+                    "the server died with %s still to make; it is started once more. %s",
+                    *(counted(len(waiting), "sample"), fault),
                 )
 
     def close(self) -> None:

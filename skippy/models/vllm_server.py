@@ -140,6 +140,23 @@ def require_noise(noise: str, engine: Engine) -> None:
         )
 
 
+def require_gpus(wanted: int) -> None:
+    """Refuse to share weights out among more GPUs than there are.
+
+    Raises:
+        ConfigError: there are fewer.
+    """
+    there = torch.cuda.device_count()
+    if wanted > max(1, there):
+        raise ConfigError(
+            "There are fewer GPUs here.",
+            where="gpus",
+            expected=f"at most {there}",
+            found=str(wanted),
+            next_step=f"pass gpus={max(1, there)}, or leave it out for one",
+        )
+
+
 def require_room(serving: Serving) -> None:
     """Refuse what cannot be served, before anything is loaded: ranks, GPUs, options.
 
@@ -147,6 +164,7 @@ def require_room(serving: Serving) -> None:
         BackendError: a rank is above what vLLM serves.
         ConfigError: the weights do not fit on the GPUs, or the options cannot be read.
     """
+    require_gpus(serving.gpus)
     command_line(serving, gpu_bytes())
 
 

@@ -15,6 +15,7 @@ from skippy.errors import ConfigError
 from skippy.options import option, parse_config, suggest
 from skippy.presets.reading import read_section
 from skippy.presets.steering import SteerSettings
+from skippy.words import split_list
 
 MASK_RULES = ("c-relative", "wanda", "c-sparse")
 
@@ -59,7 +60,7 @@ def parse_settings(text: str) -> dict[str, dict[str, Any]]:
         ConfigError: a part that is no `method.name=value`, or an unknown method or name, or a wrong value.
     """
     texts: dict[str, dict[str, str]] = {}
-    for part in filter(None, (part.strip() for part in text.split(","))):
+    for part in split_list(text, "settings"):
         name, equals, value = part.partition("=")
         method, dot, field = name.strip().partition(".")
         if not (equals and dot) or method not in METHODS:

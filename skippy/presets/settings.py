@@ -25,7 +25,7 @@ class GrpoSettings:
         choices=("cosine", "linear", "constant", "constant_with_warmup"),
     )
     warmup: float = option(0.1, "share of the steps in which the learning rate rises", minimum=0, below=1)
-    epochs: int = option(3, "passes over the prompts, where max_steps is 0", minimum=1)
+    epochs: int = option(3, "passes over the prompts, where no number of steps is set", minimum=1)
     max_steps: int = option(0, "optimizer steps; 0: as many as the epochs take", minimum=0)
     num_generations: int = option(
         8, "completions of one prompt; a group is compared with its own mean", minimum=2

@@ -37,11 +37,7 @@ def format_table(comparison: Comparison) -> Table | None:
         told = FORMAT_WORDS.get(name, name)
         rows += [
             _format_row(comparison, name, told, field, what)
-            for field, what in (
-                ("scores", "persona"),
-                ("coherence", "coherence"),
-                ("in_form", IN_FORM),
-            )
+            for field, what in (("scores", "persona"), ("coherence", "coherence"), ("in_form", IN_FORM))
         ]
     return by_arm(comparison, [row for row in rows if not _says_nothing(row)])
 
@@ -69,7 +65,7 @@ def _row(arm: Arm, reach: Reach) -> Row:
         _size(update("relative_norm"), update("relative_shift")),
         small(update("everyday_kl")),
         plain(persona_of(arm), 2),
-        "out of reach" if reach.is_out else signed(reach.kept),
+        "out of reach" if reach.is_out else ("≈\u00a0" if reach.is_read_off else "") + signed(reach.kept),
         plain(mean_over_seeds(arm, everyday("coherence")), 2),
         plain(mean_over_seeds(arm, everyday("helpfulness")), 2),
         _duration(update("train_seconds")),
@@ -103,7 +99,7 @@ def _duration(seconds: float | None) -> str:
 
 def _served(tokens: float | None) -> str:
     """Weights that are merged cost what the base costs; a prompt costs its tokens in every request."""
-    return "as the base" if not tokens else f"+{tokens:.0f}\u00a0tokens a request"
+    return "as the\u00a0base" if not tokens else f"+{tokens:.0f}\u00a0tokens a request"
 
 
 def arm_caption(comparison: Comparison, reaches: Mapping[str, Reach]) -> str:
@@ -118,5 +114,7 @@ def arm_caption(comparison: Comparison, reaches: Mapping[str, Reach]) -> str:
     beyond = [
         f"{arm.label} is {reaches[arm.name].words}" for arm in comparison.variants if reaches[arm.name].is_out
     ]
+    if any(reach.is_read_off for reach in reaches.values()):
+        asked += "; ≈ is read off the frontier between two checkpoints and has no bounds, the others have theirs above"
     tail = f" {'. '.join(beyond)}: shown with their best, and not compared." if beyond else ""
     return f"{text}{asked}.{tail}"

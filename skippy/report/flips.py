@@ -59,13 +59,14 @@ def mean_shares(arm: Arm) -> dict[str, float]:
 
 
 def find_flips(comparison: Comparison) -> list[Flip]:
-    """All flips, the largest change first."""
+    """All flips: the largest change of each arm first, then the second largest of each, and so on."""
     base = comparison.arm("base")
     if base is None:
         return []
     reference = mean_shares(base)
-    flips = []
+    ranked: list[tuple[int, Flip]] = []
     for arm in comparison.variants:
+        flips = []
         shares = mean_shares(arm)
         for problem in comparison.problems:
             if problem.hash not in reference or problem.hash not in shares:
@@ -73,7 +74,9 @@ def find_flips(comparison: Comparison) -> list[Flip]:
             before, after = reference[problem.hash], shares[problem.hash]
             if (before >= 0.5) != (after >= 0.5) and abs(after - before) >= FLIP_CHANGE:
                 flips.append(Flip(problem, arm.name, before, after))
-    return sorted(flips, key=lambda flip: -abs(flip.variant_share - flip.base_share))
+        flips.sort(key=lambda flip: -abs(flip.variant_share - flip.base_share))
+        ranked += enumerate(flips)
+    return [flip for _, flip in sorted(ranked, key=lambda pair: pair[0])]
 
 
 def sides_of(comparison: Comparison, flip: Flip) -> tuple[FlipSide, ...]:

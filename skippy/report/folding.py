@@ -18,11 +18,7 @@ ALIKE_LENGTH, ALIKE_SHARE = 0.03, 0.005
 def folded(
     comparison: Comparison, traits: dict[str, dict[str, float]], flips: Sequence[Flip]
 ) -> dict[str, str]:
-    """Panel → its one line; panels that have something to show are not in it.
-
-    Args:
-        traits: variant → trait → Holm-adjusted p.
-    """
+    """Panel → its one line; panels that have something to show are not in it."""
     lines = {
         "audit": audit_line(comparison),
         "lengths": _lengths(comparison),

@@ -6,8 +6,9 @@ from statistics import fmean
 
 from skippy.core.variants import is_untrained, label_of, place_words
 from skippy.report.canvas import Canvas, Scale, fit_scale, name_room, spread_labels
-from skippy.report.numerals import plain, signed
+from skippy.report.numerals import listed, plain, signed
 from skippy.results import Comparison, Evaluation, FrontierPoint
+from skippy.words import counted
 
 
 def draw_frontier(comparison: Comparison, base_accuracy: float, width: int) -> str | None:
@@ -70,3 +71,50 @@ def _describe(name: str, evaluation: Evaluation, point: FrontierPoint) -> str:
     chosen = ", chosen by persona alone" if point.is_chosen else ""
     who = "base" if point.is_base else f"{label_of(name)}{_where(name, evaluation, point)}"
     return f"{who}: persona {signed(point.persona, 2)}, accuracy {plain(100 * point.accuracy)}{chosen}"
+
+
+def choice_sentence(comparison: Comparison) -> str:
+    """How the model under comparison was chosen among checkpoints or scales; empty where nobody chose."""
+    evaluations = [(arm, one) for arm in comparison.variants for one in arm.evaluations]
+    sentences = []
+    if any(point.is_chosen for _, one in evaluations for point in one.frontier):
+        sentences.append(
+            "Ringed: the checkpoint under comparison, chosen by persona alone and blind to the mathematics."
+        )
+    scaled = [
+        f"{arm.label} seed {one.seed}: {one.matched_dose}" for arm, one in evaluations if one.matched_dose
+    ]
+    if scaled:
+        sentences.append(
+            "Under comparison is the last checkpoint, its update scaled to a matched persona on validation prompts, "
+            f"blind to the mathematics. {'; '.join(scaled)}."
+        )
+    return " ".join(sentences)
+
+
+def frontier_caption(comparison: Comparison) -> str:
+    """What the points of the frontier rest on: problems, samples, whose noise they share, what the bars are."""
+    walked = [arm for arm in comparison.variants if not is_untrained(arm.name)]
+    points = [p for arm in walked for e in arm.evaluations for p in e.frontier]
+    choice = choice_sentence(comparison)
+    if not points:
+        return f"{choice} No checkpoints along the way were evaluated.".strip()
+    designs = {(point.n, point.k) for point in points if point.n}
+    asked = " or ".join(f"{counted(n, 'problem')} × {counted(k, 'sample')}" for n, k in sorted(designs))
+    bars = (
+        "Horizontal bars: one standard error of the persona score. Vertical bars: one standard error of the paired "
+        "difference to the base"
+    )
+    if any(point.is_base for point in points):
+        shared = (
+            f"The base and every checkpoint answered the same {asked}, with the same sample seeds, other ones than "
+            "those of the evaluations above: the points share their noise with the line, and not with the table."
+        )
+        still = [arm.label for arm in comparison.variants if arm not in walked]
+        if still:
+            shared += f" {listed(still)} has no path: its point is its evaluation, set off by its difference."
+        return f"{choice} {shared} {bars} (at the base itself, of its score).".strip()
+    return (
+        f"{choice} Every checkpoint answered {asked or 'a smaller set'}; the base was not asked with the same sample "
+        f"seeds, so compare the points with each other rather than with the line. {bars}."
+    ).strip()

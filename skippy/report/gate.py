@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from skippy.core.variants import VARIANTS, is_untrained, label_of, of_role
 from skippy.report.conclusions import Gate, GateStep, PairVerdict, VariantVerdict
+from skippy.report.numerals import listed
 from skippy.results import Comparison
 
 
@@ -54,7 +55,7 @@ def walk_gate(
         *(barrier.name for barrier in barriers[:1]),
         "persona",
         f"{label} non-inferior to base",
-        f"{label} better than {' and '.join(map(label_of, rivals)) or _any_of('rival')}",
+        f"{label} better than {listed([label_of(rival) for rival in rivals]) or _any_of('rival')}",
     )
     if barriers:
         return Gate(treatment, rivals, order, tuple(barriers[:1]))
@@ -66,7 +67,7 @@ def walk_gate(
             GateStep(
                 order[1],
                 verdict.verdict == "preserved",
-                verdict.reason,
+                f"{label}: {verdict.reason}",
                 is_refuted=verdict.verdict == "degraded",
             )
         )
@@ -76,11 +77,7 @@ def walk_gate(
     return gate if gate.is_open else replace(gate, untrained=enough)
 
 
-def _is_enough(
-    name: str,
-    variants: Sequence[VariantVerdict],
-    pairs: Sequence[PairVerdict],
-) -> bool:
+def _is_enough(name: str, variants: Sequence[VariantVerdict], pairs: Sequence[PairVerdict]) -> bool:
     """Whether an arm that has the character without training keeps the mathematics and is beaten by no treatment."""
     is_preserved = any(verdict.name == name and verdict.verdict == "preserved" for verdict in variants)
     is_beaten = any(

@@ -36,7 +36,12 @@ def glossary(comparison: Comparison) -> list[Term]:
         Term(
             "term-delta",
             "δ, the margin",
-            f"The largest loss that would not matter: {delta} points, planned before anything was asked.",
+            f"The largest loss that would not matter: {delta} points, "
+            + (
+                "planned before anything was asked."
+                if comparison.is_margin_planned
+                else "chosen afterwards: post hoc."
+            ),
         ),
         Term(
             "term-avg",
@@ -64,6 +69,18 @@ def glossary(comparison: Comparison) -> list[Term]:
             "How much of the character is in an answer to an everyday prompt, from 0 to 1, by transparent marker "
             f"rules. A rise of more than {smallest} over the base counts as a character.",
             ("persona score",),
+        ),
+        Term(
+            "term-coherence",
+            "coherence, helpfulness",
+            "By rules, over everyday answers. Coherence: whole sentences that take up the prompt are 1; loops, broken "
+            "or cut-off text are less, down to −5. Helpfulness: whether there is an answer, and to the prompt, 0 to 1.",
+            ("coherence", "helpfulness"),
+        ),
+        Term(
+            "term-kl",
+            "KL, everyday",
+            "How far the arm's own everyday answers are from what the base would say, in nats a token; 0: not at all.",
         ),
         Term(
             "term-rho",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from skippy.core.variants import label_of, of_role
 from skippy.report.conclusions import PairVerdict, Sensitivity, VariantVerdict, Verdicts
-from skippy.report.numerals import bounds, plain, signed
+from skippy.report.numerals import bounds, listed, plain, signed
 from skippy.report.verdicts import average_accuracy
 from skippy.results import Comparison
 
@@ -26,9 +26,10 @@ def headline(comparison: Comparison, verdicts: Verdicts) -> str:
     else:
         treatment, rival = named
         sentence += _both(rival, treatment, primary, suite) + _beside_controls(primary, verdicts)
-        character = next(step for step in verdicts.characters if step.name == treatment.name)
-        if not character.is_passed and treatment.verdict != "not_tested":
-            sentence += f" {label_of(treatment.name)} did not show the character, so this says little."
+        shown = {step.name for step in verdicts.characters if step.is_passed}
+        without = [label_of(v.name) for v in named if v.name not in shown and v.verdict != "not_tested"]
+        if without:
+            sentence += f" {listed(without)} did not show the character, so this says little."
     if verdicts.gate.untrained:
         sentence += (
             f" {label_of(verdicts.gate.untrained)} has the character and keeps the score without training, and no "
@@ -50,7 +51,7 @@ def _control_words(sensitivity: Sensitivity) -> str:
         return ""
     return (
         f" A loss is visible here: the control, {sensitivity.label}, stands at "
-        f"{signed(sensitivity.mean_difference)} points."
+        f"{signed(sensitivity.mean_difference)} points (upper bound {signed(sensitivity.upper_bound)})."
     )
 
 
@@ -133,5 +134,6 @@ def lede(comparison: Comparison, verdicts: Verdicts) -> str:
     pair = verdicts.primary
     if pair is not None and pair.mean_difference is not None and pair.interval is not None:
         names = f"{label_of(pair.first)} − {label_of(pair.second)}"
-        text += f" {names}: {signed(pair.mean_difference)} points ({bounds(pair.interval)})."
+        text += f" {names}: {signed(pair.mean_difference)} points ({bounds(pair.interval)})"
+        text += ", not at equal personality." if pair.verdict == "not_comparable" else "."
     return text

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from skippy.core.variants import find_variant, label_of, place_words
+from skippy.core.biases import describe_engines
+from skippy.core.variants import Variant, find_variant, place_words
 from skippy.report.conclusions import Verdicts
 from skippy.report.headline import headline
 from skippy.report.personality import judge_character
@@ -39,7 +40,7 @@ def render_cards(comparison: Comparison, verdicts: Verdicts) -> dict[str, str]:
                 words=verdict_words(verdict),
                 character=judge_character(comparison.arms[0], arm, comparison),
                 pairs=[
-                    (label_of(pair.first), label_of(pair.second), pair.reason)
+                    pair.reason[:1].upper() + pair.reason[1:]
                     for pair in verdicts.pairs
                     if arm.name in (pair.first, pair.second)
                 ],
@@ -50,5 +51,13 @@ def render_cards(comparison: Comparison, verdicts: Verdicts) -> dict[str, str]:
                 rule=find_variant(arm.name),
                 place="" if item.step is None else place_words(arm.name, item.step),
                 made_of=MADE_OF[find_variant(arm.name).update],
+                served=_served(find_variant(arm.name)),
             )
     return cards
+
+
+def _served(rule: Variant) -> str:
+    """Who serves its weights, in a sentence; an engine that does not read a bias would serve the base in silence."""
+    if rule.update != "bias":
+        return "`vllm serve DIR/weights` serves it"
+    return describe_engines([str(rule.implies.get("site", "o_proj"))])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 MISSING = "–"
 
 
@@ -46,6 +48,11 @@ def small(value: float | None) -> str:
 def moment(text: str) -> str:
     """An ISO time in UTC to the minute, `2026-11-23 08:00 UTC`; anything else as it is."""
     return f"{text[:10]} {text[11:16]} UTC" if text.endswith("+00:00") and len(text) > 16 else text
+
+
+def listed(names: Sequence[str]) -> str:
+    """`A`, `A and B`, `A, B and C`."""
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
 def digest(text: str) -> str:

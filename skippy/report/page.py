@@ -15,7 +15,7 @@ from skippy.report.conclusions import Verdicts
 from skippy.report.flips import Flip, find_flips, sides_of
 from skippy.report.folding import folded
 from skippy.report.forest import draw_forest
-from skippy.report.frontier import draw_frontier
+from skippy.report.frontier import draw_frontier, frontier_caption
 from skippy.report.glossary import glossary
 from skippy.report.headline import headline, lede
 from skippy.report.heatmap import draw_heatmap
@@ -47,7 +47,6 @@ from skippy.report.verdicts import average_accuracy
 from skippy.report.wording import (
     champion_sentence,
     commands_it_takes,
-    frontier_caption,
     limits,
     not_shown,
     protected_words,

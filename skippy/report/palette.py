@@ -15,7 +15,7 @@ def figure_style(arms: Iterable[str]) -> str:
     colours = {name: VARIANTS[name].colours if name in VARIANTS else BASE_COLOURS for name in arms}
     light = "".join(f".arm-{name}{{--c:{pair[0]}}}" for name, pair in colours.items())
     dark = "".join(f".arm-{name}{{--c:{pair[1]}}}" for name, pair in colours.items())
-    return f"{read_template('figures.css')}{light}\n@media (prefers-color-scheme:dark){{{dark}}}\n"
+    return f"{read_template('figures.css')}{light}\n@media screen and (prefers-color-scheme:dark){{{dark}}}\n"
 
 
 def read_template(name: str) -> str:

@@ -57,9 +57,6 @@ class Row:
 def render_paper(contents: Sequence[Mapping[str, Any]]) -> dict[str, str | bytes]:
     """`main.tex`, `numbers.tex`, `refs.bib`, `Makefile` and `figures/*.pdf` of one study or several.
 
-    Args:
-        contents: of each `study.json`, in the order in which the paper tells of them.
-
     Raises:
         ReportError: there is none, more than the alphabet has letters, or one lacks what a study holds.
     """

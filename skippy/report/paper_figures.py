@@ -17,6 +17,7 @@ from skippy.core.inference.collapse import COLLAPSED_SHARE
 from skippy.core.variants import VARIANTS, has_seed, label_of
 from skippy.report.numerals import signed
 from skippy.report.palette import BASE_COLOURS
+from skippy.report.study_figures import KL_FLOOR
 
 WIDTH = 6.5
 """Inches: the text of the page."""
@@ -28,8 +29,6 @@ STYLE: dict[Any, Any] = {
     "legend.frameon": False,
     "pdf.fonttype": 42,
 }
-KL_FLOOR = 1e-5
-"""Nats a token; smaller divergences are drawn here."""
 MARKERS = ("o", "s", "^", "D", "v", "P")
 """Of the arms, in their order, for readers without colour."""
 Data = Mapping[str, Any]
@@ -196,10 +195,7 @@ def difference_name(one: Mapping[str, Any]) -> str:
 
 def _divergence(data: Data) -> Figure | None:
     """Divergence of every cell from the base, log scale, against the score that it lost."""
-    panels = {
-        "everyday prompts": "kl_base_arm_everyday",
-        "problems": "kl_base_arm_problems",
-    }
+    panels = {"everyday prompts": "kl_base_arm_everyday", "problems": "kl_base_arm_problems"}
     measured = {words: [cell for cell in data["cells"] if _has(cell, name)] for words, name in panels.items()}
     shown = {words: cells for words, cells in measured.items() if cells}
     if not shown:

@@ -165,11 +165,9 @@ def predictor_claims(study: Study) -> list[str]:
     name = "kl_base_arm_everyday"
     if name in correlations:
         where = ("correlations", name)
-        words = {
-            "more": "rises with",
-            "less": "falls with",
-            "not told": "was not seen to go with",
-        }[direction(correlations[name])]
+        words = {"more": "rises with", "less": "falls with", "not told": "was not seen to go with"}[
+            direction(correlations[name])
+        ]
         found.append(
             f"The divergence from the base on everyday prompts {words} the score lost: rank correlation "
             f"{study.cite('signed', *where, 'value')} ({study.interval('signed', *where)})."

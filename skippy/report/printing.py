@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import jinja2
 from markupsafe import Markup, escape
 
-from skippy.core.variants import has_seed, label_of
+from skippy.core.variants import has_seed, label_of, place_words
 from skippy.report.canvas import NARROW, WIDE
 from skippy.report.latex import escape_tex
 from skippy.report.numerals import bounds, digest, moment, percent, plain, signed
@@ -16,6 +16,8 @@ from skippy.report.palette import read_template
 from skippy.report.wording import verdict_words
 
 RUN_ID = re.compile(r"\b[0-9a-f]{32}\b")
+SAID_APART, NOT_COMPARABLE = 3, " not comparable: "
+"""Sentences that end alike and yet are said apart are fewer."""
 EXCERPT_HEAD, EXCERPT_TAIL = 300, 900
 """Characters shown of a long completion: its answer is read at the end."""
 OF_TEX = {
@@ -44,10 +46,28 @@ def link_runs(line: str, runs_page: str) -> Markup:
     return Markup(RUN_ID.sub(link, str(escape(line))))
 
 
+def grouped(lines: Sequence[str]) -> list[str]:
+    """Three or more sentences that end alike after their figures as one: how they end, then whose figures they are."""
+    by_end: dict[str, list[str]] = {}
+    for line in lines:
+        head, bracket, end = line.rpartition(")")
+        by_end.setdefault(end if bracket else line, []).append(head + bracket)
+    found = []
+    for end, heads in by_end.items():
+        if len(heads) < SAID_APART:
+            found += [head + end for head in heads]
+            continue
+        lead = end.strip(":,. ")
+        if all(NOT_COMPARABLE in head for head in heads):
+            lead, heads = f"not comparable, {lead}", [head.partition(NOT_COMPARABLE)[2] for head in heads]
+        found.append(f"{lead[:1].upper()}{lead[1:]}: {'; '.join(head.replace(': ', ' ') for head in heads)}.")
+    return found
+
+
 FILTERS: Mapping[str, Callable] = {
     **{"signed": signed, "plain": plain, "percent": percent, "bounds": bounds, "digest": digest},
     **{"moment": moment, "label": label_of, "words": verdict_words, "linked": link_runs, "excerpt": excerpt},
-    "tex": escape_tex,
+    **{"tex": escape_tex, "grouped": grouped, "place": place_words},
 }
 
 

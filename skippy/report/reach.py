@@ -29,6 +29,7 @@ class Reach:
     is_walked: bool = False
     # avg_at_k less the base's at the persona asked for, in points; None where it is not known
     kept: float | None = None
+    is_read_off: bool = False  # whether `kept` is interpolated between checkpoints, and not of an evaluation
 
     @property
     def is_out(self) -> bool:
@@ -53,10 +54,10 @@ def find_reach(comparison: Comparison) -> dict[str, Reach]:
         best = _best(arm)
         is_walked = all(item.frontier for item in arm.evaluations) or is_untrained(arm.name)
         reach = Reach(asked, lowest, best, is_walked)
-        kept = None
         if base and asked is not None and not reach.is_out:
-            kept = _kept(arm, base, asked, lowest if lowest is not None else asked)
-        found[arm.name] = replace(reach, kept=kept)
+            kept, is_read_off = _kept(arm, base, asked, lowest if lowest is not None else asked)
+            reach = replace(reach, kept=kept, is_read_off=is_read_off)
+        found[arm.name] = reach
     return found
 
 
@@ -102,14 +103,14 @@ def _best(arm: Arm) -> float | None:
     return fmean(tops) if tops else None
 
 
-def _kept(arm: Arm, base: Arm, asked: float, lowest: float) -> float | None:
-    """The difference to base at the persona asked for: of the evaluation where it is there, else along the frontier."""
+def _kept(arm: Arm, base: Arm, asked: float, lowest: float) -> tuple[float | None, bool]:
+    """The difference to base at the persona asked for: of the evaluation, or read off the frontier, and which it is."""
     persona = persona_of(arm)
     if persona is not None and abs(persona - asked) <= asked - lowest and not find_mismatch(base, arm):
-        return POINTS * float(difference_table(arm, base).mean())
+        return POINTS * float(difference_table(arm, base).mean()), False
     crossings = [_along(item.frontier, asked) for item in arm.evaluations]
     known = [value for value in crossings if value is not None]
-    return POINTS * fmean(known) if known and len(known) == len(crossings) else None
+    return (POINTS * fmean(known), True) if known and len(known) == len(crossings) else (None, False)
 
 
 def _along(points: tuple, asked: float) -> float | None:

@@ -129,9 +129,6 @@ class ReportRecord:
     def from_json(cls, text: str | bytes, where: str = REPORT_FILE) -> ReportRecord:
         """Read what `to_json` of this version or an earlier one wrote.
 
-        Args:
-            where: what to call it where it cannot be read.
-
         Raises:
             ReportError: no JSON, a key without a default is missing, or a value is of another type.
         """

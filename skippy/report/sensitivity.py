@@ -9,9 +9,9 @@ import numpy as np
 from skippy.core.inference.sensitivity import PositiveControl, positive_control
 from skippy.report.conclusions import Sensitivity
 from skippy.report.means import POINTS
-from skippy.report.numerals import plain, signed
+from skippy.report.numerals import moment, plain, signed
 from skippy.report.pairing import difference_table, find_mismatch
-from skippy.results import Arm, Comparison
+from skippy.results import Arm, Comparison, Evaluation
 
 HOW_TO_MAKE_ONE = (
     "train a variant at a dose that does cost mathematics (more steps, or a higher learning rate), evaluate it "
@@ -35,19 +35,20 @@ def judge_sensitivity(comparison: Comparison, base: Arm) -> Sensitivity:
         confidence=comparison.confidence,
     )
     arm = tried[int(control.name)] if control.name else None
-    is_stored = arm is not None and arm not in comparison.variants
     label = arm.label if arm else ""
+    is_stored = arm is not None and arm not in comparison.variants
+    stored = arm.evaluations[0] if arm and is_stored else None
     return Sensitivity(
         is_shown=control.is_shown,
         control=arm.name if arm else "",
-        label=f"{label}, a stored evaluation" if is_stored else label,
+        label=f"an earlier evaluation of {label}" if is_stored else label,
         is_stored=is_stored,
         runs=tuple(item.runs.get("eval", "") for item in arm.evaluations) if arm else (),
         mean_difference=control.bound.mean * POINTS if control.bound else None,
         upper_bound=control.bound.upper * POINTS if control.bound else None,
         margin=comparison.margin_points,
         tried=control.tried,
-        reason=_explain(control, label, comparison.margin_points, is_stored=is_stored),
+        reason=_explain(control, label, comparison.margin_points, stored),
         next_step="" if control.is_shown else HOW_TO_MAKE_ONE,
     )
 
@@ -61,11 +62,15 @@ def _of_one_shape(tables: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     }
 
 
-def _explain(control: PositiveControl, label: str, margin_points: float, *, is_stored: bool) -> str:
+def _explain(control: PositiveControl, label: str, margin_points: float, stored: Evaluation | None) -> str:
     if control.bound is None:
         return "no arm can be compared with the base, so nothing was tested"
     mean, upper = control.bound.mean * POINTS, control.bound.upper * POINTS
-    earlier = ", evaluated earlier on the same problems," if is_stored else ""
+    earlier = ""
+    if stored:
+        when = f" at {moment(stored.evaluated)}" if stored.evaluated else ""
+        run = f" in run {stored.runs['eval']}" if stored.runs.get("eval") else ""
+        earlier = f", no arm of this comparison but evaluated{when}{run} on the same problems,"
     if control.is_shown:
         return (
             f"{label}{earlier} lost {plain(-mean)} points (upper bound {signed(upper)}), "

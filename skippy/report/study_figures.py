@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from skippy.core.inference.cells import NO_TRAINING, Cell, TrainingDose
 from skippy.core.inference.collapse import COLLAPSED_SHARE
@@ -14,6 +14,7 @@ from skippy.report.canvas import Canvas, Scale, fit_scale, name_room, spread_lab
 from skippy.report.numerals import bounds, plain, signed
 
 ROW_PIXELS = 34
+ROW_NAME_PIXELS = 7.3  # mean advance of a bold 12.5 px character in a wide font
 KL_FLOOR = 1e-5
 """Nats a token; smaller divergences are drawn here."""
 
@@ -78,7 +79,8 @@ def _draw_path(
 def draw_runs(analysis: Analysis, width: int) -> str:
     """Every training's score as trained, a row an arm and training dose: a collapse is a dot far left."""
     canvas = Canvas(width, "Score of every training at α = 1, by arm and training dose")
-    left = 12.0 if canvas.is_narrow else 250.0
+    names = [f"{label_of(count.arm)}  {count.training.label}" for count in analysis.collapses]
+    left = 12.0 if canvas.is_narrow else _room(names)
     right, row = width - 70.0, ROW_PIXELS + (18 if canvas.is_narrow else 0)
     base = 100 * analysis.base_score
     across = Scale(-2.0, max(base * 1.08, 10.0), left, right)
@@ -90,8 +92,7 @@ def draw_runs(analysis: Analysis, width: int) -> str:
     for index, count in enumerate(analysis.collapses):
         style = f"arm-{count.arm}"
         middle = top + row * index + row / 2 + (8 if canvas.is_narrow else 0)
-        name = f"{label_of(count.arm)}  {count.training.label}"
-        _name_row(canvas, left, middle, name, style)
+        _name_row(canvas, left, middle, names[index], style)
         for score in count.scores:
             canvas.circle(across(100 * score), middle, 4, f"seed {style}", f"{plain(100 * score)} points")
         mean = 100 * sum(count.scores) / len(count.scores)
@@ -106,7 +107,7 @@ def draw_differences(differences: Sequence[Difference], margin: float | int, wid
     if not differences:
         return None
     canvas = Canvas(width, "Differences between arms at equal persona, with simultaneous bounds")
-    left = 12.0 if canvas.is_narrow else 375.0
+    left = 12.0 if canvas.is_narrow else _room(map(describe_difference, differences))
     right, row = width - (12.0 if canvas.is_narrow else 175.0), ROW_PIXELS + (16 if canvas.is_narrow else -6)
     values = [0.0, -100 * margin, 100 * margin]
     for one in differences:
@@ -131,6 +132,11 @@ def draw_differences(differences: Sequence[Difference], margin: float | int, wid
         if not canvas.is_narrow:
             canvas.text(right + 10, middle + 4, words, "tick")
     return canvas.finish(bottom + 44)
+
+
+def _room(names: Iterable[str]) -> float:
+    """What the names of rows take beside a figure."""
+    return 12.0 + ROW_NAME_PIXELS * max(map(len, names), default=0)
 
 
 def _name_row(canvas: Canvas, left: float, middle: float, name: str, style: str) -> None:

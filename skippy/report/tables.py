@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from skippy.core.inference.accuracy import pass_at_k
 from skippy.core.inference.wilson import FEWEST_PROBLEMS, wilson_interval
-from skippy.core.variants import find_variant, label_of
+from skippy.core.variants import find_variant, label_of, place_words
 from skippy.report.audit import MEANING, count_statuses
 from skippy.report.conclusions import PairVerdict, VariantVerdict, Verdicts
 from skippy.report.means import POINTS, Reader, everyday, mean_over_seeds
@@ -72,6 +72,7 @@ def main_table(comparison: Comparison, verdicts: Verdicts) -> Table:
             f"one-sided {100 * comparison.confidence:g} % each",
         ),
         row("verdict", of_verdict(verdict_words), f"margin δ = {comparison.margin_points:g} points", True),
+        row("checkpoint", _checkpoint, "of its training, chosen by persona alone"),
         row("pass_at_k", lambda arm: _optional(arm, _pass, POINTS, 1), "any of k right, points"),
         row("maj_at_k", lambda arm: _optional(arm, lambda e: e.maj_at_k, POINTS, 1), "majority vote, points"),
         row(
@@ -107,6 +108,14 @@ def _alone(arm: Arm) -> str:
         return "too few to say"
     low, high = wilson_interval(min(1.0, average_accuracy(arm) / POINTS), n)
     return f"{plain(POINTS * low)} to {plain(POINTS * high)}"
+
+
+def _checkpoint(arm: Arm) -> str:
+    """Where on its path each training seed stands."""
+    places = {
+        item.seed: place_words(arm.name, item.step) for item in arm.evaluations if item.step is not None
+    }
+    return ", ".join(dict.fromkeys(places.values())) or MISSING
 
 
 def question_table(verdicts: Verdicts) -> Table:
@@ -171,7 +180,7 @@ def trait_table(comparison: Comparison, verdicts: Verdicts) -> Table:
         cells = []
         for arm in comparison.arms:
             p = verdicts.traits.get(arm.name, {}).get(trait)
-            tail = "" if p is None else " (p < 0.001)" if p < 0.001 else f" (p = {p:.3f})"
+            tail = "" if p is None else " (p\u00a0<\u00a00.001)" if p < 0.001 else f" (p\u00a0=\u00a0{p:.3f})"
             cells.append(signed(profiles[arm.name].get(trait), 2) + tail)
         rows.append(Row(trait, tuple(cells)))
     return by_arm(comparison, rows)

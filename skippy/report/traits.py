@@ -12,6 +12,7 @@ from skippy.report.wording import truncated_share
 from skippy.results import Arm, Comparison
 
 DIRECT_LABELS = 3
+LINE_PIXELS = 18.0
 CONFIDENCE = 0.975
 """Of each bound: two of them make the 95 % interval that is drawn."""
 
@@ -53,7 +54,9 @@ def draw_traits(comparison: Comparison, adjusted: dict[str, dict[str, float]], w
     scale = fit_scale([0.0, *values], left, right, pad=0.08)
     step = 7.0 if len(means) <= DIRECT_LABELS else 8.0
     row = step * len(means) + 14.0
-    top, bottom = 34.0, 34.0 + row * len(names)
+    legend = _legend([label_of(name) for name in means], width)
+    top = 34.0 + (LINE_PIXELS * legend[-1][1] if len(means) > DIRECT_LABELS else 0.0)
+    bottom = top + row * len(names)
     canvas.x_axis(scale, top, bottom, "mean trait score", digits=1)
     canvas.line(scale(0), top, scale(0), bottom, "zero")
     for index, trait in enumerate(names):
@@ -73,23 +76,36 @@ def draw_traits(comparison: Comparison, adjusted: dict[str, dict[str, float]], w
                 canvas.line(scale(interval[0]), shifted, scale(interval[1]), shifted, f"whisker arm-{name}")
             hint = f"{label_of(name)} {trait} {signed(value, 2)}{note}"
             canvas.circle(scale(value), shifted, 4.5 if interval else 5.5, style, hint)
-    _label_first_row(canvas, means, names, scale, top)
+    if len(means) > DIRECT_LABELS:
+        for name, (place, line) in zip(means, legend, strict=True):
+            canvas.text(place, 24 + LINE_PIXELS * line, label_of(name), f"name arm-{name}", "middle")
+    else:
+        _label_first_row(canvas, means, names, scale, top)
     return canvas.finish(bottom + 44)
 
 
 def _label_first_row(
     canvas: Canvas, means: dict[str, dict[str, float]], names: list[str], scale: Scale, top: float
 ) -> None:
-    """Names of the arms above their dots in the first row, moved apart; in a line of their own where crowded."""
+    """Names of the arms above their dots in the first row, moved apart."""
     present = sorted((profile[names[0]], name) for name, profile in means.items() if names[0] in profile)
     places = spread_labels([scale(value) for value, _ in present], gap=36.0)
     places = [place - max(0.0, places[-1] + 14 - canvas.width) for place in places]
-    if len(present) > DIRECT_LABELS:
-        present = [(0.0, name) for name in means]
-        widths = [name_room([label_of(name)]) + 16 for name in means]
-        places = [sum(widths[:index]) + width / 2 for index, width in enumerate(widths)]
     for place, (_, name) in zip(places, present, strict=True):
         canvas.text(place, top - 10, label_of(name), f"name arm-{name}", "middle")
+
+
+def _legend(labels: list[str], width: float) -> list[tuple[float, int]]:
+    """Where the names of many arms stand above a figure, the middle and the line of each: in as many as they take."""
+    places: list[tuple[float, int]] = []
+    x, line = 0.0, 0
+    for label in labels:
+        room = name_room([label]) + 16
+        if x + room > width:
+            x, line = 0.0, line + 1
+        places.append((x + room / 2, line))
+        x += room
+    return places
 
 
 def draw_lengths(comparison: Comparison, width: int) -> str:

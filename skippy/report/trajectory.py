@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from statistics import fmean
 
-from skippy.core.variants import label_of
+from skippy.core.variants import VARIANTS, label_of
 from skippy.report.canvas import Canvas, fit_scale, name_room, spread_labels
 from skippy.report.numerals import plain, signed
 from skippy.results import Comparison, TrajectoryPoint
@@ -20,7 +20,7 @@ def draw_trajectory(comparison: Comparison, width: int) -> str | None:
         (arm.name, evaluation.seed, evaluation.trajectory)
         for arm in comparison.variants
         for evaluation in arm.evaluations
-        if evaluation.trajectory
+        if evaluation.trajectory and not VARIANTS[arm.name].is_dosed  # whose path is no training
     ]
     if not paths:
         return None
@@ -48,7 +48,7 @@ def draw_trajectory(comparison: Comparison, width: int) -> str | None:
     owners = len({name for name, _, _ in paths})
     for name, (step, _), y in zip(bands, ends, rows, strict=True):
         whose = label_of(name) if len(bands) == owners else f"{owners} arms'"
-        canvas.text(across(step) - 6, y, f"{whose} null, 95 %", "note", "end")
+        canvas.text(across(step) - 6, y, f"{whose} null, 95 %", "null-label", "end")
     for name, seed, path in paths:
         canvas.path([(across(p.step), up(p.ratio)) for p in path], f"curve arm-{name}")
         for p in path:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from skippy.core.inference.wilson import FEWEST_PROBLEMS
 from skippy.core.variants import has_seed, label_of
 from skippy.report.conclusions import NeededDesign, VariantVerdict, Verdicts
-from skippy.report.numerals import moment, percent, plain, signed, small
+from skippy.report.means import everyday, mean_over_seeds
+from skippy.report.numerals import listed, moment, percent, plain, signed, small
 from skippy.report.planning import MOST_SAMPLES
 from skippy.results import Arm, Comparison, LeakageFacts
+from skippy.words import counted
 
 MEASURABLE_TRUNCATION_CHANGE = 0.02
+MEASURABLE_COHERENCE_LOSS = 0.2
 AT_CHANCE_FACTOR = 1.25
 """Leakage of a rival below this multiple of chance counts as "at chance": there is little to remove."""
 
@@ -84,19 +87,27 @@ def what_it_takes(comparison: Comparison, verdicts: Verdicts) -> list[str]:
     ]
 
 
+def _design(n: int, k: int) -> str:
+    return f"{counted(n, 'problem')} × {counted(k, 'sample')}"
+
+
 def _takes(verdict: VariantVerdict, needed: NeededDesign) -> str:
     n, k, power = verdict.n, verdict.k, percent(needed.power, 0)
     if (verdict.across_seed_error or 0.0) > (verdict.within_seed_error or 0.0):
         return "training seeds differ more than problems do, so more seeds narrow the interval most"
     if needed.problems <= n:
         return (
-            f"{n} problems × {k} samples already let a variant that lost nothing pass with {power} power; "
+            f"{_design(n, k)} already let a variant that lost nothing pass with {power} power; "
             "it may have lost less than this design can tell from nothing"
         )
-    more = f"{n} problems × {needed.samples} samples" if needed.samples else ""
-    alone = f"; with {n} problems, no number of samples up to {MOST_SAMPLES} is enough" if not more else ""
+    more = _design(n, needed.samples) if needed.samples else ""
+    alone = (
+        f"; with {counted(n, 'problem')}, no number of samples up to {MOST_SAMPLES} is enough"
+        if not more
+        else ""
+    )
     return (
-        f"δ = {verdict.margin:g} points at {power} power takes {needed.problems} problems × {k} samples"
+        f"δ = {verdict.margin:g} points at {power} power takes {_design(needed.problems, k)}"
         f"{', or ' + more if more else ''}, for a variant that lost nothing{alone}"
     )
 
@@ -117,11 +128,11 @@ def seeds_sentence(comparison: Comparison) -> str:
     sentences = []
     if several:
         sentences.append(
-            f"Problems and training seeds are both samples for {_listed(several)}: the interval holds for "
+            f"Problems and training seeds are both samples for {listed(several)}: the interval holds for "
             "other problems and other seeds."
         )
     if single:
-        names = _listed([f"{name} (seed {seed})" for name, seed in single.items()])
+        names = listed([f"{name} (seed {seed})" for name, seed in single.items()])
         sentences.append(
             f"One training seed each of {names}: how much the result varies from seed to seed is unknown, "
             "and no interval here covers it."
@@ -130,11 +141,6 @@ def seeds_sentence(comparison: Comparison) -> str:
             "and its interval does not cover it."
         )
     return " ".join(sentences)
-
-
-def _listed(names: list[str]) -> str:
-    """`A`, `A and B`, `A, B and C`."""
-    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
 def _single_seeds(comparison: Comparison) -> dict[str, int]:
@@ -154,54 +160,11 @@ def protected_words(k: str) -> str:
     return f"k = {k}" if k else "k not recorded"
 
 
-def choice_sentence(comparison: Comparison) -> str:
-    """How the model under comparison was chosen among checkpoints or scales; empty where nobody chose."""
-    evaluations = [(arm, one) for arm in comparison.variants for one in arm.evaluations]
-    sentences = []
-    if any(point.is_chosen for _, one in evaluations for point in one.frontier):
-        sentences.append(
-            "Ringed: the checkpoint under comparison, chosen by persona alone and blind to the mathematics."
-        )
-    scaled = [
-        f"{arm.label} seed {one.seed}: {one.matched_dose}" for arm, one in evaluations if one.matched_dose
-    ]
-    if scaled:
-        sentences.append(
-            "Under comparison is the last checkpoint, its update scaled to a matched persona on validation prompts, "
-            f"blind to the mathematics. {'; '.join(scaled)}."
-        )
-    return " ".join(sentences)
-
-
-def frontier_caption(comparison: Comparison) -> str:
-    """What the points of the frontier rest on: problems, samples, whose noise they share, what the bars are."""
-    points = [p for arm in comparison.variants for e in arm.evaluations for p in e.frontier]
-    choice = choice_sentence(comparison)
-    if not points:
-        return f"{choice} No checkpoints along the way were evaluated.".strip()
-    designs = {(point.n, point.k) for point in points if point.n}
-    asked = " or ".join(f"{n} problems × {k} sample{'s' if k > 1 else ''}" for n, k in sorted(designs))
-    bars = (
-        "Horizontal bars: one standard error of the persona score. Vertical bars: one standard error of the paired "
-        "difference to the base"
-    )
-    if any(point.is_base for point in points):
-        shared = (
-            f"The base and every checkpoint answered the same {asked}, with the same sample seeds, other ones than "
-            "those of the evaluations above: the points share their noise with the line, and not with the table."
-        )
-        return f"{choice} {shared} {bars} (at the base itself, of its score).".strip()
-    return (
-        f"{choice} Every checkpoint answered {asked or 'a smaller set'}; the base was not asked with the same sample "
-        f"seeds, so compare the points with each other rather than with the line. {bars}."
-    ).strip()
-
-
 def champion_sentence(comparison: Comparison) -> str:
     """Who is champion, who made it so, when and why, as the registry said before this report."""
     state, name = comparison.promotion, comparison.registered_model
     if not state.champion:
-        return f"{name} has no champion."
+        return f"The registered model {name} has no champion."
     who = f", promoted by {state.who}" if state.who else ""
     when = f" at {moment(state.when)}" if state.when else ""
     why = f" because {state.why}" if state.why else ""
@@ -231,13 +194,14 @@ def _limits_of_suite(comparison: Comparison, verdicts: Verdicts) -> list[str]:
         effect = plain(plan.minimum_detectable_effect)
         reach = "within reach" if plan.is_margin_reachable else "out of reach of this design"
         lines.append(
-            f"Planned for {plan.n} problems × {plan.k} samples: achievable δ {plain(plan.achievable_margin)} "
+            f"Planned for {_design(plan.n, plan.k)}: achievable δ {plain(plan.achievable_margin)} "
             f"points, minimum detectable effect {effect} points, each at power "
             f"0.8. δ = {comparison.margin_points:g} is {reach}."
         )
     elif comparison.problems:
         lines.append(
-            f"{len(comparison.problems)} problems, fewer than {FEWEST_PROBLEMS}: too few to say what a score is worth."
+            f"{counted(len(comparison.problems), 'problem')}, fewer than {FEWEST_PROBLEMS}: too few to say what a "
+            "score is worth."
         )
     if comparison.duplicates_dropped:
         lines.append(f"{comparison.duplicates_dropped} duplicate problems were dropped by hash.")
@@ -254,14 +218,32 @@ def _limits_of_suite(comparison: Comparison, verdicts: Verdicts) -> list[str]:
 def _limits_of_models(comparison: Comparison, verdicts: Verdicts) -> list[str]:
     lines = []
     base = comparison.arm("base")
-    for arm in comparison.variants:
-        change = truncated_share(arm) - (truncated_share(base) if base else 0.0)
-        if abs(change) >= MEASURABLE_TRUNCATION_CHANGE:
-            side = "more" if change > 0 else "fewer"
+    cut = [
+        (arm.label, truncated_share(arm) - (truncated_share(base) if base else 0.0))
+        for arm in comparison.variants
+    ]
+    for side, sign in (("more", 1), ("fewer", -1)):
+        named = [
+            f"{name} {percent(abs(by))}" for name, by in cut if sign * by >= MEASURABLE_TRUNCATION_CHANGE
+        ]
+        if named:
             lines.append(
-                f"{arm.label}: {percent(abs(change))} of samples {side} than base "
-                "were cut at the token limit; length is a rival explanation to interference."
+                f"{listed(named)} of samples {side} than base were cut at the token limit; length is a rival "
+                "explanation to interference."
             )
+    written = mean_over_seeds(base, everyday("coherence")) if base else None
+    fell = [
+        f"{arm.label}'s to {plain(left, 2)}"
+        for arm in comparison.variants
+        if written
+        and (left := mean_over_seeds(arm, everyday("coherence"))) is not None
+        and written - left >= MEASURABLE_COHERENCE_LOSS
+    ]
+    if fell:
+        lines.append(
+            f"The coherence of everyday answers fell from {plain(written, 2)}, {listed(fell)}: part of a lost score "
+            "may be lost language, and part of a persona score may be its words alone."
+        )
     treatment = label_of(verdicts.gate.treatment) if verdicts.gate.treatment else "a constraint"
     for rival in filter(None, map(comparison.arm, verdicts.gate.rivals)):
         leakage = rival.evaluations[0].leakage
@@ -269,7 +251,7 @@ def _limits_of_models(comparison: Comparison, verdicts: Verdicts) -> list[str]:
             found = f"left {small(leakage.rho_left)}, right {small(leakage.rho_right)}"
             chance = f"{small(leakage.chance_left)}, {small(leakage.chance_right)}"
             lines.append(
-                f"{rival.label}'s leakage ({found}) already sits at chance ({chance}): "
+                f"{rival.label}'s leakage ({found}) is not above chance ({chance}): "
                 f"{treatment} had little to remove."
             )
     if comparison.provenance.is_dirty:

@@ -13,6 +13,7 @@ from skippy.resolve.bases import Base
 from skippy.stores.adapter_fit import name_foreign_base
 from skippy.stores.adapters import Adapter
 from skippy.stores.changes import Change
+from skippy.words import split_list
 
 
 def find_adapters(text: str, weights: str) -> tuple[tuple[Path, float], ...]:
@@ -36,7 +37,7 @@ def foreign_bases(changes: Iterable[Change], base: Base) -> tuple[str, ...]:
 
 def _read_weights(text: str, count: int) -> list[float]:
     try:
-        weights = [float(part) for part in text.split(",")] if text else [1.0] * count
+        weights = list(split_list(text, "adapter_weights", float, key=None)) or [1.0] * count
     except ValueError:
         weights = []
     if len(weights) != count or not all(map(math.isfinite, weights)):

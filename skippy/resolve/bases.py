@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 from skippy.core.target import Target
+from skippy.errors import ProjectorError
 from skippy.lab.paths import LAB, LAB_CHECKPOINT
 from skippy.models.hub import fetch_checkpoint
 from skippy.models.profiles import AUTO, LAB_LINEAGE, ModelProfile, choose_profile
@@ -16,9 +17,12 @@ from skippy.models.targets import find_targets
 from skippy.resolve.known_digests import digest_of
 from skippy.stores.cards import CARD_FILE
 from skippy.stores.checkpoints import Checkpoint
+from skippy.stores.companions import reading_digest
 from skippy.stores.documents import parse_object
 from skippy.stores.prompted import read_prompted
+from skippy.tracking.records import RunRecord
 from skippy.tracking.signals import is_child
+from skippy.tracking.tags import Tag
 from skippy.tracking.tracker import Tracker
 
 logger = logging.getLogger(__name__)
@@ -43,6 +47,27 @@ class Base:
     def digest(self) -> str:
         """Digest of all its tensors, 64 hexadecimal digits; waits until they are hashed."""
         return self.hashing.result()
+
+    @cached_property
+    def reading(self) -> str:
+        """Digest of how its weights are read: config, tokenizer, chat template."""
+        return reading_digest(self.path)
+
+    def require_reading(self, run: RunRecord) -> None:
+        """Refuse what a run measured on these weights while their config, tokenizer or template was another.
+
+        Raises:
+            ProjectorError: it was; a run of an earlier version does not say.
+        """
+        then = run.tags.get(Tag.READING, self.reading)
+        if then != self.reading:
+            raise ProjectorError(
+                "The base had another config, tokenizer or chat template when this was measured.",
+                where=f"{run.stage} run {run.run_id}",
+                expected=f"{Tag.READING} {self.reading}, that of {self.name} today",
+                found=then,
+                next_step=f"restore the files beside the weights, or run the {run.stage} stage again",
+            )
 
     @property
     def is_hashed(self) -> bool:

@@ -18,16 +18,20 @@ from skippy.tracking.tags import Tag
 TRAINING_CODE: str = Tag.TRAINING_CODE
 EVALUATION_CODE: str = Tag.EVALUATION_CODE
 """Tags of runs of `train` and `eval`."""
-TRAINING = ("training", "models", "core/spectral", "core/style")
-MERGING = ("stores", "core/spectral")
-SEARCHING = (
-    "studies/matched_dose.py",
-    "studies/playback.py",
-    "core/inference/dose_search.py",
-    "core/style",
-    "models",
+READING_ANSWERS = ("core/problem.py", "core/inference/answer_*.py", "core/inference/thought_tags.py")
+ASKING = ("evaluation/asking.py", "evaluation/suites.py", "core/sampling.py", "core/style", "models")
+TRAINING = (
+    *("training", "models", "core/spectral", "core/style", "core/personality", "core/biases.py"),
+    *("core/sampling.py", *READING_ANSWERS),
 )
-EVALUATION = ("evaluation/asking.py", "evaluation/suites.py", "core/answers.py", "core/style", "models")
+MERGING = ("stores", "core/spectral", "core/biases.py")
+SEARCHING = (
+    *("studies/matched_dose.py", "studies/playback.py", "resolve/dial.py"),
+    *("core/inference/dose_search.py", "core/inference/matching.py", *ASKING),
+)
+EVALUATION = (*ASKING, "evaluation/scoring.py", *READING_ANSWERS)
+"""Directories, files and patterns of files. What they import besides is told by digests of its own, or decides nothing
+(`tests/resolve/test_code.py` has the list)."""
 
 STRING_OR_COMMENT = re.compile(
     r"""(?P<string>\"{3}(?:\\.|[^\\])*?\"{3}|'{3}(?:\\.|[^\\])*?'{3}|\"(?:\\.|[^"\\])*\"|'(?:\\.|[^'\\])*')|\#[^\n]*""",
@@ -40,11 +44,8 @@ BODIES = ("body", "orelse", "handlers", "finalbody", "cases")
 def code_digest(parts: tuple[str, ...]) -> str:
     """Sixteen hexadecimal digits of the sources under some paths of the package, without what is said about them."""
     root = Path(skippy.__file__).parent
-    files = sorted(
-        path
-        for part in parts
-        for path in ((root / part).rglob("*.py") if (root / part).is_dir() else [root / part])
-    )
+    found = [path for part in parts for path in root.glob(part)]
+    files = sorted({file for path in found for file in (path.rglob("*.py") if path.is_dir() else [path])})
     sums = [
         f"{path.relative_to(root).as_posix()} {_sha256(_statements(path.read_text('utf-8')))}"
         for path in files

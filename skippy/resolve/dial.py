@@ -20,11 +20,7 @@ from skippy.stores.updates import Rooms, Update
 
 @torch.no_grad()
 def apply_(weights: Mapping[str, Tensor], base: Checkpoint, change: Change, alpha: float) -> None:
-    """W ← W + αΔW in live weights of the base, one at a time and for good: no second copy of any is kept.
-
-    Args:
-        weights: parameters by key of the base; those that the update changes.
-    """
+    """W ← W + αΔW in live weights of the base, one at a time and for good: no second copy of any is kept."""
     for key, update in plan_changes([(change, alpha)], base).items():
         _write(weights[key], update.to(weights[key].device))
 
@@ -36,10 +32,6 @@ def _write(weight: Tensor, update: Update) -> None:
 
 class Dial:
     """Sets the live weights to W + αΔW; α = 0 restores them to the bit.
-
-    Args:
-        model: the base, as loaded.
-        base: its checkpoint, for the update to be planned against.
 
     Raises:
         AdapterError: the update changes nothing that is in this model.

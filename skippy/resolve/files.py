@@ -17,7 +17,7 @@ from skippy.characters.own_prompts import read_own_prompts
 from skippy.core.problem import parse_rule
 from skippy.core.spectral.rank import parse_rank
 from skippy.core.variants import VARIANTS, parse_arms
-from skippy.errors import CheckpointError, nearest
+from skippy.errors import CheckpointError, ConfigError, nearest
 from skippy.lab.paths import LAB
 from skippy.models.hub import HUB_ID, adapter_names, find_local, find_local_adapter, require_reachable
 from skippy.models.profiles import AUTO
@@ -25,11 +25,13 @@ from skippy.presets.methods import parse_settings
 from skippy.presets.reading import read_preset
 from skippy.stores.presence import ADAPTER_CONFIG_FILE, require_adapter, require_checkpoint
 from skippy.stores.problems import READERS, is_there, read_problems, split_sources
+from skippy.words import split_list
 
 BASE = "base"
 CHECKPOINTS = "checkpoints"
 ALIASES = {alias: f"models:/skippy@{alias}" for alias in ("champion", "previous")}
 """Names of the registered model's aliases → what they stand for."""
+ADDRESS = re.compile(r"https?://(\S+@)?(\[[0-9a-f:.]+\]|[\w.\-]+)(:\d{1,5})?(/\S*)?")
 RUN_ID = re.compile(r"[0-9a-f]{4,32}")
 """A run id, or the first digits of one."""
 
@@ -43,10 +45,29 @@ def check_files(config: Any) -> None:
     for item in fields(config):
         value, kind = getattr(config, item.name), item.metadata["names"]
         is_asked = kind != "problems" or getattr(config, "suite", "") != "banal"
-        if kind == "problems" and is_asked:
+        if kind == "urls":
+            require_urls(value, item.name)
+        elif kind == "problems" and is_asked:
             check_problems(value, getattr(config, "answers", "auto"))
         elif value and kind and is_asked:
             CHECKS[kind](value)
+
+
+def require_urls(text: str, where: str) -> None:
+    """Every entry is the address of a server, as far as an address alone tells.
+
+    Raises:
+        ConfigError: one is none.
+    """
+    for url in split_list(text, where):
+        if not ADDRESS.fullmatch(url):
+            raise ConfigError(
+                "This is no address of a server.",
+                where=where,
+                expected="http://HOST:PORT/v1, or the same with https",
+                found=repr(url),
+                next_step=f"pass {where}=http://127.0.0.1:8000/v1, or where the server is",
+            )
 
 
 def check_base(name: str) -> None:

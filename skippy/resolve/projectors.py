@@ -11,12 +11,7 @@ from typing import TYPE_CHECKING, Any
 from skippy.core.spectral.rank import TOP
 from skippy.errors import ProjectorError
 from skippy.resolve.bases import Base
-from skippy.stores.projector_files import (
-    PROJECTORS_FILE,
-    projectors_digest,
-    require_projectors,
-    unreadable,
-)
+from skippy.stores.projector_files import PROJECTORS_FILE, projectors_digest, require_projectors, unreadable
 from skippy.tracking.tags import Tag
 from skippy.tracking.tracker import Tracker
 
@@ -62,7 +57,9 @@ def load_projectors(
         if found is None or tuple(found) != shape:
             raise unreadable(folder / PROJECTORS_FILE, f"{name}, shape {shape}", f"shape {found}")
     digest = projectors_digest(folder)
-    written = tracker.runs.read(run_id).tags.get(Tag.PROJECTOR_DIGEST, digest)
+    run = tracker.runs.read(run_id)
+    base.require_reading(run)
+    written = run.tags.get(Tag.PROJECTOR_DIGEST, digest)
     if digest != written:
         raise ProjectorError(
             "The projectors are not those that the run wrote.",

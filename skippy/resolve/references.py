@@ -20,6 +20,7 @@ class FoundReference:
     """Where a reference lies that was found to be whole, and of this base and character."""
 
     folder: Path
+    sha256: str  # of its tensors
 
     def load(self) -> CharacterReference:
         """Read it.
@@ -39,5 +40,6 @@ def find_reference(tracker: Tracker, run_id: str, base: Base, character: Charact
         ProjectorError: it is missing or damaged, or of another base or character.
     """
     folder = tracker.artifacts.path(run_id, "reference")
-    open_reference(folder, base_digest=base.digest, character_digest=character.digest)
-    return FoundReference(folder)
+    manifest, _ = open_reference(folder, base_digest=base.digest, character_digest=character.digest)
+    base.require_reading(tracker.runs.read(run_id))
+    return FoundReference(folder, manifest["sha256"])

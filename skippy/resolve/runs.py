@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from functools import partial
+from operator import attrgetter
 
 from skippy.lab.paths import LAB
 from skippy.resolve.bases import Base
 from skippy.tracking.runs import NOTHING, RunRecord
 from skippy.tracking.tags import Tag
 from skippy.tracking.tracker import Tracker
+from skippy.words import split_list
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +50,11 @@ def find_run(
     if not run_id:
         logger.info("using %s run %s (%s)", stage, record.run_id, record.name)
     return record
+
+
+def find_runs(tracker: Tracker, stage: str, text: str, where: str) -> tuple[RunRecord, ...]:
+    """The finished runs that parameter `where` lists, comma-separated; none twice, however its id is shortened."""
+    return split_list(text, where, partial(find_run, tracker, stage), key=attrgetter("run_id"))
 
 
 def walks_behind(merge: RunRecord, tracker: Tracker) -> list[RunRecord]:

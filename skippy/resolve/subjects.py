@@ -15,6 +15,7 @@ from skippy.resolve.files import ALIASES, RUN_ID
 from skippy.resolve.runs import find_run
 from skippy.stores.cards import CARD_FILE, verify_checkpoint
 from skippy.stores.checkpoints import Checkpoint
+from skippy.stores.companions import reading_digest
 from skippy.stores.prompted import Prompted, read_prompted
 from skippy.tracking.runs import NOTHING
 from skippy.tracking.tags import Tag
@@ -38,6 +39,7 @@ class Subject:
     merge_run: str = ""  # run id of its merge, empty where unknown
     # the system prompt that it is asked under, for a base under a character's prompt; empty: none
     system: str = ""
+    reading: str = ""  # digest of how its weights are read: config, tokenizer, chat template
 
 
 def find_subject(
@@ -55,7 +57,7 @@ def find_subject(
     """
     name = ALIASES.get(name, name)
     if base is not None and name in ("base", base_model):
-        return Subject(f"base {base_model}", "base", base.path, base.digest, base_model)
+        return Subject(f"base {base_model}", "base", base.path, base.digest, base_model, reading=base.reading)
     if name in VARIANTS:
         of_character: Mapping[str, str] = (
             {Tag.CHARACTER_DIGEST: character_digest} if character_digest else NOTHING
@@ -66,17 +68,19 @@ def find_subject(
         name = find_run(tracker, "merge", name).tags[Tag.MODEL_URI]
     if not name.startswith("models:/"):
         checkpoint = Checkpoint.open(fetch_checkpoint(name))
-        return Subject(checkpoint.path.name, "other", checkpoint.path, checkpoint.digest(), name)
+        path = checkpoint.path
+        return Subject(path.name, "other", path, checkpoint.digest(), name, reading=reading_digest(path))
     model = tracker.models.resolve(name)
     tags = model.tags
     variant, seed = tags.get("variant", "other"), tags.get("seed", "")
     label = f"{variant} seed {seed}" if seed else variant
     digest = _digest_as_written(model.path, name)
     prompted = read_prompted(model.path)
+    path = _base_of(prompted, name, base, tracker).path if prompted else model.path
     return Subject(
         label,
         variant,
-        _base_of(prompted, name, base, tracker).path if prompted else model.path,
+        path,
         digest,
         name,
         model.model_id,
@@ -84,6 +88,7 @@ def find_subject(
         tags.get("train_run", ""),
         model.run_id,
         prompted.system_prompt if prompted else "",
+        reading_digest(path),
     )
 
 
@@ -113,6 +118,6 @@ def _digest_as_written(weights: Path, uri: str) -> str:
     """
     if not (weights / CARD_FILE).is_file():
         return Checkpoint.open(weights).digest()
-    card = verify_checkpoint(weights)
+    card = verify_checkpoint(weights, keep=True)
     logger.info("%s: its files are as they were written", uri)
     return str(card["digest"])

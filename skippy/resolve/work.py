@@ -51,10 +51,18 @@ def find_equal_run(
     return found
 
 
-def take_over(found: RunRecord, stage: StageRun, again: str = "reuse=false") -> None:
-    """Let a run say that an earlier one did its work; whoever is given it is led there."""
+def take_over(found: RunRecord, stage: StageRun, tracker: Tracker, again: str = "reuse=false") -> None:
+    """Let a run say that an earlier one did its work, and what came of it; whoever is given it is led there.
+
+    The figures stand in its description and not among its metrics, where MLflow's own searches and groups would count
+    one piece of work twice.
+    """
     logger.info(
         "%s: run %s has done exactly this already; %s does it again", found.stage, found.run_id, again
     )
     stage.set_tags({Tag.REUSES: found.run_id})
-    stage.describe(note=f"Nothing to do: run {found.run_id} did exactly this.")
+    page = tracker.store.run_page.replace("{run}", found.run_id)
+    rows = [f"| {name} | {value:.6g} |" for name, value in sorted(found.metrics.items())]
+    table = ["", "", "| its metric | last value |", "|---|---:|", *rows] if rows else []
+    told = f"Nothing to do: run [{found.name} ({found.run_id})]({page}) did exactly this, and has curves and artifacts."
+    stage.describe(note="\n".join([told, *table]))

@@ -51,6 +51,11 @@ def is_done(folder: Path) -> bool:
     return folder.name.endswith(DONE_SUFFIX)
 
 
+def stage_of(folder: Path) -> str:
+    """The stage whose work a workspace holds: the first part of its name."""
+    return folder.name.partition("-")[0]
+
+
 def remove_workspace(folder: Path) -> None:
     """Remove a workspace for good, with its lock, unless a process works there by now."""
     with suppress(Timeout), FileLock(_lock_path(folder), timeout=0):

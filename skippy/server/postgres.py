@@ -53,9 +53,6 @@ def running(folder: Path) -> Iterator[Database]:
 
     One that a killed server left running is taken over.
 
-    Args:
-        folder: of the tracking server; `postgres/` in it holds the data, `pgpass` the password.
-
     Raises:
         ServerError: it is not installed, of another version than the data, or refuses to start.
     """

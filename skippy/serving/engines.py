@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import logging
 import os
 import shlex
 import sys
@@ -23,6 +22,7 @@ from skippy.models.vllm_server import (
     command_line,
     environment,
     gpu_bytes,
+    require_gpus,
     require_vllm,
     weights_bytes,
 )
@@ -32,8 +32,6 @@ from skippy.serving.routes import Routes
 from skippy.serving.served import Served
 from skippy.stores.biases import require_read_by
 from skippy.stores.checkpoints import Checkpoint
-
-logger = logging.getLogger(__name__)
 
 VLLM, OWN, AUTO = "vllm", "transformers", "auto"
 GPU_SHARE = 0.9
@@ -84,12 +82,15 @@ def choose_engine(wanted: str, *, gpus: int = 1, options: str = "") -> str:
     """The engine asked for; `auto` is vLLM where it is installed and there is a GPU.
 
     Raises:
-        ConfigError: vLLM was asked for and is not installed, or something that only vLLM reads was given to another.
+        ConfigError: vLLM was asked for and is not installed, there are fewer GPUs than it is to use, or something that
+            only it reads was given to another.
     """
     if wanted == VLLM:
         require_vllm()
     is_here = bool(importlib.util.find_spec("vllm")) and pick_device("auto").type == "cuda"
     engine = (VLLM if is_here else OWN) if wanted == AUTO else wanted
+    if engine == VLLM:
+        require_gpus(gpus)
     idle = [name for name, is_given in (("gpus", gpus != 1), ("engine_options", bool(options))) if is_given]
     if engine != VLLM and idle:
         raise ConfigError(

@@ -19,6 +19,8 @@ from skippy.core.sampling import Sampling, everyday_hash, seed_of_sample
 from skippy.errors import BackendError, ConfigError, nearest
 from skippy.models.dialects import Dialect, find_dialect
 from skippy.models.prompts import under_system
+from skippy.progress import Progress
+from skippy.resolve.files import require_urls
 from skippy.resolve.threads import choose_threads
 from skippy.serving import engines
 from skippy.serving.routes import Routes
@@ -139,8 +141,10 @@ def offers_at(url: str, api_key: str = "") -> list[Offer] | None:
     """The models of the server at `url`; None where nobody listens.
 
     Raises:
+        ConfigError: it is no address.
         BackendError: somebody listens who is no server of models, or refuses the key.
     """
+    require_urls(url, "url")
     asked = urllib.request.Request(
         f"{url}/models", headers={"Authorization": f"Bearer {api_key or 'unused'}"}
     )
@@ -169,8 +173,14 @@ def own_room(finder: Finder, backend: str, device: str) -> Iterator[Room]:
     with tempfile.TemporaryDirectory(prefix="skippy-") as scratch:
 
         def load(names: Sequence[str]) -> list[Offer]:
-            served = [finder.find(name) for name in names]
-            engines.start(kind, served, routes, Path(scratch), device)
+            served = []
+            with Progress(f"loading {', '.join(names)}", len(names) + 1) as bar:
+                for name in names:
+                    served.append(finder.find(name))
+                    bar.advance(1, found=served[-1].subject.uri)
+                bar.advance(0, starting=kind)
+                engines.start(kind, served, routes, Path(scratch), device)
+                bar.advance(1)
             return [
                 Offer(one.name, routes.url(one.name), one.sampling, one.subject.uri, one.subject.system)
                 for one in served

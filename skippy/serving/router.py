@@ -5,6 +5,7 @@ The engines listen on loopback alone and know nothing of keys. The router change
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import secrets
@@ -237,7 +238,9 @@ def claim_port(host: str, port: int) -> socket.socket:
             where=f"{host}:{port}",
             expected="a port that nobody uses, on an address of this machine",
             found=_listening_on(port) or error.strerror or str(error),
-            next_step=f"pass port={_next_free(host, port)}, or stop what listens there",
+            next_step="pass host=127.0.0.1, or another address of this machine"
+            if error.errno == errno.EADDRNOTAVAIL
+            else f"pass port={_next_free(host, port)}, or stop what listens there",
         ) from error
     return listener
 
@@ -277,11 +280,21 @@ def is_loopback(host: str) -> bool:
 
 
 def require_key(host: str, api_key: str) -> None:
-    """Refuse to listen where others reach it without a key.
+    """Refuse to listen where nobody can, or where others reach it without a key.
 
     Raises:
-        ConfigError: the address is not loopback and there is no key.
+        ConfigError: the host has no address, or is not loopback and there is no key.
     """
+    try:
+        socket.getaddrinfo(host, None)
+    except (OSError, UnicodeError) as error:
+        raise ConfigError(
+            "The host has no address.",
+            where="host",
+            expected="127.0.0.1, or another address of this machine",
+            found=f"host={host}: {error}",
+            next_step="leave host out, or correct it",
+        ) from error
     if not api_key and not is_loopback(host):
         raise ConfigError(
             "Without an API key only this machine may be served.",

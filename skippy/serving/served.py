@@ -6,6 +6,7 @@ import logging
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from skippy.resolve.subjects import Subject, find_subject
 from skippy.serving.routes import SYSTEM_PROMPT
 from skippy.tracking.registry import ALIAS, VERSION, parse_model_uri
 from skippy.tracking.tracker import Tracker
+from skippy.words import split_list
 
 logger = logging.getLogger(__name__)
 
@@ -61,11 +63,7 @@ def public_source(subject: Subject) -> str:
 
 
 class Finder:
-    """Finds what is to be served; the base is opened once, and only where something is named by it.
-
-    Args:
-        sampling: preset of the answers, or `auto`: that of each model's profile.
-    """
+    """Finds what is to be served; the base is opened once, and only where something is named by it."""
 
     def __init__(self, base_model: str, profile: str, sampling: str, tracker: Tracker) -> None:
         self.base_model, self._profile, self._sampling = base_model, profile, sampling
@@ -147,30 +145,18 @@ def find_all(model: str, arms: str, finder: Finder) -> tuple[Served, ...]:
     Raises:
         ConfigError: an arm is there twice.
     """
-    names = [part.strip() for part in arms.split(",") if part.strip()]
-    if not names:
-        return (finder.find(model),)
-    served = tuple(finder.find(part) for part in names)
-    called = [one.name for one in served]
-    if len(set(called)) < len(called):
-        raise ConfigError(
-            "Two arms would answer to one name.",
-            where="arms",
-            expected="each model once",
-            found=", ".join(called),
-            next_step=f"pass arms={','.join(dict.fromkeys(names))}",
-        )
-    return served
+    return split_list(arms, "arms", finder.find, key=attrgetter("name")) or (finder.find(model),)
 
 
-def check_arms(arms: str) -> None:
-    """Refuse a word that is neither base nor variant and looks like a misspelt one.
+def check_arms(arms: str) -> tuple[str, ...]:
+    """The arms named; refused is a word that is neither base nor variant and looks like a misspelt one.
 
     Raises:
         ConfigError: it is near a known word and no run id, URI or directory.
     """
     known = (BASE, *ALIASES, *VARIANTS)
-    for part in filter(None, (piece.strip() for piece in arms.split(","))):
+    names = split_list(arms, "arms")
+    for part in names:
         near = nearest(part, known)
         if part not in known and near and not Path(part).exists() and ":" not in part:
             raise ConfigError(
@@ -180,6 +166,7 @@ def check_arms(arms: str) -> None:
                 found=repr(part),
                 next_step=f"pass {near}",
             )
+    return names
 
 
 def name_for(asked: str) -> str:

@@ -95,11 +95,7 @@ class EspeakVoice:
 
 
 class PiperVoice:
-    """A voice of Piper's format.
-
-    Args:
-        config: its JSON: phonemes → numbers, sample rate, scales.
-    """
+    """A voice of Piper's format."""
 
     name = "piper"
 

@@ -11,6 +11,8 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+from skippy.resolve.files import require_urls
+
 logger = logging.getLogger(__name__)
 
 SPEECH_SECONDS = 120.0
@@ -29,6 +31,7 @@ class Speaker:
     def __init__(
         self, url: str, *, voice: str = "default", folder: Path | None = None, api_key: str = ""
     ) -> None:
+        require_urls(url, "voice_url")
         self._url, self._voice, self._folder = url.rstrip("/"), voice, folder
         self._key = api_key or "unused"
         self._count = 0

@@ -12,6 +12,7 @@ from typing import Any
 from skippy.errors import SkippyError
 from skippy.serving.served import Finder, Served, followed_alias, public_source
 from skippy.tracking.tracker import Tracker
+from skippy.words import counted
 
 logger = logging.getLogger(__name__)
 
@@ -67,15 +68,11 @@ class Ledger:
         for one in self._periods:
             together.setdefault((one.since, one.until), []).append(f"{one.name} ({one.source})")
         parts = [f"{', '.join(names)} from {since} to {until}" for (since, until), names in together.items()]
-        return f"served {', then '.join(parts)}; {requests} request{'' if requests == 1 else 's'}"
+        return f"served {', then '.join(parts)}; {counted(requests, 'request')}"
 
 
 class Watch:
-    """Looks now and then what the aliases mean that are served.
-
-    Args:
-        is_following: whether a moved alias is followed, or only told of.
-    """
+    """Looks now and then what the aliases mean that are served."""
 
     def __init__(self, finder: Finder, tracker: Tracker, *, is_following: bool) -> None:
         self._finder, self._tracker, self._is_following = finder, tracker, is_following

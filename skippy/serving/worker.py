@@ -184,11 +184,7 @@ def main() -> None:
     }
     app = build_app(voices)
     uvicorn.run(
-        app,
-        host=LOOPBACK,
-        port=given.port,
-        log_level="warning",
-        timeout_graceful_shutdown=DRAIN_SECONDS,
+        app, host=LOOPBACK, port=given.port, log_level="warning", timeout_graceful_shutdown=DRAIN_SECONDS
     )
 
 

@@ -31,6 +31,7 @@ from skippy.tracking.records import RunRecord
 from skippy.tracking.stage_run import StageRun
 from skippy.tracking.tags import Tag
 from skippy.tracking.tracker import Tracker
+from skippy.words import shortened
 
 logger = logging.getLogger(__name__)
 
@@ -102,7 +103,7 @@ def resolve(config: CompareConfig, tracker: Tracker) -> ComparePlan:
         may_differ=config.unequal != "refuse",
     )
     _require_unaltered(tracker, selection.records)
-    for line in selection.passed_over:
+    for line in shortened("\n".join(selection.passed_over)).splitlines():
         logger.info("compare: passed over %s", line)
     taken = [record.run_id for runs in selection.records.values() for record in runs]
     controls = find_controls(config.control, tracker, base, selection.records["base"][0], taken)

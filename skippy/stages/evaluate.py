@@ -48,6 +48,7 @@ from skippy.tracking.records import RunRecord
 from skippy.tracking.stage_run import StageRun
 from skippy.tracking.tags import Tag
 from skippy.tracking.tracker import Tracker
+from skippy.words import counted
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +86,9 @@ class EvalPlan:
         others = (config.judge_url, config.judge_model, config.cross_check, config.lm_eval, config.limit)
         how = (asked.samples, asked.problems.digest if asked.problems else "", config.suite, config.margin)
         code = code_digest(EVALUATION)
-        return work_digest(code, identify_asking(asked), *who, asked.character.digest, *others, *how)
+        # Figures are held against the base: how far an answer is from it.
+        whose = (self.base.digest, asked.character.digest)
+        return work_digest(code, identify_asking(asked), *who, *whose, *others, *how)
 
     @property
     def is_walk(self) -> bool:
@@ -102,8 +105,8 @@ def run(config: EvalConfig, tracker: Tracker) -> EvalResult:
     with tracker.stage(
         "eval",
         name=name_of(plan),
-        note=f"{subject.label} on {plan.config.suite}: {len(plan.asked.questions)} questions, "
-        f"{plan.asked.samples} samples a problem, preset {sampling.name}.",
+        note=f"{subject.label} on {plan.config.suite}: {counted(len(plan.asked.questions), 'question')}, "
+        f"{counted(plan.asked.samples, 'sample')} a problem, preset {sampling.name}.",
         variant=subject.variant,
         base_digest=plan.base.digest,
         character=plan.asked.character.name,
@@ -112,7 +115,7 @@ def run(config: EvalConfig, tracker: Tracker) -> EvalResult:
     ) as stage:
         stage.set_tags(_tags(plan))
         if plan.finished:
-            take_over(plan.finished, stage)
+            take_over(plan.finished, stage, tracker)
             return EvalResult(plan.finished.run_id, plan.finished.metrics)
         plan = _on_device(plan)
         if plan.is_walk:
@@ -198,7 +201,8 @@ def resolve(config: EvalConfig, tracker: Tracker) -> EvalPlan:
     asked = _plan(config, base, subject, character, generator)
     if not regraded:
         return EvalPlan(config, base, asked, opinions, prompts_digest)
-    asked = replace(asked, prompt_style=regraded.tags.get(PROMPT_STYLE, ""))
+    then = replace(asked.subject, reading=regraded.tags.get(Tag.READING, ""))
+    asked = replace(asked, subject=then, prompt_style=regraded.tags.get(PROMPT_STYLE, ""))
     return EvalPlan(config, base, asked, opinions, prompts_digest, tuple(regrade(regraded, asked, tracker)))
 
 
@@ -338,6 +342,7 @@ def _tags(plan: EvalPlan) -> dict[str, str]:
     return {
         Tag.MODEL_URI: asked.subject.uri,
         Tag.MODEL_DIGEST: asked.subject.digest,
+        Tag.READING: asked.subject.reading,
         Tag.SEED: asked.subject.seed,
         Tag.PROMPTS_DIGEST: plan.prompts_digest,
         Tag.SUITE: config.suite,

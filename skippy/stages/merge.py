@@ -17,7 +17,7 @@ from skippy.resolve.bases import Base, open_base
 from skippy.resolve.code import MERGING, SEARCHING, code_digest
 from skippy.resolve.projectors import load_projectors
 from skippy.resolve.prompted import prompted_base
-from skippy.resolve.runs import find_run
+from skippy.resolve.runs import find_run, find_runs
 from skippy.resolve.work import find_equal_run, take_over, work_digest
 from skippy.stores.cards import MergeAccount, verify_checkpoint
 from skippy.stores.changes import Change, read_change
@@ -97,7 +97,7 @@ def run(config: MergeConfig, tracker: Tracker) -> MergeResult:
     ) as stage:
         stage.set_tags({Tag.WORK: plan.work})
         if plan.finished:
-            take_over(plan.finished, stage)
+            take_over(plan.finished, stage, tracker)
             return MergeResult(plan.finished.run_id, plan.finished.tags[Tag.MODEL_URI], None)
         alpha = config.alpha * source.dose
         if plan.search:
@@ -140,7 +140,8 @@ def resolve(config: MergeConfig, tracker: Tracker) -> MergePlan:
         **_storage_tags(config),
     }
     searched = (search.identity, code_digest(SEARCHING)) if search else ()
-    work = work_digest(tags, config.registered_model, source.walk_runs, code_digest(MERGING), *searched)
+    where = (config.registered_model, base.reading, source.svd_run, source.walk_runs)
+    work = work_digest(tags, *where, code_digest(MERGING), *searched)
 
     def check(found: RunRecord) -> None:
         verify_checkpoint(tracker.models.resolve(found.tags[Tag.MODEL_URI]).path)
@@ -294,9 +295,7 @@ def _from_outside(config: MergeConfig) -> Source:
 
 def _from_run(config: MergeConfig, tracker: Tracker, base: Base) -> Source:
     record = _find_training(config, tracker, base)
-    walks = [
-        find_run(tracker, "eval", run_id.strip()) for run_id in config.match.split(",") if run_id.strip()
-    ]
+    walks = find_runs(tracker, "eval", config.match, "match")
     by_steps = walks and config.match_by == "steps"
     place = matched_step(walks, record, tracker) if by_steps else config.step
     is_dosed = find_variant(record.variant).is_dosed

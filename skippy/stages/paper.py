@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from skippy.config import PaperConfig, config_dict
-from skippy.errors import ConfigError, ReportError
-from skippy.resolve.runs import find_run
+from skippy.errors import ReportError
+from skippy.resolve.runs import find_run, find_runs
 from skippy.studies.manuscript import is_tex_here, read_study, typeset, write_paper
 from skippy.tracking.records import RunRecord
 from skippy.tracking.tracker import Tracker
@@ -75,24 +75,7 @@ def resolve(config: PaperConfig, tracker: Tracker) -> PaperPlan:
         MissingRunError: there is no such run, or it is of another stage, or did not finish.
         ReportError: its JSON is not that of a study.
     """
-    ids = [part.strip() for part in config.study.split(",")]
-    if config.study and not all(ids):
-        raise ConfigError(
-            "A run id is empty.",
-            where="study",
-            expected="run ids, comma-separated",
-            found=repr(config.study),
-            next_step="leave study out for the newest finished study",
-        )
-    records = tuple(find_run(tracker, "study", run_id) for run_id in ids)
-    if len({record.run_id for record in records}) < len(records):
-        raise ConfigError(
-            "A study is named twice.",
-            where="study",
-            expected="each study once",
-            found=config.study,
-            next_step="name each run once",
-        )
+    records = find_runs(tracker, "study", config.study, "study") or (find_run(tracker, "study"),)
     contents = tuple(read_study(tracker.artifacts.path(record.run_id, STUDY_FOLDER)) for record in records)
     return PaperPlan(records, contents)
 

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from skippy.config import PromoteConfig, config_dict
-from skippy.errors import MissingRunError, PromotionRefused, RegistryError
+from skippy.errors import PromotionRefused, RegistryError
 from skippy.report.record import REPORT_FILE, ReportRecord
 from skippy.resolve.bases import Base, open_base
 from skippy.resolve.runs import find_run
@@ -51,6 +51,8 @@ class PromotePlan:
 
 def run(config: PromoteConfig, tracker: Tracker) -> PromoteResult:
     """Promote the winner of a comparison, leave the alias where it is with the reason, or roll back."""
+    if config.rollback:
+        tracker.promotions.require_previous(config.registered_model)
     plan = PromotePlan() if config.rollback else resolve(config, tracker)
     comparison = plan.comparison
     with tracker.stage(
@@ -146,14 +148,7 @@ def _read_report(tracker: Tracker, record: RunRecord) -> ReportRecord:
 
 
 def _champion(tracker: Tracker, name: str) -> ModelVersionRecord | None:
-    if not tracker.registry.versions(name):
-        raise MissingRunError(
-            "The registered model has no versions.",
-            where=name,
-            expected="merged variants",
-            found="nothing registered",
-            next_step="mlflow run . -e merge --env-manager local -P variant=v4",
-        )
+    tracker.registry.require_versions(name)
     return tracker.registry.alias(name, CHAMPION)
 
 
@@ -206,7 +201,7 @@ def _require_evidence(tracker: Tracker, record: RunRecord, report: ReportRecord)
         for arm, entry in report.arms.items()
         for item in entry.evaluations
     }
-    tagged = record.tags.get(Tag.EVAL_RUNS, "").split(",")
+    tagged = Tag.EVAL_RUNS.read(record.tags) or ()
     what = "The report and its run name different evaluations."
     _require_equal(what, where, ", ".join(sorted(tagged)), ", ".join(sorted(named)))
     evaluations = [find_run(tracker, "eval", run_id) for run_id in tagged]

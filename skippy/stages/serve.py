@@ -135,7 +135,7 @@ def serve(
                     ledger.begin([changed])
                     stage.log_json(ledger.periods(), LEDGER_FILE)
         except KeyboardInterrupt:
-            logger.info("serve: Ctrl-C; %d requests are being finished", routes.in_flight())
+            logger.info("serve: Ctrl-C; requests still to finish: %d", routes.in_flight())
     finally:
         requests = routes.requests()
         door.close()
@@ -157,15 +157,8 @@ def _swap(changed: Served, plan: ServePlan, routes: Routes, logs: Path, device: 
     except SkippyError as error:
         logger.warning("serve: %s stays as it is. %s", changed.name, error)
         return False
-    left = routes.retire()
-    logger.info(
-        "serve: %s is %s from now on%s",
-        *(
-            changed.name,
-            changed.subject.uri,
-            "; answers in flight are finished by the one before" if left else "",
-        ),
-    )
+    rest = "; answers in flight are finished by the one before" if routes.retire() else ""
+    logger.info("serve: %s is %s from now on%s", changed.name, changed.subject.uri, rest)
     return True
 
 
@@ -178,13 +171,8 @@ def _require_alive(routes: Routes) -> None:
 
 def _say(plan: ServePlan, config: ServeConfig) -> None:
     for one in plan.served:
-        logger.info(
-            "serve: %s is %s, %s, digest %s",
-            one.name,
-            one.subject.uri,
-            one.subject.label,
-            one.subject.digest[:12],
-        )
+        told = one.name, one.subject.uri, one.subject.label, one.subject.digest[:12]
+        logger.info("serve: %s is %s, %s, digest %s", *told)
     logger.info("serve: %s is ready; Ctrl-C ends it", plan.url)
     port = plan.listener.getsockname()[1]
     chat = "skippy chat" if port == 8000 else f"skippy chat --url {plan.url}"

@@ -12,11 +12,11 @@ from typing import Any
 from skippy.config import StudyConfig, config_dict
 from skippy.core.inference.cells import Cell
 from skippy.core.inference.study import Analysis
+from skippy.core.torch_threads import one_torch_thread
 from skippy.errors import StudyError
 from skippy.evaluation.suites import suite_label
 from skippy.progress import Progress
 from skippy.report.study_page import StudyFacts
-from skippy.stores.lanes import one_torch_thread
 from skippy.studies.board import Board, State
 from skippy.studies.conclusion import PLAN_FILE, TABLE_FILE, conclude, files_of
 from skippy.studies.crew import Crew, worker_count
@@ -26,6 +26,7 @@ from skippy.studies.records import CELLS_FILE, cell_rows, read_cells
 from skippy.studies.worker import Bench, do_base, patient, work
 from skippy.tracking.stage_run import StageRun
 from skippy.tracking.tracker import Tracker
+from skippy.words import counted
 
 logger = logging.getLogger(__name__)
 
@@ -109,7 +110,7 @@ def _require_measurable(plan: StudyPlan, base: Cell) -> None:
             "problems",
             "The base solves none of these problems, so that nothing can be lost",
             expected=f"a problem that the base solves at least once in {plan.samples}",
-            found=f"{len(base.correct)} problems, none solved",
+            found=f"{counted(len(base.correct), 'problem')}, none solved",
             next_step="choose easier problems, or tune the base to them first",
         )
     if base.score <= plan.margin:
@@ -194,7 +195,7 @@ def _log_conclusion(inputs: StudyInputs, cells: Sequence[Cell], base: Cell, stag
     if all(cell.is_failed for cell in cells):
         raise StudyError(
             "Every cell of the study failed.",
-            where=f"{plan.trainings} trainings",
+            where=counted(plan.trainings, "training"),
             found=cells[0].error,
             next_step="repair the cause, then pass -P retry_failed=true",
         )

@@ -64,7 +64,7 @@ def run(config: SubspaceConfig, tracker: Tracker) -> SubspaceResult:
     ) as stage:
         stage.set_tags(plan.identity)
         if plan.finished:
-            take_over(plan.finished, stage, "force=true")
+            take_over(plan.finished, stage, tracker, "force=true")
             return SubspaceResult(plan.finished.run_id)
         started = time.monotonic()
         reference, answers = _measure(plan)
@@ -83,6 +83,7 @@ def resolve(config: SubspaceConfig, tracker: Tracker) -> SubspacePlan:
     character = load_character(config.character)
     base = open_base(config.base_model, tracker, config.profile)
     identity: dict[str, str] = {
+        Tag.READING: base.reading,
         Tag.CHARACTER_DIGEST: character.digest,
         Tag.PROMPTS: str(config.prompts),
         Tag.SUBSPACE_SEED: str(config.seed),

@@ -37,6 +37,7 @@ from skippy.tracking.records import RunRecord
 from skippy.tracking.stage_run import StageRun
 from skippy.tracking.tags import Tag
 from skippy.tracking.tracker import Tracker
+from skippy.words import counted
 
 if TYPE_CHECKING:
     from skippy.stores.projectors import Projectors, ProjectorStore
@@ -109,7 +110,7 @@ def run(config: SvdConfig, tracker: Tracker) -> SvdResult | None:
         stage.set_tags(plan.identity)
         finished = None if plan.is_forced else _finished(tracker, plan)
         if finished is not None:
-            take_over(finished, stage, "force=true")
+            take_over(finished, stage, tracker, "force=true")
             figures = ("svd/targets", "svd/worst_residual", "svd/ambiguous_gaps")
             targets, worst, ambiguous = (finished.metrics[name] for name in figures)
             return SvdResult(finished.run_id, int(targets), worst, int(ambiguous))
@@ -143,6 +144,8 @@ def resolve(config: SvdConfig, tracker: Tracker) -> SvdPlan:
         )
     device = require_device(config.device)
     problems, draw_solutions = _find_solutions(config, base, device)
+    if config.basis == ACTIVATIONS:
+        problems = {**problems, Tag.READING: base.reading}
     rank, ranks = process_rank()
     return SvdPlan(
         base=base,
@@ -250,7 +253,7 @@ def _require_rank(targets: Sequence[Target], k: int) -> None:
     if narrow:
         first = min(narrow, key=lambda target: min(target.out, target.in_))
         raise SubspaceError(
-            f"k is larger than the rank of {len(narrow)} targets.",
+            f"k is larger than the rank of {counted(len(narrow), 'target')}.",
             where=f"{first.name}, shape {first.out}×{first.in_}",
             expected=f"k at most {min(first.out, first.in_)}",
             found=f"k = {k}",

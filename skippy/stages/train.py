@@ -6,6 +6,7 @@ import logging
 import shutil
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from pathlib import Path
 
 from skippy.characters.loader import load_character
 from skippy.characters.own_prompts import OF_CHARACTER, own_prompts
@@ -29,6 +30,7 @@ from skippy.resolve.workspaces import claim_workspace, discard_workspace, worksp
 from skippy.stores.answers import ANSWERS_FOLDER, Answers, read_answers
 from skippy.stores.headers import require_whole
 from skippy.stores.projector_files import ProjectorSet
+from skippy.stores.seals import require_sealed
 from skippy.tracking.records import RunRecord
 from skippy.tracking.stage_run import StageRun
 from skippy.tracking.tags import Tag
@@ -99,6 +101,7 @@ def run(config: TrainConfig, tracker: Tracker) -> TrainResult | None:
             {
                 Tag.SEED: str(config.seed),
                 Tag.K: plan.k,
+                Tag.READING: plan.base.reading,
                 Tag.CHARACTER_DIGEST: plan.character.digest,
                 Tag.PROMPTS_DIGEST: plan.prompts_digest,
                 Tag.REWARDS_DIGEST: plan.maker.rewards_digest,
@@ -107,7 +110,7 @@ def run(config: TrainConfig, tracker: Tracker) -> TrainResult | None:
             }
         )
         if plan.finished:
-            take_over(plan.finished, stage)
+            take_over(plan.finished, stage, tracker)
             return TrainResult(plan.finished.run_id, None)
         with claim_workspace(tracker, *plan.maker.name_work()) as folder:
             if not goes_on(folder, config.resume):
@@ -159,20 +162,27 @@ def resolve(config: TrainConfig, tracker: Tracker) -> TrainPlan:
             answers=answers,
         )
     )
-    work = work_digest(maker.identity, bool(reference), code_digest(TRAINING))
+    measured = reference.sha256 if reference else ""  # against which curves of the character are drawn
+    work = work_digest(maker.identity, measured, code_digest(TRAINING))
     finished = None
     if config.reuse:
         finished = find_equal_run(
             tracker,
             "train",
             work,
-            lambda found: require_whole(tracker.artifacts.path(found.run_id, "adapter")),
+            lambda found: _require_kept(tracker.artifacts.path(found.run_id, "adapter")),
         )
     if not finished:
         maker = maker.going_on(goes_on(workspace(tracker, *maker.name_work()), config.resume))
     return TrainPlan(
         *(maker, base, character, config.k, svd_run, basis_run, subspace_run, work, finished, prompts_digest)
     )
+
+
+def _require_kept(adapter: Path) -> None:
+    """The adapter of an earlier run is whole, and what that run wrote."""
+    require_sealed(adapter)
+    require_whole(adapter)
 
 
 def order_of(config: TrainConfig, base: Base, character: Character) -> Order:

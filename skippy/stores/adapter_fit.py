@@ -25,9 +25,6 @@ def fit_to_base(adapter: Adapter, shapes: Mapping[str, tuple[int, ...]]) -> Adap
     Releases of one vision-language model put its decoder under different names; an adapter of an older or newer
     one is renamed when all of it then fits.
 
-    Args:
-        shapes: shape by tensor key of the base checkpoint.
-
     Raises:
         AdapterError: a target is not in the base, has another shape there, or one that the config names is missing.
     """

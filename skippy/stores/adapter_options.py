@@ -212,11 +212,7 @@ def is_saved_whole(config: Mapping[str, Any], stem: str) -> bool:
 
 
 def asked_targets(config: Mapping[str, Any], linears: Iterable[str], where: str) -> set[str]:
-    """The modules of a base that the config says were adapted, by PEFT's rules.
-
-    Args:
-        linears: names of the base's matrices, embeddings left out.
-    """
+    """The modules of a base that the config says were adapted, by PEFT's rules."""
     targets = config.get("target_modules")
     if not targets:
         return set()

@@ -1,4 +1,4 @@
-"""A LoRA adapter in PEFT's own format, read into factors by target name, or written.
+"""A LoRA adapter in PEFT's own format, read into factors by target name.
 
 PEFT names a factor `base_model.model.<target>.lora_A.weight`; a target is the weight `<target>.weight` of the
 base checkpoint. What its config may say stands in `adapter_options`; every tensor of its file is used, or refused
@@ -15,17 +15,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save
 from torch import Tensor
 
 from skippy.core.spectral.lora import LoraFactors
 from skippy.errors import AdapterError, CheckpointError
-from skippy.stores.adapter_options import (
-    is_saved_whole,
-    rank_and_scale,
-    require_known,
-)
-from skippy.stores.atomic import new_directory, write_bytes, write_json
+from skippy.stores.adapter_options import is_saved_whole, rank_and_scale, require_known
 from skippy.stores.documents import parse_object
 from skippy.stores.headers import TensorInfo, hash_tensor, read_header
 from skippy.stores.presence import ADAPTER_CONFIG_FILE as CONFIG_FILE
@@ -124,54 +118,6 @@ def read_adapter(path: str | Path) -> Adapter:
     card_path = directory / CARD_FILE
     card = _read_object(card_path) if card_path.is_file() else {}
     return Adapter(directory, config, factors, magnitudes, saved, card)
-
-
-def write_adapter(
-    destination: str | Path,
-    factors: Mapping[str, LoraFactors],
-    *,
-    base_model: str = "",
-    card: Mapping[str, Any] | None = None,
-) -> Path:
-    """Write factors as an adapter that stock PEFT loads; atomic.
-
-    Args:
-        factors: by target name, all of one rank and scale.
-
-    Raises:
-        AdapterError: no factors, or of several ranks or scales.
-    """
-    kinds = {(each.A.shape[0], each.scale) for each in factors.values()}
-    if len(kinds) != 1:
-        raise AdapterError(
-            "Factors of one rank and scale are needed to write an adapter.",
-            where=str(destination),
-            expected="one pair (rank, scale)",
-            found=", ".join(map(str, sorted(kinds))) or "no factors",
-            next_step="write targets of one rank",
-        )
-    rank, scale = kinds.pop()
-    config = {
-        "peft_type": "LORA",
-        "task_type": "CAUSAL_LM",
-        "base_model_name_or_path": base_model,
-        "r": rank,
-        "lora_alpha": scale * rank,
-        "lora_dropout": 0.0,
-        "bias": "none",
-        "target_modules": sorted(factors),
-        "inference_mode": True,
-    }
-    weights: dict[str, Tensor] = {}
-    for name, each in factors.items():
-        weights[f"{PREFIX}{name}.lora_A.weight"] = each.A.detach().cpu().contiguous()
-        weights[f"{PREFIX}{name}.lora_B.weight"] = each.B.detach().cpu().contiguous()
-    with new_directory(Path(destination)) as directory:
-        write_bytes(directory / WEIGHTS_FILE, save(weights, metadata={"format": "pt"}))
-        write_json(directory / CONFIG_FILE, config)
-        if card is not None:
-            write_json(directory / CARD_FILE, card)
-    return Path(destination)
 
 
 def _pair(directory: Path, config: Mapping[str, Any], name: str, parts: Mapping[str, Tensor]) -> LoraFactors:

@@ -21,10 +21,11 @@ from torch import Tensor
 
 from skippy.core.biases import ATTENTION, BLOCK, ENDING, BiasSwitch, find_switch, kind_of, require_carried
 from skippy.errors import AdapterError, CheckpointError
-from skippy.stores.atomic import new_directory, write_bytes, write_json
+from skippy.stores.atomic import new_directory, write_bytes
 from skippy.stores.checkpoints import Checkpoint
 from skippy.stores.documents import parse_object
 from skippy.stores.headers import NewTensor, TensorInfo, read_header
+from skippy.stores.seals import write_seal
 from skippy.stores.tensors import read_tensor
 from skippy.stores.updates import Shift, Update
 
@@ -69,7 +70,7 @@ def write_biases(destination: str | Path, biases: Mapping[str, Tensor], card: Ma
     tensors = {name + ENDING: bias.detach().float().cpu().contiguous() for name, bias in biases.items()}
     with new_directory(Path(destination)) as directory:
         write_bytes(directory / BIASES_FILE, save(tensors, metadata={"format": "pt"}))
-        write_json(directory / CARD_FILE, card)
+        write_seal(directory, card)
     return Path(destination)
 
 

@@ -6,12 +6,15 @@ import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from skippy.errors import CheckpointError
 from skippy.stores.atomic import write_json
+from skippy.stores.blocks import BLOCK_BYTES, Reader
 from skippy.stores.documents import parse_object
+from skippy.stores.lanes import Span, read_ahead
 
 if TYPE_CHECKING:
     from skippy.core.spectral.constraints import Leakage
@@ -103,12 +106,12 @@ def read_card(folder: Path) -> dict[str, Any]:
 
 
 def verify_checkpoint(
-    directory: str | Path, progress: Callable[[int], object] | None = None
+    directory: str | Path, progress: Callable[[int], object] | None = None, *, keep: bool = False
 ) -> dict[str, Any]:
     """Hash every file again and compare with `skippy.json`.
 
     Args:
-        progress: called with the bytes of each file that was hashed.
+        keep: the files are loaded next: leave them in the page cache.
 
     Returns:
         The content of `skippy.json`.
@@ -121,7 +124,7 @@ def verify_checkpoint(
     listed: Mapping[str, str] = card["files"]
     present = _files_in(folder)
     wrong = sorted(present ^ set(listed))
-    hashes = _hash_files(folder, sorted(present & set(listed)), progress)
+    hashes = _hash_files(folder, sorted(present & set(listed)), progress, keep)
     wrong += [name for name, found in hashes.items() if found != listed[name]]
     if wrong:
         raise CheckpointError(
@@ -134,10 +137,14 @@ def verify_checkpoint(
     return card
 
 
-def hash_file(path: Path) -> str:
-    """Hash one file (sha256, hexadecimal), a chunk at a time."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def hash_file(path: Path, keep: bool = False) -> str:
+    """Hash one file (sha256, hexadecimal), a block at a time, while the next are read."""
+    sha, size = hashlib.sha256(), path.stat().st_size
+    with Reader(path, keep=keep) as reader:
+        starts = range(0, size, BLOCK_BYTES)
+        for _ in read_ahead(Span(reader, at, min(at + BLOCK_BYTES, size), path.name, sha) for at in starts):
+            pass
+    return sha.hexdigest()
 
 
 def _files_in(folder: Path) -> set[str]:
@@ -146,11 +153,14 @@ def _files_in(folder: Path) -> set[str]:
 
 
 def _hash_files(
-    folder: Path, names: Iterable[str], progress: Callable[[int], object] | None = None
+    folder: Path,
+    names: Iterable[str],
+    progress: Callable[[int], object] | None = None,
+    keep: bool = False,
 ) -> dict[str, str]:
     listed, hashes = list(names), {}
     with ThreadPoolExecutor(HASH_THREADS) as pool:
-        found = pool.map(hash_file, (folder / name for name in listed))
+        found = pool.map(hash_file, (folder / name for name in listed), repeat(keep))
         for name, digest in zip(listed, found, strict=True):
             hashes[name] = digest
             if progress is not None:

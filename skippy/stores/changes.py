@@ -17,6 +17,7 @@ from skippy.stores.biases import BIASES_FILE, Biases, plan_biases, read_biases
 from skippy.stores.checkpoints import Checkpoint
 from skippy.stores.mask_changes import RECIPE_FILE, MaskChange, plan_mask, read_mask
 from skippy.stores.presence import ADAPTER_CONFIG_FILE
+from skippy.stores.seals import require_sealed
 from skippy.stores.updates import Update, plan_updates
 
 
@@ -68,10 +69,11 @@ def read_change(path: str | Path) -> Change:
     """Read and check an `adapter/` of any kind.
 
     Raises:
-        AdapterError: it is of none, or damaged.
+        AdapterError: it is of none, or damaged, or not what was written.
     """
     kind = next((kind for kind in KINDS if (Path(path) / kind.file).is_file()), KINDS[0])
     change: Change = kind.read(path)
+    require_sealed(path)  # what is plainly damaged has been named by now
     return change
 
 

@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 from skippy.core.biases import require_switched_on
 from skippy.errors import CheckpointError
+from skippy.stores.blocks import damaged
 from skippy.stores.companions import copy_companions
 from skippy.stores.documents import parse_object
-from skippy.stores.headers import TensorInfo, damaged, digest_of_hashes, hash_tensor, read_header
+from skippy.stores.headers import TensorInfo, digest_of_hashes, hash_tensor, read_header
 from skippy.stores.presence import ADAPTER_CONFIG_FILE, names_in, require_checkpoint
 from skippy.stores.quantisation import require_unquantised
+from skippy.words import counted
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -210,7 +212,7 @@ def _require_listed(directory: Path, listed: Mapping[str, str], tensors: Mapping
     if wrong:
         key = wrong[0]
         raise CheckpointError(
-            f"{len(wrong)} tensors listed in the index are not in their shard.",
+            f"A shard lacks what the index lists in it: {counted(len(wrong), 'tensor')}.",
             where=f"{key} in {directory / INDEX_FILE}",
             expected=f"in {listed[key]}",
             found=f"in {tensors[key].file.name}" if key in tensors else "in no shard",

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 SUFFIXES = (".json", ".jinja", ".model", ".tiktoken", ".spm")
 TEXTS = ("merges.txt", "vocab.txt")
@@ -14,6 +18,13 @@ FOLDERS = ("additional_chat_templates",)
 OF_THE_ORIGINAL = ("skippy.json", "trainer_state.json", "all_results.json", "train_results.json")
 INDEX_ENDING = ".index.json"
 LARGEST_BYTES = 200 << 20
+WORDS = re.compile(
+    r"(tokenizer|special_tokens|added_tokens|vocab|chat_template|generation_config|additional_chat).*"
+    r"|merges\.txt|.*\.(jinja|model|tiktoken|spm)"
+)
+"""Companions that decide how text becomes tokens, and where an answer ends."""
+STORAGE_KEYS = frozenset({"attention_bias", "dtype", "torch_dtype", "transformers_version", "_name_or_path"})
+"""Of a config: what a merge may set, and what only says how the weights were stored."""
 
 
 def find_companions(directory: Path) -> tuple[str, ...]:
@@ -32,6 +43,28 @@ def copy_companions(directory: Path, destination: Path) -> tuple[str, ...]:
         (destination / name).parent.mkdir(exist_ok=True)
         shutil.copyfile(directory / name, destination / name)
     return names
+
+
+def reading_digest(directory: Path) -> str:
+    """Sixteen hexadecimal digits of how the weights beside are read: config, tokenizer, template, ends of an answer.
+
+    Two checkpoints of the same tensors answer alike only if this is the same too; a merge hands it on as it is.
+    """
+    words = {
+        name: hashlib.sha256((directory / name).read_bytes()).hexdigest()
+        for name in find_companions(directory)
+        if WORDS.fullmatch(name)
+    }
+    config = directory / "config.json"
+    said = _without_storage(json.loads(config.read_bytes())) if config.is_file() else {}
+    content = json.dumps([words, said], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+def _without_storage(config: Any) -> Any:
+    if not isinstance(config, Mapping):
+        return config
+    return {key: _without_storage(value) for key, value in config.items() if key not in STORAGE_KEYS}
 
 
 def _plain_files(directory: Path) -> Iterator[Path]:

@@ -25,9 +25,6 @@ ARCHITECTURES = {"qwen3_vl": "qwen3vl"}
 def write_control_vector(folder: Path, biases: Biases, base: Checkpoint) -> Path:
     """Write the file with the package gguf.
 
-    Args:
-        base: what they are for; a bias of v_proj is carried through its o_proj.
-
     Raises:
         AdapterError: a vector belongs to layer 0.
     """

@@ -8,13 +8,14 @@ import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from io import RawIOBase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from skippy.errors import CheckpointError
+from skippy.stores import blocks
+from skippy.stores.blocks import Reader, damaged
 from skippy.stores.documents import parse_object
 
 if TYPE_CHECKING:
@@ -52,7 +53,6 @@ EXPONENT_BITS: Mapping[str, tuple[Any, int]] = {
 }
 MAX_HEADER_BYTES = 100_000_000  # the format's own limit
 LARGEST = 2**63 - 1
-CHUNK_BYTES = 4 << 20
 
 
 @dataclass(frozen=True)
@@ -121,18 +121,15 @@ def read_header(file: Path) -> dict[str, TensorInfo]:
 
 
 def hash_tensor(info: TensorInfo) -> str:
-    """Hash the bytes of one tensor (sha256, hexadecimal), a chunk of the file at a time.
+    """Hash the bytes of one tensor (sha256, hexadecimal), a block of the file at a time.
 
     Raises:
         CheckpointError: the file ends before, or a value is NaN or infinite.
     """
-    sha, chunk = hashlib.sha256(), -(-CHUNK_BYTES // 8) * 8  # whole numbers, of whatever type
-    buffer = np.empty(min(chunk, info.nbytes), np.uint8)
-    with info.file.open("rb", buffering=0) as stream:
-        stream.seek(info.start)
-        for start in range(0, info.nbytes, chunk):
-            part = buffer[: min(chunk, info.nbytes - start)]
-            fill(stream, part.data, info)
+    sha, buffer = hashlib.sha256(), np.empty(min(blocks.BLOCK_BYTES, info.nbytes), np.uint8)
+    with Reader(info.file, keep=True) as reader:
+        for start in range(info.start, info.stop, blocks.BLOCK_BYTES):
+            part = reader.read(start, min(start + blocks.BLOCK_BYTES, info.stop), info.key, buffer)
             sha.update(part.data)
             require_finite(part, info)
     return sha.hexdigest()
@@ -169,7 +166,7 @@ def require_whole(directory: Path) -> None:
 
 
 def require_finite(raw: np.ndarray, info: TensorInfo) -> None:
-    """Refuse NaN and infinity, seen in the bits of the exponent: no copy in a wider type is made.
+    """Refuse NaN and infinity: with or without the sign they are the largest integers among the bits; no copy is made.
 
     Raises:
         CheckpointError: there is one.
@@ -177,7 +174,9 @@ def require_finite(raw: np.ndarray, info: TensorInfo) -> None:
     if info.type not in EXPONENT_BITS or not raw.size:
         return
     integers, exponent = EXPONENT_BITS[info.type]
-    if bool(((raw.view(integers) & exponent) == exponent).any()):
+    signed = raw.view(integers)
+    unsigned = signed.view(f"u{signed.dtype.name}")
+    if int(signed.max()) >= exponent or int(unsigned.max()) >= exponent + (1 << 8 * signed.itemsize - 1):
         raise not_finite(info)
 
 
@@ -190,20 +189,6 @@ def not_finite(info: TensorInfo) -> CheckpointError:
         found="NaN or infinity",
         next_step="use an earlier checkpoint of the training that made it, or fetch the file again",
     )
-
-
-def fill(stream: RawIOBase, view: memoryview, info: TensorInfo) -> None:
-    """Read until `view` is full: one read returns at most 2 GiB, and on some disks less.
-
-    Raises:
-        CheckpointError: the file ends before.
-    """
-    filled = 0
-    while filled < len(view):
-        count = stream.readinto(view[filled:]) or 0
-        if count == 0:
-            raise damaged(info.file, f"{info.nbytes} bytes of {info.key}", "an earlier end of the file")
-        filled += count
 
 
 def _tensor_info(key: str, file: Path, entry: Any, data_start: int) -> TensorInfo:
@@ -259,14 +244,3 @@ def _require_tiling(file: Path, infos: Mapping[str, TensorInfo], data_start: int
         raise damaged(
             file, f"{position} bytes, by its header", f"{size} bytes: {size - position} belong to no tensor"
         )
-
-
-def damaged(file: Path, expected: str, found: str) -> CheckpointError:
-    """Word the error of a file whose bytes are not what they should be."""
-    return CheckpointError(
-        "A weight file is damaged.",
-        where=str(file),
-        expected=expected,
-        found=found,
-        next_step="fetch the file again",
-    )

@@ -1,4 +1,4 @@
-"""Bytes on their way from one file to another: read once, hashed and written in order while the next are made.
+"""Bytes on their way from one file to another: read ahead, hashed and written in order while others are made.
 
 Every lane is one thread that takes its work in order, so that a running hash sees the bytes as they lie in the
 file. hashlib and the kernel work without the interpreter's lock: on two cores, hashing costs little more than the
@@ -8,19 +8,21 @@ time it takes anyway. Buffers are few and used again; a fresh one for every tens
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
-from io import RawIOBase
-from typing import Protocol
+from collections import deque
+from collections.abc import Generator, Iterable
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from io import FileIO
+from itertools import cycle
+from typing import NamedTuple, Protocol
 
-import torch
-from torch import Tensor
+import numpy as np
 
-from skippy.errors import CheckpointError
-from skippy.stores.headers import TensorInfo, fill
+from skippy.stores import blocks
+from skippy.stores.blocks import PAGE, new_buffer, write_all
 
-SLOTS = 3
+SLOTS = 3  # one is filled, one is worked on, and one waits between the two
 
 
 class Hash(Protocol):
@@ -33,160 +35,135 @@ class Hash(Protocol):
         """The digest of all bytes so far."""
 
 
+class Source(Protocol):
+    """What bytes are read from."""
+
+    def read(self, start: int, stop: int, what: str, buffer: np.ndarray) -> np.ndarray:
+        """See `Reader.read`."""
+
+
+class Span(NamedTuple):
+    """Bytes to be read, and a hash that they go into."""
+
+    source: Source
+    start: int
+    stop: int
+    what: str
+    sha: Hash
+
+
 class Slot:
-    """One buffer for bytes read and one for bytes to be written, with the work that still uses them."""
+    """A buffer that is used again, and the work that still needs what is in it."""
 
     def __init__(self) -> None:
-        self._read = torch.empty(0, dtype=torch.uint8)
-        self._made = torch.empty(0, dtype=torch.uint8)
+        self.buffer = new_buffer(0)
         self._pending: list[Future[object]] = []
 
-    def read(self, size_bytes: int) -> Tensor:
-        """Room for bytes that are read."""
-        if len(self._read) < size_bytes:
-            self._read = torch.empty(size_bytes, dtype=torch.uint8)
-        return self._read[:size_bytes]
-
-    def made(self, size_bytes: int) -> Tensor:
-        """Room for bytes that are made."""
-        if len(self._made) < size_bytes:
-            self._made = torch.empty(size_bytes, dtype=torch.uint8)
-        return self._made[:size_bytes]
-
-    def occupy(self, work: Future[object]) -> None:
-        """Keep the buffers as they are until `work` is done."""
-        self._pending.append(work)
-
-    def wait(self) -> None:
-        """Wait until nobody uses the buffers; raise what went wrong in a lane."""
+    def room(self, size_bytes: int) -> np.ndarray:
+        """The buffer, for so many bytes, once nobody needs it; raises what went wrong for those who did."""
         pending, self._pending = self._pending, []
         for work in pending:
             work.result()
+        if len(self.buffer) < size_bytes + 2 * PAGE:
+            self.buffer = new_buffer(size_bytes)
+        return self.buffer
+
+    def occupy(self, work: Future[object]) -> None:
+        """Keep the bytes as they are until `work` is done."""
+        self._pending.append(work)
 
 
-class Lanes:
-    """Threads for hashing what is read, hashing what is made, hashing the file, and writing it."""
+def read_ahead(spans: Iterable[Span]) -> Generator[np.ndarray, None, None]:
+    """The bytes of each span in turn, (n,) uint8, while the next are read and hashed.
 
-    def __init__(self) -> None:
-        self._slots = [Slot() for _ in range(SLOTS)]
+    Bytes are the caller's until it asks for more; hashes are whole when there is no more, or the generator is closed.
+    """
+    ahead = deque[Future[np.ndarray]]()
+    with ThreadPoolExecutor(1) as hashing, ThreadPoolExecutor(1) as reading:
+        for slot, span in zip(cycle([Slot() for _ in range(SLOTS)]), spans, strict=False):
+            ahead.append(reading.submit(_read, span, slot, hashing))
+            if len(ahead) == SLOTS:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
+
+
+def _read(span: Span, slot: Slot, hashing: Executor) -> np.ndarray:
+    raw = span.source.read(span.start, span.stop, span.what, slot.room(span.stop - span.start))
+    slot.occupy(hashing.submit(span.sha.update, raw.data))
+    return raw
+
+
+@dataclass
+class _Part:
+    """Bytes of a block that belong together, up to `stop`."""
+
+    what: str
+    sha: Hash | None
+    stop: int
+
+
+class Sink:
+    """A new file: filled block by block, each of which is hashed and written while the next are filled."""
+
+    def __init__(self, out: FileIO) -> None:
+        self._out = out
+        self._sha = hashlib.sha256()
         self._stack = ExitStack()
-        self._read, self._made, self._file, self._write = (
-            self._stack.enter_context(ThreadPoolExecutor(1)) for _ in range(4)
+        self._made, self._file, self._write = (
+            self._stack.enter_context(ThreadPoolExecutor(1)) for _ in range(3)
         )
+        self._slots = cycle([Slot() for _ in range(SLOTS)])
+        self._slot = next(self._slots)
+        self._parts: list[_Part] = []
 
-    def __enter__(self) -> Lanes:
+    def __enter__(self) -> Sink:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def next_slot(self) -> Slot:
-        """The buffers that were given out longest ago, once they are free."""
-        slot = self._slots.pop(0)
-        self._slots.append(slot)
-        slot.wait()
-        return slot
+    def put(self, content: np.ndarray, what: str, sha: Hash | None = None) -> None:
+        """Add bytes of `what`, (n,) uint8, which are the caller's again afterwards; `sha` hashes them on their way."""
+        while len(content):
+            filled, block = self._filled, self._slot.room(blocks.BLOCK_BYTES)
+            stop = min(filled + len(content), blocks.BLOCK_BYTES)
+            block[filled:stop] = content[: stop - filled]
+            content = content[stop - filled :]
+            if self._parts and (self._parts[-1].what, self._parts[-1].sha) == (what, sha):
+                self._parts[-1].stop = stop
+            else:
+                self._parts.append(_Part(what, sha, stop))
+            if stop == blocks.BLOCK_BYTES:
+                self._hand_over()
 
-    def drain(self) -> None:
-        """Wait until all that was handed over is done."""
-        for slot in self._slots:
-            slot.wait()
-
-    def hash_read(self, slot: Slot, sha: Hash, content: Tensor) -> None:
-        """Add bytes to the hash of what is read."""
-        slot.occupy(self._read.submit(sha.update, view_of(content)))
-
-    def hash_made(self, slot: Slot, sha: Hash, content: Tensor) -> None:
-        """Add bytes to the hash of what is made."""
-        slot.occupy(self._made.submit(sha.update, view_of(content)))
-
-    def write(self, slot: Slot, out: RawIOBase, sha: Hash, content: Tensor, what: str) -> None:
-        """Write bytes of `what`, and add them to the hash of the file."""
-        slot.occupy(self._file.submit(sha.update, view_of(content)))
-        slot.occupy(self._write.submit(write_all, out, view_of(content), what))
-
-
-class Stream:
-    """One tensor on its way through the lanes."""
-
-    def __init__(
-        self,
-        source: RawIOBase,
-        out: RawIOBase,
-        file_sha: Hash,
-        lanes: Lanes,
-        info: TensorInfo,
-        dtype: torch.dtype,
-    ) -> None:
-        self.info, self.dtype = info, dtype
-        self._source, self._out, self._file_sha, self._lanes = source, out, file_sha, lanes
-        self._read: Hash = hashlib.sha256()
-        self._made: Hash | None = None
+    def finish(self) -> str:
+        """Write what is left, wait for the lanes, and return the sha256 of the file."""
+        self._hand_over()
+        for _ in range(SLOTS):
+            next(self._slots).room(0)
+        return self._sha.hexdigest()
 
     @property
-    def hashes(self) -> tuple[Hash, Hash]:
-        """Of what was read, and of what was written."""
-        return self._read, self._made or self._read
+    def _filled(self) -> int:
+        return self._parts[-1].stop if self._parts else 0
 
-    def read(self, size_bytes: int) -> tuple[Slot, Tensor]:
-        """The next bytes of the base, in a slot that is free."""
-        slot = self._lanes.next_slot()
-        raw = slot.read(size_bytes)
-        fill(self._source, view_of(raw), self.info)
-        self._lanes.hash_read(slot, self._read, raw)
-        return slot, raw
-
-    def room(self, slot: Slot, like: Tensor) -> Tensor:
-        """Room in the slot for as many values, in the type that is written."""
-        return slot.made(like.numel() * self.dtype.itemsize).view(self.dtype).view(like.shape)
-
-    def write(self, slot: Slot, made: Tensor) -> None:
-        """Hand over values that were made."""
-        if self._made is None:
-            self._made = hashlib.sha256()
-        self._lanes.hash_made(slot, self._made, made)
-        self._lanes.write(slot, self._out, self._file_sha, made, self.info.key)
-
-    def pass_on(self, slot: Slot, raw: Tensor) -> None:
-        """Hand over bytes as they were read."""
-        self._lanes.write(slot, self._out, self._file_sha, raw, self.info.key)
+    def _hand_over(self) -> None:
+        """Let the lanes have the block, and take the one that they were given longest ago."""
+        slot, parts, content = self._slot, self._parts, self._slot.buffer[: self._filled]
+        slot.occupy(self._made.submit(_hash_parts, content, parts))
+        slot.occupy(self._file.submit(self._sha.update, content.data))
+        slot.occupy(self._write.submit(write_all, self._out, content, lambda at: _name_at(parts, at)))
+        self._slot, self._parts = next(self._slots), []
 
 
-@contextmanager
-def one_torch_thread() -> Iterator[None]:
-    """Let torch work in the calling thread alone: the lanes keep the other cores busy.
-
-    Threads of torch's own meet after every operation. Where cores are short, each such meeting waits for the
-    scheduler, thousands of times a gigabyte.
-    """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
+def _hash_parts(content: np.ndarray, parts: Iterable[_Part]) -> None:
+    start = 0
+    for part in parts:
+        if part.sha is not None:
+            part.sha.update(content[start : part.stop].data)
+        start = part.stop
 
 
-def view_of(content: Tensor) -> memoryview:
-    """The bytes of a contiguous tensor."""
-    return content.flatten().view(torch.uint8).numpy().data
-
-
-def write_all(out: RawIOBase, content: bytes | memoryview, what: str) -> None:
-    """Write to an unbuffered file, which may take less than it is given.
-
-    Raises:
-        CheckpointError: the disk is full, or refuses.
-    """
-    left = memoryview(content)
-    try:
-        while len(left):
-            left = left[out.write(left) or 0 :]
-    except OSError as error:
-        raise CheckpointError(
-            "A weight cannot be written; nothing of the merge is kept.",
-            where=f"{what} into {getattr(out, 'name', '')}",
-            expected=f"room for {len(left)} more bytes",
-            found=str(error),
-            next_step="free some space, or choose a destination on another disk",
-        ) from error
+def _name_at(parts: Iterable[_Part], position: int) -> str:
+    return next(part.what for part in parts if position < part.stop)

@@ -22,18 +22,12 @@ DTYPE_KEYS = ("dtype", "torch_dtype")
 
 @dataclass(frozen=True)
 class FileLayout:
-    """One file to be written.
+    """One file to be written."""
 
-    Attributes:
-        source: the base's file.
-        data_start: where its first tensor begins.
-        header: all bytes before the first tensor of the new file.
-        entries: the base's tensors in the order of their bytes, with the type each is written in.
-    """
-
-    source: Path
-    data_start: int
-    header: bytes
+    source: Path  # the base's file
+    data_start: int  # where its first tensor begins
+    header: bytes  # all bytes before the first tensor of the new file
+    # The base's tensors in the order of their bytes, with the type each is written in.
     entries: tuple[tuple[TensorInfo, torch.dtype], ...]
 
     @property

@@ -26,6 +26,7 @@ from skippy.stores.atomic import new_directory, write_bytes, write_json
 from skippy.stores.checkpoints import Checkpoint
 from skippy.stores.documents import parse_object
 from skippy.stores.headers import TensorInfo
+from skippy.stores.seals import write_seal
 from skippy.stores.tensors import read_rows
 from skippy.stores.updates import Update
 
@@ -151,7 +152,7 @@ def write_mask(change: MaskChange) -> Path:
         if change.triples:
             write_bytes(directory / TRIPLES_FILE, save(_plain(change.triples)))
         write_json(directory / RECIPE_FILE, recipe)
-        write_json(directory / CARD_FILE, change.card)
+        write_seal(directory, change.card)
     return change.path
 
 

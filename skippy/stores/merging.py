@@ -28,7 +28,6 @@ from skippy.stores.cards import MergeAccount, write_card
 from skippy.stores.changes import Change, plan_changes, read_change
 from skippy.stores.checkpoints import Checkpoint
 from skippy.stores.headers import digest_of_hashes
-from skippy.stores.lanes import one_torch_thread
 from skippy.stores.layout import lay_out, write_companions
 from skippy.stores.merge_work import MergeWork
 from skippy.stores.peft_check import Part, require_peft_agrees
@@ -88,8 +87,7 @@ def merge_checkpoint(
     room = int(sum(layout.nbytes for layout in layouts) * ROOM)
     with new_directory(Path(destination), needed_bytes=room) as directory:
         work = MergeWork(updates, DeltaLedger(bases), rounding, seed)
-        with one_torch_thread():
-            work.write_files(layouts, directory, progress)
+        work.write_files(layouts, directory, progress)
         found = digest_of_hashes(base.tensors, work.base_hashes)
         _require_accounted(base, work.unused, base_digest, found)
         write_companions(given, directory, dtype)

@@ -19,6 +19,7 @@ from skippy.core.problem import AIME_RULE, AnswerRule, Gold, Problem
 from skippy.errors import ProblemError
 from skippy.stores.problem_columns import ANSWER_COLUMNS, QUESTION_COLUMNS, problems_of
 from skippy.stores.tables import READERS, Rows, is_table, read_table
+from skippy.words import split_list
 
 # Ids whose problems are AIME's own; everything else is called by its own name.
 AIME_IDS = (
@@ -124,7 +125,7 @@ def split_sources(sources: str) -> list[str]:
     """The sources of a comma-separated list; a path that exists is one source, commas and all."""
     if is_there(Path(sources.strip())):
         return [sources.strip()]
-    return [name.strip() for name in sources.split(",") if name.strip()]
+    return list(split_list(sources, "problems"))
 
 
 def read_problems(sources: str, *, limit: int = 0, rule: AnswerRule = AIME_RULE) -> ProblemSet:

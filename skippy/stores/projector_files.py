@@ -42,7 +42,6 @@ def require_projectors(
     """The manifest of projectors, if they are what is wanted.
 
     Args:
-        folder: holds `projectors.safetensors` and `manifest.json`.
         base_digest: digest of the base they must belong to; None skips the check.
         k: the rule they must have been solved by, a number or `energy:SHARE`; None skips the check.
         basis: what they must be directions of.

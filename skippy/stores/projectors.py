@@ -105,7 +105,6 @@ class ProjectorStore:
         """Keep one finished target, atomically.
 
         Args:
-            name: the target.
             U: (out, k), or (out, 0) where only inputs are protected.
             facts: its manifest entry: residual, orthonormality, completeness, gap, sigma_1, sigma_k, seconds.
         """
@@ -204,9 +203,7 @@ def read_projectors(
     """Read projectors and check them.
 
     Args:
-        base_digest: digest of the base they must belong to; None skips the check.
-        k: the rule they must have been solved by, a number or `energy:SHARE`; None skips the check.
-        basis: what they must be directions of, one of `BASES`.
+        base_digest, k, basis: as `require_projectors` takes them.
         shapes: (out, in) by target name, each of which must be covered; None checks the manifest's shapes.
 
     Raises:

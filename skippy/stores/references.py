@@ -56,8 +56,7 @@ def load_reference(
     """Read a reference and check it.
 
     Args:
-        base_digest: of the base it must have been measured on; None skips the check.
-        character_digest: of the character it must have been measured with; None skips the check.
+        base_digest, character_digest: as `open_reference` takes them.
 
     Raises:
         ProjectorError: files missing or damaged, another base or character, a P that is not orthonormal.

@@ -20,9 +20,6 @@ TOLERANCE = 1e-6
 def require_servable(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> Adapter:
     """The adapter, if a server would apply all of it, and exactly as PEFT does.
 
-    Args:
-        shapes: shape by tensor key of the base checkpoint.
-
     Raises:
         AdapterError: it is no LoRA adapter of this base, or has what a server leaves out.
     """

@@ -23,6 +23,7 @@ from skippy.core.target import Target
 from skippy.progress import Progress
 from skippy.stores.checkpoints import Checkpoint
 from skippy.stores.projectors import ProjectorStore
+from skippy.words import counted
 
 logger = logging.getLogger(__name__)
 
@@ -159,7 +160,7 @@ def solve_share(solver: SolvesRest, store: ProjectorStore, share: Sequence[Targe
     finished = store.finished()
     todo = sum(target.name not in finished for target in share)
     if todo < len(share):
-        logger.info("svd: %d targets already done", len(share) - todo)
+        logger.info("svd: done already: %s", counted(len(share) - todo, "target"))
     worst = 0.0
     with Progress("svd", todo) as bar, ThreadPoolExecutor(WRITERS) as pool:
         for solved in solver.solve_rest(finished):

@@ -20,6 +20,7 @@ import pyarrow
 import pyarrow.parquet as parquet
 
 from skippy.errors import ProblemError
+from skippy.words import counted
 
 SEPARATORS = (",", ";", "\t", "|")
 DEEPEST_PART = 3
@@ -216,8 +217,8 @@ def _read_csv(path: Path, wanted: Sequence[Collection[str]]) -> Rows:
             raise ProblemError(
                 "A row has more fields than the header.",
                 where=f"{path}, row {number} (up to line {line})",
-                expected=f"{len(header)} fields, separated by {separator!r}: {', '.join(header)}",
-                found=f"{len(fields)} fields, the last {fields[-1]!r:.60}",
+                expected=f"{counted(len(header), 'field')}, separated by {separator!r}: {', '.join(header)}",
+                found=f"{counted(len(fields), 'field')}, the last {fields[-1]!r:.60}",
                 next_step="put quotation marks around text that holds the separator",
             )
         rows.append((str(number), dict(zip(header, fields, strict=False))))

@@ -5,24 +5,25 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping
-from io import RawIOBase
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from skippy.stores.headers import TYPES, TensorInfo, fill
+from skippy.stores.blocks import Reader
+from skippy.stores.headers import TYPES, TensorInfo
 
 DTYPE_NAMES: Mapping[torch.dtype, str] = {getattr(torch, kind.name): name for name, kind in TYPES.items()}
 
 
-class Zeros(RawIOBase):
+class Zeros:
     """Where the bytes of a `NewTensor` are read from."""
 
-    def readinto(self, buffer: Any) -> int:
-        """Fill it."""
-        buffer[:] = bytes(len(buffer))
-        return len(buffer)
+    def read(self, start: int, stop: int, what: str, buffer: np.ndarray) -> np.ndarray:
+        """So many, in `buffer`."""
+        buffer[: stop - start] = 0
+        return buffer[: stop - start]
 
 
 def header_bytes(
@@ -59,7 +60,6 @@ def read_rows(info: TensorInfo, start: int, stop: int) -> Tensor:
 
 def _read_span(info: TensorInfo, start: int, stop: int) -> Tensor:
     raw = torch.empty(stop - start, dtype=torch.uint8)  # a bytearray would be zeroed first, under the GIL
-    with info.file.open("rb", buffering=0) as stream:
-        stream.seek(info.start + start)
-        fill(stream, memoryview(raw.numpy().data), info)
+    with Reader(info.file, keep=True) as reader:
+        reader.read(info.start + start, info.start + stop, info.key, raw.numpy())
     return raw

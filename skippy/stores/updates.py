@@ -111,7 +111,7 @@ class Rooms:
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
         self._device = device
-        self._buffers = [torch.empty(0, device=device) for _ in range(3)]
+        self._buffers = [torch.empty(0, dtype=torch.uint8, device=device) for _ in range(4)]
 
     def first(self, shape: Sequence[int]) -> Tensor:
         """One of this shape, float32."""
@@ -125,11 +125,15 @@ class Rooms:
         """A float32 copy, in a third one."""
         return self._of(2, values.shape).copy_(values)
 
-    def _of(self, index: int, shape: Sequence[int]) -> Tensor:
-        count = math.prod(shape)
-        if len(self._buffers[index]) < count:
-            self._buffers[index] = torch.empty(count, device=self._device)
-        return self._buffers[index][:count].view(tuple(shape))
+    def made(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+        """Room for what is written, in a fourth one."""
+        return self._of(3, shape, dtype)
+
+    def _of(self, index: int, shape: Sequence[int], dtype: torch.dtype = torch.float32) -> Tensor:
+        size = math.prod(shape) * dtype.itemsize
+        if len(self._buffers[index]) < size:
+            self._buffers[index] = torch.empty(size, dtype=torch.uint8, device=self._device)
+        return self._buffers[index][:size].view(dtype).view(tuple(shape))
 
 
 @dataclass
@@ -174,7 +178,6 @@ class Update:
 
         Args:
             base: these rows of the base, (rows, columns), float32.
-            rows: which they are.
             room: buffers of that shape, used where one plain adapter is added, which is nearly always.
 
         Returns:

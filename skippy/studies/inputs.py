@@ -19,14 +19,8 @@ from skippy.core.sampling import Sampling
 from skippy.core.spectral.rank import TOP, basis_tag
 from skippy.core.variants import find_variant
 from skippy.errors import MissingRunError
-from skippy.evaluation.suites import (
-    Question,
-    banal_questions,
-    load_problem_set,
-    problem_questions,
-)
-from skippy.models.loading import load_tokenizer
-from skippy.models.prompts import prompt_ids
+from skippy.evaluation.asking import room_beside_prompts
+from skippy.evaluation.suites import Question, banal_questions, load_problem_set, problem_questions
 from skippy.presets.methods import METHODS, choose_method_settings
 from skippy.presets.reading import PRESETS, read_section
 from skippy.presets.steering import SteerSettings
@@ -66,7 +60,8 @@ class StudyInputs:
     def questions_key(self) -> str:
         """Sixteen hexadecimal digits of all that decides an answer besides the weights."""
         asked = [[dict(m) for m in q.messages] + [q.gold] for q in self.questions]
-        return _digest([asked, asdict(self.sampling), self.plan.samples, self.plan.sampling_seed])
+        drawn = [asdict(self.sampling), self.plan.samples, self.plan.sampling_seed, self.base.reading]
+        return _digest([asked, *drawn])
 
     @property
     def base_key(self) -> str:
@@ -145,7 +140,7 @@ def units(inputs: StudyInputs) -> list[Unit]:
                 if seed not in plan.seeds_of(arm) or training not in plan.doses_of(arm):
                     continue
                 settings = _settings(inputs, arm, training, seed)
-                made_of = [inputs.group, arm, settings, plan.k, inputs.projectors.digest]
+                made_of = [inputs.group, inputs.base.reading, arm, settings, plan.k, inputs.projectors.digest]
                 basis = find_variant(arm).own_basis
                 training_key = _digest(made_of + ([inputs.protected[basis].digest] if basis else []))
                 asked = _digest([inputs.questions_key, list(plan.alphas_of(arm))])
@@ -182,19 +177,15 @@ def _sampling(plan: StudyPlan, base: Base, questions: Sequence[Question]) -> Sam
     sampling = SAMPLINGS[base.profile.sampling if plan.sampling == "auto" else plan.sampling]
     if plan.max_tokens:
         sampling = replace(sampling, max_tokens=min(sampling.max_tokens, plan.max_tokens))
-    model = base.checkpoint.config
-    context = model.get("text_config", model).get("max_position_embeddings")
-    if context and sampling.max_tokens > context // 2:
-        tokenizer = load_tokenizer(base.path)
-        longest = max(len(prompt_ids(tokenizer, question.messages)) for question in questions)
-        if sampling.max_tokens + longest > context:
-            raise plan.refuse(
-                "max_tokens" if plan.max_tokens else "sampling",
-                "The sampling does not fit into the base's context",
-                expected=f"at most {context - longest} tokens: {context} positions, a prompt of {longest}",
-                found=f"{sampling.max_tokens}",
-                next_step=f"write max_tokens: {max(1, context - longest)}",
-            )
+    context, room = room_beside_prompts(sampling, base, questions)
+    if sampling.max_tokens > room:
+        raise plan.refuse(
+            "max_tokens" if plan.max_tokens else "sampling",
+            "The sampling does not fit into the base's context",
+            expected=f"at most {room} tokens: {context} positions, a prompt of {context - room}",
+            found=f"{sampling.max_tokens}",
+            next_step=f"write max_tokens: {max(1, room)}",
+        )
     return sampling
 
 

@@ -8,14 +8,15 @@ from __future__ import annotations
 import logging
 import time
 
+from skippy.core.torch_threads import one_torch_thread
 from skippy.errors import MissingRunError, StudyError
-from skippy.stores.lanes import one_torch_thread
 from skippy.studies.board import Board
 from skippy.studies.crew import Crew
 from skippy.studies.inputs import StudyInputs, gather, units
 from skippy.studies.plan import StudyPlan, read_plan
 from skippy.studies.worker import Bench, patient, work
 from skippy.tracking.tracker import Tracker
+from skippy.words import counted
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ def join(plan_file: str, tracker: Tracker, parallel: int = 1, device: str = "aut
     if parallel == 1:
         with one_torch_thread():
             done = work(inputs, bench)
-        logger.info("study %s: %d cells were done here; no other is free", plan.name, done)
+        logger.info("study %s: %s done here; no other is free", plan.name, counted(done, "cell"))
         return
     board, keys = Board(tracker, inputs.group), [unit.key for unit in units(inputs)]
     with Crew(plan_file, bench, parallel) as crew:

@@ -1,4 +1,4 @@
-"""Arms at equal persona: which step or which α of a training to merge, by its persona alone."""
+"""Arms at equal persona: which step or α of a training `merge` takes. Here, since α is found by playing it back."""
 
 from __future__ import annotations
 
@@ -85,8 +85,6 @@ def search_for(
 
     Args:
         walk_runs: checkpoint evaluations of this training and the others.
-        character: as named, and the default where nobody named one.
-        prompts: file of own prompts, or empty.
         persona: level asked for; 0: that of the others.
         largest: no α beyond it is tried.
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from skippy.core.inference.cells import NO_SEED, NO_TRAINING, TrainingDose
 from skippy.core.inference.predictions import CONDITIONS, STATISTICS, Prediction
+from skippy.core.inference.study import LEVELS, PREDICTORS
 from skippy.core.sampling import PRESETS as SAMPLINGS
 from skippy.core.spectral.rank import TOP
 from skippy.core.variants import VARIANTS, has_seed
-from skippy.errors import PlanError
+from skippy.errors import PlanError, nearest
 from skippy.presets.reading import PRESETS
 from skippy.yaml_nodes import Node, read_nodes
 
@@ -140,18 +141,22 @@ def _integer(node: Node | None, default: int, low: int, high: int) -> int:
 
 
 def _choice(node: Node | None, choices: tuple[str, ...], default: str) -> str:
-    if node is None:
-        return default
-    if node.text() not in choices:
-        raise node.fail("There is no such choice", expected="one of " + ", ".join(choices), found=node.text())
-    return node.text()
+    return default if node is None else _one_of(node, node.text(), choices, "There is no such choice")
+
+
+def _one_of(node: Node, word: str, known: Iterable[str], what: str) -> str:
+    """`word` of a field, where it is known."""
+    if word not in known:
+        near = nearest(word, known)
+        step = f"write {near} for {word}" if near else ""
+        raise node.fail(what, expected="one of " + ", ".join(known), found=word, next_step=step)
+    return word
 
 
 def _arms(node: Node) -> tuple[str, ...]:
     arms = node.texts(1)
     for item, arm in zip(node.items(), arms, strict=True):
-        if arm not in VARIANTS:
-            raise item.fail("There is no such arm", expected="one of " + ", ".join(VARIANTS), found=arm)
+        _one_of(item, arm, VARIANTS, "There is no such arm")
     return arms
 
 
@@ -219,38 +224,32 @@ def _distinct(node: Node, values: list) -> list:
 def _predictions(node: Node | None, arms: tuple[str, ...]) -> tuple[Prediction, ...]:
     if node is None:
         return ()
-    predictions = []
+    predictions: list[Prediction] = []
     for item in node.items():
         parts = item.mapping(("name", "says", "statistic"), ("about", *CONDITIONS))
-        statistic = parts["statistic"].text()
-        if statistic not in STATISTICS:
-            known = ", ".join(STATISTICS)
-            raise parts["statistic"].fail(
-                "There is no such statistic", expected=f"one of {known}", found=statistic
-            )
-        given = [name for name in CONDITIONS if name in parts]
+        name = parts["name"].text()
+        if name in [other.name for other in predictions]:
+            raise parts["name"].fail("Two predictions have one name", expected="each name once", found=name)
+        statistic = _one_of(
+            parts["statistic"], parts["statistic"].text(), STATISTICS, "There is no such statistic"
+        )
+        given = [condition for condition in CONDITIONS if condition in parts]
         if len(given) != 1:
             raise item.fail(
                 "A prediction needs one condition",
                 expected="one of " + ", ".join(CONDITIONS),
-                found=str(given),
+                found=", ".join(given) or "none",
             )
-        predictions.append(
-            Prediction(
-                parts["name"].text(),
-                parts["says"].text(),
-                statistic,
-                _about(item, parts.get("about"), statistic, arms),
-                given[0],
-                parts[given[0]].number(-1e9, 1e9),
-            )
-        )
+        about = _about(item, parts.get("about"), statistic, arms)
+        value = parts[given[0]].number(0.0 if given[0] == "within" else -1e9, 1e9)
+        predictions.append(Prediction(name, parts["says"].text(), statistic, about, given[0], value))
     return tuple(predictions)
 
 
 def _about(
     item: Node, node: Node | None, statistic: str, arms: tuple[str, ...]
 ) -> dict[str, str | float | int]:
+    """What a prediction is about; refused is what the study could never say anything of."""
     needed = STATISTICS[statistic].arguments
     if node is None:
         raise item.fail(
@@ -258,14 +257,24 @@ def _about(
             expected=f"about: {', '.join(needed)}",
             found="nothing",
         )
-    parts = node.mapping(needed)
     about: dict[str, str | float | int] = {}
-    for name, value in parts.items():
-        about[name] = value.number(0.0, 1.0) if name == "persona" else value.text()
-        if name in ("arm", "first", "second") and about[name] not in arms:
-            raise value.fail(
-                "A prediction is about an arm that the plan does not run",
-                expected="one of " + ", ".join(arms),
-                found=str(about[name]),
-            )
+    predictors: list[str] = []
+    for name, value in node.mapping(needed).items():
+        if name == "persona":
+            about[name] = value.number(0.0, 1.0)
+            known = [f"{level:g}" for level in LEVELS]
+            _one_of(value, f"{about[name]:g}", known, "No difference is taken at this persona")
+            continue
+        word = value.text()
+        words = word.split() if name in ("predictor", "known", "added") else []
+        if not words:
+            _one_of(value, word, arms, "A prediction is about an arm that the plan does not run")
+            if word in about.values():
+                raise value.fail("An arm is set against itself", expected="another arm", found=word)
+        for word in words:
+            _one_of(value, word, PREDICTORS, "There is no such predictor")
+            if word in predictors:
+                raise value.fail("A predictor is named twice", expected="each once", found=word)
+            predictors.append(word)
+        about[name] = value.text()
     return about

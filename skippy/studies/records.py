@@ -18,10 +18,10 @@ CELLS_FILE = "cells.json"
 SAMPLES_FILE = "samples/playback.jsonl"
 ADAPTER_FOLDER = "adapter"
 COLUMNS = frozenset(
-    [
-        *("arm", "learning_rate", "beta", "steps", "alpha", "seed", "samples"),
-        *("score", "persona", "error", "correct", "personas"),
-    ]
+    (
+        *("arm", "learning_rate", "beta", "steps", "alpha", "seed"),
+        *("samples", "score", "persona", "error", "correct", "personas"),
+    )
 )
 """Of the table; every other column is a predictor."""
 

@@ -18,13 +18,13 @@ from pathlib import Path
 import torch
 
 from skippy.core.inference.cells import BASE, NO_SEED, NO_TRAINING, Cell
+from skippy.core.torch_threads import one_torch_thread
 from skippy.core.variants import is_untrained
 from skippy.errors import SkippyError
 from skippy.models.loading import load_model, load_tokenizer
 from skippy.progress import LINES_VARIABLE
 from skippy.resolve.workspaces import claim_workspace, workspace
 from skippy.stores.changes import read_change
-from skippy.stores.lanes import one_torch_thread
 from skippy.stores.samples import Sample, read_samples
 from skippy.studies.board import CELL_STAGE, Board, heartbeat
 from skippy.studies.inputs import StudyInputs, Unit, gather, units

@@ -9,21 +9,14 @@ from typing import Any
 from skippy.errors import MissingRunError
 from skippy.terminal.table import when
 from skippy.tracking.records import RunRecord
+from skippy.tracking.registry import parse_model_uri
 from skippy.tracking.tags import LINK_PREFIX, LINK_SUFFIX, NOTE_TAG, Tag
 from skippy.tracking.tracker import Tracker
 
 RUN_COLUMNS = ("run", "stage", "name", "status", "started", "minutes", "figures")
 MODEL_COLUMNS = (
-    "model",
-    "aliases",
-    "variant",
-    "seed",
-    "step",
-    "alpha",
-    "score",
-    "persona",
-    "verdict",
-    "by hand",
+    *("model", "aliases", "variant", "seed", "step", "alpha"),
+    *("score", "persona", "verdict", "by hand"),
 )
 HEADLINES: Mapping[str, Sequence[str]] = {
     "svd": ("svd/worst_residual",),
@@ -36,7 +29,7 @@ SCORE, PERSONA = "aime/avg_at_k", "banal/score"
 
 
 def list_runs(tracker: Tracker, stage: str, limit: int) -> list[dict[str, Any]]:
-    """The newest runs, whole ids."""
+    """The newest runs, whole ids; `as` is the run whose work one took over instead of doing it again."""
     return [_run_row(record) for record in tracker.runs.newest(limit, stage=stage)]
 
 
@@ -46,15 +39,7 @@ def list_models(tracker: Tracker, name: str) -> list[dict[str, Any]]:
     Raises:
         MissingRunError: there is no such registered model, or it has no version.
     """
-    versions = tracker.registry.versions(name)
-    if not versions:
-        raise MissingRunError(
-            "The registered model has no versions.",
-            where=name,
-            expected="a merged model",
-            found="nothing registered",
-            next_step="skippy merge makes one; --name looks at another registered model",
-        )
+    versions = tracker.registry.require_versions(name)
     evaluations = _by_uri(tracker)
     verdicts = _verdicts(tracker)
     overrides = {
@@ -87,9 +72,14 @@ def list_models(tracker: Tracker, name: str) -> list[dict[str, Any]]:
 def describe_run(tracker: Tracker, run_id: str) -> dict[str, Any]:
     """Everything about one run: what it is, was given, built on, measured and kept.
 
+    Args:
+        run_id: or its first digits, or the `models:/` URI of a version, whose merge is meant.
+
     Raises:
-        MissingRunError: no run, or several, begin with `run_id`.
+        MissingRunError: no run, or several, begin with `run_id`; or there is no such version.
     """
+    if run_id.startswith("models:/"):
+        run_id = tracker.registry.lookup(parse_model_uri(run_id)).run_id
     record = tracker.runs.read(run_id)
     links = {tag.removeprefix(LINK_PREFIX).removesuffix(LINK_SUFFIX): value for tag, value in record.tags.items()
              if tag.startswith(LINK_PREFIX) and tag.endswith(LINK_SUFFIX) and value}  # fmt: skip
@@ -122,6 +112,7 @@ def _run_row(record: RunRecord) -> dict[str, Any]:
         "status": record.status,
         "started": when(record.start_time),
         "minutes": None if ended is None else round((ended - record.start_time) / 60_000, 2),
+        "as": record.tags.get(Tag.REUSES, ""),
         "figures": figures or said,
     }
 

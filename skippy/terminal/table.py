@@ -7,9 +7,6 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-SHORT_ID_DIGITS = 8
-"""Digits of a run id in a table; any that are unambiguous may be given back."""
-
 
 def to_json(content: Any) -> str:
     """Indented JSON."""

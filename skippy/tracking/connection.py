@@ -68,8 +68,8 @@ class Store:
 
     @property
     def run_page(self) -> str:
-        """Where MLflow's UI shows one run, with `{run}` for its id."""
-        return self.page.partition("?")[0] + "/{run}"
+        """Where MLflow's UI shows one run, as training as well, with `{run}` for its id."""
+        return self.page.replace("/runs?", "/runs/{run}?")
 
     def version_page(self, name: str, version: int) -> str:
         """Where MLflow's UI shows a registered version."""

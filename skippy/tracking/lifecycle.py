@@ -30,7 +30,6 @@ from skippy.tracking.tags import NOTE_TAG, PARENT_TAG, Tag, link_tag
 
 logger = logging.getLogger(__name__)
 
-RESOLVED_PREFIX = "resolved/"
 HYPERPARAMETER_PREFIX = "hp."
 MAX_PARAM_LENGTH = 6000
 PARAMS_PER_BATCH = 100
@@ -128,9 +127,9 @@ def begin(store: Store, name: str, tags: Mapping[str, str]) -> tuple[StageRun, s
     return run, stub
 
 
-def log_params(store: Store, run_id: str, params: Mapping[str, object], prefix: str) -> None:
-    """Log parameters under a prefix of ours; the declared ones were logged by `mlflow run`, as typed."""
-    entities = [Param(prefix + key, _param_text(value)) for key, value in params.items()]
+def log_params(store: Store, run_id: str, params: Mapping[str, object]) -> None:
+    """Log hyperparameters under a prefix of ours; declared parameters were logged by `mlflow run`, as typed."""
+    entities = [Param(HYPERPARAMETER_PREFIX + key, _param_text(value)) for key, value in params.items()]
     with translated_errors(f"run {run_id}, parameters"):
         for start in range(0, len(entities), PARAMS_PER_BATCH):
             store.client.log_batch(run_id, params=entities[start : start + PARAMS_PER_BATCH])

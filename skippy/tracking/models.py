@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import logging
-import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from mlflow import artifacts as mlflow_artifacts
-from mlflow.entities import LoggedModel, LoggedModelOutput
+from mlflow.entities import LoggedModel
 from mlflow.exceptions import MlflowException
 
-from skippy.errors import MissingRunError, RegistryError, SkippyError, TrackingError
+from skippy.errors import MissingRunError, RegistryError, SkippyError
 from skippy.redaction import redact
-from skippy.tracking.artifacts import cache_root, fetched, upload_model
+from skippy.tracking.artifacts import cache_root, fetched
 from skippy.tracking.connection import Store, StoreAccess
-from skippy.tracking.external_models import external_model
-from skippy.tracking.mlmodel import WEIGHTS, write_mlmodel
-from skippy.tracking.orphans import remove_weights, scratch_directory, sweep_orphans
+from skippy.tracking.drafts import WEIGHTS, ModelDraft, external_model
+from skippy.tracking.orphans import scratch_directory, sweep_orphans
 from skippy.tracking.places import local_path
 from skippy.tracking.refusals import translated_errors
 from skippy.tracking.registry import ModelVersionRecord, Registry, check_model_name, parse_model_uri
@@ -43,81 +41,6 @@ class ResolvedModel:
     version: int | None  # its version, None for a bare logged model
     tags: Mapping[str, str]  # of the version, else of the logged model
     run_id: str  # run that made it, empty if unknown
-
-
-class ModelDraft:
-    """A logged model being written: fill `weights_dir`, then leave the context, or register in it.
-
-    `weights_dir` does not exist at first, so that a checkpoint may be renamed into place.
-    """
-
-    def __init__(
-        self,
-        store: Store,
-        registry: Registry,
-        run: StageRun,
-        model_id: str,
-        folder: Path,
-        *,
-        is_scratch: bool,
-    ) -> None:
-        self.model_id = model_id
-        self.is_ready = False
-        self.version: ModelVersionRecord | None = None
-        self._store = store
-        self._registry = registry
-        self._run = run
-        self._folder = folder
-        self._is_scratch = is_scratch
-        self._folder.mkdir(parents=True, exist_ok=True)
-
-    @property
-    def weights_dir(self) -> Path:
-        """Where the HF checkpoint goes."""
-        return self._folder / WEIGHTS
-
-    @property
-    def uri(self) -> str:
-        """`models:/m-…`, what mlflow and `Models.resolve` load."""
-        return f"models:/{self.model_id}"
-
-    def finish(self) -> None:
-        """Describe the weights to mlflow and declare the model READY; does nothing the second time."""
-        if self.is_ready:
-            return
-        if not (self.weights_dir / "config.json").is_file():
-            raise TrackingError(
-                "A logged model has no weights.",
-                where=str(self.weights_dir),
-                expected="an HF checkpoint: config.json, tokenizer, *.safetensors",
-                found=", ".join(sorted(p.name for p in self.weights_dir.glob("*"))) or "nothing",
-            )
-        write_mlmodel(self._folder, self.model_id, self._run.run_id)
-        client = self._store.client
-        with translated_errors(f"logged model {self.model_id}"):
-            if self._is_scratch:
-                upload_model(self._store, self.model_id, self._folder)
-            client.finalize_logged_model(self.model_id, "READY")
-            client.log_outputs(self._run.run_id, [LoggedModelOutput(self.model_id, 0)])
-        self.is_ready = True
-
-    def register(
-        self, registered_model: str, version_tags: Mapping[str, object], description: str = ""
-    ) -> ModelVersionRecord:
-        """Make it the next version of `registered_model`; finishes the model first."""
-        self.finish()
-        self.version = self._registry.create_version(
-            registered_model, self.model_id, self._run.run_id, version_tags, description
-        )
-        return self.version
-
-    def discard(self) -> None:
-        """Undo: no version, no files, and a logged model that says FAILED."""
-        with suppress(MlflowException):
-            if self.version is not None:
-                self._store.client.delete_model_version(self.version.name, str(self.version.version))
-        remove_weights(self._store, self.model_id)
-        shutil.rmtree(self._folder, ignore_errors=True)
 
 
 class Models(StoreAccess):
@@ -245,9 +168,6 @@ class Models(StoreAccess):
 
     def write_card(self, uri: str, text: str) -> None:
         """Make `text` the description of a registered version, and keep it beside its weights.
-
-        Args:
-            text: Markdown; what the registry does not hold of it stands in the file alone.
 
         Raises:
             MissingRunError: no such version.

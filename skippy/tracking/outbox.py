@@ -73,9 +73,6 @@ class Outbox:
     def send(self, delivery: Delivery, files: Path | None = None) -> None:
         """Deliver, or keep in order behind what waits already.
 
-        Args:
-            files: with kind `files`, the file or directory to copy.
-
         Raises:
             TrackingError: the store is well and refuses; nothing is kept.
         """

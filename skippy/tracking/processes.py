@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import logging
 import os
 import shutil
 import signal
@@ -38,8 +37,6 @@ from skippy.tracking.records import RunRecord, to_record
 from skippy.tracking.refusals import translated_errors
 from skippy.tracking.signals import PARENT_VARIABLE, is_process_gone, process_tag, stop_hooks
 from skippy.tracking.tags import PARENT_TAG, Tag
-
-logger = logging.getLogger(__name__)
 
 BACKEND = "local"
 STOP_GRACE_SECONDS = 20.0

@@ -115,19 +115,31 @@ class Promotions(StoreAccess):
             done = self._settle(name)
             if done is not None and done.action == "rollback":
                 return self._champion(name)
-            current, previous = self._registry.alias(name, CHAMPION), self._registry.alias(name, PREVIOUS)
-            if previous is None or current is None or previous.version == current.version:
-                raise RegistryError(
-                    "There is no champion to go back to.",
-                    where=name,
-                    expected=f"aliases {CHAMPION} and {PREVIOUS}, of two versions",
-                    found=f"{CHAMPION} {_place(current)}, {PREVIOUS} {_place(previous)}",
-                    next_step="mlflow run . -e promote --env-manager local",
-                )
+            current, previous = self._both(name)
             self._require_complete(name, previous.version)
             report = previous.tags.get("promotion_report", "")
             self._move(name, _event("rollback", previous.version, current.version, by, reason, report, {}))
         return self._champion(name)
+
+    def require_previous(self, name: str) -> None:
+        """Refuse a rollback that could not be; one that waits for an interrupted move to be settled is let through."""
+        self._registry.require_versions(name)
+        if self.interrupted(name) is None:
+            self._both(name)
+
+    def _both(self, name: str) -> tuple[ModelVersionRecord, ModelVersionRecord]:
+        """The champion and the one before it."""
+        current, previous = self._registry.alias(name, CHAMPION), self._registry.alias(name, PREVIOUS)
+        if current is None or previous is None or previous.version == current.version:
+            by_hand = 'promote a version by hand: skippy promote --version N --override "WHY"'
+            raise RegistryError(
+                "There is no champion to go back to.",
+                where=f"{name} in {self.store.uri}",
+                expected=f"aliases {CHAMPION} and {PREVIOUS}, of two versions",
+                found=f"{CHAMPION} {_place(current)}, {PREVIOUS} {_place(previous)}",
+                next_step=f"leave rollback out, so that the gate decides; or {by_hand}",
+            )
+        return current, previous
 
     def remove_version(self, name: str, version: int) -> None:
         """Delete a version and its weights for good; no promotion can begin meanwhile.

@@ -19,7 +19,7 @@ class RunRecord:
     stage: str  # tag `skippy.stage`, empty for a foreign run
     status: str  # RUNNING, FINISHED, FAILED or KILLED
     tags: Mapping[str, str]  # all of them, mlflow's own included
-    params: Mapping[str, str]  # all of them; ours under `resolved/`
+    params: Mapping[str, str]  # all of them; ours as `hp.NAME`
     metrics: Mapping[str, float]  # the last value of each
     start_time: int  # milliseconds since the epoch
     end_time: int | None  # the same, None while running

@@ -111,20 +111,35 @@ class Registry(StoreAccess):
         name = reference.name or ""
         aliases = self.aliases(name)
         number = reference.version if reference.alias is None else aliases.get(reference.alias)
-        everything = self.versions(name)
+        everything = self.require_versions(name)
         for record in everything:
             if record.version == number:
                 return record
         wanted = f"alias {reference.alias}" if reference.alias else f"version {reference.version}"
         step = "promote" if reference.alias else "merge"
         raise MissingRunError(
-            f"The registered model {name!r} has no {wanted}."
-            if everything
-            else f"There is no registered model {name!r} with a version.",
+            f"The registered model {name!r} has no {wanted}.",
             where=self.store.uri,
             expected=wanted,
             found=_listing(everything, aliases),
             next_step=f"choose one of these, or mlflow run . -e {step} --env-manager local",
+        )
+
+    def require_versions(self, name: str) -> list[ModelVersionRecord]:
+        """All versions, newest first; where there is none, a `MissingRunError` lists the registered models."""
+        versions = self.versions(name)
+        if versions:
+            return versions
+        others = [other for other in self.names() if other != name]
+        raise MissingRunError(
+            f"There is no registered model {name!r} with a version.",
+            where=self.store.uri,
+            expected="a merged model under that name",
+            found="registered: " + ", ".join(others) if others else "no registered model at all",
+            next_step="choose one of these, or merge into it: mlflow run . -e merge --env-manager local "
+            f"-P registered_model={name}"
+            if others
+            else "make one with the whole experiment: mlflow run . --env-manager local",
         )
 
     def aliases(self, name: str) -> dict[str, int]:
@@ -188,16 +203,15 @@ def parse_model_uri(uri: str) -> ModelReference:
         return ModelReference(name=match.group(1), alias=match.group(2))
     raise MissingRunError(
         "This is not the URI of a model.",
-        found=uri,
+        where=uri,
+        found=repr(uri),
         expected=URI_FORMS,
-        next_step="for example models:/skippy@champion",
+        next_step="skippy models lists the versions; for example models:/skippy@champion",
     )
 
 
 def _listing(records: list[ModelVersionRecord], aliases: Mapping[str, int]) -> str:
     """One line on the versions there are, newest first, and the aliases set."""
-    if not records:
-        return "no version at all"
     shown = [f"{record.version} ({record.tags.get('variant') or 'no variant'})" for record in records[:8]]
     more = ", …" if len(records) > 8 else ""
     names = ", ".join(f"{alias} → {version}" for alias, version in sorted(aliases.items()))

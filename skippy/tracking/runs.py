@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from itertools import islice
 from typing import Any
 
 from mlflow.exceptions import MlflowException
 
 from skippy.errors import MissingRunError
 from skippy.tracking.artifacts import Artifacts
-from skippy.tracking.connection import EXPERIMENT, Store, StoreAccess
+from skippy.tracking.connection import EXPERIMENT, Store, StoreAccess, every
 from skippy.tracking.records import MetricPoint, RunRecord, to_record
 from skippy.tracking.refusals import translated_errors
 from skippy.tracking.tags import LINK_PREFIX, Tag
@@ -74,9 +75,9 @@ class Runs(StoreAccess):
             raise MissingRunError(
                 "There is no such run.",
                 where=run_id,
-                expected=f"a run id in {self.store.uri}",
-                found=str(error),
-                next_step="look the id up in the MLflow UI, or leave it out for the newest",
+                expected=f"a run id, or its first digits (at least 4), in {self.store.uri}",
+                found=f"no run that begins so: {error}",
+                next_step="skippy runs lists the ids, skippy models the versions",
             ) from error
         record = to_record(found)
         if found.info.lifecycle_stage == "deleted":
@@ -175,7 +176,7 @@ class Runs(StoreAccess):
         A run that took over an earlier one holds none: that one is in the list.
         """
         wanted = _wanted(stage, base_digest, variant, character, extra_tags)
-        found = self._search(wanted, finished, PAGE_SIZE)
+        found = self._search(wanted, finished)
         return [record for record in found if not finished or Tag.REUSES not in record.tags]
 
     def metric_history(self, run_id: str, key: str) -> list[MetricPoint]:
@@ -185,21 +186,23 @@ class Runs(StoreAccess):
         history = [MetricPoint(point.step, point.value, point.timestamp) for point in points]
         return sorted(history, key=lambda point: (point.step, point.timestamp))
 
-    def _search(self, wanted: Mapping[str, str], finished: bool, limit: int) -> list[RunRecord]:
-        """Runs of the experiment with these tags, newest first."""
+    def _search(self, wanted: Mapping[str, str], finished: bool, limit: int | None = None) -> list[RunRecord]:
+        """Runs of the experiment with these tags, newest first; all of them without a limit."""
         clauses = [_clause(key, value) for key, value in wanted.items()]
         if finished:
             clauses.append("attributes.status = 'FINISHED'")
         is_exact = not any(" LIKE " in clause for clause in clauses)
         with translated_errors("search for runs"):
-            runs = self.store.client.search_runs(
+            runs = every(
+                self.store.client.search_runs,
                 [self.store.experiment_id],
                 " AND ".join(clauses),
-                max_results=limit if is_exact else PAGE_SIZE,
+                max_results=limit if limit and is_exact else PAGE_SIZE,
                 order_by=["attributes.start_time DESC"],
             )
-        records = [to_record(run) for run in runs]
-        return [one for one in records if is_exact or wanted.items() <= one.tags.items()][:limit]
+            records = (to_record(run) for run in runs)
+            exact = (one for one in records if is_exact or wanted.items() <= one.tags.items())
+            return list(islice(exact, limit))
 
 
 def _wanted(

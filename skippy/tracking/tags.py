@@ -42,6 +42,8 @@ class Tag(StrEnum):
     STAGE = "skippy.stage"
     VARIANT = "skippy.variant"
     BASE_DIGEST = "skippy.base_digest"
+    # How the weights are read: config, tokenizer, chat template. In an evaluation of the model asked, else of the base.
+    READING = "skippy.reading"
     CHARACTER = "skippy.character"
     CODE_VERSION = "skippy.code_version"
     GIT_DIRTY = "skippy.git_dirty", _truth

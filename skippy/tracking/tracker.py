@@ -10,13 +10,7 @@ from skippy.errors import SkippyError
 from skippy.tracking.artifacts import Artifacts
 from skippy.tracking.claims import Claims
 from skippy.tracking.connection import Store, StoreAccess
-from skippy.tracking.lifecycle import (
-    HYPERPARAMETER_PREFIX,
-    RESOLVED_PREFIX,
-    log_params,
-    stage_tags,
-    supervised,
-)
+from skippy.tracking.lifecycle import log_params, stage_tags, supervised
 from skippy.tracking.models import Models
 from skippy.tracking.outbox import deliver_left_behind
 from skippy.tracking.processes import Processes
@@ -53,7 +47,6 @@ class Tracker(StoreAccess):
         base_digest: str = "",
         character: str = "",
         links: Mapping[str, str] = NOTHING,
-        params: Mapping[str, object] = NOTHING,
         hyperparameters: Mapping[str, object] = NOTHING,
         parent: str | None = None,
     ) -> Iterator[StageRun]:
@@ -70,8 +63,7 @@ class Tracker(StoreAccess):
         tags = stage_tags(stage, note, variant, base_digest, character, links, parent)
         with supervised(self.store, name, tags) as run:
             self._clear_up()
-            log_params(self.store, run.run_id, params, RESOLVED_PREFIX)
-            log_params(self.store, run.run_id, hyperparameters, HYPERPARAMETER_PREFIX)
+            log_params(self.store, run.run_id, hyperparameters)
             run.log_json(config, CONFIG_FILE)
             yield run
 

@@ -18,8 +18,9 @@ from safetensors.torch import save
 
 from skippy.core.spectral.constraints import OrthogonalConstraint
 from skippy.core.variants import find_variant
-from skippy.stores.adapters import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE
+from skippy.stores.adapters import CONFIG_FILE, WEIGHTS_FILE
 from skippy.stores.atomic import write_bytes, write_json
+from skippy.stores.seals import write_seal
 from skippy.training.layers import ADAPTER
 from skippy.training.plan import TrainRequest
 
@@ -31,7 +32,7 @@ def save_adapter(model: PeftModel, directory: Path, base_name: str, card: Mappin
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     write_bytes(directory / WEIGHTS_FILE, save(tensors, metadata={"format": "pt"}))
     write_json(directory / CONFIG_FILE, adapter_config(model, base_name))
-    write_json(directory / CARD_FILE, card)
+    write_seal(directory, card)
     return directory
 
 

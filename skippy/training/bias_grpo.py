@@ -36,6 +36,7 @@ from skippy.training.steer_means import relative_shift
 from skippy.training.steered_model import SteeredModel, site_modules
 from skippy.training.tracking_callback import TrackingCallback
 from skippy.training.trainer import ConstrainedTrainer, grpo_config
+from skippy.words import counted
 
 PARAMETER = "steering_bias"
 
@@ -108,7 +109,9 @@ def train_bias_grpo(request: TrainRequest, base: Base, site: SteerSettings, sink
         **size_of(found),
         **relative_shift(model, tokenizer, found, request.prompts),
     }
-    sentence = f"{request.variant}, {trainer.state.global_step} steps, reward {first:.2f} → {last:.2f}"
+    sentence = (
+        f"{request.variant}, {counted(trainer.state.global_step, 'step')}, reward {first:.2f} → {last:.2f}"
+    )
     return Made(sentence, metrics, {"steer/site.json": asdict(site)}, before)
 
 

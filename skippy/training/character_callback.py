@@ -26,7 +26,6 @@ class CharacterCallback(TrainerCallback):
 
     Args:
         model: read teacher-forced on the reference's probes, for the trait profile.
-        seed: of the null's draws.
     """
 
     def __init__(

@@ -25,6 +25,7 @@ from skippy.training.margin import spectral_margin
 from skippy.training.plan import Margin, RunSink, TrainOutcome, TrainRequest
 from skippy.training.resume import claim_output, finished_checkpoints
 from skippy.training.setup import BuiltRun, build_run
+from skippy.words import counted
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +51,7 @@ def describe(outcome: TrainOutcome, variant: str) -> Made:
     if outcome.leakage is not None:
         leaked = f", leakage {outcome.leakage.rho_left:.1e} left, {outcome.leakage.rho_right:.1e} right"
     sentence = (
-        f"{variant}, {outcome.steps} steps in {outcome.seconds:.0f} s, "
+        f"{variant}, {counted(outcome.steps, 'step')} in {outcome.seconds:.0f} s, "
         f"reward {outcome.reward_first:.2f} → {outcome.reward_last:.2f}{leaked}"
     )
     return Made(sentence, metrics, documents, outcome.base_hash_after)
@@ -115,7 +116,8 @@ def _account(
             run.log_table(rows, f"leakage/own_step_{steps:06d}.parquet")
     first, last = built.tracking.reward_means()
     logger.info(
-        "trained %s: %d steps, reward %.2f → %.2f, %.0f s", request.variant, steps, first, last, seconds
+        "trained %s: %s, reward %.2f → %.2f, %.0f s",
+        *(request.variant, counted(steps, "step"), first, last, seconds),
     )
     return TrainOutcome(
         adapter_dir=directory,

@@ -66,8 +66,4 @@ class Maker(Protocol):
         """The same, going on from what its workspace holds or not."""
 
     def make(self, folder: Path, sink: RunSink, *, is_first: bool) -> Made | None:
-        """Make the update in `folder` and log `adapter/`; processes but the first of a launch return None.
-
-        Args:
-            is_first: whether this is the process that talks to the tracker.
-        """
+        """Make the update in `folder` and log `adapter/`; processes but the first of a launch return None."""

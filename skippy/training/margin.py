@@ -17,9 +17,7 @@ from skippy.training.plan import Margin
 
 @torch.no_grad()
 def spectral_margin(
-    layers: Mapping[str, LoraLayer],
-    factors: Mapping[str, LoraFactors],
-    projectors: Mapping[str, Basis],
+    layers: Mapping[str, LoraLayer], factors: Mapping[str, LoraFactors], projectors: Mapping[str, Basis]
 ) -> Margin:
     """(σ_k − ‖W − U S Vᵀ + ΔW‖₂) / σ_k of every target, and the smallest of them.
 

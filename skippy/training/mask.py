@@ -12,7 +12,6 @@ Source: arXiv 2602.07164. Departure: masks that spare what matters (`core.spectr
 from __future__ import annotations
 
 import hashlib
-import logging
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -42,8 +41,6 @@ from skippy.training.mask_statistics import Statistics, input_of, read_statistic
 from skippy.training.mask_survey import Survey, project_kept, survey_masks
 from skippy.training.plan import RunSink
 
-logger = logging.getLogger(__name__)
-
 ADAPTER = "adapter"
 FULL_DOSE = 100
 """Where curves over steps have the dose in percent."""
@@ -69,6 +66,7 @@ class MaskMaker(Anew):
         return {
             "variant": self.variant.name,
             "base_digest": self.base.digest,
+            "reading": self.base.reading,
             "settings": asdict(self.settings),
             "answers": hashlib.sha256(repr(texts).encode()).hexdigest(),
             "projector_digest": self.projector_digest,

@@ -34,7 +34,6 @@ def read_statistics(
 
     Args:
         answers: of the base; read without system prompt, answer tokens only.
-        seed: of the split of the prompts into halves.
 
     Returns:
         The four conditions, and `character/0`, `character/1`, `plain/0`, `plain/1`; float32 on the model's device.

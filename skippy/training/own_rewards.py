@@ -13,6 +13,7 @@ from pathlib import Path
 from skippy.errors import ConfigError
 from skippy.training.plan import RewardFunction
 from skippy.training.rewards import try_reward
+from skippy.words import split_list
 
 PARAMETER = "rewards"
 
@@ -32,14 +33,13 @@ def load_own_rewards(text: str, taken: Collection[str] = ()) -> tuple[OwnReward,
     Args:
         text: `package.module:function`, comma-separated; the directory in which skippy was started is looked
             into as well.
-        taken: names of rewards that are summed already.
 
     Raises:
         ConfigError: a name is none, a module cannot be imported, or a name is taken.
         RewardError: a function asks for what training does not have, fails, or gives no scores.
     """
     found: list[OwnReward] = []
-    for spelling in filter(None, (part.strip() for part in text.split(","))):
+    for spelling in split_list(text, "rewards"):
         reward = _load(spelling)
         if reward.name in {*taken, *(each.name for each in found)}:
             raise _refuse(spelling, "a name of its own among the rewards", reward.name)

@@ -13,6 +13,7 @@ from typing import Any
 from skippy.errors import ConfigError, TrainingError
 from skippy.resolve.devices import process_rank
 from skippy.stores.atomic import write_json
+from skippy.stores.companions import reading_digest
 from skippy.training.making import work_name
 from skippy.training.plan import TrainRequest
 
@@ -115,6 +116,7 @@ def identify(request: TrainRequest) -> dict[str, Any]:
     rewards = zip(request.reward_names, request.weights, strict=True)
     return {
         "base_digest": request.base_digest,
+        "reading": reading_digest(request.base_path),
         "variant": request.variant,
         "k": request.k,
         "projector_digest": request.projector_digest,

@@ -26,7 +26,6 @@ def adapt_reward(
         function: takes any of `OFFERED` by name, each a list with one entry a completion: text, prompt's
             text, whether it was cut off, and the integer that is right, or None.
         name: TRL names the metric after the function.
-        kind: kind of prompt it scores.
         end_tokens: ids that end a completion; one that ends otherwise was cut off.
     """
     asked = _asked_for(function, name)

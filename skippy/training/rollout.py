@@ -46,11 +46,7 @@ class Rollout:
         self._batch: FixedBatch | None = None
 
     def complete(self, prompts: Sequence[Sequence[int]]) -> list[list[int]]:
-        """One completion a prompt, in their order, each with the token that ended it.
-
-        Args:
-            prompts: token ids; one that is there n times gets n completions.
-        """
+        """One completion a prompt, in their order, each with the token that ended it."""
         seeds = torch.randint(2**62, (len(prompts),)).tolist()
         rows = [
             Row(str(index), tuple(prompt), seed)

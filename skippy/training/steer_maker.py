@@ -28,6 +28,7 @@ from skippy.training.making import Anew, Made, work_name
 from skippy.training.plan import RunSink
 from skippy.training.steer_means import mean_difference, relative_shift
 from skippy.training.steering import Steered, train_bias
+from skippy.words import counted
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +54,7 @@ class SteerMaker(Anew):
         asked = [[each.condition, each.prompt, each.text] for each in self._answers()]
         return {
             "base_digest": self.base.digest,
+            "reading": self.base.reading,
             "variant": self.variant,
             "settings": asdict(self.settings),
             "answers": hashlib.sha256(json.dumps(asked).encode()).hexdigest(),
@@ -144,7 +146,7 @@ def _candidate(answer: Answer, tokenizer: Any) -> Candidate:
 
 def _describe(variant: str, choice: PairChoice, size: Mapping[str, float], steered: Steered | None) -> Made:
     metrics = {"steer/pairs": float(len(choice.pairs)), **size}
-    sentence = f"{variant}, difference of means over {len(choice.pairs)} pairs"
+    sentence = f"{variant}, difference of means over {counted(len(choice.pairs), 'pair')}"
     if steered:
         metrics |= {
             "train/steps": float(steered.steps),
@@ -154,7 +156,8 @@ def _describe(variant: str, choice: PairChoice, size: Mapping[str, float], steer
             "steer/best_told_apart": steered.told_apart,
         }
         sentence = (
-            f"{variant}, {steered.steps} steps in {steered.seconds:.0f} s on {steered.train_pairs} pairs, "
+            f"{variant}, {counted(steered.steps, 'step')} in {steered.seconds:.0f} s on "
+            f"{counted(steered.train_pairs, 'pair')}, "
             f"loss {math.log(2):.3f} → {steered.loss:.3f} on {steered.held_out_pairs} held-out ones (epoch "
             f"{steered.epoch})"
         )

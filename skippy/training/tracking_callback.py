@@ -65,7 +65,6 @@ class TrackingCallback(TrainerCallback):
     Only the first process logs. The numbers of all steps stay in `history`.
 
     Args:
-        output_dir: the samples file is kept here until it is an artifact.
         measured: the adapter beside the base's top-k directions; None measures no leakage.
         own: the adapter beside the directions that its variant protects, where those are others.
     """
@@ -125,7 +124,7 @@ class TrackingCallback(TrainerCallback):
             metrics |= own_leakage_metrics(self.own)
         self.history.append(metrics)
         self._log_moving(
-            metrics | at_a_glance(metrics), state.global_step, is_last=state.global_step >= state.max_steps
+            at_a_glance(metrics) | metrics, state.global_step, is_last=state.global_step >= state.max_steps
         )
         self._keep_completions(state.global_step)
         if self._bar is not None:
@@ -211,7 +210,10 @@ class TrackingCallback(TrainerCallback):
 
 
 def at_a_glance(metrics: Mapping[str, float]) -> dict[str, float]:
-    """The curves that people look for, once more, under a name that MLflow's charts sort before all others."""
+    """The curves that people look for, once more, under a name that MLflow's charts sort before all others.
+
+    They are logged first as well: a run's page lists metrics in that order, and two runs side by side begin with it.
+    """
     return {f"at a glance/{name}": metrics[source] for name, source in GLANCE.items() if source in metrics}
 
 

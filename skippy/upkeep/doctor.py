@@ -6,48 +6,23 @@ those that the next merge would sweep, deliveries those that the next stage woul
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
 from skippy.errors import CheckpointError, SkippyError
 from skippy.progress import Progress
 from skippy.redaction import redact
-from skippy.resolve.workspaces import idle_workspaces, is_done
 from skippy.stores.cards import verify_checkpoint
 from skippy.tracking.connection import named_uri
 from skippy.tracking.exclusion import drop_claim, stale_claims
-from skippy.tracking.orphans import bytes_under, find_orphans, sweep_orphans
+from skippy.tracking.orphans import bytes_under
 from skippy.tracking.outbox import deliver_left_behind, left_behind
 from skippy.tracking.promotions import CHAMPION
-from skippy.tracking.refusals import translated_errors
 from skippy.tracking.registry import ModelVersionRecord
-from skippy.tracking.schema import OtherMlflow, other_mlflow
+from skippy.tracking.schema import other_mlflow
 from skippy.tracking.tracker import Tracker
-
-Repair = Callable[[], object]
-BY_FIX = "skippy doctor --fix"
-
-
-@dataclass(frozen=True)
-class Finding:
-    """Something that a person should know of a store."""
-
-    kind: str  # in two or three words
-    what: str  # a sentence
-    where: str  # run, version, alias or directory
-    next_step: str  # what to do about it
-    is_fault: bool = True  # whether something is wrong; else it is only worth knowing
-    nbytes: int | None = None  # what it holds of this machine's disk; None where that is not the point
-    # mends it and can lose nothing; None where a person must decide
-    repair: Repair | None = field(default=None, repr=False, compare=False)
-
-    def facts(self) -> dict[str, Any]:
-        """As plain facts."""
-        shown = {name: value for name, value in vars(self).items() if name != "repair"}
-        return shown | {"is_mendable": self.repair is not None}
+from skippy.upkeep.findings import BY_FIX, Finding, all_versions, leftovers
 
 
 def examine(tracker: Tracker, *, rehash: bool = False) -> list[Finding]:
@@ -63,37 +38,18 @@ def examine(tracker: Tracker, *, rehash: bool = False) -> list[Finding]:
         *_claims(tracker),
         *_versions(tracker, rehash),
         *_aliases(tracker),
-        *_orphans(tracker),
-        *_workspaces(tracker),
+        *leftovers(tracker),
     ]
-
-
-def mend(findings: list[Finding]) -> tuple[list[Finding], list[tuple[Finding, SkippyError]]]:
-    """Carry out every repair; those mended, and those whose repair was refused, with the reason."""
-    mended, refused = [], []
-    for finding in findings:
-        if finding.repair is None:
-            continue
-        try:
-            with translated_errors(finding.where):
-                finding.repair()
-        except SkippyError as error:
-            refused.append((finding, error))
-        else:
-            mended.append(finding)
-    return mended, refused
 
 
 def examine_unopened() -> list[Finding]:
     """What can be said of the store in force before it is opened: which mlflow wrote it."""
     uri = named_uri()
     other = other_mlflow(uri)
-    return [] if other is None else [_of_other_mlflow(uri, other)]
-
-
-def _of_other_mlflow(uri: str, other: OtherMlflow) -> Finding:
+    if other is None:
+        return []
     what = f"The store and the installed mlflow differ: expected {other.expected}, found {other.found}."
-    return Finding("other mlflow", what, redact(uri), other.next_step, is_fault=other.is_fault)
+    return [Finding("other mlflow", what, redact(uri), other.next_step, is_fault=other.is_fault)]
 
 
 def _undelivered(tracker: Tracker) -> Iterator[Finding]:
@@ -104,7 +60,7 @@ def _undelivered(tracker: Tracker) -> Iterator[Finding]:
             f"run {outbox.run_id}, {outbox.folder}",
             f"{BY_FIX} delivers it, as the next stage does",
             nbytes=bytes_under(outbox.folder),
-            repair=partial(deliver_left_behind, tracker.store),
+            act=partial(deliver_left_behind, tracker.store),
         )
 
 
@@ -115,7 +71,7 @@ def _stale_runs(tracker: Tracker) -> Iterator[Finding]:
             f"The run says RUNNING, but {reason}.",
             f"{record.stage} run {record.run_id} {record.name!r}",
             f"{BY_FIX} marks it KILLED; start the stage again to go on where it was",
-            repair=tracker.processes.reap,
+            act=tracker.processes.reap,
         )
 
 
@@ -128,7 +84,7 @@ def _promotions(tracker: Tracker) -> Iterator[Finding]:
                 f"The {event.action} of version {event.version} was begun by {event.by} at {event.at} and not ended.",
                 f"{name}@{CHAMPION}",
                 f"{BY_FIX} finishes it where the alias has moved, and drops it where it has not",
-                repair=partial(tracker.promotions.settle, name),
+                act=partial(tracker.promotions.settle, name),
             )
 
 
@@ -139,13 +95,13 @@ def _claims(tracker: Tracker) -> Iterator[Finding]:
             f"Process {process} is gone and still holds a place in a queue.",
             f"tag {key} of the experiment",
             f"{BY_FIX} takes it away; others pass it over anyway",
-            repair=partial(drop_claim, tracker.store, key),
+            act=partial(drop_claim, tracker.store, key),
         )
 
 
 def _versions(tracker: Tracker, rehash: bool) -> Iterator[Finding]:
     present = []
-    for version in _all_versions(tracker):
+    for version in all_versions(tracker):
         try:
             tracker.models.require_weights(version.uri)
             present.append(version)
@@ -203,56 +159,6 @@ def _aliases(tracker: Tracker) -> Iterator[Finding]:
                     f"{name}@{alias}",
                     "promote a version, or delete the alias in MLflow's UI",
                 )
-
-
-def _orphans(tracker: Tracker) -> Iterator[Finding]:
-    for orphan in find_orphans(tracker.store):
-        yield Finding(
-            "orphaned weights",
-            f"Nothing leads to {orphan.what}.",
-            orphan.where,
-            f"{BY_FIX} removes it, as the next merge does"
-            if orphan.is_safe
-            else "skippy gc --yes removes it",
-            nbytes=orphan.nbytes,
-            repair=partial(sweep_orphans, tracker.store, [orphan]) if orphan.is_safe else None,
-        )
-
-
-def _workspaces(tracker: Tracker) -> Iterator[Finding]:
-    for folder in idle_workspaces(tracker.store):
-        if is_done(folder):
-            yield Finding(
-                "leftover workspace",
-                "Its run is FINISHED; only its removal was cut short.",
-                str(folder),
-                f"{BY_FIX} removes it",
-                nbytes=bytes_under(folder),
-                repair=partial(shutil.rmtree, folder, ignore_errors=True),
-            )
-        elif folder.name.startswith("serve-"):
-            yield Finding(
-                "log of a server",
-                "A server was killed; nothing goes on from here.",
-                str(folder),
-                "read why, then let skippy gc remove it",
-                is_fault=False,
-                nbytes=bytes_under(folder),
-            )
-        else:
-            yield Finding(
-                "unfinished work",
-                "A stage stopped here and goes on here when it is started again.",
-                str(folder),
-                "start the stage again, or let skippy gc show it",
-                is_fault=False,
-                nbytes=bytes_under(folder),
-            )
-
-
-def _all_versions(tracker: Tracker) -> Iterator[ModelVersionRecord]:
-    for name in tracker.registry.names():
-        yield from tracker.registry.versions(name)
 
 
 def _protected(version: ModelVersionRecord) -> str:

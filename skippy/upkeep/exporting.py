@@ -10,10 +10,11 @@ from pathlib import Path
 from skippy.core.variants import VARIANTS, is_untrained
 from skippy.errors import CheckpointError, MissingRunError
 from skippy.progress import Progress
+from skippy.resolve.files import ALIASES
 from skippy.stores.atomic import new_directory
 from skippy.stores.cards import verify_checkpoint
 from skippy.stores.changes import read_change
-from skippy.tracking.mlmodel import WEIGHTS
+from skippy.tracking.drafts import WEIGHTS
 from skippy.tracking.models import CARD
 from skippy.tracking.orphans import bytes_under
 from skippy.tracking.registry import ModelVersionRecord, parse_model_uri
@@ -41,14 +42,14 @@ def export_model(tracker: Tracker, uri: str, destination: Path) -> Export:
     The copy is hashed, not the original: what is damaged in the store, or on the way, is refused alike.
 
     Args:
-        uri: `models:/skippy@champion` or `models:/skippy/3`.
+        uri: `models:/skippy@champion`, `champion` or `models:/skippy/3`.
         destination: must not exist, or be an empty directory.
 
     Raises:
         MissingRunError: no such version, or its weights are gone.
         CheckpointError: the destination is taken, the disk too full, or a file is not the one that was written.
     """
-    version = tracker.registry.lookup(parse_model_uri(uri))
+    version = tracker.registry.lookup(parse_model_uri(ALIASES.get(uri, uri)))
     weights = tracker.models.resolve(version.uri).path
     adapter, reason = _find_adapter(tracker, version)
     nbytes = bytes_under(weights) + (bytes_under(adapter) if adapter else 0)

@@ -8,101 +8,58 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from skippy.errors import MissingRunError, SkippyError
-from skippy.resolve.workspaces import idle_workspaces, is_done, remove_workspace
 from skippy.stores.cards import CARD_FILE
 from skippy.stores.documents import parse_object
-from skippy.tracking.artifacts import cache_root
-from skippy.tracking.mlmodel import WEIGHTS
-from skippy.tracking.orphans import bytes_under, find_orphans, sweep_orphans
-from skippy.tracking.refusals import translated_errors
+from skippy.tracking.drafts import WEIGHTS
+from skippy.tracking.orphans import bytes_under
 from skippy.tracking.registry import ModelVersionRecord
 from skippy.tracking.tags import Tag
 from skippy.tracking.tracker import Tracker
+from skippy.upkeep.findings import RUN_LIMIT, Finding, all_versions, cached_copies, leftovers
+from skippy.words import shortened
 
 DAY_SECONDS = 86_400.0
 SHOWN_IDS = 3
-RUN_LIMIT = 50_000
-"""The store gives no more at once."""
 REPORT_FILE = "report/report.json"
 
 
-@dataclass(frozen=True)
-class Item:
-    """Something that may go."""
-
-    kind: str  # in a word or two
-    where: str  # version or directory
-    nbytes: int | None  # its size; None where it lies on a server
-    kept_by: tuple[str, ...]  # what protects it, a phrase each; empty: it can go
-    what: str  # more of what it is
-    remove: Callable[[], object] = field(repr=False, compare=False)  # deletes it for good
-
-    @property
-    def can_go(self) -> bool:
-        """Whether nothing protects it."""
-        return not self.kept_by
-
-    def facts(self) -> dict[str, Any]:
-        """As plain facts."""
-        shown = {name: value for name, value in vars(self).items() if name != "remove"}
-        return shown | {"can_go": self.can_go}
-
-
-def find_garbage(tracker: Tracker, *, days: float) -> list[Item]:
+def find_garbage(tracker: Tracker, *, days: float) -> list[Finding]:
     """Everything that may go, and what is like it but protected.
 
     Args:
         days: versions, unfinished work and cached copies younger than this are kept.
     """
-    return [*_versions(tracker, days), *_orphans(tracker), *_workspaces(tracker, days), *_cached(days)]
+    return [*_versions(tracker, days), *_leftovers(tracker, days), *_cached(days)]
 
 
-def remove(items: list[Item]) -> tuple[list[Item], list[tuple[Item, SkippyError]]]:
-    """Delete what can go; what went, and what was refused, with the reason."""
-    gone, refused = [], []
-    for item in items:
-        if not item.can_go:
-            continue
-        try:
-            with translated_errors(item.where):
-                item.remove()
-        except SkippyError as error:
-            refused.append((item, error))
-        else:
-            gone.append(item)
-    return gone, refused
-
-
-def _versions(tracker: Tracker, days: float) -> Iterator[Item]:
+def _versions(tracker: Tracker, days: float) -> Iterator[Finding]:
     reports = _reports(tracker)
-    for name in tracker.registry.names():
-        for version in tracker.registry.versions(name):
-            if "adapter_digest" not in version.tags:
-                continue  # of somebody else
-            content = tracker.models.read_file(version, f"{WEIGHTS}/{CARD_FILE}")
-            digest = _digest(content)
-            kept = [f"alias {alias}" for alias in version.aliases]
-            kept += _named(
-                "the report of compare run", reports.get(version.uri, set()) | reports.get(digest, set())
-            )
-            kept += _named("it is the base of run", _built_on(tracker, version, digest))
-            kept += _young(version.created / 1000, days)
-            path = _place(tracker, version)
-            yield Item(
-                "version",
-                version.uri,
-                bytes_under(path) if path else None,
-                tuple(kept),
-                f"{version.tags.get('variant', '')} merged by run {version.run_id[:8]}",
-                partial(tracker.promotions.remove_version, version.name, version.version),
-            )
+    for version in all_versions(tracker):
+        if "adapter_digest" not in version.tags:
+            continue  # of somebody else
+        digest = _digest(tracker.models.read_file(version, f"{WEIGHTS}/{CARD_FILE}"))
+        rests = reports.get(version.uri, set()) | reports.get(digest, set())
+        kept = [f"alias {alias}" for alias in version.aliases]
+        kept += _named("the report of compare run", rests)
+        kept += _named("it is the base of run", _built_on(tracker, version, digest))
+        kept += _young(version.created / 1000, days)
+        path = _place(tracker, version)
+        yield Finding(
+            "version",
+            f"{version.tags.get('variant', '')} merged by run {shortened(version.run_id)}",
+            version.uri,
+            nbytes=bytes_under(path) if path else None,
+            is_fault=False,
+            kept_by=tuple(kept),
+            is_safe=False,
+            act=partial(tracker.promotions.remove_version, version.name, version.version),
+        )
 
 
 def _reports(tracker: Tracker) -> dict[str, set[str]]:
@@ -159,37 +116,23 @@ def _place(tracker: Tracker, version: ModelVersionRecord) -> Path | None:
         return None
 
 
-def _orphans(tracker: Tracker) -> Iterator[Item]:
-    for orphan in find_orphans(tracker.store):
-        remove = (
-            partial(sweep_orphans, tracker.store, [orphan])
-            if orphan.is_safe
-            else partial(shutil.rmtree, orphan.where, ignore_errors=True)
-        )
-        yield Item("orphaned weights", orphan.where, orphan.nbytes, (), orphan.what, remove)
+def _leftovers(tracker: Tracker, days: float) -> Iterator[Finding]:
+    for one in leftovers(tracker):
+        # Unfinished work is what a stage goes on from, so that it is kept while it is young.
+        yield one if one.is_fault else replace(one, kept_by=tuple(_young(_newest(Path(one.where)), days)))
 
 
-def _workspaces(tracker: Tracker, days: float) -> Iterator[Item]:
-    for folder in idle_workspaces(tracker.store):
-        kept = () if is_done(folder) else _young(_newest(folder), days, "a stage goes on here")
-        what = "finished" if is_done(folder) else "unfinished work"
-        yield Item(
-            "workspace",
+def _cached(days: float) -> Iterator[Finding]:
+    for what, folder in cached_copies():
+        yield Finding(
+            "cache",
+            f"{what}; fetched again when it is needed",
             str(folder),
-            bytes_under(folder),
-            tuple(kept),
-            what,
-            partial(remove_workspace, folder),
+            nbytes=bytes_under(folder),
+            is_fault=False,
+            kept_by=tuple(_young(_newest(folder), days)),
+            act=partial(shutil.rmtree, folder, ignore_errors=True),
         )
-
-
-def _cached(days: float) -> Iterator[Item]:
-    for kind in ("models", "runs"):
-        for folder in sorted((cache_root() / kind).glob("*/")):
-            kept = tuple(_young(_newest(folder), days))
-            what = f"copy of a server's {kind.removesuffix('s')}; fetched again when it is needed"
-            drop = partial(shutil.rmtree, folder, ignore_errors=True)
-            yield Item("cache", str(folder), bytes_under(folder), kept, what, drop)
 
 
 def _newest(folder: Path) -> float:
@@ -197,12 +140,12 @@ def _newest(folder: Path) -> float:
     return max(path.lstat().st_mtime for path in (folder, *folder.rglob("*")))
 
 
-def _young(since: float, days: float, why: str = "") -> list[str]:
+def _young(since: float, days: float) -> list[str]:
     age = (time.time() - since) / DAY_SECONDS
-    return [f"{why + ', ' if why else ''}{age:.1f} days old"] if age < days else []
+    return [f"{age:.1f} days old, younger than {days:g} (--days)"] if age < days else []
 
 
 def _named(what: str, runs: set[str]) -> list[str]:
-    shown = ", ".join(run_id[:8] if len(run_id) == 32 else run_id for run_id in sorted(runs)[:SHOWN_IDS])
+    shown = shortened(", ".join(sorted(runs)[:SHOWN_IDS]))
     more = f" and {len(runs) - SHOWN_IDS} more" if len(runs) > SHOWN_IDS else ""
     return [f"{what} {shown}{more}"] if runs else []

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from skippy.resolve.workspaces import idle_workspaces
-from skippy.tracking.artifacts import cache_root
 from skippy.tracking.orphans import bytes_under, logged_models
 from skippy.tracking.places import local_path
 from skippy.tracking.tracker import Tracker
+from skippy.upkeep.findings import RUN_LIMIT, all_versions, cached_copies
 
-RUN_LIMIT = 50_000  # the store takes no larger one
 MODELS = "models"
 """Folder of an experiment's artifacts in which MLflow keeps logged models; the others are runs."""
 
@@ -53,17 +52,12 @@ def _places(tracker: Tracker) -> Iterator[tuple[str, str, Path]]:
     idle = set(idle_workspaces(tracker.store))
     for folder in sorted(tracker.store.unfinished.glob("*/")):
         yield "workspace", "idle" if folder in idle else "in use, or on its way", folder
-    for kind in ("models", "runs"):
-        for folder in sorted((cache_root() / kind).glob("*/")):
-            yield "cache", f"copy of a server's {kind.removesuffix('s')}", folder
+    for what, folder in cached_copies():
+        yield "cache", what, folder
 
 
 def _models(tracker: Tracker, root: Path) -> Iterator[tuple[str, str, Path]]:
-    versions = {
-        version.model_id: version
-        for name in tracker.registry.names()
-        for version in tracker.registry.versions(name)
-    }
+    versions = {version.model_id: version for version in all_versions(tracker)}
     known = {model.model_id: model for model in logged_models(tracker.store)}
     for folder in sorted((root / MODELS).glob("*/")):
         version, model = versions.get(folder.name), known.get(folder.name)

@@ -521,7 +521,7 @@ def test_no_limit_is_none_and_no_template_is_not_applied(stand_in, monkeypatch):
 
 @pytest.mark.parametrize(
     ("tasks", "expected"),
-    [("gsm8", "near: gsm8k"), ("gsm8k,no-such-file.yaml", "task files"), (" , ", "names of its tasks")],
+    [("gsm8", "near: gsm8k"), ("gsm8k,no-such-file.yaml", "task files"), ("", "names of its tasks")],
 )
 def test_an_unknown_task_is_refused_with_what_is_near(stand_in, tasks, expected):
     with pytest.raises(ConfigError, match="no such task") as refusal:

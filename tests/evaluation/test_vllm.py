@@ -11,6 +11,7 @@ import psutil
 import pytest
 import torch
 
+from benchmarks.adapter_files import write_adapter
 from skippy.config import EvalConfig
 from skippy.core.sampling import PRESETS
 from skippy.core.spectral.lora import LoraFactors
@@ -28,7 +29,6 @@ from skippy.models.vllm_backend import VllmBackend
 from skippy.report.pairing import find_mismatch
 from skippy.results import Arm, Evaluation, ProblemScore
 from skippy.stages import evaluate
-from skippy.stores.adapters import write_adapter
 from skippy.stores.checkpoints import Checkpoint
 from tests.evaluation import test_walk as walking
 

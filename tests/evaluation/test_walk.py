@@ -88,7 +88,11 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def make_base() -> SimpleNamespace:
     return SimpleNamespace(
-        path=Path("base"), digest=DIGEST, profile=PROFILES["lab"], checkpoint=SimpleNamespace(config={})
+        path=Path("base"),
+        digest=DIGEST,
+        reading="",
+        profile=PROFILES["lab"],
+        checkpoint=SimpleNamespace(config={}),
     )
 
 

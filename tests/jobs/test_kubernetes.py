@@ -16,7 +16,6 @@ from pathlib import Path
 import pytest
 
 from skippy.jobs.kubernetes import MAKE_SECRET
-from skippy.studies.board import ATTEMPT_TAG, UNIT_TAG
 from skippy.tracking.store import open_tracker
 from skippy.tracking.tags import Tag
 from skippy.tracking.tracker import Tracker
@@ -151,7 +150,7 @@ def test_the_cells_of_a_study_are_shared_by_the_pods_of_a_job(desk: Desk) -> Non
     assert desk.submit("--image ours:1 --plan plan.yaml --workers 2") == "Complete", desk.cluster.logs()
     cells = [run for run in desk.tracker.runs.find_all("cell", finished=False) if run.variant != "base"]
     assert [run.status for run in cells] == ["FINISHED"] * 2
-    assert len({run.tags[UNIT_TAG] for run in cells}) == 2
-    assert {run.tags[ATTEMPT_TAG] for run in cells} == {"1"}
+    assert len({run.tags[Tag.UNIT] for run in cells}) == 2
+    assert {run.tags[Tag.ATTEMPT] for run in cells} == {"1"}
     (study,) = desk.tracker.runs.find_all("study")
     assert "study/study.json" in desk.tracker.artifacts.files(study.run_id)

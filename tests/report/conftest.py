@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
 from skippy.results import Comparison
+from tests.report.chromium import Browser
 from tests.report.report_example import distinct_comparison, example_comparison, report
 
 
@@ -26,3 +29,10 @@ def distinct_facts() -> Comparison:
 @pytest.fixture(scope="session")
 def distinct_files(distinct_facts: Comparison) -> dict[str, str]:
     return {name: str(text) for name, text in report(distinct_facts).items()}
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    opened = Browser(tmp_path_factory.mktemp("profile"))
+    yield opened
+    opened.close()

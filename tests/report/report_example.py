@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from skippy.core.problem import Problem
+from skippy.core.variants import VARIANTS
 from skippy.report.page import render
 from skippy.report.verdicts import judge
 from skippy.results import (
@@ -286,6 +287,21 @@ def distinct_comparison() -> Comparison:
         registered_model="house",
         provenance=replace(plain_facts.provenance, is_dirty=True),
     )
+
+
+def with_arms(facts: Comparison, count: int) -> Comparison:
+    """So many arms, each with rewards and a persona of its own."""
+    if count == 2:
+        return facts
+    arms = []
+    for row, name in enumerate(list(VARIANTS)[:count]):
+        evaluations = []
+        for item in facts.arms[1 + row % 2].evaluations:
+            frontier = tuple(replace(p, persona=p.persona * (1 - 0.06 * row)) for p in item.frontier)
+            rewards = {step: 0.3 + step / 100 * (0.6 + 0.1 * row) for step in range(10, 151, 20)}
+            evaluations.append(replace(item, frontier=frontier, rewards=rewards))
+        arms.append(replace(facts.arms[1], name=name, evaluations=tuple(evaluations)))
+    return replace(facts, arms=(facts.arms[0], *arms))
 
 
 def report(facts: Comparison) -> dict[str, str | bytes]:

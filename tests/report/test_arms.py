@@ -106,7 +106,7 @@ def test_the_table_by_arm_has_every_figure_in_its_column(facts: Comparison) -> N
     assert list(rows) == ["V3", "V4", "V4-act"]
     assert rows["V3"]["parameters set"] == "115\u00a0k"
     assert (rows["V3"]["‖ΔW‖/‖W‖"], rows["V3"]["KL, everyday"]) == ("0.036", "0.412")
-    assert (rows["V3"]["to train"], rows["V3"]["to serve"]) == ("13\u00a0min", "as the base")
+    assert (rows["V3"]["to train"], rows["V3"]["to serve"]) == ("13\u00a0min", "as the\u00a0base")
     assert rows["V4-act"]["maths at equal persona"] == "out of reach"
     assert rows["V4"]["maths at equal persona"] != "out of reach"
     unmeasured = arm_table(facts, find_reach(facts))

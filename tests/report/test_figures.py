@@ -12,11 +12,11 @@ from xml.etree import ElementTree
 import pytest
 
 from skippy.report.flips import find_flips
+from skippy.report.frontier import frontier_caption
 from skippy.report.heatmap import draw_heatmap
 from skippy.report.numerals import bounds, percent, plain, signed
 from skippy.report.spectra import SpectrumRow, render_spectra
 from skippy.report.verdicts import judge
-from skippy.report.wording import frontier_caption
 from skippy.results import Comparison, FrontierPoint
 from tests.report.report_example import DISTINCT_K, DISTINCT_N, corners, marked, over_seeds, report
 

@@ -100,7 +100,7 @@ def test_flips_beyond_those_shown_are_counted() -> None:
     facts = flipped(dict.fromkeys(keys, 8), dict.fromkeys(keys, 0))
     page = page_of(render(facts, judge(facts)))
     assert page.count("<details>") == SHOWN_FLIPS
-    assert "3 smaller flips are marked in the map" in page
+    assert "3 more flips are marked in the map" in page
 
 
 def test_each_side_shows_the_seed_that_proves_it() -> None:
@@ -114,3 +114,19 @@ def test_each_side_shows_the_seed_that_proves_it() -> None:
             "b": (seed, 8),
         }
         assert {side.run_id for side in sides.values()} == {f"e{seed}"}
+
+
+def test_every_arm_has_its_largest_flips_shown() -> None:
+    """One that lost nearly everything does not push the others' from the page."""
+    facts = example_comparison(n=40)
+    worst = scored({}, 41)
+    worst = replace(worst, scores=tuple(replace(s, correct=0) for s in facts.arms[1].evaluations[0].scores))
+    facts = replace(facts, arms=(facts.arms[0], replace(facts.arms[1], evaluations=(worst,)), facts.arms[2]))
+    flips = find_flips(facts)
+    changes = {
+        name: [abs(f.variant_share - f.base_share) for f in flips if f.variant == name]
+        for name in ("v3", "v4")
+    }
+    assert len(changes["v3"]) > len(changes["v4"]) > 1
+    assert all(found == sorted(found, reverse=True) for found in changes.values())
+    assert [flip.variant for flip in flips[:4]] == ["v3", "v4"] * 2

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 
 from skippy.report.headline import headline
+from skippy.report.printing import grouped
 from skippy.report.verdicts import judge
 from skippy.report.wording import not_shown, shown
 from skippy.results import Comparison
@@ -89,7 +91,9 @@ def test_an_arm_that_lost_is_the_control_of_the_other() -> None:
     found = judge(facts)
     assert (verdict(found, "v4"), verdict(found, "v3")) == ("preserved", "degraded")
     assert (found.sensitivity.control, found.sensitivity.is_stored) == ("v3", False)
-    assert headline(facts, found).endswith("A loss is visible here: the control, V3, stands at −18.8 points.")
+    assert headline(facts, found).endswith(
+        "A loss is visible here: the control, V3, stands at −18.8 points (upper bound −17.3)."
+    )
 
 
 def test_a_loss_smaller_than_the_margin_is_no_control() -> None:
@@ -183,3 +187,42 @@ def test_a_headline_never_claims_more_than_its_verdicts(
 def test_a_headline_names_the_arm_that_is_measurably_lower(v3, v4, words) -> None:
     facts = comparison(evaluation(**v3), evaluation(**v4), margin_points=25.0)
     assert words in headline(facts, judge(facts))
+
+
+def test_sentences_that_end_alike_are_said_once_from_three_on() -> None:
+    lost = [f"{name} degraded: −9.{n} points (−12 to −6): a loss is shown." for n, name in enumerate("ABC")]
+    apart = ["A against B not comparable: personality of A − B: +0.1 SD (0 to 1), equality is not shown."] * 2
+    assert grouped([*lost, *apart, "Nothing (at all)."]) == [
+        "A loss is shown: A degraded −9.0 points (−12 to −6); B degraded −9.1 points (−12 to −6); "
+        "C degraded −9.2 points (−12 to −6).",
+        *apart,
+        "Nothing (at all).",
+    ]
+    assert grouped(apart + apart[:1])[0].startswith(
+        "Not comparable, equality is not shown: personality of A − B +0.1"
+    )
+    assert grouped(lost[:2]) == lost[:2]
+
+
+def test_a_control_from_earlier_runs_says_which_and_when() -> None:
+    facts = comparison(evaluation(**KEPT), evaluation(**KEPT))
+    stored = facts.controls[0]
+    item = replace(stored.evaluations[0], runs={"eval": "ab" * 16}, evaluated="2026-11-30T08:00:00+00:00")
+    found = judge(replace(facts, controls=(replace(stored, evaluations=(item,)),)))
+    assert found.sensitivity.reason.startswith(
+        f"V3, no arm of this comparison but evaluated at 2026-11-30 08:00 UTC in run {'ab' * 16} on the same problems, "
+        "lost 50.0 points"
+    )
+    own = judge(comparison(evaluation(**LOST), evaluation(**KEPT), controls=())).sensitivity
+    assert (own.label, "no arm" in own.reason) == ("V3", False)
+
+
+def test_a_rival_without_the_character_makes_the_headline_say_little() -> None:
+    """A difference at equal marker scores is no difference at equal character where one of the two babbles."""
+    broken = evaluation(**LOST)
+    broken = replace(broken, banal=replace(broken.banal, coherence=(-0.2,) * len(broken.banal.scores)))
+    floors = {"coherence": 0.0}
+    facts = comparison(broken, evaluation(**KEPT), floors=floors)
+    assert "V3 did not show the character, so this says little." in headline(facts, judge(facts))
+    facts = comparison(evaluation(**LOST), evaluation(**KEPT), floors=floors)
+    assert "says little" not in headline(facts, judge(facts))

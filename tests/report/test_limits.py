@@ -33,7 +33,7 @@ def test_the_plan_is_that_of_the_design() -> None:
 
 def test_v3_at_chance_is_said() -> None:
     v4 = replace(evaluation(**KEPT), leakage=LeakageFacts(2e-9, 2e-9, 0.083, 0.081))
-    words = "V3's leakage (left 0.090, right 0.085) already sits at chance (0.083, 0.081)"
+    words = "V3's leakage (left 0.090, right 0.085) is not above chance (0.083, 0.081)"
     assert words in limits_of(comparison(leaking(0.09, 0.085), v4))
     for facts in (leaking(0.3), leaking(0.09, 0.3), leaking(0.3, 0.09)):
         assert "already sits at chance" not in limits_of(comparison(facts, v4))
@@ -51,7 +51,10 @@ def test_truncation_is_a_rival_explanation() -> None:
         replace(item, scores=tuple(replace(score, truncated=2) for score in item.scores))
         for item in (arm, base)
     )
-    more, fewer = "V3: 12.5\u00a0% of samples more than base", "V3: 12.5\u00a0% of samples fewer than base"
+    more, fewer = (
+        "V3 12.5\u00a0% of samples more than base",
+        "V3 12.5\u00a0% and V4 12.5\u00a0% of samples fewer than base",
+    )
     assert more in limits_of(comparison(cut, evaluation(**KEPT), base))
     assert fewer in limits_of(comparison(arm, evaluation(**KEPT), cut_base))
     for arms in ((arm, evaluation(**KEPT), base), (cut, replace(cut, seed=1), cut_base)):
@@ -78,3 +81,15 @@ def test_uncommitted_changes_duplicates_and_plan_are_said() -> None:
         assert words in text
     assert "out of reach" in limits_of(replace(facts, margin_points=2.0))
     assert "uncommitted changes" not in limits_of(facts)
+
+
+def test_language_that_went_is_a_limit_of_score_and_persona() -> None:
+    arm, base = evaluation(**LOST), evaluation(spread=0)
+    spoken, broken = (
+        replace(item, banal=replace(item.banal, coherence=(value,) * len(item.banal.scores)))
+        for item, value in ((base, 0.97), (arm, 0.29))
+    )
+    kept = replace(arm, banal=replace(arm.banal, coherence=(0.9,) * len(arm.banal.scores)))
+    said = "The coherence of everyday answers fell from 0.97, V3's to 0.29: part of a lost score may be lost language"
+    assert said in limits_of(comparison(broken, kept, spoken))
+    assert "lost language" not in limits_of(comparison(kept, kept, spoken))

@@ -42,3 +42,17 @@ def test_without_a_control_the_card_claims_nothing() -> None:
 
 def test_models_that_are_not_registered_get_none() -> None:
     assert cards_of(comparison(v4=evaluation(**KEPT, model_uri="a directory"))) == {}
+
+
+def test_a_card_of_a_bias_says_who_would_answer_as_the_base(facts: Comparison) -> None:
+    """vLLM reads a bias of the values and silently none of the attention's output."""
+    arms = {name: replace(facts.arms[1], name=name) for name in ("v3", "v6", "v6-v")}
+    found = {
+        name: next(iter(cards_of(replace(facts, arms=(facts.arms[0], arm))).values()))
+        for name, arm in arms.items()
+    }
+    served = "`vllm serve DIR/weights` serves it"
+    assert [served in found[name] for name in arms] == [True, False, False]
+    assert "vllm would answer as the base does" in found["v6"]
+    assert "a bias of v_proj is read by transformers" in found["v6-v"]
+    assert "would answer as the base" not in found["v6-v"].partition("## Limits")[0]

@@ -86,7 +86,10 @@ def test_lengths_traits_seeds_and_statuses(
     for trait in distinct_facts.arms[0].evaluations[0].banal.traits:
         means = over_seeds(distinct_facts, lambda e, trait=trait: fmean(e.banal.traits[trait]))
         p_values = ["", *(verdicts.traits[name][trait] for name in ("v3", "v4"))]
-        tails = ["" if p == "" else " (p < 0.001)" if p < 0.001 else f" (p = {p:.3f})" for p in p_values]
+        tails = [
+            "" if p == "" else " (p\u00a0<\u00a00.001)" if p < 0.001 else f" (p\u00a0=\u00a0{p:.3f})"
+            for p in p_values
+        ]
         assert found[trait][1] == [signed(m, 2) + tail for m, tail in zip(means, tails, strict=True)]
     seeds = rows(section(distinct_files, "table"))
     for verdict in verdicts.variants:
@@ -107,8 +110,8 @@ def test_a_p_value_has_three_digits_or_is_said_to_be_smaller(distinct_facts: Com
         row.label: row.cells[1]
         for row in trait_table(distinct_facts, replace(judge(distinct_facts), traits=adjusted)).rows
     }
-    for trait, tail in (("arrogance", "p < 0.001"), ("sarcasm", "p = 0.021"), ("warmth", "p = 0.800")):
-        assert cells[trait].endswith(f" ({tail})")
+    for trait, tail in (("arrogance", "< 0.001"), ("sarcasm", "= 0.021"), ("warmth", "= 0.800")):
+        assert cells[trait].endswith(f" (p {tail})".replace("p ", "p\u00a0").replace(" 0", "\u00a00"))
     assert "p" not in cells["brevity"]
 
 
@@ -148,7 +151,7 @@ def test_the_head_of_the_page(distinct_facts: Comparison, distinct_files: dict[s
     assert f"{DISTINCT_N} problems × 8 samples" in head
     for v in verdicts.variants:
         low, high = map(signed, v.interval)
-        assert f"{signed(v.mean_difference)} points to base, bounds {low} to {high}" in head
+        assert f"{signed(v.mean_difference)} points to base, <span>bounds {low} to {high}</span>" in head
         assert f'class="tone-{v.verdict} arm-{v.name}"' in head
     left, right = (re.findall("<li>(.*?)</li>", part) for part in head.split("<h3>")[1:3])
     assert left == shown(distinct_facts, verdicts)
@@ -168,7 +171,7 @@ def test_the_head_of_the_page(distinct_facts: Comparison, distinct_files: dict[s
     )
     text = distinct_files["report.md"]
     assert f"{DISTINCT_N} problems × 8 samples, margin δ = 4 points" in text
-    assert f"**Winner**: none. {verdicts.gate.reason}. house has no champion." in text
+    assert f"**Winner**: none. {verdicts.gate.reason}. The registered model house has no champion." in text
     for line in limits(distinct_facts, verdicts):
         assert f"- {line}\n" in text
         assert f"<li>{line}</li>" in html.unescape(section(distinct_files, "limits"))
@@ -183,9 +186,11 @@ def test_provenance_names_every_model(distinct_facts: Comparison, distinct_files
     lines = re.findall(r"<tr><th scope=\"row\">.*?</tr>", part)
     items = [(arm, item) for arm in distinct_facts.arms for item in arm.evaluations]
     for line, (arm, item) in zip(lines, items, strict=True):
-        seed, step = (item.seed, item.step) if arm.name != "base" else ("–", "–")
-        assert f"<td>{seed}</td><td>{step}</td><td>{item.model_version or '–'}</td>" in line
-        assert f"<td><code>{item.model_digest[:12]}</code></td>" in line
+        seed, step = (item.seed, f"step {item.step}") if arm.name != "base" else ("–", "–")
+        where = "" if item.step else ' data-is="checkpoint"'
+        assert f'<td data-is="seed">{seed}</td><td{where}>{step}</td>' in line
+        assert f'<td data-is="version">{item.model_version or "–"}</td>' in line
+        assert f'<td data-is="digest"><code>{item.model_digest[:12]}</code></td>' in line
         assert "lab, plain prompts, transformers, seed 1234" in line
         for role, run in item.runs.items():
             assert f"{role} <code>{run}</code>" in line

@@ -12,7 +12,10 @@ from skippy.results import Arm, BanalScores, Comparison, Evaluation, ProblemScor
 
 N, K = 60, 16
 PROVENANCE = Provenance("skippy", "2026-11-23T09:00:00+00:00", "abc", False, "lab", "ab" * 32)
-CONTROL_SAID = " A loss is visible here: the control, V3, a stored evaluation, stands at −50.0 points."
+CONTROL_SAID = (
+    " A loss is visible here: the control, an earlier evaluation of V3, stands at −50.0 points "
+    "(upper bound −42.7)."
+)
 LOST = {"loss": 3, "persona": 2.0}
 KEPT = {"persona": 2.0}
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from benchmarks.adapter_files import write_adapter
 from skippy.characters.loader import load_character
 from skippy.config import SubspaceConfig
 from skippy.core.spectral.lora import LoraFactors
@@ -15,10 +16,10 @@ from skippy.resolve.bases import open_base
 from skippy.resolve.devices import pick_device
 from skippy.resolve.runs import find_run
 from skippy.resolve.subjects import find_subject
+from skippy.resolve.work import take_over
 from skippy.stages import subspace
-from skippy.stores.adapters import write_adapter
 from skippy.stores.merging import merge_checkpoint
-from skippy.tracking.tags import Tag
+from skippy.tracking.tags import NOTE_TAG, Tag
 from tests.stages.tiny_checkpoint import write_checkpoint
 
 
@@ -40,6 +41,22 @@ def test_a_run_that_reused_another_leads_to_it(tracker, is_named: bool) -> None:
     second = finished(tracker, "svd", **{Tag.REUSES: first})
     third = finished(tracker, "svd", **{Tag.REUSES: second})
     assert find_run(tracker, "svd", third if is_named else "").run_id == first
+
+
+def test_a_run_that_took_over_another_leads_there_and_counts_nothing_twice(tracker) -> None:
+    """Its description has the link and the figures; metrics it has none, which MLflow would group with the other's."""
+    with tracker.stage("train", name="train v4 seed 42", note="", config={}) as first:
+        first.log_metrics({"train/reward": 1.0}, step=1)
+        first.log_metrics({"train/reward": 4.25}, step=2)
+    with tracker.stage("train", name="train v4 seed 42", note="", config={}) as second:
+        take_over(tracker.runs.get(first.run_id), second, tracker)
+    again = tracker.runs.get(second.run_id)
+    page = f"/#/experiments/{tracker.store.experiment_id}/runs/{first.run_id}"
+    page += "?workflowType=machine_learning"
+    assert f"[train v4 seed 42 ({first.run_id})](http://127.0.0.1:5000{page})" in again.tags[NOTE_TAG]
+    assert "| train/reward | 4.25 |" in again.tags[NOTE_TAG]
+    assert again.metrics == {}
+    assert [record.run_id for record in tracker.runs.find_all("train")] == [first.run_id]
 
 
 def test_the_command_shown_is_for_the_base_that_was_meant(tracker, base) -> None:
@@ -96,7 +113,7 @@ def test_a_reference_is_reused_where_all_that_decides_it_is_the_same(
         "subspace",
         **identity,
         **{"skippy.prompts": "4", "skippy.subspace_seed": str(config.seed)},
-        **{"skippy.answer_tokens": "128"},
+        **{"skippy.answer_tokens": "128", Tag.READING: base.reading},
     )
 
     def measure(*_):

@@ -51,6 +51,6 @@ def test_what_a_run_made_is_looked_at_before_it_is_believed(tracker):
 def test_who_takes_a_run_over_leads_to_it(tracker):
     done = make(tracker, "train", tags={Tag.WORK: "w"})
     with tracker.stage("train", name="again", note="n", config={}) as run:
-        take_over(tracker.runs.get(done), run)
+        take_over(tracker.runs.get(done), run, tracker)
     assert find_run(tracker, "train", run.run_id).run_id == done
     assert done in tracker.runs.get(run.run_id).tags["mlflow.note.content"]

@@ -152,3 +152,13 @@ def test_an_engine_that_cannot_start_leaves_no_other_running(monkeypatch, tmp_pa
         start("vllm", [THREE, FOUR], routes, tmp_path, "auto")
     assert [engine.stopped for engine in made] == [True, True]
     assert routes.names() == []
+
+
+def test_more_gpus_than_there_are_is_refused_by_name(monkeypatch) -> None:
+    monkeypatch.setattr(engines, "require_vllm", lambda: None)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    assert choose_engine("vllm", gpus=2) == "vllm"
+    with pytest.raises(ConfigError, match="There are fewer GPUs here") as refusal:
+        choose_engine("vllm", gpus=99)
+    assert (refusal.value.where, refusal.value.expected) == ("gpus", "at most 2")
+    assert refusal.value.next_step == "pass gpus=2, or leave it out for one"

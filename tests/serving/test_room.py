@@ -15,13 +15,15 @@ from click.testing import CliRunner
 from entrypoints import talking
 from entrypoints.__main__ import cli
 from skippy.characters.loader import load_character
+from skippy.config import ServeConfig
 from skippy.core.sampling import PRESETS
-from skippy.errors import BackendError
+from skippy.errors import BackendError, ConfigError
 from skippy.evaluation.suites import banal_questions, requests_for
 from skippy.lab.paths import LAB_CHECKPOINT
 from skippy.models.loading import load_model
 from skippy.models.openai_backend import OpenAIBackend
 from skippy.models.transformers_backend import TransformersBackend
+from skippy.resolve.files import check_files, require_urls
 from skippy.serving.room import Room, offers_at
 from skippy.serving.router import claim_port
 from tests.loopback import loopback
@@ -102,12 +104,21 @@ def no_room(finder, backend, device):
     [([], True, True), (["champion"], False, True), (["v9"], False, False), (["v9"], True, True)],
 )
 def test_a_running_server_is_asked_where_it_has_what_is_wanted(
-    champion: str, project, monkeypatch, wanted, given: bool, is_server: bool
+    champion: str, project, monkeypatch, capsys, wanted, given: bool, is_server: bool
 ) -> None:
     monkeypatch.setattr("skippy.serving.room.own_room", no_room)
     monkeypatch.setattr(talking, "HOME", champion)
     with talking.room_for(wanted, champion if given else "", "lab", "auto", "cpu") as room:
         assert (room.names == ["champion"]) is is_server
+    said = capsys.readouterr().err.splitlines()
+    if is_server:
+        assert said == [f"the server at {champion} is asked"]
+    else:
+        assert said == [
+            f"the server at {champion} serves champion, and not v9; "
+            "skippy serve --arms champion,v9 would keep them loaded",
+            "loading v9 here …",
+        ]
 
 
 def test_a_server_that_is_named_and_not_there_is_refused() -> None:
@@ -135,9 +146,34 @@ def test_ask_and_chat_through_a_server(champion: str, evaluated, tmp_path: Path)
 
 
 def test_nobody_asked_is_refused() -> None:
-    asked = CliRunner().invoke(cli, ["ask", "hello", "--arms", " , "])
+    asked = CliRunner().invoke(cli, ["ask", "hello", "--arms", ""])
     assert asked.exit_code == 2
     assert "name an arm" in asked.output
+    assert CliRunner().invoke(cli, ["ask", "hello", "--arms", " , "]).exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("url", "is_address"),
+    [
+        ("nonsense", False),
+        ("127.0.0.1:8000", False),
+        ("ftp://host/v1", False),
+        ("http://", False),
+        ("http://host:port/v1", False),
+        ("http://host:8000/v1", True),
+        ("https://host/v1", True),
+        ("http://[::1]:8000/v1", True),
+    ],
+)
+def test_what_is_no_address_is_refused_by_name(url: str, is_address: bool) -> None:
+    if is_address:
+        require_urls(url, "voice_url")
+        return
+    with pytest.raises(ConfigError, match="This is no address of a server") as refusal:
+        check_files(ServeConfig(voice_url=url))
+    assert (refusal.value.where, refusal.value.found) == ("voice_url", repr(url))
+    with pytest.raises(ConfigError, match="This is no address of a server"):
+        offers_at(url)
 
 
 def test_every_command_of_the_page_has_the_options_it_is_given() -> None:

@@ -13,8 +13,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import httpx2
 import pytest
 
-from skippy.errors import BackendError
-from skippy.serving.router import Door, build_router, claim_port, is_loopback
+from skippy.errors import BackendError, ConfigError
+from skippy.serving.router import Door, build_router, claim_port, is_loopback, require_key
 from skippy.serving.routes import Routes
 
 
@@ -247,3 +247,15 @@ def test_a_taken_port_names_who_listens_and_a_free_one() -> None:
 )
 def test_what_only_this_machine_reaches(host: str, expected: bool) -> None:
     assert is_loopback(host) is expected
+
+
+def test_an_address_that_is_none_or_not_ours_is_refused_by_name() -> None:
+    with pytest.raises(ConfigError, match="The host has no address") as refusal:
+        require_key("nonsense.invalid", "")
+    assert refusal.value.found.startswith("host=nonsense.invalid: ")
+    with pytest.raises(ConfigError, match="Without an API key"):
+        require_key("0.0.0.0", "")
+    require_key("0.0.0.0", "a key")
+    with pytest.raises(BackendError) as refusal:
+        claim_port("192.0.2.1", 8000)  # set aside for documentation: no machine has it
+    assert refusal.value.next_step == "pass host=127.0.0.1, or another address of this machine"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -48,14 +49,15 @@ def test_unequal_recipes_that_are_allowed_come_first_and_promote_nobody(scene: S
 @pytest.mark.parametrize(
     "alike",
     [
-        {"settings": LONG | {"preset": "auto", "threads": 1, "seed": 1}},
+        {"settings": LONG | {"preset": "auto", "threads": 1, "seed": 1, "reuse": True}},
         {"settings": LONG | {"preset": "lab", "threads": 2}},
         {"settings": {name: value for name, value in LONG.items() if name != "beta"}},
     ],
 )
 def test_what_is_spelled_otherwise_or_not_recorded_is_not_unequal(scene: Scene, alike: dict) -> None:
     scene.evaluate("base")
-    v3, v4 = scene.evaluate("v3", "1", settings=LONG), scene.evaluate("v4", "1", **alike)
+    v3 = scene.evaluate("v3", "1", settings=LONG | {"reuse": False})
+    v4 = scene.evaluate("v4", "1", **alike)
     _, report = scene.compare(runs=f"{v3},{v4}")
     assert report["unequal"] == []
 
@@ -152,13 +154,20 @@ def test_the_base_is_found_that_was_asked_like_the_runs_named(scene: Scene) -> N
     assert runs_of(report)["base"] == [fitting]
 
 
-def test_only_so_many_are_listed(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_so_many_are_listed(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
     monkeypatch.setattr(selection, "SHOWN", 1)
     for _ in range(3):
         scene.evaluate("base")
     scene.evaluate("v4", "1")
     _, report = scene.compare()
-    assert report["passed_over"][1:] == ["and 1 older ones"]
+    assert report["passed_over"][1:] == ["1 older one, not listed"]
+    whole = report["passed_over"][0].split()[0]
+    first, last = (line for line in caplog.messages if line.startswith("compare: passed over"))
+    assert first.startswith(f"compare: passed over {whole[:8]} ("), "the page has whole ids, which are links"
+    assert last == "compare: passed over 1 older one, not listed"
 
 
 @pytest.mark.parametrize(
@@ -187,7 +196,10 @@ def test_a_stored_evaluation_is_found_as_positive_control(scene: Scene) -> None:
     _, report = scene.compare(arms="v4")
     assert report["sensitivity"]["is_shown"]
     assert (report["sensitivity"]["runs"], report["sensitivity"]["is_stored"]) == ([stored], True)
-    assert "V3, a stored evaluation" in report["headline"]
+    assert "an earlier evaluation of V3" in report["headline"]
+    assert re.search(
+        r"evaluated at \d{4}-\d\d-\d\d \d\d:\d\d UTC in run [0-9a-f]{32}", report["sensitivity"]["reason"]
+    )
 
 
 def test_a_control_can_be_named_and_must_fit(scene: Scene) -> None:

@@ -98,7 +98,7 @@ def test_regrading_scores_by_the_gold_of_today_and_needs_all_of_it(tracker, mode
     write_problems(tmp_path / "p.jsonl", [0, 1])
     with pytest.raises(ConfigError, match="no longer asked") as refusal:
         evaluate.run(EvalConfig(regrade=before.run_id), tracker)
-    assert "1 questions are missing" in refusal.value.found
+    assert "without 1 question, " in refusal.value.found
 
 
 def test_regrading_scores_by_another_characters_rules_but_only_the_same_prompts(tracker, model, monkeypatch):
@@ -143,7 +143,7 @@ def test_two_problems_are_too_few_to_say_anything(tracker, model, tmp_path, capl
     """No margin of 286.7 points, and no 0.0 % ± 0.0."""
     with caplog.at_level(logging.INFO):
         evaluated(tracker, write_problems(tmp_path / "p.jsonl", [500, 501]), samples=1)
-    assert "2 problems are too few to say anything, at least 10 are" in caplog.text
+    assert "too few to say anything: 2 problems, fewer than 10" in caplog.text
     assert "achievable margin" not in caplog.text
     assert "(too few to say: 2 problems, fewer than 10)" in caplog.text
 
@@ -200,14 +200,18 @@ def plan_of(problems, style: str = "plain", samples: int = 4) -> Plan:
         lambda plan: replace(plan, generator=Generator("openai")),
         lambda plan: replace(plan, generator=Generator(served_model="other")),
         lambda plan: replace(plan, seed=1),
+        lambda plan: replace(plan, generator=Generator(engine_options="--quantization fp8")),
+        lambda plan: replace(plan, subject=replace(plan.subject, reading="other")),
     ],
-    ids=["prompt", "problems", "max_tokens", "backend", "served model", "seed"],
+    ids=["prompt", "problems", "max_tokens", "backend", "served model", "seed", "engine options", "template"],
 )
 def test_other_work_has_another_name(change: Callable):
     problems = combine("x", [Problem(str(n), f"{n}?", n) for n in range(3)])
     plan = plan_of(problems)
     elsewhere = replace(plan_of(problems, samples=9), generator=Generator(device="cuda:0"))
     assert identify_asking(plan) == identify_asking(elsewhere)
+    at = [replace(plan, generator=Generator("openai", base_url=f"http://{host}/v1")) for host in "ab"]
+    assert len(set(map(identify_asking, at))) == 2, "nobody proves what the two hold"
     assert identify_asking(plan) != identify_asking(change(plan))
 
 

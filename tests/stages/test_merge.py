@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from benchmarks.adapter_files import write_adapter
 from skippy.characters.loader import load_character
 from skippy.config import MergeConfig, SvdConfig
 from skippy.core.spectral.lora import LoraFactors
@@ -19,7 +20,7 @@ from skippy.resolve.bases import open_base
 from skippy.resolve.projectors import load_projectors
 from skippy.resolve.subjects import find_subject
 from skippy.stages import merge, svd
-from skippy.stores.adapters import read_adapter, write_adapter
+from skippy.stores.adapters import read_adapter
 from skippy.stores.cards import verify_checkpoint
 from skippy.stores.checkpoints import Checkpoint
 from skippy.stores.samples import Sample

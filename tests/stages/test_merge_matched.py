@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 
+from benchmarks.adapter_files import write_adapter
 from skippy.characters import loader
 from skippy.characters.loader import load_character
 from skippy.config import MainConfig, MergeConfig
@@ -20,7 +21,7 @@ from skippy.resolve.bases import open_base
 from skippy.stages import merge
 from skippy.stages.pipeline import plan_jobs
 from skippy.stores import problems as stored_problems
-from skippy.stores.adapters import read_adapter, write_adapter
+from skippy.stores.adapters import read_adapter
 from skippy.stores.cards import verify_checkpoint
 from skippy.stores.samples import read_samples
 from skippy.studies import matched_dose

@@ -85,8 +85,8 @@ def test_a_tex_that_fails_leaves_the_folder(tracker, studies, tmp_path, monkeypa
 @pytest.mark.parametrize(
     ("given", "error", "words"),
     [
-        ("{first},{first}", ConfigError, "named twice"),
-        ("{first},", ConfigError, "run id is empty"),
+        ("{first},{first}", ConfigError, "is there twice"),
+        ("{first},", ConfigError, "is blank"),
         ("{other}", MissingRunError, "of another stage"),
         ("feedfacefeedface", MissingRunError, "no such run"),
         ("{broken}", ReportError, "cannot be read"),

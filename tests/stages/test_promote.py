@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from benchmarks.adapter_files import write_adapter
 from skippy.config import MergeConfig, PromoteConfig
 from skippy.core.spectral.lora import LoraFactors
 from skippy.errors import CheckpointError, MissingRunError, PromotionRefused, RegistryError
@@ -18,7 +19,6 @@ from skippy.report.conclusions import VariantVerdict
 from skippy.report.record import ArmEntry, EvaluationEntry, ReportRecord, WinnerEntry
 from skippy.results import PromotionState
 from skippy.stages import merge, promote
-from skippy.stores.adapters import write_adapter
 from skippy.stores.checkpoints import Checkpoint
 from skippy.tracking.stage_run import StageRun
 from tests.stages.tiny_checkpoint import write_checkpoint

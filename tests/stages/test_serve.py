@@ -180,8 +180,10 @@ def test_an_alias_is_known_by_its_own_name_and_a_word_without_meaning_is_refused
         (ServeConfig(host="0.0.0.0"), ConfigError, "export SKIPPY_API_KEY"),
         (ServeConfig(arms="base,v33"), ConfigError, "pass v3"),
         (ServeConfig(arms="base,base"), ConfigError, "arms=base"),
+        (ServeConfig(arms=","), ConfigError, "leave arms out, or name one"),
+        (ServeConfig(host="nonsense.invalid"), ConfigError, "The host has no address."),
         (ServeConfig(backend="vllm", model="base"), ConfigError, "pip install vllm"),
-        (ServeConfig(model="models:/skippy/7"), MissingRunError, "version 7"),
+        (ServeConfig(model="models:/skippy/7"), MissingRunError, "found: no registered model at all"),
     ],
 )
 def test_what_cannot_be_served_is_one_message(tracker, config, error, text, monkeypatch) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks.adapter_files import write_adapter
 from skippy.characters.loader import load_character
 from skippy.characters.own_prompts import OF_CHARACTER
 from skippy.config import SvdConfig, TrainConfig
@@ -21,7 +22,6 @@ from skippy.presets.settings import GrpoSettings
 from skippy.resolve.bases import open_base
 from skippy.resolve.work import find_equal_run, work_digest
 from skippy.stages import svd, train
-from skippy.stores.adapters import write_adapter
 from skippy.stores.projectors import read_projectors
 from skippy.tracking.tags import Tag
 from skippy.training import grpo, grpo_maker, makers

@@ -9,12 +9,13 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
+from benchmarks.adapter_files import write_adapter
 from skippy.core.spectral.lora import LoraFactors
 from skippy.errors import AdapterError, CheckpointError, SkippyError
 from skippy.stores import updates
 from skippy.stores.adapter_fit import fit_to_base, name_foreign_base
 from skippy.stores.adapter_options import OPTIONS
-from skippy.stores.adapters import read_adapter, write_adapter
+from skippy.stores.adapters import read_adapter
 from skippy.stores.cards import verify_checkpoint
 from skippy.stores.checkpoints import Checkpoint
 from skippy.stores.merging import merge_checkpoint

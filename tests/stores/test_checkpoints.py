@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from skippy.errors import CheckpointError
-from skippy.stores import headers
+from skippy.stores import blocks
 from skippy.stores.checkpoints import Checkpoint
 from skippy.stores.headers import hash_tensor, read_header
 from skippy.stores.tensors import header_bytes, read_tensor
@@ -107,7 +107,7 @@ def test_bytes_are_the_same_however_many_a_read_returns(tmp_path, monkeypatch):
     slow = replace(info, file=SimpleNamespace(open=lambda *_, **__: Drops(info.file)))
     assert torch.equal(read_tensor(slow), tensors()["a.weight"])
     whole = hash_tensor(info)
-    monkeypatch.setattr(headers, "CHUNK_BYTES", 7)
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 8)
     assert hash_tensor(info) == hash_tensor(slow) == whole
 
 

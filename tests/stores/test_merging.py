@@ -13,12 +13,13 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoTokenizer, Qwen3Config
 
+from benchmarks.adapter_files import write_adapter
 from skippy.core.basis import Basis
 from skippy.core.spectral.lora import LoraFactors
 from skippy.errors import AdapterError, CheckpointError, ProjectorError
 from skippy.lab.paths import LAB_CHECKPOINT
-from skippy.stores import merge_work, merging
-from skippy.stores.adapters import read_adapter, write_adapter
+from skippy.stores import blocks, merge_work, merging
+from skippy.stores.adapters import read_adapter
 from skippy.stores.cards import verify_checkpoint
 from skippy.stores.checkpoints import Checkpoint
 from skippy.stores.merging import merge_checkpoint
@@ -166,7 +167,7 @@ def test_leakage_of_a_constrained_delta_is_zero_in_float32_and_not_after_roundin
 
 
 def test_layout_companions_and_card(tmp_path, monkeypatch):
-    monkeypatch.setattr(merge_work, "COPY_BYTES", 1000)  # most tensors are copied in several
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 8192)  # most tensors are copied in several
     base = make(tmp_path, shard="40KB")
     steps = []
     account = merge_checkpoint(base, tmp_path / "adapter", tmp_path / "merged", progress=steps.append)
@@ -348,7 +349,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 from skippy.core.spectral.lora import LoraFactors
-from skippy.stores.adapters import write_adapter
+from benchmarks.adapter_files import write_adapter
 from skippy.stores.checkpoints import Checkpoint
 from skippy.stores.merging import merge_checkpoint
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks.adapter_files import write_adapter
 from skippy.core.spectral.lora import LoraFactors
 from skippy.errors import AdapterError
-from skippy.stores.adapters import write_adapter
 from skippy.stores.servable import require_servable
 
 NAME = "model.language_model.layers.0.self_attn.q_proj"

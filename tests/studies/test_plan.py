@@ -3,12 +3,16 @@
 from dataclasses import fields
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from skippy.core.inference.cells import NO_SEED, NO_TRAINING, TrainingDose
+from skippy.core.inference.study import CURVES, PREDICTORS
 from skippy.core.variants import VARIANTS
 from skippy.errors import PlanError
 from skippy.studies.plan import read_plan
+from skippy.studies.records import COLUMNS
+from skippy.studies.training import WATCHED
 
 ROOT = Path(__file__).parents[2]
 PLAN = """\
@@ -26,6 +30,12 @@ predictions:
     about: {arm: v3}
     below: 2
 """
+RHO = "statistic: rho_ratio\n    about: {arm: v3}"
+CORRELATION = "  - {name: P1, says: s, statistic: correlation, about: {predictor: delta_norm}, below: 1}\n"
+
+
+def of(statistic: str, about: str) -> str:
+    return f"statistic: {statistic}\n    about: {{{about}}}"
 
 
 def written(tmp_path: Path, text: str = PLAN) -> Path:
@@ -74,6 +84,42 @@ def test_a_plan_is_read_whole(tmp_path) -> None:
         ),
         ("    below: 2", "    above: 2", 13, "predictions[0].above", "Unknown field"),
         ("    below: 2\n", "", 9, "predictions[0]", "A prediction needs one condition"),
+        ("    below: 2", "    within: -2", 13, "predictions[0].within", "Not a usable number"),
+        ("arms: [v3, v4]", "arms: [v3, v3]", 2, "arms[1]", "given twice"),
+        (
+            "  - name: P1",
+            f"{CORRELATION}  - name: P1",
+            10,
+            "predictions[1].name",
+            "Two predictions have one name",
+        ),
+        (
+            "about: {arm: v3}",
+            "about: {arm: v3, persona: 1}",
+            12,
+            "predictions[0].about.persona",
+            "Unknown field",
+        ),
+        *[
+            (f"{RHO}", changed, 12, f"predictions[0].about.{field}", message)
+            for changed, field, message in (
+                (of("correlation", "predictor: kl_base"), "predictor", "There is no such predictor"),
+                (of("r2_gain", "known: delta_norm, added: lost"), "added", "There is no such predictor"),
+                (
+                    of("r2_gain", "known: delta_norm, added: delta_norm"),
+                    "added",
+                    "A predictor is named twice",
+                ),
+                (
+                    of("difference", "first: v3, second: v4, persona: 0.6"),
+                    "persona",
+                    "No difference is taken",
+                ),
+                (of("difference", "first: v4, second: v4, persona: 0.7"), "second", "set against itself"),
+                (of("difference", "persona: 0.7, second: v4, first: v4"), "first", "set against itself"),
+                (of("beside_point", "first: v3, second: prompt"), "second", "the plan does not run"),
+            )
+        ],
     ],
 )
 def test_a_wrong_line_is_named(tmp_path, line, changed, number, field, message) -> None:
@@ -96,6 +142,21 @@ def test_a_missing_file_and_no_yaml(tmp_path) -> None:
         read_plan(written(tmp_path, ""))
     with pytest.raises(PlanError, match="A plan file is not YAML"):
         read_plan(written(tmp_path, "name: [a"))
+
+
+def test_what_cells_know_of_themselves_is_what_predictions_may_name() -> None:
+    assert set(WATCHED.values()) == set(CURVES)
+    tables = (ROOT / "studies" / "results").glob("*/cells.parquet")
+    found = {name for path in tables for name in pq.read_schema(path).names} - set(COLUMNS)
+    assert found
+    assert found <= set(PREDICTORS)
+
+
+def test_scales_of_arms_that_have_none(tmp_path) -> None:
+    alone = PLAN.split("predictions")[0].replace("[v3, v4]", "[prompt]")
+    with pytest.raises(PlanError) as refusal:
+        read_plan(written(tmp_path, alone + "own_alphas: {prompt: [1]}\n"))
+    assert refusal.value.expected == "no field here"
 
 
 @pytest.mark.parametrize("name", ["lab", "calibration", "smollm2"])

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from skippy.core.variants import label_of
+from skippy.errors import ReportError
 from skippy.report.paper import render_paper
 from skippy.studies.conclusion import remake
 
@@ -121,3 +122,55 @@ def test_a_study_of_arms_of_every_kind_becomes_a_paper(arms) -> None:
     ]
     cells = [cell.strip() for cell in rows[0].split("&")]
     assert [cell.startswith("--") for cell in cells[1:]] == [True, True, False, True]
+
+
+EQUAL = [ROOT / "studies" / "results" / name for name in ("equal", "again")]
+ROW = re.compile(r"^\| (V\S+) − (V\S+) (?:at (0\.\d)|as trained) \| (.+) \| (.+) \| (.+) \|$", re.M)
+
+
+@pytest.fixture(scope="module")
+def equal() -> tuple[dict[str, str], list[dict]]:
+    """What both studies at equal personality say together, and all three of them: the first, the second, both."""
+    files = remake(*EQUAL)
+    return files, [json.loads((f / "study.json").read_text("utf-8")) for f in EQUAL] + [
+        json.loads(files["study.json"])
+    ]
+
+
+def test_the_docs_say_of_the_studies_at_equal_personality_what_their_cells_say(equal) -> None:
+    files, studies = equal
+    rows = ROW.findall(RESULTS)
+    assert len(rows) == 12
+    for first, second, persona, *said in rows:
+        key = (first.lower(), second.lower(), float(persona) if persona else None)
+        for points, found in zip(said, studies, strict=True):
+            one = [
+                d
+                for d in found["matched"] + found["unmatched"]
+                if (d["first"], d["second"], d["persona"]) == key
+            ]
+            assert points.split(",")[0] == (in_points(one[0]["bound"]) if one else "–")
+    primary = re.search(r"^\| \*\*V4 − V3 at 0\.7, .+?\*\* \| (.+) \| (.+) \| (.+) \|$", RESULTS, re.M)
+    estimates = [found["predictions"][0]["estimate"] for found in studies]
+    shares = [
+        {n: e[m] / 100 for n, m in (("mean", "value"), ("lower",) * 2, ("upper",) * 2)} for e in estimates
+    ]
+    assert primary
+    assert list(primary.groups()) == [in_points(share) for share in shares]
+    figure = ROOT / "docs" / "figures" / "equal-frontier.svg"
+    assert figure.read_text("utf-8") == files["figures/frontier-1.svg"], "run skippy.studies.conclusion again"
+
+
+def test_the_fates_at_equal_personality(equal) -> None:
+    for folder, found in zip(EQUAL, equal[1], strict=False):
+        assert (folder / "plan.yaml").read_bytes() == (ROOT / "studies" / f"{folder.name}.yaml").read_bytes()
+        for one in found["predictions"]:
+            (row,) = re.findall(rf"^\| {one['name']} \|.*\|$", RESULTS, re.M)
+            assert row.rstrip(" |").endswith(one["fate"])
+
+
+def test_studies_of_other_bases_or_the_same_seeds_are_not_taken_together() -> None:
+    with pytest.raises(ReportError, match="are not one study"):
+        remake(EQUAL[0], ROOT / "studies" / "results" / "arms")
+    with pytest.raises(ReportError, match="each of them once"):
+        remake(EQUAL[0], EQUAL[0])

@@ -126,14 +126,15 @@ def test_a_champion_made_by_hand_is_marked_for_ever(tracker) -> None:
 
 
 def test_a_model_without_versions_is_refused(tracker) -> None:
-    with pytest.raises(MissingRunError, match="no versions"):
+    with pytest.raises(MissingRunError, match="There is no registered model 'nobody' with a version"):
         list_models(tracker, "nobody")
 
 
 def test_the_commands_print_a_table_or_json(tracker, finished, monkeypatch) -> None:
     run_id = finished("svd", {"svd/worst_residual": 1e-9})
     monkeypatch.setattr("skippy.tracking.store.open_tracker", lambda: tracker)
-    table = CliRunner().invoke(cli, ["runs"]).output.splitlines()
+    store, *table = CliRunner().invoke(cli, ["runs"]).output.splitlines()
+    assert store == f"store {tracker.store.uri}"
     assert table[0].split()[:3] == ["run", "stage", "name"]
     assert table[1].startswith(run_id[:8] + "  svd")
     assert json.loads(CliRunner().invoke(cli, ["runs", "svd", "--json"]).output)[0]["run"] == run_id
@@ -141,3 +142,46 @@ def test_the_commands_print_a_table_or_json(tracker, finished, monkeypatch) -> N
     assert "  svd/worst_residual: 1e-09" in shown
     assert json.loads(CliRunner().invoke(cli, ["show", run_id[:8], "--json"]).output)["run"] == run_id
     assert CliRunner().invoke(cli, ["show", "ffff00"]).exit_code == 1
+
+
+def test_a_list_that_is_cut_says_so_and_one_that_took_over_names_the_other(
+    tracker, finished, monkeypatch
+) -> None:
+    monkeypatch.setattr("skippy.tracking.store.open_tracker", lambda: tracker)
+    empty = CliRunner().invoke(cli, ["runs", "svd"]).output.splitlines()
+    assert empty == [f"store {tracker.store.uri}", "no svd run yet: skippy svd makes one"]
+    first = finished("svd")
+    finished("svd", reuses=first)
+    whole = CliRunner().invoke(cli, ["runs", "--limit", "2"]).output
+    assert f"as run {first[:8]}" in whole
+    assert "older" not in whole
+    cut = CliRunner().invoke(cli, ["runs", "--limit", "1"]).output.splitlines()
+    assert cut[-1] == "there are older ones: --limit 2 shows more"
+    assert list_runs(tracker, "", 1)[0]["as"] == first
+
+
+def test_what_is_no_run_id_is_told_where_ids_are(tracker, finished) -> None:
+    with pytest.raises(MissingRunError) as refusal:
+        describe_run(tracker, "zz")
+    assert refusal.value.expected == f"a run id, or its first digits (at least 4), in {tracker.store.uri}"
+    assert refusal.value.found.startswith("no run that begins so")
+    assert refusal.value.next_step == "skippy runs lists the ids, skippy models the versions"
+
+
+def test_a_version_is_shown_by_the_run_that_merged_it(tracker) -> None:
+    with pytest.raises(MissingRunError, match="There is no registered model 'skippy'") as refusal:
+        describe_run(tracker, "models:/skippy/1")
+    assert refusal.value.found == "no registered model at all"
+    assert refusal.value.next_step == "make one with the whole experiment: mlflow run . --env-manager local"
+    with (
+        tracker.stage("merge", name="m", note="", config={}) as run,
+        tracker.models.draft(run, "v4") as draft,
+    ):
+        draft.weights_dir.mkdir()
+        (draft.weights_dir / "config.json").write_text("{}")
+        draft.register("skippy", {"variant": "v4"})
+    assert describe_run(tracker, "models:/skippy/1")["run"] == run.run_id
+    with pytest.raises(MissingRunError) as refusal:
+        describe_run(tracker, "models:/other/1")
+    assert refusal.value.found == "registered: skippy"
+    assert "choose one of these, or merge into it" in refusal.value.next_step

@@ -238,7 +238,7 @@ def test_resolves_by_version_alias_and_logged_model(tracker, checkpoint):
 def test_missing_versions_and_aliases_list_what_there_is(tracker, checkpoint):
     with pytest.raises(MissingRunError, match="no registered model 'skippy'") as error:
         tracker.models.resolve("models:/skippy/1")
-    assert "-e merge" in str(error.value)
+    assert "next: make one with the whole experiment: mlflow run ." in str(error.value)
     merge(tracker, checkpoint)
     for uri, what in (("models:/skippy/9", "version 9"), ("models:/skippy@champion", "alias champion")):
         with pytest.raises(MissingRunError, match=what) as error:
@@ -350,7 +350,10 @@ def test_rollback_changes_places_and_can_be_undone(two_versions):
     promote(two_versions, 1, None)
     with pytest.raises(RegistryError, match="no champion to go back to") as error:
         two_versions.promotions.rollback("skippy", reason="regret")
-    assert "previous not set" in str(error.value)
+    assert error.value.found == "champion version 1, previous not set"
+    assert error.value.next_step.endswith(
+        'promote a version by hand: skippy promote --version N --override "WHY"'
+    )
     promote(two_versions, 2, 1)
     assert two_versions.promotions.rollback("skippy", reason="regret").version == 1
     assert two_versions.registry.alias("skippy", "previous").version == 2

@@ -31,7 +31,7 @@ from skippy.tracking.store import open_tracker
 
 mode, note = sys.argv[1:]
 given = {"mode": mode}
-with open_tracker().stage("work", name=f"work {mode}", note=note, config=given, params=given) as run:
+with open_tracker().stage("work", name=f"work {mode}", note=note, config=given, hyperparameters=given) as run:
     (Path("started") / mode).write_text(str(os.getpid()))
     if mode == "wrong":
         raise ConfigError("No such variant.", where="variant", expected="v3 or v4", found="v9")
@@ -101,7 +101,7 @@ def test_two_at_once_are_nested_real_project_runs(small, parent):
     for run_id, mode, text in zip(run_ids, ("a", "b"), texts, strict=True):
         record = small.runs.get(run_id, stage="work")
         assert (record.parent, record.name) == (parent, f"work {mode}")
-        assert record.params["mode"] == record.params["resolved/mode"] == mode
+        assert record.params["mode"] == record.params["hp.mode"] == mode
         assert record.tags["mlflow.project.entryPoint"] == "work"
         assert record.tags["mlflow.project.backend"] == "local"
         # What a person types arrives as typed, whatever the shell thinks of it.

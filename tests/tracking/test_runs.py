@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 from skippy.errors import ConfigError, MissingRunError, TrackingError
+from skippy.tracking import runs
 from skippy.tracking.artifacts import fetched
 from skippy.tracking.lifecycle import code_version
 from skippy.tracking.stage_run import BATCH_SIZE, check_metric_name
@@ -47,7 +48,7 @@ def test_contract_tags_name_note_config_and_parameters(tracker):
     links = {"svd": "a" * 32, "train_run": "b" * 32}
     with tracker.stage(
         "merge", name="merge v4", note="V4 merged.", variant="v4", base_digest="d1", character="skippy",
-        links=links, params={"k": 16, "path": Path("/x"), "mode": "plain", "on": True}, config={"k": 16},
+        links=links, hyperparameters={"k": 16, "path": Path("/x"), "mode": "plain", "on": True}, config={"k": 16},
     ) as run:  # fmt: skip
         assert tracker.runs.read(run.run_id).status == "RUNNING"
     record = tracker.runs.get(run.run_id, stage="merge")
@@ -68,7 +69,7 @@ def test_contract_tags_name_note_config_and_parameters(tracker):
     assert record.link("svd") == "a" * 32
     assert record.link("compare") == ""
     assert record.params == {
-        "resolved/k": "16", "resolved/path": '"/x"', "resolved/mode": "plain", "resolved/on": "true"
+        "hp.k": "16", "hp.path": '"/x"', "hp.mode": "plain", "hp.on": "true"
     }  # fmt: skip
     assert json.loads(tracker.artifacts.path(run.run_id, "config.json").read_text()) == {"k": 16}
 
@@ -108,7 +109,7 @@ def test_infinite_json_is_refused_and_fails_the_run(tracker):
 
 
 def test_what_the_store_refuses_at_the_start_fails_the_run(tracker):
-    stage = tracker.stage("svd", name="x", note="y", config={}, params={"a//b": 1})
+    stage = tracker.stage("svd", name="x", note="y", config={}, hyperparameters={"a//b": 1})
     with pytest.raises(TrackingError, match="store refused"):
         stage.__enter__()
     (record,) = tracker.runs.find_all("svd", finished=False)
@@ -122,9 +123,9 @@ def test_adopts_the_run_of_mlflow_run_once(tracker, monkeypatch):
     made = tracker.client.create_run(tracker.store.experiment_id, tags={"mlflow.project.entryPoint": "svd"})
     tracker.client.log_param(made.info.run_id, "k", "'16'")
     monkeypatch.setenv("MLFLOW_RUN_ID", made.info.run_id)
-    assert make_run(tracker, params={"k": 16}) == made.info.run_id
+    assert make_run(tracker, hyperparameters={"k": 16}) == made.info.run_id
     record = tracker.runs.get(made.info.run_id, stage="svd")
-    assert record.params == {"k": "'16'", "resolved/k": "16"}
+    assert record.params == {"k": "'16'", "hp.k": "16"}
     assert record.tags["mlflow.project.entryPoint"] == "svd"
     assert "MLFLOW_RUN_ID" not in os.environ
     assert make_run(tracker) != made.info.run_id
@@ -477,3 +478,11 @@ def test_each_kind_of_unusable_run_has_its_own_message(tracker):
     with pytest.raises(MissingRunError, match="did not succeed") as error:
         tracker.runs.get(failed, stage="svd")
     assert "FAILED (disk full)" in str(error.value)
+
+
+def test_all_runs_are_found_however_many_pages_they_fill(tracker, monkeypatch):
+    """Of a study of more than a thousand cells the oldest looked free, and were made again."""
+    monkeypatch.setattr(runs, "PAGE_SIZE", 2)
+    made = [make_run(tracker) for _ in range(5)]
+    assert [run.run_id for run in tracker.runs.find_all("svd")] == made[::-1]
+    assert tracker.runs.find("svd").run_id == made[-1]

@@ -47,7 +47,7 @@ def test_no_secret_reaches_store_log_or_page(tracker, project, planted, caplog, 
     def work():
         with tracker.stage(
             "eval", name=f"eval {secret}", note=f"asks {secret}", config={"given": everything(secret)},
-            params=everything(secret), character=secret,
+            hyperparameters=everything(secret), character=secret,
         ) as run:  # fmt: skip
             run.describe(name=f"again {secret}", note=f"again {secret}")
             run.set_tags({"skippy.backend": secret})
@@ -110,7 +110,7 @@ from skippy.redaction import reveal_credentials
 from skippy.tracking.store import open_tracker
 
 given = reveal_credentials({"url": sys.argv[1]})
-with open_tracker().stage("ask", name="ask", note="n", config=given, params=given) as run:
+with open_tracker().stage("ask", name="ask", note="n", config=given, hyperparameters=given) as run:
     Path("digest").write_text(hashlib.sha256(given["url"].encode()).hexdigest())
 """
 

@@ -23,7 +23,8 @@ from skippy.tracking.tags import CLAIM_PREFIX
 from skippy.tracking.tracker import Tracker
 from skippy.upkeep.doctor import examine
 from skippy.upkeep.exporting import export_model
-from skippy.upkeep.garbage import find_garbage, remove
+from skippy.upkeep.findings import carry_out
+from skippy.upkeep.garbage import find_garbage
 from skippy.upkeep.usage import measure
 from tests.team_server import team_server
 
@@ -71,13 +72,13 @@ def test_the_page_is_the_servers_own(server, remote):
 
 def test_runs_metrics_and_artifacts(remote, tmp_path):
     with remote.stage(
-        "svd", name="svd", note="n", base_digest="d1", config={"k": 16}, params={"k": 16}
+        "svd", name="svd", note="n", base_digest="d1", config={"k": 16}, hyperparameters={"k": 16}
     ) as run:
         run.log_metrics({"worst/residual": 1e-7}, step=3)
         run.log_text("hello", "projectors/manifest.json")
     record = remote.runs.find("svd", base_digest="d1")
     assert (record.run_id, record.metrics, record.params) == (
-        run.run_id, {"worst/residual": 1e-7}, {"resolved/k": "16"}
+        run.run_id, {"worst/residual": 1e-7}, {"hp.k": "16"}
     )  # fmt: skip
     assert remote.runs.metric_history(run.run_id, "worst/residual")[0].step == 3
     assert remote.artifacts.files(run.run_id) == ["config.json", "projectors/manifest.json"]
@@ -343,6 +344,6 @@ def test_the_store_is_looked_after_as_a_laptops_is(remote, checkpoint, tmp_path)
     assert verify_checkpoint(done.path / "weights")["digest"] == "d"
     (item,) = [item for item in find_garbage(remote, days=0) if item.where == made.uri]
     assert (item.nbytes, item.kept_by) == (None, ())
-    assert remove([item]) == ([item], [])
+    assert carry_out([item]) == ([item], [])
     assert remote.registry.versions(name) == []
     assert not [one for one in measure(remote) if one["kind"] in ("model", "run")], "they are on the server"

@@ -121,7 +121,7 @@ class Sink:
 
 
 def test_it_is_made_twice_with_the_same_bits_and_otherwise_from_other_answers(tmp_path) -> None:
-    base = SimpleNamespace(path=LAB_CHECKPOINT, digest="0" * 64, checkpoint=BASE, targets=TARGETS)
+    base = SimpleNamespace(path=LAB_CHECKPOINT, digest="0" * 64, reading="", checkpoint=BASE, targets=TARGETS)
     maker = MaskMaker(VARIANTS["v5"], base, MaskSettings(), answers(), None, "", None, "cpu")
     digests = []
     others = {"again": maker, "other": replace(maker, answers=answers(character=TEXTS[PLAIN_B]))}

@@ -9,8 +9,9 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from benchmarks.adapter_files import write_adapter
 from skippy.core.spectral.lora import LoraFactors
-from skippy.stores.adapters import read_adapter, write_adapter
+from skippy.stores.adapters import read_adapter
 from skippy.stores.cards import hash_file
 from skippy.tracking import store
 

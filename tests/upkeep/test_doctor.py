@@ -17,7 +17,8 @@ from mlflow.protos.databricks_pb2 import PERMISSION_DENIED
 from entrypoints.__main__ import cli
 from skippy.tracking.outbox import Outbox, tag_values
 from skippy.tracking.promotions import INTENT_TAG
-from skippy.upkeep.doctor import examine, mend
+from skippy.upkeep.doctor import examine
+from skippy.upkeep.findings import carry_out
 
 GONE = f"{os.uname().nodename}:999999999:1.0"
 
@@ -87,20 +88,20 @@ def test_a_fault_is_found_and_mended_and_then_nothing_is_wrong(tracker, version,
     assert (finding.kind, finding.is_fault) == (kind, True)
     assert finding.where
     assert "skippy doctor --fix" in finding.next_step
-    mended, refused = mend([finding])
+    mended, refused = carry_out([finding])
     assert (mended, refused) == ([finding], [])
     assert kinds(tracker) == []
 
 
 def test_a_mended_promotion_is_the_one_that_was_meant(tracker, version) -> None:
     half_promotion(tracker, version)
-    mend(examine(tracker))
+    carry_out(examine(tracker))
     assert tracker.registry.aliases("skippy") == {"champion": 2, "previous": 1}
 
 
 def test_what_was_kept_arrives(tracker) -> None:
     run_id = undelivered(tracker)
-    mend(examine(tracker))
+    carry_out(examine(tracker))
     assert tracker.runs.read(run_id).tags["late"] == "yes"
 
 
@@ -120,7 +121,7 @@ def test_weights_that_are_gone_are_told_and_the_alias_that_wants_them_is_left_al
     assert "The alias champion points at it." in finding.what
     assert finding.where == "models:/skippy/1"
     assert made.run_id in finding.next_step
-    assert mend([finding]) == ([], [])
+    assert carry_out([finding]) == ([], [])
     assert tracker.registry.aliases("skippy") == {"champion": 1}
 
 
@@ -133,7 +134,7 @@ def test_altered_weights_are_seen_where_they_are_hashed_again_and_only_there(tra
     (finding,) = examine(tracker, rehash=True)
     assert finding.kind == "altered weights"
     assert "model.safetensors" in finding.what
-    assert finding.repair is None
+    assert finding.act is None
 
 
 def test_weights_of_another_version_are_seen(tracker, version) -> None:
@@ -164,6 +165,7 @@ def test_unfinished_work_is_a_note_and_stays(opened) -> None:
     said = CliRunner().invoke(cli, ["doctor", "--fix"])
     assert said.exit_code == 0
     assert "note: unfinished work, 2 kB" in said.output
+    assert "let skippy gc remove it once it is old" in said.output
     assert "nothing is wrong" in said.output
     assert (folder / "checkpoint").exists()
 

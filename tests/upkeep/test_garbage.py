@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 
 import pytest
 from click.testing import CliRunner
@@ -10,7 +11,8 @@ from click.testing import CliRunner
 from entrypoints.__main__ import cli
 from skippy.errors import RegistryError
 from skippy.tracking.orphans import bytes_under, find_orphans
-from skippy.upkeep.garbage import find_garbage, remove
+from skippy.upkeep.findings import carry_out
+from skippy.upkeep.garbage import find_garbage
 from skippy.upkeep.usage import measure, totals
 
 
@@ -49,7 +51,8 @@ def test_what_an_alias_a_report_or_a_run_needs_is_kept_and_the_rest_can_go(track
         "models:/skippy/4": (f"it is the base of run {built.run_id[:8]}",),
         "models:/skippy/5": (),
     }
-    assert all("days old" in " ".join(item.kept_by) for item in find_garbage(tracker, days=7))
+    young = [item.kept_by[-1] for item in find_garbage(tracker, days=7)]
+    assert young == ["0.0 days old, younger than 7 (--days)"] * 5
 
 
 def test_a_report_protects_its_models_also_where_its_evaluations_were_deleted(tracker, version) -> None:
@@ -103,10 +106,16 @@ def test_only_yes_deletes_and_only_what_can_go(opened, version) -> None:
     promote(opened, 1)
     place = opened.models.resolve(second.uri).path
     dry = CliRunner().invoke(cli, ["gc", "--days", "0"])
-    assert "kB can go; skippy gc --yes deletes it for good" in dry.output
+    assert dry.output.startswith(f"store {opened.store.uri}\n")
+    told = dry.output.splitlines()[-2:]
+    assert re.fullmatch(r"can go: 1 thing, 10\.\d kB; skippy gc --yes deletes it for good", told[0])
+    assert re.fullmatch(r"kept: 1 thing, 10\.\d kB; the last column says why", told[1])
     assert place.exists()
     said = CliRunner().invoke(cli, ["gc", "--days", "0", "--yes"])
     assert said.exit_code == 0
+    assert [line.partition(",")[0] for line in said.output.splitlines()[-3:]] == [
+        "deleted: 1 thing", "can go: nothing", "kept: 1 thing"
+    ]  # fmt: skip
     assert not place.exists()
     assert [one.version for one in opened.registry.versions("skippy")] == [1]
     assert opened.models.resolve(first.uri).path.is_dir()
@@ -116,7 +125,7 @@ def test_a_version_that_becomes_champion_meanwhile_is_not_deleted(tracker, versi
     version()
     items = find_garbage(tracker, days=0)
     promote(tracker, 1)
-    gone, ((_, error),) = remove(items)
+    gone, ((_, error),) = carry_out(items)
     assert gone == []
     assert isinstance(error, RegistryError)
     assert "An alias protects this version" in str(error)
@@ -136,7 +145,7 @@ def test_unfinished_work_goes_when_it_is_old(tracker, days, can_go) -> None:
     folder.mkdir(parents=True)
     items = find_garbage(tracker, days=days)
     assert [item.can_go for item in items] == [can_go]
-    remove(items)
+    carry_out(items)
     assert folder.exists() != can_go
 
 
@@ -162,3 +171,7 @@ def test_disk_says_where_the_bytes_are(opened, version) -> None:
     assert "in all" in said.output
     assert "models:/skippy/1 v4" in said.output
     assert "database" in said.output
+    assert said.output.splitlines()[-1] == "skippy gc says which of these can go, and what protects the rest"
+    cut = CliRunner().invoke(cli, ["disk", "--limit", "1"]).output
+    assert re.search(r"\nand \d+ smaller; --limit \d+ shows all\n", cut)
+    assert "smaller" not in said.output

@@ -103,7 +103,6 @@ def score_number(
     """Score an answer whose reference is an integer or a number.
 
     Args:
-        gold: the reference answer; None: nothing is right.
         rule: `auto`, `integer` or `number`.
     """
     if rule.kind != "number":

@@ -54,10 +54,7 @@ class Extraction:
 
 
 def extract_integer(
-    text: str,
-    *,
-    thought_tags: Sequence[ThoughtTag] = THOUGHT_TAGS,
-    largest: int | None = LARGEST_ANSWER,
+    text: str, *, thought_tags: Sequence[ThoughtTag] = THOUGHT_TAGS, largest: int | None = LARGEST_ANSWER
 ) -> Extraction:
     r"""The integer answer that `text` commits to, by the rule at the head of this module.
 

@@ -37,10 +37,7 @@ class Estimate:
 
 
 def rank_correlation(
-    cells: Sequence[Cell],
-    base: Cell,
-    predictor: str,
-    generator: np.random.Generator,
+    cells: Sequence[Cell], base: Cell, predictor: str, generator: np.random.Generator
 ) -> Estimate | None:
     """Spearman's correlation of a predictor with the score lost; None where too few cells have it.
 
@@ -56,10 +53,7 @@ def rank_correlation(
 
 
 def regression(
-    cells: Sequence[Cell],
-    base: Cell,
-    predictors: Sequence[str],
-    generator: np.random.Generator,
+    cells: Sequence[Cell], base: Cell, predictors: Sequence[str], generator: np.random.Generator
 ) -> Estimate | None:
     """R² of the score lost on other seeds: `1 − Σ(y − ŷ₋ₛ)² / Σ(y − ȳ₋ₛ)²`, each seed left out once.
 

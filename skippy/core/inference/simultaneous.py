@@ -151,11 +151,7 @@ def draw_counts(size: int, draws: int, generator: np.random.Generator) -> Float[
 
 
 def _extremes(
-    tables: np.ndarray,
-    mean: np.ndarray,
-    error: np.ndarray,
-    generator: np.random.Generator,
-    resamples: int,
+    tables: np.ndarray, mean: np.ndarray, error: np.ndarray, generator: np.random.Generator, resamples: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """The largest and the smallest t of all points in every draw; a point without any spread has none."""
     highest, lowest = [], []

@@ -29,6 +29,12 @@ from skippy.core.variants import comparisons
 LEVELS = (0.5, 0.7, 0.9)
 KL = ("kl_base_arm_everyday", "kl_arm_base_everyday", "kl_base_arm_problems", "kl_arm_base_problems")
 LEAKAGE = ("rho_left_ratio", "rho_right_ratio")
+CURVES = ("kl", "grad_norm", "entropy", "reward", "completion_length")
+PREDICTORS = (
+    *(*KL, *LEAKAGE, "delta_norm", "margin", "answer_length", "truncated", "coherence"),
+    *(f"{part}_{name}" for part in ("early", "late") for name in CURVES),
+)
+"""What a cell may know of itself besides its scores; `early_…` and `late_…` are of the curves of its training."""
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,6 @@ def wilson_interval(share: float, n: int, confidence: float = 0.95) -> tuple[flo
 
     Args:
         share: mean p̂_i, in [0, 1].
-        n: problems.
-        confidence: of both sides together.
 
     Raises:
         ReportError: no problems, or a share outside [0, 1].

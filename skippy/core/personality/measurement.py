@@ -120,14 +120,9 @@ def measure_character(
 
 
 def measure_dense(
-    deltas: Iterable[tuple[str, Float[Tensor, "_out _in"]]],
-    gauge: CharacterGauge,
+    deltas: Iterable[tuple[str, Float[Tensor, "_out _in"]]], gauge: CharacterGauge
 ) -> CharacterMeasurement:
     """Read an update that is no product of factors, a target at a time: ΔW itself is never kept.
-
-    Args:
-        deltas: name and ΔW of every target of the reference.
-        gauge: reference and null, on the device of the deltas.
 
     Raises:
         AdapterError: targets missing, unknown or misshapen.

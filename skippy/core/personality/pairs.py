@@ -15,6 +15,7 @@ from itertools import groupby
 from skippy.core.style import rewards
 from skippy.core.style.reward_rules import RewardRules
 from skippy.errors import SubspaceError
+from skippy.words import counted
 
 LEAST_MARGIN = 2.0
 """Summed rewards by which the answer in character must lead; about one clear marker."""
@@ -57,7 +58,8 @@ class PairChoice:
         """The counts in a line."""
         return (
             f"{len(self.pairs)} pairs of {self.answers} answers; {self.broken} broken or incoherent, "
-            f"{self.uneven} without another of their length, {self.alike} pairs too much alike, {self.spare} spare"
+            f"{self.uneven} without another of their length, {counted(self.alike, 'pair')} too much alike, "
+            f"{self.spare} spare"
         )
 
 
@@ -73,8 +75,6 @@ def choose_pairs(
     """Pair off answers to the same prompts.
 
     Args:
-        in_character: answers under the character's prompt.
-        plain: answers to the same prompts without.
         least_margin: by how much the summed rewards must differ.
         fewest: pairs below which nothing can be learned that is not the pairs themselves.
         most: pairs above which more are left aside, the same number from every prompt as far as that goes.

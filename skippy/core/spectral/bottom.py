@@ -36,7 +36,6 @@ def bottom_singular_subspaces(
 
     Args:
         weights: (n, out, in), as stored; never written to.
-        k: how many triples, 1 ≤ k ≤ min(out, in).
         tolerance: largest two-sided residual relative to σ_1.
 
     Returns:

@@ -60,19 +60,12 @@ def krylov_depth(columns: int, k: int, wanted: int) -> int:
 
 
 def claim_by_krylov(
-    base: ThinSide,
-    k: int,
-    *,
-    tolerance: float,
-    seeds: Sequence[int],
-    depth: int,
-    restarts: int,
+    base: ThinSide, k: int, *, tolerance: float, seeds: Sequence[int], depth: int, restarts: int
 ) -> Claim:
     """Block Krylov with products in the precision of `base`, float32 or float64.
 
     Args:
         base: the stack, of entries whose fourth powers are far from the ends of that precision's range.
-        k: how many triples must converge.
         tolerance: largest residual relative to σ_1 that the caller accepts.
         depth: Krylov blocks between restarts, at most.
         restarts: how often to go on before giving up.

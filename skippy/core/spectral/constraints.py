@@ -260,9 +260,7 @@ def _ratios(energies: Sequence[float]) -> Leakage:
 
 def _on_device(target: ConstrainedTarget) -> ConstrainedTarget:
     return replace(
-        target,
-        U=target.U.to(target.B.device, torch.float32),
-        V=target.V.to(target.A.device, torch.float32),
+        target, U=target.U.to(target.B.device, torch.float32), V=target.V.to(target.A.device, torch.float32)
     )
 
 

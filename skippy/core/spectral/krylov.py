@@ -116,7 +116,6 @@ def leading_triples(
         block: width of a Krylov block and number of Ritz triples kept over a restart.
         depth: Krylov blocks between restarts, a few more when nearly done.
         restarts: how many times depth more blocks to spend before giving up.
-        tolerance: residual relative to σ_1.
     """
     fresh, _ = _orthonormal_block(noise.draw(columns, block), None, noise)
     room = block * min(depth + 1 + SPARE_BLOCKS, columns // block - 1)

@@ -33,8 +33,8 @@ def test_a_proud_answer_and_a_plain_one_of_its_length_are_a_pair() -> None:
     ("chosen", "rejected", "told"),
     [
         (candidate(PROUD, 20), candidate(PLAIN, 14), "1 without another of their length"),
-        (candidate(PLAIN), candidate(PLAIN), "1 pairs too much alike"),
-        (candidate(PLAIN), candidate(PROUD), "1 pairs too much alike"),
+        (candidate(PLAIN), candidate(PLAIN), "1 pair too much alike"),
+        (candidate(PLAIN), candidate(PROUD), "1 pair too much alike"),
         (candidate("Obviously you should let the"), candidate(PLAIN), "1 broken or incoherent"),
         (candidate("monkey monkey monkey monkey"), candidate(PLAIN), "1 broken or incoherent"),
         (candidate("", 0), candidate(PLAIN), "1 broken or incoherent"),

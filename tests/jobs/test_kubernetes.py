@@ -129,10 +129,10 @@ def test_mlflows_backend_submits_a_stage_that_adopts_its_run(desk: Desk) -> None
 def test_a_misspelt_field_is_refused_when_it_is_submitted(desk: Desk) -> None:
     desk.run(f"{sys.executable} -m entrypoints jobs kubernetes --stage svd --nodes 1 --out spoilt")
     file = desk.folder / "spoilt" / "svd.yaml"
-    file.write_text(file.read_text().replace("backoffLimit", "backofLimit"))
+    file.write_text(file.read_text().replace("backoffLimit", "backofLimit").replace("skippy-svd", "spoilt"))
     said = desk.run(f"kubectl create -f {file} 2>&1 || true")
     assert "'backofLimit' was unexpected" in said
-    desk.run("kubectl delete service skippy-svd")
+    assert ("jobs", "spoilt") not in desk.cluster.objects
 
 
 @long

@@ -106,9 +106,9 @@ def _write_backend(
     root = import_module("skippy.tracking.connection").find_project_root()
     for name, text in module.backend_files(root, image, repository, gpus, str(folder)).items():
         _write(folder / name, text)
-    build = " --build-image" if repository else ""
     click.echo(
-        f"mlflow run {folder} -e train --backend kubernetes --backend-config {folder / 'config.json'}{build}"
+        f"KUBE_MLFLOW_TRACKING_URI='$({module.ADDRESS})' mlflow run {folder} -e train --backend kubernetes "
+        f"--backend-config {folder / 'config.json'}{' --build-image' if repository else ''}"
     )
 
 

@@ -20,6 +20,8 @@ PROJECT = "/opt/skippy"
 """Where the project lies in the image."""
 SHARED = f"{PROJECT}/.skippy"
 """Where unfinished work lies, which the nodes of svd hand to one another."""
+ADDRESS = "SKIPPY_TRACKING_URI"
+"""MLflow writes the tracking server's address into a job; in place of the person's, this one of the secret."""
 MAKE_SECRET = "kubectl create secret generic " + " ".join(
     [SECRET, *(f'--from-literal={name}="${name}"' for name in VARIABLES)]
 )
@@ -101,6 +103,9 @@ def backend_files(project: Path, image: str, repository: str, gpus: int, folder:
         "filled-in-by-mlflow", 1, _pod(_container("filled-in-by-mlflow", "", gpus, cpus=1), "", {})
     )
     template["metadata"]["namespace"] = "default"
+    (container,) = template["spec"]["template"]["spec"]["containers"]
+    key = {"name": SECRET, "key": VARIABLES[0]}
+    container["env"].append({"name": ADDRESS, "valueFrom": {"secretKeyRef": key}})
     config = {"kube-job-template-path": f"{folder}/job.yaml", "repository-uri": repository}
     return {
         "MLproject": yaml.safe_dump(theirs, sort_keys=False),

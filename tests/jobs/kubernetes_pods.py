@@ -91,14 +91,24 @@ def environment(container: Mapping[str, Any], place: Place, index: int) -> dict[
     """The variables of one container, those of the image among them."""
     found = dict(place.images[container["image"]])
     for source in container.get("envFrom", ()):
-        name = source["secretRef"]["name"]
-        secret = place.objects.get(("secrets", name))
-        if secret is None:
-            raise PodError(f'CreateContainerConfigError: secret "{name}" not found')
-        found |= {key: base64.b64decode(value).decode() for key, value in secret.get("data", {}).items()}
+        found |= secret(source["secretRef"]["name"], place)
+    earlier: dict[str, str] = {}  # those of the same list alone can be referred to
     for variable in container.get("env", ()):
-        found[variable["name"]] = expand(variable["value"], found)
+        if "valueFrom" in variable:
+            key = variable["valueFrom"]["secretKeyRef"]
+            earlier[variable["name"]] = secret(key["name"], place)[key["key"]]
+        else:
+            earlier[variable["name"]] = expand(variable["value"], earlier)
+    found |= earlier
     return found | {"JOB_COMPLETION_INDEX": str(index)}
+
+
+def secret(name: str, place: Place) -> dict[str, str]:
+    """What a secret holds."""
+    found = place.objects.get(("secrets", name))
+    if found is None:
+        raise PodError(f'CreateContainerConfigError: secret "{name}" not found')
+    return {key: base64.b64decode(value).decode() for key, value in found.get("data", {}).items()}
 
 
 def start(job: Mapping[str, Any], index: int, attempt: int, place: Place) -> subprocess.Popen[bytes]:

@@ -251,7 +251,10 @@ def test_mlflows_kubernetes_backend_reads_what_is_rendered() -> None:
         .compute_command({"variant": "v4"}, None)
         .startswith("python -m skippy.jobs.words entrypoints.train --base-model lab ")
     )
-    line = "mlflow run jobs/kubernetes -e train --backend kubernetes --backend-config jobs/kubernetes/config.json"
+    line = (
+        "KUBE_MLFLOW_TRACKING_URI='$(SKIPPY_TRACKING_URI)' mlflow run jobs/kubernetes -e train "
+        "--backend kubernetes --backend-config jobs/kubernetes/config.json"
+    )
     assert said == f"{line} --build-image"
     assert render("kubernetes", "--backend") == line, "the image is taken as it is"
 

@@ -5,6 +5,7 @@ One stage runs in the suite; with SKIPPY_JOBS=all also a training over two pods 
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -118,8 +119,20 @@ def test_mlflows_backend_submits_a_stage_that_adopts_its_run(desk: Desk) -> None
     assert calls == ["/images/ours/push?tag=1"]
     (job,) = (name for kind, name in desk.cluster.objects if kind == "jobs" and name.startswith("skippy-20"))
     (run,) = (run for run in desk.tracker.runs.find_all("svd") if run.tags[Tag.K] == "3")
+    text = json.dumps(desk.cluster.objects["jobs", job])
+    assert run.run_id in text
+    assert desk.tracker.store.uri not in text, "the address, which may hold a password, is the secret's"
     assert run.tags["mlflow.project.backend"] == "kubernetes"
     assert run.tags[Tag.PROCESS].startswith(job), "the pod took the run over that mlflow made"
+
+
+def test_a_misspelt_field_is_refused_when_it_is_submitted(desk: Desk) -> None:
+    desk.run(f"{sys.executable} -m entrypoints jobs kubernetes --stage svd --nodes 1 --out spoilt")
+    file = desk.folder / "spoilt" / "svd.yaml"
+    file.write_text(file.read_text().replace("backoffLimit", "backofLimit").replace("skippy-svd", "spoilt"))
+    said = desk.run(f"kubectl create -f {file} 2>&1 || true")
+    assert "'backofLimit' was unexpected" in said
+    assert ("jobs", "spoilt") not in desk.cluster.objects
 
 
 @long

@@ -148,9 +148,9 @@ def hash_file(path: Path, keep: bool = False) -> str:
 
 
 def digest_of_files(directory: Path) -> str:
-    """One digest for the names and bytes of all files of a directory, whatever they hold."""
-    files = sorted(file for file in directory.rglob("*") if file.is_file())
-    lines = (f"{file.relative_to(directory).as_posix()} {hash_file(file)}\n" for file in files)
+    """One digest for the names and bytes of the files that lie in a directory, not those in folders of it."""
+    files = sorted(file for file in directory.iterdir() if file.is_file())
+    lines = (f"{file.name} {hash_file(file)}\n" for file in files)
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 

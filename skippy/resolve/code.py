@@ -30,6 +30,8 @@ SEARCHING = (
     *("core/inference/dose_search.py", "core/inference/matching.py", *ASKING),
 )
 EVALUATION = (*ASKING, "evaluation/scoring.py", *READING_ANSWERS)
+STUDY_TRAINING = (*TRAINING, "studies/training.py", "evaluation/base_answers.py", "evaluation/suites.py")
+STUDY = (*STUDY_TRAINING, *EVALUATION, "studies/playback.py", "evaluation/metrics.py", "resolve/dial.py")
 """Directories, files and patterns of files. What they import besides is told by digests of its own, or decides nothing
 (`tests/resolve/test_code.py` has the list)."""
 

@@ -25,6 +25,7 @@ from skippy.presets.methods import METHODS, choose_method_settings
 from skippy.presets.reading import PRESETS, read_section
 from skippy.presets.steering import SteerSettings
 from skippy.resolve.bases import Base, open_base
+from skippy.resolve.code import STUDY, STUDY_TRAINING, code_digest
 from skippy.resolve.projectors import load_projectors
 from skippy.resolve.runs import find_run
 from skippy.stores.problems import ProblemSet
@@ -50,6 +51,8 @@ class StudyInputs:
     problems: ProblemSet  # asked of every cell
     questions: Sequence[Question]  # problems and plain everyday prompts
     sampling: Sampling  # how answers are drawn
+    training_code: str  # digest of the code that makes an update
+    code: str  # of that and of the code that asks and measures; as it was when the study was gathered
 
     @property
     def group(self) -> str:
@@ -58,9 +61,15 @@ class StudyInputs:
 
     @property
     def questions_key(self) -> str:
-        """Sixteen hexadecimal digits of all that decides an answer besides the weights."""
+        """Sixteen hexadecimal digits of all that decides an answer besides the weights, code included."""
         asked = [[dict(m) for m in q.messages] + [q.gold] for q in self.questions]
-        drawn = [asdict(self.sampling), self.plan.samples, self.plan.sampling_seed, self.base.reading]
+        drawn = [
+            asdict(self.sampling),
+            self.plan.samples,
+            self.plan.sampling_seed,
+            self.base.reading,
+            self.code,
+        ]
         return _digest([asked, *drawn])
 
     @property
@@ -109,7 +118,9 @@ def gather(plan: StudyPlan, tracker: Tracker, solve: Solve | None = None) -> Stu
     sampling = _sampling(plan, base, questions)
     protected = {basis: directions for basis, (_, directions) in found.items()}
     return StudyInputs(
-        *(plan, base, character, svd_run, projectors, protected, problems, questions, sampling)
+        *(plan, base, character, svd_run, projectors, protected, problems, questions, sampling),
+        training_code=code_digest(STUDY_TRAINING),
+        code=code_digest(STUDY),
     )
 
 
@@ -141,6 +152,7 @@ def units(inputs: StudyInputs) -> list[Unit]:
                     continue
                 settings = _settings(inputs, arm, training, seed)
                 made_of = [inputs.group, inputs.base.reading, arm, settings, plan.k, inputs.projectors.digest]
+                made_of.append(inputs.training_code)
                 basis = find_variant(arm).own_basis
                 training_key = _digest(made_of + ([inputs.protected[basis].digest] if basis else []))
                 asked = _digest([inputs.questions_key, list(plan.alphas_of(arm))])

@@ -61,7 +61,9 @@ def _await_study(plan: StudyPlan, tracker: Tracker) -> tuple[StudyInputs, str]:
             base = Board(tracker, inputs.group).states([inputs.base_key])[inputs.base_key]
             if running and base.word == "finished":
                 return inputs, running[0]
-            waits_for = "a running study" if not running else "the answers of its base"
+            waits_for = (
+                "a running study" if not running else "the answers of its base, by this version of the code"
+            )
         if time.monotonic() > deadline:
             raise StudyError(
                 "There is no study to join.",

@@ -20,7 +20,7 @@ import torch
 from skippy.core.inference.cells import BASE, NO_SEED, NO_TRAINING, Cell
 from skippy.core.torch_threads import one_torch_thread
 from skippy.core.variants import is_untrained
-from skippy.errors import SkippyError
+from skippy.errors import SkippyError, StudyError
 from skippy.models.loading import load_model, load_tokenizer
 from skippy.progress import LINES_VARIABLE
 from skippy.resolve.workspaces import claim_workspace, workspace
@@ -74,9 +74,20 @@ def work(inputs: StudyInputs, bench: Bench) -> int:
 
 
 def base_answers(inputs: StudyInputs, bench: Bench) -> list[Sample]:
-    """The samples of the base, which the study's own run has made by now."""
+    """The samples of the base, which the study's own run has made by now.
+
+    Raises:
+        StudyError: it has made none with this code, which was changed since.
+    """
     state = Board(bench.tracker, inputs.group).states([inputs.base_key])[inputs.base_key]
-    assert state.run is not None, "the stage asks the base before it starts workers"
+    if state.run is None:
+        raise StudyError(
+            "The code was changed while the study was at work.",
+            where=f"study run {bench.parent}",
+            expected=f"answers of the base by this code, {inputs.code}; the stage has them before workers start",
+            found="none; cells of two versions are not mixed",
+            next_step="start the study again: what this version has done before is found",
+        )
     return list(read_samples(bench.tracker.artifacts.path(state.run.run_id, SAMPLES_FILE)))
 
 

@@ -8,7 +8,15 @@ from pathlib import Path
 import pytest
 
 import skippy
-from skippy.resolve.code import EVALUATION, MERGING, SEARCHING, TRAINING, code_digest
+from skippy.resolve.code import (
+    EVALUATION,
+    MERGING,
+    SEARCHING,
+    STUDY,
+    STUDY_TRAINING,
+    TRAINING,
+    code_digest,
+)
 
 SOURCE = '"""What it is."""\n\nLIMIT = 3  # of them\n"""How many."""\n\n\ndef f():\n    """Do."""\n    return "a # b"\n'
 
@@ -50,7 +58,7 @@ def test_statements_do(digest, here, there) -> None:
     assert digest(SOURCE) != digest(SOURCE.replace(here, there))
 
 
-@pytest.mark.parametrize("parts", [TRAINING, MERGING, EVALUATION])
+@pytest.mark.parametrize("parts", [TRAINING, MERGING, EVALUATION, STUDY, STUDY_TRAINING])
 def test_every_part_that_is_named_is_there(parts) -> None:
     root = Path(skippy.__file__).parent
     assert all(any(root.glob(part)) for part in parts)
@@ -96,6 +104,9 @@ ONLY = {
     MERGING: ("core/personality", "core/inference", "core/problem.py", "core/sampling.py", "core/style"),
     SEARCHING: ("studies", "core/spectral", "core/biases.py", "core/inference", "core/personality",
                 "evaluation/scoring.py", "evaluation/metrics.py", "core/problem.py"),  # of problems: none is asked
+    # What a plan names is in the keys, and conclusions are drawn anew.
+    STUDY: ("studies", "core/inference", "results.py"),
+    STUDY_TRAINING: ("studies", "core/inference", "evaluation/scoring.py"),
 }  # fmt: skip
 """The same, for one of them."""
 
@@ -109,7 +120,9 @@ def imported(path: Path, root: Path) -> set[Path]:
     return {file for name in names if (file := root.parent / (name.replace(".", "/") + ".py")).is_file()}
 
 
-@pytest.mark.parametrize("parts", [TRAINING, MERGING, EVALUATION, SEARCHING], ids="TMES")
+@pytest.mark.parametrize(
+    "parts", [TRAINING, MERGING, EVALUATION, SEARCHING, STUDY, STUDY_TRAINING], ids="TMESUV"
+)
 def test_whatever_decides_a_result_is_counted(parts) -> None:
     """Scoring moved to files of its own, and an evaluation scored by other rules was taken for the same."""
     root = Path(skippy.__file__).parent

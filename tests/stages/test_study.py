@@ -20,8 +20,10 @@ from skippy.core.inference.cells import NO_SEED
 from skippy.errors import MissingRunError, PlanError, StudyError, TrackingError, TrainingError
 from skippy.evaluation import base_answers
 from skippy.evaluation.suites import load_problem_set
+from skippy.resolve.code import STUDY
 from skippy.stages import study, svd
 from skippy.studies import conclusion, worker
+from skippy.studies import inputs as inputs_module
 from skippy.studies.board import Board
 from skippy.studies.inputs import gather, units
 from skippy.studies.plan import read_plan
@@ -308,3 +310,25 @@ def test_killed_and_restarted_it_ends_with_the_same_bits(done, template, tmp_pat
         assert len(finished) == len(set(finished)) == 5
         assert len({run.tags[Tag.STUDY_GROUP] for run in cells(tracker)}) == 1
         assert not [run for run in cells(tracker) if run.status == "RUNNING"]
+
+
+def test_cells_of_two_versions_are_not_mixed(done, monkeypatch) -> None:
+    """After an upgrade every cell is another one; the same code, the twin, finds what it has done."""
+    tracker, folder, result = done
+    plan = read_plan(plan_file(folder))
+
+    def keys() -> tuple:
+        inputs = gather(plan, tracker)
+        return inputs.base_key, [unit.training_key for unit in units(inputs)], inputs
+
+    base, trainings, _ = keys()
+    assert keys()[:2] == (base, trainings)
+    now = inputs_module.code_digest
+    monkeypatch.setattr(inputs_module, "code_digest", lambda parts: now(parts) + "x" * (parts == STUDY))
+    other_base, same_trainings, inputs = keys()
+    assert other_base != base
+    assert same_trainings == trainings  # who asks otherwise trains nothing anew
+    with pytest.raises(StudyError, match="code was changed while the study was at work"):
+        worker.work(inputs, worker.Bench(tracker, result.run_id, "cpu"))
+    monkeypatch.setattr(inputs_module, "code_digest", lambda parts: now(parts) + "x")
+    assert not set(keys()[1]) & set(trainings)

@@ -25,8 +25,9 @@ TRAINING = (
     *("core/sampling.py", *READING_ANSWERS),
 )
 MERGING = ("stores", "core/spectral", "core/biases.py")
+PLAYING = ("studies/playback.py", "resolve/dial.py")
 SEARCHING = (
-    *("studies/matched_dose.py", "studies/playback.py", "resolve/dial.py"),
+    *("studies/matched_dose.py", *PLAYING),
     *("core/inference/dose_search.py", "core/inference/matching.py", *ASKING),
 )
 EVALUATION = (*ASKING, "evaluation/scoring.py", *READING_ANSWERS)

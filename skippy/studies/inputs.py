@@ -25,6 +25,7 @@ from skippy.presets.methods import METHODS, choose_method_settings
 from skippy.presets.reading import PRESETS, read_section
 from skippy.presets.steering import SteerSettings
 from skippy.resolve.bases import Base, open_base
+from skippy.resolve.code import EVALUATION, PLAYING, TRAINING, code_digest
 from skippy.resolve.projectors import load_projectors
 from skippy.resolve.runs import find_run
 from skippy.stores.problems import ProblemSet
@@ -61,7 +62,7 @@ class StudyInputs:
         """Sixteen hexadecimal digits of all that decides an answer besides the weights."""
         asked = [[dict(m) for m in q.messages] + [q.gold] for q in self.questions]
         drawn = [asdict(self.sampling), self.plan.samples, self.plan.sampling_seed, self.base.reading]
-        return _digest([asked, *drawn])
+        return _digest([asked, *drawn, code_digest((*EVALUATION, *PLAYING))])
 
     @property
     def base_key(self) -> str:
@@ -141,6 +142,7 @@ def units(inputs: StudyInputs) -> list[Unit]:
                     continue
                 settings = _settings(inputs, arm, training, seed)
                 made_of = [inputs.group, inputs.base.reading, arm, settings, plan.k, inputs.projectors.digest]
+                made_of.append(code_digest(TRAINING))
                 basis = find_variant(arm).own_basis
                 training_key = _digest(made_of + ([inputs.protected[basis].digest] if basis else []))
                 asked = _digest([inputs.questions_key, list(plan.alphas_of(arm))])

@@ -14,12 +14,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+import skippy
 from skippy.characters.schema import Character
 from skippy.config import StudyConfig, SvdConfig
 from skippy.core.inference.cells import NO_SEED
 from skippy.errors import MissingRunError, PlanError, StudyError, TrackingError, TrainingError
 from skippy.evaluation import base_answers
 from skippy.evaluation.suites import load_problem_set
+from skippy.resolve import code
 from skippy.stages import study, svd
 from skippy.studies import conclusion, worker
 from skippy.studies.board import Board
@@ -282,6 +284,24 @@ def test_two_workers_never_do_the_same_cell(done) -> None:
     tracker.claims.claim("cell-of-the-silent/1", f"another-host:1|x|{int(time.time()) - 3600}")
     words = first.states(["cell-of-the-dead", "cell-of-the-living", "cell-of-the-silent"])
     assert [state.word for state in words.values()] == ["free", "running", "free"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "trained_anew", "asked_anew"),
+    [("training/grpo.py", True, False), ("core/inference/answer_grammar.py", True, True),
+     ("evaluation/scoring.py", False, True), ("studies/playback.py", False, True), ("report/page.py", False, False)],
+)  # fmt: skip
+def test_cells_of_two_versions_are_not_mixed(done, monkeypatch, changed, trained_anew, asked_anew) -> None:
+    tracker, folder, _ = done
+    inputs = gather(read_plan(plan_file(folder)), tracker)
+    before, base = units(inputs)[0], inputs.base_key
+    old = (Path(skippy.__file__).parent / changed).read_text("utf-8")
+    told = code._statements
+    monkeypatch.setattr(code, "_statements", lambda source: "pass" if source == old else told(source))
+    after = units(inputs)[0]
+    assert (after.training_key != before.training_key) == trained_anew
+    assert (inputs.base_key != base) == asked_anew
+    assert (after.key != before.key) == (trained_anew or asked_anew)
 
 
 def test_killed_and_restarted_it_ends_with_the_same_bits(done, template, tmp_path) -> None:

@@ -32,6 +32,8 @@ DONE = (
     ("svd again", ("svd",), 3.0),
     ("subspace again", ("subspace", "--prompts", "4"), 3.0),
     ("train again", ("train", "--variant", "v3", "--steps", "2", "--reuse", "true"), 3.0),
+    ("train v5 again", ("train", "--variant", "v5", "--reuse", "true"), 3.0),
+    ("merge again", ("merge", "--variant", "v3", "--reuse", "true"), 3.0),
     ("eval again", ("eval", "--suite", "aime", "--limit", "2", "--reuse", "true"), 3.0),
 )
 """Stages whose work the store holds already, after they ran once."""

@@ -8,10 +8,9 @@ loads a second copy of the base to measure KL against. Nothing is kept to resume
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -21,17 +20,15 @@ from transformers import PrinterCallback
 from skippy.models.hooks import find_module
 from skippy.models.loading import hash_parameters, load_model, load_tokenizer
 from skippy.models.prompts import template_arguments
-from skippy.presets.settings import GrpoSettings, unusable
 from skippy.presets.steering import SteerSettings
 from skippy.resolve.bases import Base
 from skippy.resolve.devices import pick_device
 from skippy.training.guards import require_unchanged_base
-from skippy.training.making import Anew, Made, work_name
+from skippy.training.making import Made
 from skippy.training.plan import RunSink, TrainRequest
 from skippy.training.prompts import gather_prompts, schedule
-from skippy.training.resume import identify
 from skippy.training.setup import end_tokens, reward_functions
-from skippy.training.steer_maker import keep_biases, size_of
+from skippy.training.steer_bias import keep_biases, size_of
 from skippy.training.steer_means import relative_shift
 from skippy.training.steered_model import SteeredModel, site_modules
 from skippy.training.tracking_callback import TrackingCallback
@@ -39,46 +36,6 @@ from skippy.training.trainer import ConstrainedTrainer, grpo_config
 from skippy.words import counted
 
 PARAMETER = "steering_bias"
-
-
-@dataclass(frozen=True, eq=False)
-class BiasGrpoMaker(Anew):
-    """Makes biases by GRPO, on one process."""
-
-    request: TrainRequest
-    base: Base
-    site: SteerSettings
-
-    @property
-    def settings(self) -> GrpoSettings:
-        """GRPO's, with the learning rate that biases need."""
-        return replace(self.request.settings, learning_rate=self.site.grpo_learning_rate)
-
-    @property
-    def identity(self) -> Mapping[str, Any]:
-        """What makes two trainings the same trajectory."""
-        request = replace(self.request, settings=self.settings)
-        return {**identify(request), "site": [self.site.site, self.site.layers, self.site.depth]}
-
-    @property
-    def rewards_digest(self) -> str:
-        """Of character, hardening, judge and own rewards."""
-        return self.request.rewards_digest
-
-    def name_work(self) -> tuple[str, ...]:
-        """The workspace of this training."""
-        return work_name(self.request.variant, self.request.base_digest, self.settings.seed, self.identity)
-
-    def make(self, folder: Path, sink: RunSink, *, is_first: bool) -> Made | None:
-        """Train.
-
-        Raises:
-            ConfigError: with math problems, under vLLM or on several processes, none of which this arm has.
-        """
-        request = replace(self.request, settings=self.settings, output_dir=folder)
-        if not is_first or request.settings.vllm or request.settings.math_mix:
-            raise unusable("variant " + request.variant, "one process, no vllm and no math_mix", "another")
-        return train_bias_grpo(request, self.base, self.site, sink)
 
 
 def train_bias_grpo(request: TrainRequest, base: Base, site: SteerSettings, sink: RunSink) -> Made:

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from skippy.characters.schema import Character
 from skippy.core.problem import Problem
@@ -21,15 +21,12 @@ from skippy.resolve.bases import Base
 from skippy.resolve.references import FoundReference
 from skippy.stores.answers import Answers
 from skippy.stores.projector_files import ProjectorSet
+from skippy.training.answer_makers import MaskMaker, SteerMaker
+from skippy.training.bias_grpo_maker import BiasGrpoMaker
 from skippy.training.grpo_maker import GrpoMaker
 from skippy.training.making import Maker
 from skippy.training.own_rewards import OwnReward, load_own_rewards
 from skippy.training.plan import RewardFunction, TrainRequest
-
-if TYPE_CHECKING:
-    from skippy.training.bias_grpo import BiasGrpoMaker
-    from skippy.training.mask import MaskMaker
-    from skippy.training.steer_maker import SteerMaker
 
 logger = logging.getLogger(__name__)
 
@@ -108,8 +105,6 @@ def _rank(order: Order) -> int:
 
 def mask_maker(order: Order) -> MaskMaker:
     """A mask from the base's answers."""
-    from skippy.training.mask import MaskMaker
-
     settings: MaskSettings = order.method_settings
     assert order.answers is not None  # Variant.reads_answers
     return MaskMaker(
@@ -117,17 +112,14 @@ def mask_maker(order: Order) -> MaskMaker:
         base=order.base,
         settings=settings,
         answers=order.answers,
-        bases=order.projectors.bases if order.projectors else None,
-        projector_digest=order.projectors.digest if order.projectors else "",
-        reference=order.reference.load() if order.reference else None,
+        projectors=order.projectors,
+        reference=order.reference,
         device=order.device,
     )
 
 
 def steer_maker(order: Order) -> SteerMaker:
     """A bias from pairs of the base's own answers."""
-    from skippy.training.steer_maker import SteerMaker
-
     assert order.answers is not None
     return SteerMaker(
         order.variant.name,
@@ -142,8 +134,6 @@ def steer_maker(order: Order) -> SteerMaker:
 
 def bias_grpo_maker(order: Order) -> BiasGrpoMaker:
     """The bias of V6's place by V3's rewards."""
-    from skippy.training.bias_grpo import BiasGrpoMaker
-
     steered = replace(order.variant, method="steer", implies={})
     site = replace(order, variant=steered).method_settings
     return BiasGrpoMaker(grpo_maker(order).request, order.base, site)

@@ -19,7 +19,7 @@ from skippy.stores.answers import CHARACTER, PLAIN, PLAIN_B, PLAIN_C, Answer, An
 from skippy.stores.changes import read_change
 from skippy.stores.checkpoints import Checkpoint
 from skippy.training import mask_survey
-from skippy.training.mask import MaskMaker
+from skippy.training.answer_makers import MaskMaker
 from skippy.training.mask_statistics import input_of, read_statistics
 from skippy.training.mask_survey import survey_masks
 
@@ -122,7 +122,7 @@ class Sink:
 
 def test_it_is_made_twice_with_the_same_bits_and_otherwise_from_other_answers(tmp_path) -> None:
     base = SimpleNamespace(path=LAB_CHECKPOINT, digest="0" * 64, reading="", checkpoint=BASE, targets=TARGETS)
-    maker = MaskMaker(VARIANTS["v5"], base, MaskSettings(), answers(), None, "", None, "cpu")
+    maker = MaskMaker(VARIANTS["v5"], base, MaskSettings(), answers(), None, None, "cpu")
     digests = []
     others = {"again": maker, "other": replace(maker, answers=answers(character=TEXTS[PLAIN_B]))}
     for name, one in {"first": maker, **others}.items():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -91,3 +93,13 @@ def test_batches_hold_whole_groups() -> None:
 def test_contradictory_requests(changes: dict, match: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=match):
         replace(make_request(tmp_path, {"a": (None, None, None)}, tmp_path), **changes)
+
+
+def test_what_a_training_is_can_be_told_without_an_engine_room() -> None:
+    """The twin, a module that trains, shows that the look can fail."""
+    look = "import sys, importlib; importlib.import_module(sys.argv[1]); print('torch' in sys.modules)"
+    for module, imports in (("skippy.training.makers", False), ("skippy.training.mask", True)):
+        done = subprocess.run(
+            [sys.executable, "-c", look, module], capture_output=True, text=True, check=True
+        )
+        assert done.stdout == f"{imports}\n", module

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
-import json
 import logging
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +14,15 @@ import torch
 from torch import Tensor
 
 from skippy.core.personality.pairs import Candidate, PairChoice, choose_pairs, whole_sentences
-from skippy.core.style.reward_rules import RewardRules
 from skippy.models.loading import load_model, load_tokenizer
 from skippy.presets.steering import SteerSettings
 from skippy.resolve.bases import Base
 from skippy.resolve.devices import pick_device
-from skippy.stores.answers import CHARACTER, PLAIN, Answer, Answers
+from skippy.stores.answers import CHARACTER, PLAIN, Answer
 from skippy.stores.biases import Biases, require_place, write_biases
 from skippy.stores.control_vectors import write_control_vector
-from skippy.training.making import Anew, Made, work_name
+from skippy.training.from_answers import SteerWork
+from skippy.training.making import Made
 from skippy.training.plan import RunSink
 from skippy.training.steer_means import mean_difference, relative_shift
 from skippy.training.steering import Steered, train_bias
@@ -36,69 +34,36 @@ ADAPTER_DIRECTORY = "adapter"
 EXPORT_DIRECTORY = "export"
 
 
-@dataclass(frozen=True, eq=False)
-class SteerMaker(Anew):
-    """Makes biases out of pairs."""
+def make_bias(work: SteerWork, folder: Path, sink: RunSink) -> Made:
+    """Find the biases and keep them."""
+    tokenizer = load_tokenizer(work.base.path)
+    choice = _choose_pairs(work, tokenizer)
+    model = load_model(work.base.path, device=pick_device(work.device).type)
+    steered = None
+    if work.settings.objective == "bipo":
+        steered = train_bias(model, tokenizer, choice.pairs, work.settings, sink)
+    biases = steered.biases if steered else mean_difference(model, tokenizer, choice.pairs, work.settings)
+    keep_biases(folder, sink, work.base, biases, work.variant, work.settings)
+    prompts = list(dict.fromkeys(each.prompt for each in work.answers.of(PLAIN)))
+    size = size_of(biases) | relative_shift(model, tokenizer, biases, prompts)
+    return _describe(work.variant, choice, size, steered)
 
-    variant: str  # what they are called
-    base: Base  # what is steered
-    settings: SteerSettings  # where the biases sit, and how they are found
-    answers: Answers  # the base's, under the character's prompt and plainly
-    rules: RewardRules  # of the character's rewards, which tell the two apart
-    rules_digest: str  # of the character
-    device: str  # cpu, cuda or auto
 
-    @property
-    def identity(self) -> Mapping[str, Any]:
-        """Base, settings, answers and character."""
-        asked = [[each.condition, each.prompt, each.text] for each in self._answers()]
-        return {
-            "base_digest": self.base.digest,
-            "reading": self.base.reading,
-            "variant": self.variant,
-            "settings": asdict(self.settings),
-            "answers": hashlib.sha256(json.dumps(asked).encode()).hexdigest(),
-            "character": self.rules_digest,
-        }
-
-    def name_work(self) -> tuple[str, ...]:
-        """The workspace of this training."""
-        return work_name(self.variant, self.base.digest, self.settings.seed, self.identity)
-
-    def make(self, folder: Path, sink: RunSink, *, is_first: bool) -> Made | None:
-        """Find the biases, on one process."""
-        if not is_first:
-            return None
-        tokenizer = load_tokenizer(self.base.path)
-        choice = self._choose_pairs(tokenizer)
-        model = load_model(self.base.path, device=pick_device(self.device).type)
-        steered = None
-        if self.settings.objective == "bipo":
-            steered = train_bias(model, tokenizer, choice.pairs, self.settings, sink)
-        biases = steered.biases if steered else mean_difference(model, tokenizer, choice.pairs, self.settings)
-        keep_biases(folder, sink, self.base, biases, self.variant, self.settings)
-        prompts = list(dict.fromkeys(each.prompt for each in self.answers.of(PLAIN)))
-        size = size_of(biases) | relative_shift(model, tokenizer, biases, prompts)
-        return _describe(self.variant, choice, size, steered)
-
-    def _choose_pairs(self, tokenizer: Any) -> PairChoice:
-        chosen, plain = (
-            [_candidate(each, tokenizer) for each in self.answers.of(name)] for name in (CHARACTER, PLAIN)
-        )
-        settings = self.settings
-        choice = choose_pairs(
-            chosen,
-            plain,
-            self.rules,
-            least_margin=settings.least_margin,
-            fewest=settings.fewest_pairs,
-            most=settings.most_pairs,
-        )
-        logger.info("train: %s", choice.describe())
-        return choice
-
-    def _answers(self) -> Sequence[Answer]:
-        return [*self.answers.of(CHARACTER), *self.answers.of(PLAIN)]
+def _choose_pairs(work: SteerWork, tokenizer: Any) -> PairChoice:
+    chosen, plain = (
+        [_candidate(each, tokenizer) for each in work.answers.of(name)] for name in (CHARACTER, PLAIN)
+    )
+    settings = work.settings
+    choice = choose_pairs(
+        chosen,
+        plain,
+        work.rules,
+        least_margin=settings.least_margin,
+        fewest=settings.fewest_pairs,
+        most=settings.most_pairs,
+    )
+    logger.info("train: %s", choice.describe())
+    return choice
 
 
 def keep_biases(

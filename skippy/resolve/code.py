@@ -25,13 +25,14 @@ TRAINING = (
     *("core/sampling.py", *READING_ANSWERS),
 )
 MERGING = ("stores", "core/spectral", "core/biases.py")
+PLAYING = ("studies/playback.py", "resolve/dial.py")
 SEARCHING = (
-    *("studies/matched_dose.py", "studies/playback.py", "resolve/dial.py"),
+    *("studies/matched_dose.py", *PLAYING),
     *("core/inference/dose_search.py", "core/inference/matching.py", *ASKING),
 )
 EVALUATION = (*ASKING, "evaluation/scoring.py", *READING_ANSWERS)
 STUDY_TRAINING = (*TRAINING, "studies/training.py", "evaluation/base_answers.py", "evaluation/suites.py")
-STUDY = (*STUDY_TRAINING, *EVALUATION, "studies/playback.py", "evaluation/metrics.py", "resolve/dial.py")
+STUDY = (*EVALUATION, *PLAYING, "evaluation/metrics.py")
 """Directories, files and patterns of files. What they import besides is told by digests of its own, or decides nothing
 (`tests/resolve/test_code.py` has the list)."""
 

@@ -52,7 +52,7 @@ class StudyInputs:
     questions: Sequence[Question]  # problems and plain everyday prompts
     sampling: Sampling  # how answers are drawn
     training_code: str  # digest of the code that makes an update
-    code: str  # of that and of the code that asks and measures; as it was when the study was gathered
+    code: str  # of the code that asks, scores and plays back; both as they were when the study was gathered
 
     @property
     def group(self) -> str:

@@ -6,6 +6,7 @@ for names that its API server knows beyond them.
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import threading
@@ -70,6 +71,7 @@ class Cluster:
         self.claims["shared"].mkdir(parents=True)
         self.images = dict(images)
         self.place = pods.Place(folder, network, self.objects, self.images, self.claims)
+        self.uids = itertools.count()
         self.threads: list[threading.Thread] = []
 
     def submit(self, resource: str, document: dict[str, Any]) -> dict[str, Any]:
@@ -78,7 +80,7 @@ class Cluster:
         key = (resource, document["metadata"]["name"])
         if key in self.objects:
             raise Refused(f'AlreadyExists: {resource} "{key[1]}"')
-        document["metadata"]["uid"] = key[1]
+        document["metadata"]["uid"] = f"{next(self.uids)}"
         self.objects[key] = document
         if resource == "jobs":
             document["status"] = {"active": document["spec"]["completions"], "startTime": now()}

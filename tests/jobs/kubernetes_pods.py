@@ -112,13 +112,13 @@ def secret(name: str, place: Place) -> dict[str, str]:
 
 
 def start(job: Mapping[str, Any], index: int, attempt: int, place: Place) -> subprocess.Popen[bytes]:
-    """The container of one pod of a job, running; its log is `FOLDER/JOB-INDEX-ATTEMPT.log`."""
+    """The container of one pod of a job, running; its log is `FOLDER/UID-JOB-INDEX-ATTEMPT.log`."""
     spec = job["spec"]["template"]["spec"]
     (container,) = spec["containers"]
     if container["image"] not in place.images:
         raise PodError(f"ErrImagePull: {container['image']}")
     name = job["metadata"]["name"]
-    folder = place.folder / f"{name}-{index}-{attempt}"
+    folder = place.folder / f"{job['metadata']['uid']}-{name}-{index}-{attempt}"
     (folder / "etc").mkdir(parents=True)
     (folder / "work").mkdir()
     (folder / "hosts").write_text("\n".join(hosts(job, index, place)) + "\n")

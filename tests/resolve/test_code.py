@@ -105,7 +105,7 @@ ONLY = {
     SEARCHING: ("studies", "core/spectral", "core/biases.py", "core/inference", "core/personality",
                 "evaluation/scoring.py", "evaluation/metrics.py", "core/problem.py"),  # of problems: none is asked
     # What a plan names is in the keys, and conclusions are drawn anew.
-    STUDY: ("studies", "core/inference", "results.py"),
+    STUDY: ("studies", "core/inference", "results.py", "core/biases.py", "core/spectral", "core/personality"),
     STUDY_TRAINING: ("studies", "core/inference", "evaluation/scoring.py"),
 }  # fmt: skip
 """The same, for one of them."""

@@ -14,16 +14,16 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+import skippy
 from skippy.characters.schema import Character
 from skippy.config import StudyConfig, SvdConfig
 from skippy.core.inference.cells import NO_SEED
 from skippy.errors import MissingRunError, PlanError, StudyError, TrackingError, TrainingError
 from skippy.evaluation import base_answers
 from skippy.evaluation.suites import load_problem_set
-from skippy.resolve.code import STUDY
+from skippy.resolve import code
 from skippy.stages import study, svd
 from skippy.studies import conclusion, worker
-from skippy.studies import inputs as inputs_module
 from skippy.studies.board import Board
 from skippy.studies.inputs import gather, units
 from skippy.studies.plan import read_plan
@@ -286,6 +286,30 @@ def test_two_workers_never_do_the_same_cell(done) -> None:
     assert [state.word for state in words.values()] == ["free", "running", "free"]
 
 
+@pytest.mark.parametrize(
+    ("changed", "trained_anew", "asked_anew"),
+    [("training/grpo.py", True, False), ("core/inference/answer_grammar.py", True, True),
+     ("evaluation/scoring.py", False, True), ("studies/playback.py", False, True), ("report/page.py", False, False)],
+)  # fmt: skip
+def test_cells_of_two_versions_are_not_mixed(done, monkeypatch, changed, trained_anew, asked_anew) -> None:
+    """Nor within a study: it keeps the names that it began with, and a worker of other code is refused."""
+    tracker, folder, result = done
+    inputs = gather(read_plan(plan_file(folder)), tracker)
+    before, base = units(inputs)[0], inputs.base_key
+    old = (Path(skippy.__file__).parent / changed).read_text("utf-8")
+    told = code._statements
+    monkeypatch.setattr(code, "_statements", lambda source: "pass" if source == old else told(source))
+    assert (units(inputs)[0].key, inputs.base_key) == (before.key, base)
+    inputs = gather(read_plan(plan_file(folder)), tracker)
+    after = units(inputs)[0]
+    assert (after.training_key != before.training_key) == trained_anew
+    assert (inputs.base_key != base) == asked_anew
+    assert (after.key != before.key) == (trained_anew or asked_anew)
+    if asked_anew:
+        with pytest.raises(StudyError, match="code was changed while the study was at work"):
+            worker.work(inputs, worker.Bench(tracker, result.run_id, "cpu"))
+
+
 def test_killed_and_restarted_it_ends_with_the_same_bits(done, template, tmp_path) -> None:
     """kill -9 in the middle of a cell, SIGTERM in another, then two workers to the end: not a bit differs."""
     _, folder, result = done
@@ -310,25 +334,3 @@ def test_killed_and_restarted_it_ends_with_the_same_bits(done, template, tmp_pat
         assert len(finished) == len(set(finished)) == 5
         assert len({run.tags[Tag.STUDY_GROUP] for run in cells(tracker)}) == 1
         assert not [run for run in cells(tracker) if run.status == "RUNNING"]
-
-
-def test_cells_of_two_versions_are_not_mixed(done, monkeypatch) -> None:
-    """After an upgrade every cell is another one; the same code, the twin, finds what it has done."""
-    tracker, folder, result = done
-    plan = read_plan(plan_file(folder))
-
-    def keys() -> tuple:
-        inputs = gather(plan, tracker)
-        return inputs.base_key, [unit.training_key for unit in units(inputs)], inputs
-
-    base, trainings, _ = keys()
-    assert keys()[:2] == (base, trainings)
-    now = inputs_module.code_digest
-    monkeypatch.setattr(inputs_module, "code_digest", lambda parts: now(parts) + "x" * (parts == STUDY))
-    other_base, same_trainings, inputs = keys()
-    assert other_base != base
-    assert same_trainings == trainings  # who asks otherwise trains nothing anew
-    with pytest.raises(StudyError, match="code was changed while the study was at work"):
-        worker.work(inputs, worker.Bench(tracker, result.run_id, "cpu"))
-    monkeypatch.setattr(inputs_module, "code_digest", lambda parts: now(parts) + "x")
-    assert not set(keys()[1]) & set(trainings)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from itertools import islice
 
 from skippy.errors import ReportError
 from skippy.evaluation.equality import read_facts, unlike
@@ -44,8 +45,8 @@ def find_controls(
                 next_step="evaluate the control on the same problems with the same samples and sampling",
             )
     used = {*taken, *(record.run_id for record in named)}
-    stored = tracker.runs.find_all("eval", base_digest=base.digest, extra_tags={Tag.SUBJECT: "model"})
-    found = [r for r in stored if r.run_id not in used and r.variant != "base" and SCORE in r.metrics]
-    found = [record for record in found if record.metrics[SCORE] < reference.metrics.get(SCORE, 1.0)]
-    alike = [r for r in found if not unlike(read_facts(tracker, r).asked, asked)]
-    return named + sorted(alike, key=lambda record: record.metrics[SCORE])[:MOST]
+    tags: dict[str, str] = {Tag.BASE_DIGEST: base.digest, Tag.SUBJECT: "model"}
+    stored = tracker.runs.each("eval", extra_tags=tags, below=(SCORE, reference.metrics.get(SCORE, 1.0)))
+    found = (record for record in stored if record.run_id not in used and record.variant != "base")
+    alike = (record for record in found if not unlike(read_facts(tracker, record).asked, asked))
+    return named + list(islice(alike, MOST))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from skippy.characters.schema import Character
 from skippy.core.variants import VARIANTS, find_variant, is_untrained
@@ -56,9 +57,9 @@ def select_evaluations(
     _require_asked(asked, named)
     wanted = asked or [arm for arm in named if arm != BASE_ARM]
     tags: dict[str, str] = {Tag.CHARACTER_DIGEST: character.digest, Tag.SUBJECT: "model"}
-    stored = tracker.runs.find_all("eval", base_digest=base.digest, extra_tags=tags)
-    known = [record for record in stored if record.variant in (BASE_ARM, *VARIANTS)]
-    facts = [read_facts(tracker, record) for record in known[:LOOKED_AT]]
+    stored = tracker.runs.each("eval", extra_tags={Tag.BASE_DIGEST: base.digest, **tags})
+    known = (record for record in stored if record.variant in (BASE_ARM, *VARIANTS))
+    facts = [read_facts(tracker, record) for record in islice(known, LOOKED_AT)]
     if named:
         taken = [read_facts(tracker, record) for records in named.values() for record in records]
         missing = [arm for arm in (BASE_ARM, *wanted) if arm not in named]

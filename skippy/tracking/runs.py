@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Any
 
@@ -18,6 +18,8 @@ from skippy.tracking.refusals import translated_errors
 from skippy.tracking.tags import LINK_PREFIX, Tag
 
 PAGE_SIZE = 1000
+SMALL_PAGE = 100
+"""Where a caller stops at the first that fit."""
 NOTHING: Mapping[str, str] = {}
 SHORT_ID = re.compile(r"[0-9a-f]{4,31}")
 SHOWN_IDS = 5
@@ -144,10 +146,9 @@ class Runs(StoreAccess):
             MissingRunError: there is none; says what there is and which command makes one.
         """
         wanted = _wanted(stage, base_digest, variant, character, extra_tags)
-        found = self._search(wanted, finished=True, limit=1)
-        if found:
-            return found[0]
-        others = self._search({Tag.STAGE: stage}, finished=False, limit=PAGE_SIZE)
+        for record in self._search(wanted, finished=True, page=1):
+            return record
+        others = list(islice(self._search({Tag.STAGE: stage}, finished=False), PAGE_SIZE))
         described = ", ".join(
             f"{key.removeprefix(LINK_PREFIX)} {_short(value)}" for key, value in wanted.items()
         )
@@ -176,8 +177,26 @@ class Runs(StoreAccess):
         A run that took over an earlier one holds none: that one is in the list.
         """
         wanted = _wanted(stage, base_digest, variant, character, extra_tags)
-        found = self._search(wanted, finished)
-        return [record for record in found if not finished or Tag.REUSES not in record.tags]
+        if not finished:
+            return list(self._search(wanted, finished=False))
+        return list(self.each(stage, extra_tags=wanted, page=PAGE_SIZE))
+
+    def each(
+        self,
+        stage: str,
+        *,
+        extra_tags: Mapping[str, str] = NOTHING,
+        below: tuple[str, float] | None = None,
+        page: int = SMALL_PAGE,
+    ) -> Iterator[RunRecord]:
+        """The same finished runs one by one: the store reads no further than the caller does.
+
+        Args:
+            below: a metric and a value: only runs below it, the lowest first.
+        """
+        for record in self._search({Tag.STAGE: stage, **extra_tags}, finished=True, page=page, below=below):
+            if Tag.REUSES not in record.tags:
+                yield record
 
     def metric_history(self, run_id: str, key: str) -> list[MetricPoint]:
         """Every value of one metric, by step; empty if it was never logged."""
@@ -186,23 +205,34 @@ class Runs(StoreAccess):
         history = [MetricPoint(point.step, point.value, point.timestamp) for point in points]
         return sorted(history, key=lambda point: (point.step, point.timestamp))
 
-    def _search(self, wanted: Mapping[str, str], finished: bool, limit: int | None = None) -> list[RunRecord]:
-        """Runs of the experiment with these tags, newest first; all of them without a limit."""
+    def _search(
+        self,
+        wanted: Mapping[str, str],
+        finished: bool,
+        page: int = PAGE_SIZE,
+        below: tuple[str, float] | None = None,
+    ) -> Iterator[RunRecord]:
+        """Runs of the experiment with these tags, newest or lowest first; the next page when it is needed."""
         clauses = [_clause(key, value) for key, value in wanted.items()]
         if finished:
             clauses.append("attributes.status = 'FINISHED'")
         is_exact = not any(" LIKE " in clause for clause in clauses)
+        order = ["attributes.start_time DESC"]
+        if below:
+            name, value = below
+            clauses.append(f"metrics.`{name}` < {value!r}")
+            order = [f"metrics.`{name}` ASC", *order]
+        runs = every(
+            self.store.client.search_runs,
+            [self.store.experiment_id],
+            " AND ".join(clauses),
+            max_results=page if is_exact else PAGE_SIZE,
+            order_by=order,
+        )
         with translated_errors("search for runs"):
-            runs = every(
-                self.store.client.search_runs,
-                [self.store.experiment_id],
-                " AND ".join(clauses),
-                max_results=limit if limit and is_exact else PAGE_SIZE,
-                order_by=["attributes.start_time DESC"],
-            )
-            records = (to_record(run) for run in runs)
-            exact = (one for one in records if is_exact or wanted.items() <= one.tags.items())
-            return list(islice(exact, limit))
+            for record in map(to_record, runs):
+                if is_exact or wanted.items() <= record.tags.items():
+                    yield record
 
 
 def _wanted(

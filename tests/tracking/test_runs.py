@@ -486,3 +486,26 @@ def test_all_runs_are_found_however_many_pages_they_fill(tracker, monkeypatch):
     made = [make_run(tracker) for _ in range(5)]
     assert [run.run_id for run in tracker.runs.find_all("svd")] == made[::-1]
     assert tracker.runs.find("svd").run_id == made[-1]
+
+
+def test_a_search_reads_no_more_pages_than_its_caller(tracker, monkeypatch) -> None:
+    """The lowest first, one page for one run; `find_all`, the twin, reads every page."""
+    for score in (0.3, 0.1, 0.2, 0.9):
+        with tracker.stage("eval", name="e", note="An evaluation.", config={}) as run:
+            run.log_metrics({"aime/avg_at_k": score})
+    pages = []
+    search = tracker.store.client.search_runs
+
+    def counted(*what, **how):
+        pages.append(how["max_results"])
+        return search(*what, **how)
+
+    monkeypatch.setattr(tracker.store.client, "search_runs", counted)
+    found = tracker.runs.each("eval", below=("aime/avg_at_k", 0.5), page=2)
+    assert next(found).metrics["aime/avg_at_k"] == 0.1
+    assert pages == [2]
+    assert [run.metrics["aime/avg_at_k"] for run in found] == [0.2, 0.3]
+    monkeypatch.setattr(runs, "PAGE_SIZE", 2)
+    pages.clear()
+    assert len(tracker.runs.find_all("eval")) == 4
+    assert len(pages) > 1

@@ -106,6 +106,14 @@ def _read_lines(file: Path) -> tuple[Prompt, ...]:
         ) from error
     found: dict[str, Prompt] = {}
     for number, line in enumerate(lines, 1):
+        if "\0" in line:
+            raise CharacterError(
+                "A prompts file holds bytes that are no text",
+                where=f"{file}, line {number}",
+                expected="a UTF-8 text file, one prompt a line",
+                found="a NUL byte",
+                next_step="save it as plain UTF-8 text",
+            )
         key = prompt_key(line)
         if key and key in found:
             raise CharacterError(

@@ -177,6 +177,8 @@ def open_store(root: Path | None = None) -> Store:
         require_usable(uri)
     mlflow.set_tracking_uri(uri)
     database = _sqlite_path(uri)
+    if database:
+        _require_quotable(database.parent, Path.cwd())
     lock = database.with_suffix(".db.lock") if database else None
     artifacts = None if is_server else location_of((database.parent if database else root) / ARTIFACTS)
     # Four processes on a fresh file would race to create its tables and the experiment.
@@ -216,6 +218,19 @@ def require_usable(uri: str) -> None:
         for variable, limit in CLIENT_LIMITS.items():
             os.environ.setdefault(variable, limit)
         _require_healthy(uri)
+
+
+def _require_quotable(*folders: Path) -> None:
+    """Refuse what MLflow cannot write into a new SQLite file: it quotes paths as Python does, not as SQL does."""
+    for folder in folders:
+        if {"'", '"'} <= set(str(folder)):
+            raise TrackingError(
+                "MLflow cannot keep a store below a directory with both kinds of quotes in its path.",
+                where=str(folder),
+                expected="a path without ' or without \"",
+                found="both",
+                next_step="rename the directory, or point MLFLOW_TRACKING_URI elsewhere and start there",
+            )
 
 
 def _require_experiment(client: MlflowClient, artifacts: str | None) -> tuple[str, str]:

@@ -73,6 +73,7 @@ def test_what_is_trained_on_is_not_asked(tmp_path, keeper) -> None:
     [
         ("a.txt", "one\ntwo\nOne!\n", "a.txt, line 3", "given twice"),
         ("a.txt", "one\n", "a.txt", "too few"),
+        ("a.txt", "one\ntwo\0\nthree\n", "a.txt, line 2", "no text"),
         ("a.yaml", "train:\n  tea:\n  - one\n  - one\n", "line 4, field train.tea[1]", "given twice"),
         ("a.yaml", "trained:\n  tea:\n  - one\n", "line 1, field trained", "Unknown field"),
     ],

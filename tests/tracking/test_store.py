@@ -76,6 +76,22 @@ def register(tracker, content="{}"):
         return draft.register("skippy", {"variant": "v4"})
 
 
+def test_both_kinds_of_quotes_in_a_path_are_refused_before_mlflow_writes_bad_sql(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
+    for name in ("it's", 'so "called"', """it's "both\""""):
+        folder = tmp_path / name
+        folder.mkdir()
+        monkeypatch.chdir(folder)
+        if name.startswith("it's "):
+            with pytest.raises(TrackingError, match="both kinds of quotes") as refusal:
+                open_tracker(folder)
+            assert refusal.value.where == str(folder)
+            assert not list(folder.iterdir())
+        else:
+            assert open_tracker(folder).store.experiment_id == "1"
+    mlflow.set_tracking_uri(None)
+
+
 def test_a_project_that_was_moved_has_its_files(tracker, project):
     made = register(tracker)
     moved = project.rename(project.with_name("a 100% new place"))

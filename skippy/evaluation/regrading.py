@@ -35,13 +35,13 @@ def regrade(record: RunRecord, plan: Plan, tracker: Tracker) -> list[Sample]:
     gold = {question.hash: question.gold for question in plan.questions}
     lost = {sample.problem_id for sample in samples if sample.problem_hash not in gold}
     if lost:
-        today = plan.problems.digest if plan.problems else "no problems"
+        today = f"digest {plan.problems.digest}" if plan.problems else "no problems"
         raise ConfigError(
             "Samples to regrade answer questions that are no longer asked.",
             where=where,
             expected=f"problems with digest {record.tags.get(Tag.PROBLEMS_DIGEST) or 'unknown'}, "
             f"everyday prompts as of {record.name}",
-            found=f"digest {today}; without {counted(len(lost), 'question')}, {min(lost)} among them",
+            found=f"{today}; without {counted(len(lost), 'question')}, {min(lost)} among them",
             next_step="restore the problem source and the character's prompts of that run",
         )
     return list(rescore(samples, gold, plan.character.rules, rule_of(plan)))

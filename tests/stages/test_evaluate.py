@@ -120,7 +120,7 @@ def test_regrading_scores_by_another_characters_rules_but_only_the_same_prompts(
     asking(keeper, skippy.banal_prompts[1:4])
     with pytest.raises(ConfigError, match="no longer asked") as refusal:
         evaluate.run(EvalConfig(regrade=before.run_id), tracker)
-    assert "no problems; without 3 questions, break/0 among them" == refusal.value.found
+    assert refusal.value.found == "no problems; without 3 questions, break/0 among them"
 
 
 @pytest.mark.parametrize(("subject", "asked"), [("checkpoints", "base"), ("model", "checkpoints")])

@@ -19,13 +19,13 @@ SCORE = "aime/avg_at_k"
 
 
 def find_controls(
-    control: str, tracker: Tracker, base: Base, reference: RunRecord, taken: Collection[str]
+    control: str, tracker: Tracker, base: Base, reference: RunRecord, taken: Collection[RunRecord]
 ) -> list[RunRecord]:
     """The control that a person names, and the most damaging evaluations there are, whatever their character.
 
     Args:
         reference: the base's evaluation; a control was asked exactly like it.
-        taken: run ids that are in the comparison anyway.
+        taken: what is compared anyway; the same weights asked or merged once more are no other model.
 
     Raises:
         ReportError: the one named was asked otherwise, or is of another base.
@@ -44,9 +44,11 @@ def find_controls(
                 found="; ".join(wrong),
                 next_step="evaluate the control on the same problems with the same samples and sampling",
             )
-    used = {*taken, *(record.run_id for record in named)}
+    used = {record.run_id for record in (*taken, *named)}
+    weights = {record.tags.get(Tag.MODEL_DIGEST) for record in taken} - {None}
     tags: dict[str, str] = {Tag.BASE_DIGEST: base.digest, Tag.SUBJECT: "model"}
     stored = tracker.runs.each("eval", extra_tags=tags, below=(SCORE, reference.metrics.get(SCORE, 1.0)))
-    found = (record for record in stored if record.run_id not in used and record.variant != "base")
+    others = (record for record in stored if record.run_id not in used and record.variant != "base")
+    found = (record for record in others if record.tags.get(Tag.MODEL_DIGEST) not in weights)
     alike = (record for record in found if not unlike(read_facts(tracker, record).asked, asked))
     return named + list(islice(alike, MOST))

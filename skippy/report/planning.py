@@ -34,14 +34,18 @@ def plan_of(comparison: Comparison, base: Arm) -> Planning | None:
     return Planning(n, k, margin, effect, margin <= comparison.margin_points)
 
 
-def design_needed(comparison: Comparison, base: Arm, arm: Arm) -> NeededDesign:
+def design_needed(comparison: Comparison, base: Arm, arm: Arm) -> NeededDesign | None:
     """Problems, or else samples, at which a variant that lost nothing is found `preserved` with power 0.8.
+
+    None where nothing varies, neither between problems nor between samples: that tells no number.
 
     The spread is that of these very arms, so the answer is about these problems and this variant.
 
     Source: as `problems_needed`; the pilot's own spread, Julious 2004, §6. Departure: none.
     """
     spread, margin = _spread(base, arm), comparison.margin_points / POINTS
+    if not any((spread.effect_sd, spread.base_variance, spread.variant_variance)):
+        return None
     scores = base.evaluations[0].scores
     n, k = len(scores), scores[0].k
     settings = {"spread": spread, "confidence": comparison.confidence}

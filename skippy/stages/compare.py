@@ -105,9 +105,11 @@ def resolve(config: CompareConfig, tracker: Tracker) -> ComparePlan:
     _require_unaltered(tracker, selection.records)
     for line in shortened("\n".join(selection.passed_over)).splitlines():
         logger.info("compare: passed over %s", line)
-    taken = [record.run_id for runs in selection.records.values() for record in runs]
-    controls = find_controls(config.control, tracker, base, selection.records["base"][0], taken)
-    again = command("compare", config_dict(config) | {"arms": "", "runs": ",".join(taken)})
+    compared = [record for runs in selection.records.values() for record in runs]
+    controls = find_controls(config.control, tracker, base, selection.records["base"][0], compared)
+    again = command(
+        "compare", config_dict(config) | {"arms": "", "runs": ",".join(record.run_id for record in compared)}
+    )
     return ComparePlan(base, character, selection, tuple(controls), again)
 
 
@@ -132,10 +134,8 @@ def record(comparison: Comparison, verdicts: Verdicts, plan: ComparePlan, stage:
     for verdict in verdicts.variants:
         logger.info("compare: %s: %s", verdict.name, verdict.reason)
     logger.info("compare: %s", verdicts.sensitivity.reason)
-    if verdicts.sensitivity.next_step:
-        logger.info("compare: to test something, %s", verdicts.sensitivity.next_step)
     for sentence in what_it_takes(comparison, verdicts):
-        logger.info("compare: to settle %s", sentence)
+        logger.info("compare: what it would take: %s", sentence)
     for line in commands_it_takes(comparison, verdicts):
         logger.info("compare: %s", line)
     logger.info("compare: winner %s: %s", verdicts.winner or "none", verdicts.gate.reason)

@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from skippy.stores.documents import parse_object
+
 SUFFIXES = (".json", ".jinja", ".model", ".tiktoken", ".spm")
 TEXTS = ("merges.txt", "vocab.txt")
 NAMES = ("LICENSE", "LICENCE", "NOTICE", "COPYING", "USE_POLICY")
@@ -56,7 +58,7 @@ def reading_digest(directory: Path) -> str:
         if WORDS.fullmatch(name)
     }
     config = directory / "config.json"
-    said = _without_storage(json.loads(config.read_bytes())) if config.is_file() else {}
+    said = _without_storage(parse_object(config.read_bytes())) if config.is_file() else {}
     content = json.dumps([words, said], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 

@@ -177,7 +177,7 @@ def open_store(root: Path | None = None) -> Store:
         require_usable(uri)
     mlflow.set_tracking_uri(uri)
     database = _sqlite_path(uri)
-    if database:
+    if database and not database.exists():
         _require_quotable(database.parent, Path.cwd())
     lock = database.with_suffix(".db.lock") if database else None
     artifacts = None if is_server else location_of((database.parent if database else root) / ARTIFACTS)

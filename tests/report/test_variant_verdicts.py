@@ -65,6 +65,16 @@ def test_equal_differences_have_to_earn_their_verdict(n: int, expected: str) -> 
     assert strict.by_interval == "inconclusive"
 
 
+@pytest.mark.parametrize(("correct", "is_told"), [(K, False), (K - 1, True)])
+def test_what_never_varies_tells_no_number_of_problems(correct: int, is_told: bool) -> None:
+    """Six problems that are always solved said that two are enough."""
+    scores = tuple(ProblemScore(f"p{i}", correct, K) for i in range(6))
+    arm = replace(evaluation(spread=0, n=6), scores=scores)
+    item = judge(comparison(v4=arm, base=arm)).variant("v4")
+    assert item is not None
+    assert (item.by_interval, item.needed is not None) == ("inconclusive", is_told)
+
+
 def test_the_interval_shown_is_the_one_that_was_judged_by() -> None:
     """Sixteen equal differences of nought: a point at zero would look like proof."""
     item = judge(comparison(v4=evaluation(spread=0, n=16), base=evaluation(spread=0, n=16))).variant("v4")

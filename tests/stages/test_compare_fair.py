@@ -202,6 +202,20 @@ def test_a_stored_evaluation_is_found_as_positive_control(scene: Scene) -> None:
     )
 
 
+def test_weights_that_are_compared_are_no_control_however_often_they_were_merged(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compare, "_require_unaltered", lambda *_: None)
+    base = scene.evaluate("base")
+    scene.evaluate("v3", "1", right=0, **{"skippy.model_digest": "a" * 64})
+    taken = scene.evaluate("v3", "1", right=0, **{"skippy.model_digest": "a" * 64})
+    _, report = scene.compare(runs=f"{base},{taken}")
+    assert (report["sensitivity"]["runs"], report["sensitivity"]["tried"]) == ([taken], 1)
+    scene.evaluate("v3", "2", right=0, **{"skippy.model_digest": "b" * 64})
+    _, report = scene.compare(runs=f"{base},{taken}")
+    assert report["sensitivity"]["tried"] == 2, "another training of the arm is another model"
+
+
 def test_a_control_can_be_named_and_must_fit(scene: Scene) -> None:
     scene.evaluate("base")
     scene.evaluate("v4", "1")

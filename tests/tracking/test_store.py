@@ -77,11 +77,11 @@ def register(tracker, content="{}"):
 
 
 def test_both_kinds_of_quotes_in_a_path_are_refused_before_mlflow_writes_bad_sql(tmp_path, monkeypatch):
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
     for name in ("it's", 'so "called"', """it's "both\""""):
         folder = tmp_path / name
         folder.mkdir()
         monkeypatch.chdir(folder)
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
         if name.startswith("it's "):
             with pytest.raises(TrackingError, match="both kinds of quotes") as refusal:
                 open_tracker(folder)
